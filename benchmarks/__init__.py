@@ -1,0 +1,1 @@
+"""Commonweight beside llama.cpp's own server: the same work in one run, reported as ratios."""

@@ -1,0 +1,5 @@
+"""Who may do what."""
+
+from commonweight.access.keyring import Keyring
+
+__all__ = ["Keyring"]

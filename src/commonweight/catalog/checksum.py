@@ -1,0 +1,58 @@
+"""The SHA-256 of big files, computed once and remembered across runs."""
+
+import hashlib
+import os
+from contextlib import suppress
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+import msgspec
+import platformdirs
+
+
+class _Seen(msgspec.Struct, array_like=True, frozen=True):
+    """A file as it was when it was hashed: size in bytes, modification time in nanoseconds."""
+
+    size: int
+    mtime_ns: int
+    sha256: str
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of the file's content, in lower-case hex.
+
+    A file whose resolved path, size and modification time are as before is not read again. Raises OSError
+    only for the file itself: the memory may be missing, corrupt or unwritable, which costs another reading.
+    """
+    resolved = path.resolve()
+    with resolved.open("rb") as file:
+        # Taken before the reading: a file that changes meanwhile will not match what is remembered.
+        state = os.fstat(file.fileno())
+        seen = _remembered().get(str(resolved))
+        if seen and (seen.size, seen.mtime_ns) == (state.st_size, state.st_mtime_ns):
+            return seen.sha256
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    _remember(str(resolved), _Seen(state.st_size, state.st_mtime_ns, digest))
+    return digest
+
+
+def _memory() -> Path:
+    return platformdirs.user_cache_path("commonweight") / "sha256.json"
+
+
+def _remembered() -> dict[str, _Seen]:
+    with suppress(OSError, msgspec.DecodeError):
+        return msgspec.json.decode(_memory().read_bytes(), type=dict[str, _Seen])
+    return {}
+
+
+def _remember(path: str, seen: _Seen) -> None:
+    # Of two processes that write at once the later one wins; the other's file is only hashed again.
+    # UnicodeError: a file name need not be UTF-8, and JSON is.
+    with suppress(OSError, UnicodeError):
+        content = msgspec.json.encode(_remembered() | {path: seen})
+        memory = _memory()
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=memory.parent, delete=False) as draft:
+            draft.write(content)
+        Path(draft.name).replace(memory)

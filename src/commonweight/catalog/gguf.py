@@ -1,0 +1,93 @@
+"""GGUF files: metadata and vocabulary, read by llama.cpp itself without loading the weights."""
+
+import ctypes
+import logging
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+import llama_cpp.llama_cpp as llama
+
+log = logging.getLogger(__name__)
+
+_GGML_LOG_LEVEL_WARN = 3
+_complaints: deque[str] = deque(maxlen=8)
+
+
+def _keep_complaints(level: int, text: bytes, _: ctypes.c_void_p) -> None:
+    # llama.cpp explains a failed load only in its log; everything below a warning is noise.
+    if level >= _GGML_LOG_LEVEL_WARN:
+        line = text.decode(errors="replace").strip()
+        if line and line != ".":
+            _complaints.append(line)
+            log.debug("llama.cpp: %s", line)
+
+
+# Held here, because llama.cpp keeps only a pointer.
+_log_callback = llama.llama_log_callback(_keep_complaints)
+llama.llama_log_set(_log_callback, None)
+
+
+class UnreadableModelError(OSError):
+    """The file is missing, is no GGUF, or holds a model that this llama.cpp does not know."""
+
+
+def complaints() -> str:
+    """What llama.cpp last complained about, and forget it."""
+    text = "; ".join(_complaints)
+    _complaints.clear()
+    return text
+
+
+def check_is_gguf(path: Path) -> None:
+    """Raise :class:`UnreadableModelError` with a sentence for a person unless ``path`` looks like a GGUF."""
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except OSError as error:
+        raise UnreadableModelError(f"cannot read {path}: {error.strerror}") from error
+    if magic != b"GGUF":
+        raise UnreadableModelError(f"{path} is not a GGUF file")
+
+
+class Gguf:
+    """An open GGUF: ``metadata`` as text, and the vocabulary as llama.cpp's handle. Weights stay on disk."""
+
+    def __init__(self, path: Path) -> None:
+        check_is_gguf(path)
+        params = llama.llama_model_default_params()
+        params.vocab_only = True
+        complaints()
+        self._model = llama.llama_model_load_from_file(str(path).encode(), params)
+        if not self._model:
+            raise UnreadableModelError(f"llama.cpp cannot read {path}: {complaints() or 'no reason given'}")
+        self.path = path
+        self.metadata = self._read_metadata()
+        self.vocab: int = llama.llama_model_get_vocab(self._model)
+        self.size_bytes: int = llama.llama_model_size(self._model)
+        self.parameters: int = llama.llama_model_n_params(self._model)
+
+    def close(self) -> None:
+        """Free the native handle; ``vocab`` must not be used afterwards."""
+        if self._model:
+            llama.llama_model_free(self._model)
+            self._model = None
+
+    def _read_metadata(self) -> dict[str, str]:
+        count = llama.llama_model_meta_count(self._model)
+        found: dict[str, str] = {}
+        for i in range(count):
+            key = _grown(llama.llama_model_meta_key_by_index, self._model, i)
+            found[key] = _grown(llama.llama_model_meta_val_str_by_index, self._model, i)
+        return found
+
+
+def _grown(read: Callable[[int, int, object, int], int], model: int, index: int) -> str:
+    """Call a snprintf-like function again with as much room as it says it needs."""
+    room = 1024
+    while True:
+        buffer = ctypes.create_string_buffer(room)
+        length = read(model, index, buffer, room)
+        if length < room:
+            return buffer.value.decode(errors="replace")
+        room = length + 1

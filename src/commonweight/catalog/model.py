@@ -1,0 +1,46 @@
+"""What is known about one model file, from its own metadata."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from commonweight.catalog.gguf import Gguf, UnreadableModelError
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """A model as its file describes it."""
+
+    id: str
+    """The name it is served under: the file's, without its ending."""
+    path: Path
+    name: str
+    architecture: str
+    licence: str | None
+    trained_window: int
+    """Tokens of context that the model was trained for."""
+    chat_template: str | None
+    parameters: int
+    size_bytes: int
+    created_at: datetime
+
+    @classmethod
+    def of(cls, gguf: Gguf) -> "ModelCard":
+        """Read the card of an open file."""
+        metadata = gguf.metadata
+        architecture = metadata.get("general.architecture", "")
+        window = metadata.get(f"{architecture}.context_length", "")
+        if not window.isdecimal():
+            raise UnreadableModelError(f"{gguf.path} does not say how long its context is")
+        return cls(
+            id=gguf.path.stem,
+            path=gguf.path,
+            name=metadata.get("general.name", gguf.path.stem),
+            architecture=architecture,
+            licence=metadata.get("general.license"),
+            trained_window=int(window),
+            chat_template=metadata.get("tokenizer.chat_template"),
+            parameters=gguf.parameters,
+            size_bytes=gguf.size_bytes,
+            created_at=datetime.fromtimestamp(int(gguf.path.stat().st_mtime), UTC),
+        )

@@ -1,0 +1,58 @@
+"""From ``--model`` to an assistant that answers, with progress on the way."""
+
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from commonweight.catalog.gguf import Gguf
+from commonweight.catalog.locate import locate
+from commonweight.catalog.model import ModelCard
+from commonweight.engines.llama import LlamaEngine, options
+from commonweight.prompting import Tokenizer
+from commonweight.turn import Assistant
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Which model, and how large. None means what suits the model and the machine."""
+
+    model: str | None
+    context: int | None = None
+    parallel: int = 8
+    threads: int | None = None
+
+
+@contextlib.asynccontextmanager
+async def open_assistant(setup: Setup, console: Console) -> AsyncIterator[Assistant]:
+    """Locate the model (pulling it if need be), load it, and free everything at the end."""
+    with contextlib.closing(Gguf(locate(setup.model))) as gguf:
+        card = ModelCard.of(gguf)
+        if setup.context is not None and setup.context > card.trained_window:
+            log.warning("%s was trained for %d tokens; --context is cut to that", card.id, card.trained_window)
+        engine = LlamaEngine(
+            options(
+                card.path,
+                card.trained_window,
+                context=setup.context,
+                sequences=setup.parallel,
+                threads=setup.threads,
+            )
+        )
+        try:
+            await _start(engine, card.id, console)
+            yield Assistant(card, Tokenizer(gguf), engine)
+        finally:
+            await engine.close()
+
+
+async def _start(engine: LlamaEngine, name: str, console: Console) -> None:
+    columns = TextColumn("Loading {task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(name, total=1.0)
+        await engine.start(lambda fraction: progress.update(task, completed=fraction))

@@ -1,0 +1,1 @@
+"""Tokens in, tokens out. Text, JSON and policy live above."""

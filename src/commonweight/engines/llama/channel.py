@@ -1,0 +1,105 @@
+"""The channel between server and engine process: MessagePack frames, each behind its length.
+
+The process reads frames from its standard input and writes them to its standard output, so it sees the server
+vanish as the end of its input, on every platform. All events of one step travel in one frame: one wake-up of the
+server's event loop a step, not one a token.
+"""
+
+import struct
+from typing import BinaryIO, Protocol
+
+import msgspec
+
+from commonweight.engines.contract import EngineEvent, Job
+
+_LENGTH = struct.Struct("<I")
+
+
+class Options(msgspec.Struct, frozen=True):
+    """How the embedded engine is set up."""
+
+    path: str
+    window: int
+    """Most tokens a prompt and its answer may have together."""
+    cells: int
+    """Tokens that the KV cache holds, for all running jobs together."""
+    sequences: int
+    """Jobs that run at the same time."""
+    threads: int
+    batch_rows: int = 512
+
+
+class Submit(msgspec.Struct, tag=True):
+    """Server to process: do this job."""
+
+    run_id: int
+    job: Job
+
+
+class Cancel(msgspec.Struct, tag=True):
+    """Server to process: nobody waits for this job any more."""
+
+    run_id: int
+
+
+class Shutdown(msgspec.Struct, tag=True):
+    """Server to process: leave now, in order."""
+
+
+class Loading(msgspec.Struct, tag=True):
+    """Process to server: this fraction of the weights is loaded."""
+
+    fraction: float
+
+
+class Ready(msgspec.Struct, tag=True):
+    """Process to server: jobs can come."""
+
+
+class LoadFailed(msgspec.Struct, tag=True):
+    """Process to server: this model cannot be loaded, for this reason. The process leaves."""
+
+    reason: str
+
+
+class Events(msgspec.Struct, tag=True):
+    """Process to server: what one step brought, by run."""
+
+    events: list[tuple[int, EngineEvent]]
+
+
+Command = Submit | Cancel | Shutdown
+Report = Loading | Ready | LoadFailed | Events
+
+_encoder = msgspec.msgpack.Encoder()
+_commands: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
+_reports: msgspec.msgpack.Decoder[Report] = msgspec.msgpack.Decoder(Report)
+
+
+class AsyncReader(Protocol):
+    """The part of :class:`asyncio.StreamReader` that frames need."""
+
+    async def readexactly(self, n: int) -> bytes:
+        """Exactly ``n`` bytes, or :class:`asyncio.IncompleteReadError` at the end."""
+
+
+def frame(message: Command | Report) -> bytes:
+    """A message as it travels."""
+    body = _encoder.encode(message)
+    return _LENGTH.pack(len(body)) + body
+
+
+async def read_report(reader: AsyncReader) -> Report:
+    """The server's next frame; :class:`asyncio.IncompleteReadError` when the process is gone."""
+    (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
+    return _reports.decode(await reader.readexactly(length))
+
+
+def read_command(stream: BinaryIO) -> Command | None:
+    """The process's next frame, waiting for it; None when the server is gone."""
+    head = stream.read(_LENGTH.size)
+    if len(head) < _LENGTH.size:
+        return None
+    (length,) = _LENGTH.unpack(head)
+    body = stream.read(length)
+    return _commands.decode(body) if len(body) == length else None

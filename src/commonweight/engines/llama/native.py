@@ -1,0 +1,144 @@
+"""llama.cpp's low-level functions behind two small classes: weights with a KV cache, and a batch of rows."""
+
+import ctypes
+from collections.abc import Callable
+from pathlib import Path
+
+import llama_cpp.llama_cpp as llama
+import numpy as np
+import numpy.typing as npt
+
+from commonweight.catalog.gguf import UnreadableModelError, check_is_gguf, complaints
+
+
+class CacheFullError(Exception):
+    """No cells are left for this batch."""
+
+
+class Batch:
+    """Rows to compute: a token at a position of a sequence, and whether its logits are wanted.
+
+    llama.cpp's own batch allocates every row's sequence list apart and is filled cell by cell; here the arrays
+    are NumPy's and a chunk of prompt is copied in at once.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.rows = 0
+        self._token = np.zeros(capacity, np.int32)
+        self._position = np.zeros(capacity, np.int32)
+        self._sequence = np.zeros(capacity, np.int32)
+        self._output = np.zeros(capacity, np.int8)
+        self._ones = np.ones(capacity, np.int32)
+        address, stride = self._sequence.ctypes.data, self._sequence.itemsize
+        self._sequence_lists = np.arange(address, address + capacity * stride, stride, dtype=np.uintp)
+        self.native = llama.llama_batch(
+            n_tokens=0,
+            token=self._token.ctypes.data_as(ctypes.POINTER(llama.llama_token)),
+            embd=None,
+            pos=self._position.ctypes.data_as(ctypes.POINTER(llama.llama_pos)),
+            n_seq_id=self._ones.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
+            seq_id=self._sequence_lists.ctypes.data_as(ctypes.POINTER(ctypes.POINTER(llama.llama_seq_id))),
+            logits=self._output.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
+        )
+
+    @property
+    def room(self) -> int:
+        """Rows that still fit."""
+        return self.capacity - self.rows
+
+    def clear(self) -> None:
+        """Forget all rows."""
+        self.rows = 0
+
+    def add(self, sequence: int, position: int, token_ids: list[int], *, wants_logits: bool) -> int:
+        """Append tokens of one sequence from ``position`` on; logits are for the last. Returns its row."""
+        start, end = self.rows, self.rows + len(token_ids)
+        self._token[start:end] = token_ids
+        self._position[start:end] = np.arange(position, position + len(token_ids))
+        self._sequence[start:end] = sequence
+        self._output[start:end] = 0
+        self._output[end - 1] = wants_logits
+        self.rows = end
+        return end - 1
+
+
+class LoadedModel:
+    """Weights and one unified KV cache of ``cells`` tokens, shared by up to ``sequences`` sequences."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        window: int,
+        cells: int,
+        sequences: int,
+        batch_rows: int,
+        threads: int,
+        on_progress: Callable[[float], None],
+    ) -> None:
+        check_is_gguf(path)
+        complaints()
+
+        def progress(fraction: float, _: ctypes.c_void_p) -> bool:
+            on_progress(fraction)
+            return True
+
+        model_params = llama.llama_model_default_params()
+        model_params.progress_callback = llama.llama_progress_callback(progress)
+        self._model = llama.llama_model_load_from_file(str(path).encode(), model_params)
+        if not self._model:
+            raise UnreadableModelError(f"llama.cpp cannot load {path}: {complaints() or 'no reason given'}")
+        params = llama.llama_context_default_params()
+        params.n_ctx = cells
+        params.n_batch = batch_rows
+        params.n_ubatch = min(batch_rows, 512)
+        params.n_seq_max = sequences
+        # Only the last row of a prompt and the rows of running streams have logits: one a sequence.
+        params.n_outputs_max = sequences
+        params.n_threads = params.n_threads_batch = threads
+        params.kv_unified = True
+        self._context = llama.llama_init_from_model(self._model, params)
+        if not self._context:
+            raise MemoryError(
+                f"llama.cpp cannot set up a context of {cells} tokens for {path}: "
+                f"{complaints() or 'no reason given'}; try a smaller --context"
+            )
+        self._memory = llama.llama_get_memory(self._context)
+        self.vocabulary_size: int = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(self._model))
+        self.cells: int = llama.llama_n_ctx(self._context)
+        self.window = min(window, self.cells)
+
+    @property
+    def context(self) -> int:
+        """llama.cpp's handle, for samplers."""
+        handle: int = self._context
+        return handle
+
+    def compute(self, batch: Batch) -> None:
+        """Run the rows. Afterwards logits can be read by row, until the next call.
+
+        Raises:
+            CacheFullError: the cells do not suffice; nothing was computed.
+            RuntimeError: llama.cpp failed.
+        """
+        batch.native.n_tokens = batch.rows
+        status = llama.llama_decode(self._context, batch.native)
+        if status == 1:
+            raise CacheFullError
+        if status != 0:
+            raise RuntimeError(f"llama_decode failed with {status}: {complaints() or 'no reason given'}")
+
+    def logits(self, row: int) -> npt.NDArray[np.float32]:
+        """The row's logits, shape ``(vocabulary_size,)``: a view that the next :meth:`compute` overwrites."""
+        pointer = llama.llama_get_logits_ith(self._context, row)
+        return np.ctypeslib.as_array(pointer, shape=(self.vocabulary_size,))
+
+    def forget(self, sequence: int) -> None:
+        """Free all cells of a sequence."""
+        llama.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+
+    def close(self) -> None:
+        """Free everything."""
+        llama.llama_free(self._context)
+        llama.llama_model_free(self._model)

@@ -1,0 +1,51 @@
+"""Drawing the next token with llama.cpp's samplers, one chain a job."""
+
+import secrets
+
+import llama_cpp.llama_cpp as llama
+import numpy as np
+
+from commonweight.engines.contract import Sampling
+from commonweight.engines.llama.native import LoadedModel
+
+
+class Sampler:
+    """A job's sampler chain. Its random numbers depend on the job's seed alone, not on its batch mates."""
+
+    def __init__(self, sampling: Sampling) -> None:
+        self._chain = llama.llama_sampler_chain_init(llama.llama_sampler_chain_default_params())
+        for link in _links(sampling):
+            llama.llama_sampler_chain_add(self._chain, link)
+
+    def draw(self, model: LoadedModel, row: int) -> int:
+        """Draw a token from the logits of ``row``."""
+        token: int = llama.llama_sampler_sample(self._chain, model.context, row)
+        return token
+
+    def close(self) -> None:
+        """Free the chain."""
+        llama.llama_sampler_free(self._chain)
+
+
+def _links(sampling: Sampling) -> list[int]:
+    if sampling.temperature == 0:
+        return [llama.llama_sampler_init_greedy()]
+    links = []
+    if sampling.temperature != 1:
+        links.append(llama.llama_sampler_init_temp(sampling.temperature))
+    if sampling.top_k > 0:
+        links.append(llama.llama_sampler_init_top_k(sampling.top_k))
+    if sampling.top_p < 1:
+        links.append(llama.llama_sampler_init_top_p(sampling.top_p, 1))
+    if sampling.min_p > 0:
+        links.append(llama.llama_sampler_init_min_p(sampling.min_p, 1))
+    seed = secrets.randbits(32) if sampling.seed is None else sampling.seed
+    links.append(llama.llama_sampler_init_dist(seed))
+    return links
+
+
+def logprob(model: LoadedModel, row: int, token_id: int) -> float:
+    """Natural logarithm of the token's probability under the model's own distribution (temperature 1)."""
+    logits = model.logits(row).astype(np.float64)
+    peak = logits.max()
+    return float(logits[token_id] - peak - np.log(np.exp(logits - peak).sum()))

@@ -1,0 +1,106 @@
+"""The engine process: ``python -m commonweight.engines.llama.worker OPTIONS`` with frames on stdin and stdout."""
+
+import contextlib
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from commonweight.engines.llama.channel import (
+    Cancel,
+    Command,
+    Events,
+    LoadFailed,
+    Loading,
+    Options,
+    Ready,
+    Report,
+    Shutdown,
+    Submit,
+    frame,
+    read_command,
+)
+from commonweight.engines.llama.native import LoadedModel
+from commonweight.engines.llama.scheduler import Scheduler
+
+
+def main() -> None:
+    """Serve jobs until told to leave or until the server is gone."""
+    # Ctrl-C in a terminal reaches every process of the group; the server decides when this one leaves.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    options = msgspec.json.decode(sys.argv[1], type=Options)
+    # Native code prints to descriptor 1 when it likes; frames get a descriptor of their own.
+    reports = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    with contextlib.suppress(BrokenPipeError):  # the server is gone, and so is the reason to stay
+        _serve(options, reports)
+
+
+def _serve(options: Options, reports: BinaryIO) -> None:
+    def send(report: Report) -> None:
+        reports.write(frame(report))
+        reports.flush()
+
+    told = 0.0
+
+    def on_progress(fraction: float) -> None:
+        nonlocal told
+        if time.monotonic() - told > 0.05 or fraction == 1:
+            told = time.monotonic()
+            send(Loading(fraction))
+
+    try:
+        model = LoadedModel(
+            Path(options.path),
+            window=options.window,
+            cells=options.cells,
+            sequences=options.sequences,
+            batch_rows=options.batch_rows,
+            threads=options.threads,
+            on_progress=on_progress,
+        )
+    except (OSError, MemoryError) as error:
+        send(LoadFailed(str(error)))
+        return
+    scheduler = Scheduler(model, sequences=options.sequences, batch_rows=options.batch_rows)
+    send(Ready())
+    commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
+    # Asleep in read() but for arrivals: it costs the steps nothing, and an idle process waits without spinning.
+    threading.Thread(target=_receive, args=(commands,), daemon=True).start()
+    while _obey(commands, scheduler):
+        events = scheduler.step()
+        if events:
+            send(Events(events))
+    model.close()
+
+
+def _receive(commands: queue.SimpleQueue[Command | None]) -> None:
+    while (command := read_command(sys.stdin.buffer)) is not None:
+        commands.put(command)
+    commands.put(None)
+
+
+def _obey(commands: queue.SimpleQueue[Command | None], scheduler: Scheduler) -> bool:
+    """Carry out what has arrived, waiting while there is nothing to compute; False when it is time to leave."""
+    while True:
+        try:
+            command = commands.get(block=not scheduler.has_work)
+        except queue.Empty:
+            return True
+        match command:
+            case Submit():
+                scheduler.submit(command.run_id, command.job)
+            case Cancel():
+                scheduler.cancel(command.run_id)
+            case Shutdown() | None:
+                return False
+
+
+if __name__ == "__main__":
+    main()

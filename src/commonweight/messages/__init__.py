@@ -1,0 +1,1 @@
+"""The words everyone uses: requests, content blocks, stream events, errors, usage. No I/O here."""

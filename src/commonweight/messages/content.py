@@ -1,0 +1,244 @@
+"""Content blocks as clients send them, in every shape a conversation's history may hold.
+
+Source: the Messages API's documented content blocks. A plain string stands for one text block everywhere.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from commonweight.messages.wire import WireModel
+
+
+def _as_blocks(value: object) -> object:
+    """Agents alternate between ``"x"`` and one text block for the same turn; here they are one thing."""
+    return [{"type": "text", "text": value}] if isinstance(value, str) else value
+
+
+class CacheControl(WireModel):
+    """A mark after which the client expects the prefix to be cached."""
+
+    type: Literal["ephemeral"]
+    ttl: Literal["5m", "1h"] = "5m"
+
+
+class Block(WireModel):
+    """What all blocks share."""
+
+    cache_control: CacheControl | None = None
+
+
+class TextBlock(Block):
+    """Plain text."""
+
+    type: Literal["text"]
+    text: str
+    citations: list[dict[str, Any]] | None = None
+
+
+class Base64Source(WireModel):
+    """Bytes inside the request."""
+
+    type: Literal["base64"]
+    media_type: str
+    data: str
+
+
+class UrlSource(WireModel):
+    """An address. It is never fetched unasked."""
+
+    type: Literal["url"]
+    url: str
+
+
+class FileSource(WireModel):
+    """A file uploaded before."""
+
+    type: Literal["file"]
+    file_id: str
+
+
+class TextSource(WireModel):
+    """A plain-text document."""
+
+    type: Literal["text"]
+    media_type: Literal["text/plain"]
+    data: str
+
+
+class ContentSource(WireModel):
+    """A document made of blocks."""
+
+    type: Literal["content"]
+    content: Annotated[list["TextBlock | ImageBlock"], BeforeValidator(_as_blocks)]
+
+
+class ImageBlock(Block):
+    """A picture."""
+
+    type: Literal["image"]
+    source: Annotated[Base64Source | UrlSource | FileSource, Field(discriminator="type")]
+
+
+class DocumentBlock(Block):
+    """A document: text, blocks or PDF."""
+
+    type: Literal["document"]
+    source: Annotated[
+        Base64Source | TextSource | ContentSource | UrlSource | FileSource, Field(discriminator="type")
+    ]
+    title: str | None = None
+    context: str | None = None
+    citations: dict[str, Any] | None = None
+
+
+class SearchResultBlock(Block):
+    """A passage that the application found for the model."""
+
+    type: Literal["search_result"]
+    source: str
+    title: str
+    content: list[TextBlock]
+    citations: dict[str, Any] | None = None
+
+
+class ToolReferenceBlock(Block):
+    """Names a deferred tool whose definition belongs here."""
+
+    type: Literal["tool_reference"]
+    tool_name: str
+
+
+class BrowserStateBlock(Block):
+    """What a browser tool saw."""
+
+    type: Literal["browser_state"]
+
+
+class ToolUseBlock(Block):
+    """A call of a client tool that the assistant made."""
+
+    type: Literal["tool_use"]
+    id: str
+    name: str
+    input: dict[str, Any]
+
+
+ToolResultContent = Annotated[
+    TextBlock | ImageBlock | DocumentBlock | SearchResultBlock | ToolReferenceBlock | BrowserStateBlock,
+    Field(discriminator="type"),
+]
+
+
+class ToolResultBlock(Block):
+    """What a client tool answered."""
+
+    type: Literal["tool_result"]
+    tool_use_id: str
+    content: Annotated[list[ToolResultContent], BeforeValidator(_as_blocks)] = Field(default_factory=list)
+    is_error: bool | None = None
+
+
+class ThinkingBlock(WireModel):
+    """Reasoning of an earlier assistant turn."""
+
+    type: Literal["thinking"]
+    thinking: str
+    signature: str
+
+
+class RedactedThinkingBlock(WireModel):
+    """Reasoning of an earlier turn that only its author could read."""
+
+    type: Literal["redacted_thinking"]
+    data: str
+
+
+class ServerToolUseBlock(Block):
+    """A call that a server made on the assistant's behalf."""
+
+    type: Literal["server_tool_use", "mcp_tool_use"]
+    id: str
+    name: str
+    input: dict[str, Any]
+    server_name: str | None = None
+
+
+class ServerToolResultBlock(Block):
+    """The result of such a call. Its content differs by tool and is kept as it came."""
+
+    type: Literal[
+        "web_search_tool_result",
+        "web_fetch_tool_result",
+        "code_execution_tool_result",
+        "bash_code_execution_tool_result",
+        "text_editor_code_execution_tool_result",
+        "tool_search_tool_result",
+        "mcp_tool_result",
+    ]
+    tool_use_id: str
+    content: Any = None
+    is_error: bool | None = None
+
+
+class McpToolListingBlock(Block):
+    """The tools that an MCP server offered in an earlier turn."""
+
+    type: Literal["mcp_tool_listing"]
+    mcp_server_name: str
+    tools: list[dict[str, Any]]
+
+
+class CompactionBlock(Block):
+    """A summary that stands for everything before it."""
+
+    type: Literal["compaction"]
+    content: str | None = None
+    encrypted_content: str | None = None
+
+
+class FallbackBlock(Block):
+    """Marks that another model took over; says nothing to the model."""
+
+    type: Literal["fallback"]
+
+
+class ContainerUploadBlock(Block):
+    """A file for a code-execution container."""
+
+    type: Literal["container_upload"]
+    file_id: str
+
+
+class ToolChangeBlock(Block):
+    """A tool added or removed in mid-conversation."""
+
+    type: Literal["tool_addition", "tool_removal"]
+    tool: dict[str, Any]
+
+
+ContentBlock = Annotated[
+    TextBlock
+    | ImageBlock
+    | DocumentBlock
+    | SearchResultBlock
+    | ToolUseBlock
+    | ToolResultBlock
+    | ThinkingBlock
+    | RedactedThinkingBlock
+    | ServerToolUseBlock
+    | ServerToolResultBlock
+    | McpToolListingBlock
+    | CompactionBlock
+    | FallbackBlock
+    | ContainerUploadBlock
+    | ToolReferenceBlock
+    | ToolChangeBlock,
+    Field(discriminator="type"),
+]
+
+Content = Annotated[list[ContentBlock], BeforeValidator(_as_blocks)]
+"""Blocks, or a string that stands for one text block."""
+
+TextContent = Annotated[list[TextBlock], BeforeValidator(_as_blocks)]
+"""Text blocks, or a string that stands for one."""

@@ -1,0 +1,104 @@
+"""Untrusted text may look like template text. It must never become what template text becomes.
+
+A chat template mixes its own markup and the text of users, tools and documents into one string, in which
+``<|im_start|>`` typed by a user looks the same as the template's. So text is *quoted* before it goes in: a mark
+(a noncharacter that the conversation does not contain) breaks every special token inside the text, and stands at
+either end where the text could complete one together with its neighbours. In the rendered prompt only unbroken
+special tokens are special. Templates may trim, split, join and compare quoted text: all that can lose is a mark at
+an edge that the template itself cut.
+"""
+
+from collections.abc import Iterable, Iterator
+
+# Unicode reserves these code points for internal use and never assigns them.
+_MARKS = [chr(c) for c in range(0xFDD0, 0xFDF0)] + [chr(plane << 16 | 0xFFFE) for plane in range(1, 17)]
+
+
+class Specials:
+    """The special tokens of one tokenizer, by text, and where they stand in a string."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        # A single character cannot be broken by a mark, and no model uses one as structure.
+        self._tokens = frozenset(text for text in texts if len(text) > 1)
+        self._lengths = sorted({len(token) for token in self._tokens}, reverse=True)
+        self._initials = {token[0] for token in self._tokens}
+        self._heads = {token[:i] for token in self._tokens for i in range(1, len(token))}
+        self._tails = {token[i:] for token in self._tokens for i in range(1, len(token))}
+
+    def at(self, text: str, start: int) -> int:
+        """Length of the longest special token that begins at ``start``, or 0."""
+        if text[start] in self._initials:
+            for length in self._lengths:
+                if text[start : start + length] in self._tokens:
+                    return length
+        return 0
+
+    def beginnings(self, text: str) -> Iterator[int]:
+        """Every place where a special token begins, overlapping ones too."""
+        for initial in self._initials:
+            start = text.find(initial)
+            while start >= 0:
+                if self.at(text, start):
+                    yield start
+                start = text.find(initial, start + 1)
+
+    def may_be_completed_after(self, text: str) -> bool:
+        """Whether what follows the text could complete a special token that the text begins."""
+        return self._tokens != frozenset() and any(
+            text[-length:] in self._heads for length in range(1, min(self._lengths[0], len(text) + 1))
+        )
+
+    def may_be_completed_before(self, text: str) -> bool:
+        """Whether the text could complete, or be the middle of, a special token that begins before it."""
+        return self._tokens != frozenset() and (
+            any(text[:length] in self._tails for length in range(1, min(self._lengths[0], len(text) + 1)))
+            or (len(text) < self._lengths[0] and any(text in token for token in self._tokens))
+        )
+
+
+class Quoter:
+    """Quotes the texts of one conversation."""
+
+    def __init__(self, specials: Specials, texts: Iterable[str]) -> None:
+        used = {mark for text in texts if not text.isascii() for mark in _MARKS if mark in text}
+        unused = [mark for mark in _MARKS if mark not in used]
+        if not unused:
+            raise ValueError("the text uses every noncharacter of Unicode; remove one of them")
+        self.mark = unused[0]
+        self._specials = specials
+
+    def quote(self, text: str) -> str:
+        """The text, with marks where it contains a special token or could complete one."""
+        body = text.strip()
+        if not body:
+            return text
+        # Marks go inside of surrounding space, so that a template's trim leaves them in place.
+        start = text.index(body)
+        places = {place + 1 for place in self._specials.beginnings(text)}
+        if self._specials.may_be_completed_before(body):
+            places.add(start)
+        if self._specials.may_be_completed_after(body):
+            places.add(start + len(body))
+        parts = []
+        done = 0
+        for place in sorted(places):
+            parts += [text[done:place], self.mark]
+            done = place
+        return "".join([*parts, text[done:]])
+
+    def unquote(self, text: str) -> str:
+        """The text without its marks."""
+        return text.replace(self.mark, "")
+
+    def pieces(self, rendered: str) -> Iterator[tuple[str, bool]]:
+        """A rendered prompt as ``(text, is special)`` pieces; texts keep their marks."""
+        done = 0
+        for start in sorted(self._specials.beginnings(rendered)):
+            if start >= done:
+                end = start + self._specials.at(rendered, start)
+                if start > done:
+                    yield rendered[done:start], False
+                yield rendered[start:end], True
+                done = end
+        if done < len(rendered):
+            yield rendered[done:], False

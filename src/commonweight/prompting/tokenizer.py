@@ -1,0 +1,96 @@
+"""The model's own tokenizer, split into its two halves: ordinary text, and special tokens by name."""
+
+import ctypes
+import re
+from functools import cached_property
+
+import llama_cpp.llama_cpp as llama
+
+from commonweight.catalog.gguf import Gguf
+
+_SPECIAL = llama.LLAMA_TOKEN_ATTR_CONTROL | llama.LLAMA_TOKEN_ATTR_UNKNOWN
+
+
+class Tokenizer:
+    """Tokenizer of an open GGUF. Safe to use from several threads; it lives as long as the file is open."""
+
+    def __init__(self, gguf: Gguf) -> None:
+        self._vocab = gguf.vocab
+        self.size: int = llama.llama_vocab_n_tokens(self._vocab)
+        self.bos_id: int | None = _or_none(llama.llama_vocab_bos(self._vocab))
+        self.eos_id: int | None = _or_none(llama.llama_vocab_eos(self._vocab))
+        self.adds_bos: bool = llama.llama_vocab_get_add_bos(self._vocab)
+        self.marks_word_starts: bool = (
+            llama.llama_vocab_type(self._vocab) == llama.LLAMA_VOCAB_TYPE_SPM
+            and gguf.metadata.get("tokenizer.ggml.add_space_prefix") != "false"
+        )
+        """Whether every text begins with a space that is not part of it (SentencePiece)."""
+
+    @cached_property
+    def special_tokens(self) -> dict[str, int]:
+        """Control tokens, and the user-defined ones that read like markup, by their text.
+
+        User-defined tokens such as runs of spaces or HTML tags are ordinary text to a model; those like
+        ``<think>`` or ``<|tool|>`` have structure of their own.
+        """
+        found = {}
+        for token_id in range(self.size):
+            attributes = llama.llama_vocab_get_attr(self._vocab, token_id)
+            text = self.text_of(token_id)
+            if text and (
+                attributes & _SPECIAL or (attributes & llama.LLAMA_TOKEN_ATTR_USER_DEFINED and not _is_plain(text))
+            ):
+                found[text] = token_id
+        return found
+
+    def strips(self, token_id: int) -> tuple[bool, bool]:
+        """Whether a special token swallows the space before it, and after it."""
+        attributes = llama.llama_vocab_get_attr(self._vocab, token_id)
+        return bool(attributes & llama.LLAMA_TOKEN_ATTR_LSTRIP), bool(attributes & llama.LLAMA_TOKEN_ATTR_RSTRIP)
+
+    @cached_property
+    def end_ids(self) -> frozenset[int]:
+        """Tokens that end a turn."""
+        return frozenset(i for i in range(self.size) if llama.llama_vocab_is_eog(self._vocab, i))
+
+    def text_of(self, token_id: int) -> str:
+        """The token as the vocabulary writes it (``<|im_end|>``), not what it decodes to."""
+        text: bytes = llama.llama_vocab_get_text(self._vocab, token_id)
+        return text.decode(errors="replace")
+
+    def encode(self, text: str) -> list[int]:
+        """Ordinary text to tokens. Control tokens are never produced, whatever the text says."""
+        data = text.encode()
+        room = len(data) + 8
+        while True:
+            buffer = (llama.llama_token * room)()
+            count = llama.llama_tokenize(self._vocab, data, len(data), buffer, room, False, False)
+            if count >= 0:
+                return list(buffer[:count])
+            room = -count
+
+    def decode(self, token_id: int) -> bytes:
+        """The bytes a token stands for: perhaps a part of a character, and nothing for control tokens."""
+        room = 64
+        while True:
+            buffer = ctypes.create_string_buffer(room)
+            count = llama.llama_token_to_piece(self._vocab, token_id, buffer, room, 0, False)
+            if count >= 0:
+                return buffer.raw[:count]
+            room = -count
+
+
+# What vocabularies with HTML in them hold (Gemma's, for one).
+_HTML_TAG = re.compile(
+    r"</?(a|b|blockquote|br|caption|code|div|em|h[1-6]|hr|i|img|li|ol|p|pre|s|span|strong|sub|sup"
+    r"|table|tbody|td|tfoot|th|thead|tr|u|ul)>"
+)
+
+
+def _is_plain(text: str) -> bool:
+    """Whether a user-defined token is text that people write, not structure."""
+    return not text.startswith(("<", "[")) or _HTML_TAG.fullmatch(text) is not None
+
+
+def _or_none(token_id: int) -> int | None:
+    return None if token_id == llama.LLAMA_TOKEN_NULL else token_id

@@ -1,0 +1,62 @@
+"""Request bodies: bounded, parsed, and checked against the wire vocabulary."""
+
+import asyncio
+from typing import TypeVar
+
+import pydantic_core
+from fastapi import Request
+from pydantic import ValidationError
+
+from commonweight.messages.errors import InvalidRequestError, RequestTooLargeError, invalid_request
+from commonweight.messages.wire import WireModel
+
+MAX_BODY = 32 * 1024 * 1024
+"""Bytes of a request to ``/v1/messages`` and ``/v1/messages/count_tokens``."""
+MAX_DRAINED = 4 * MAX_BODY
+"""Bytes read and thrown away, so that a client that is still sending gets to see why it was refused."""
+LARGE = 256 * 1024
+"""Bytes from which parsing moves off the event loop, so that streams keep flowing."""
+
+Model = TypeVar("Model", bound=WireModel)
+
+
+async def read_body(request: Request, model: type[Model]) -> Model:
+    """The request's body as ``model``.
+
+    Raises:
+        RequestTooLargeError, InvalidRequestError: in the API's words.
+    """
+    encoding = request.headers.get("content-encoding", "identity").lower()
+    if encoding != "identity":
+        raise InvalidRequestError(f"content-encoding: {encoding} is not supported; send the body as it is")
+    body = await _bounded(request)
+    if len(body) < LARGE:
+        return _parsed(body, model)
+    return await asyncio.to_thread(_parsed, body, model)
+
+
+async def _bounded(request: Request) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size <= MAX_BODY:
+            chunks.append(chunk)
+        elif size > MAX_DRAINED:
+            break
+        else:
+            chunks.clear()
+    if size > MAX_BODY:
+        raise RequestTooLargeError("Request exceeds the maximum size")
+    return b"".join(chunks)
+
+
+def _parsed(body: bytes, model: type[Model]) -> Model:
+    try:
+        data = pydantic_core.from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise InvalidRequestError(f"The request body is not valid JSON: {error}") from error
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise invalid_request(error) from error

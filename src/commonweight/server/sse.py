@@ -1,0 +1,112 @@
+"""Server-sent events: frames, pings in silence, errors in the stream, cancellation when the client goes."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, Coroutine
+from typing import Any, TypeVar
+
+from fastapi import Response
+from starlette.types import Receive, Scope, Send
+
+from commonweight.messages.errors import ApiError
+from commonweight.messages.events import Ping, StreamEvent
+
+log = logging.getLogger(__name__)
+
+PING_EVERY = 10.0
+"""Seconds of silence before a ping. Clients give up on streams that are silent for minutes."""
+
+Result = TypeVar("Result")
+
+
+class ClientGoneError(Exception):
+    """Nobody waits for the answer any more."""
+
+
+async def unless_gone(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
+    """The result of ``work``, which is cancelled, and cleaned up after, when the client disconnects first.
+
+    Raises:
+        ClientGoneError: it did.
+    """
+    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_disconnect(receive))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise ClientGoneError
+    finally:
+        task.cancel()
+        gone.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def frame(event: StreamEvent) -> bytes:
+    """An event as it travels: a name and one line of JSON."""
+    return f"event: {event.type}\ndata: {event.model_dump_json()}\n\n".encode()
+
+
+class EventStream(Response):
+    """Streams events, which it closes in the end.
+
+    The status line waits for the first event or the first ping, so that a failure before either is still an
+    ordinary error answer, which clients know how to retry.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, events: AsyncGenerator[StreamEvent], request_id: str) -> None:
+        super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
+        del self.headers["content-length"]
+        self._events = events
+        self._request_id = request_id
+        self._is_started = False
+        self._last_sent = 0.0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send everything, or stop when the client goes away."""
+        self._last_sent = asyncio.get_running_loop().time()
+        with contextlib.suppress(ClientGoneError):
+            await unless_gone(receive, self._stream(send))
+
+    async def _stream(self, send: Send) -> None:
+        pings = asyncio.ensure_future(self._ping(send))
+        try:
+            async with contextlib.aclosing(self._events) as events:
+                async for event in events:
+                    await self._send(send, frame(event))
+        except Exception as error:
+            if not self._is_started:
+                raise
+            await self._send(send, self._error_frame(error))
+        finally:
+            pings.cancel()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _ping(self, send: Send) -> None:
+        clock = asyncio.get_running_loop().time
+        while True:
+            silence = clock() - self._last_sent
+            if silence >= PING_EVERY:
+                await self._send(send, frame(Ping()))
+            else:
+                await asyncio.sleep(PING_EVERY - silence)
+
+    async def _send(self, send: Send, data: bytes) -> None:
+        if not self._is_started:
+            self._is_started = True
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        self._last_sent = asyncio.get_running_loop().time()
+        await send({"type": "http.response.body", "body": data, "more_body": True})
+
+    def _error_frame(self, error: Exception) -> bytes:
+        if not isinstance(error, ApiError):
+            log.error("a stream failed (%s)", self._request_id, exc_info=error)
+            error = ApiError("Internal server error")
+        return b"event: error\ndata: " + error.json(self._request_id) + b"\n\n"
