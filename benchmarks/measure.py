@@ -36,41 +36,32 @@ class Answer:
         return (self.output_tokens - 1) / self.decode
 
 
-def first_model(port: int) -> str:
-    """The name that the server gives to its model."""
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)) as connection:
-        connection.request("GET", "/v1/models")
-        return str(json.load(connection.getresponse())["data"][0]["id"])
-
-
-def ask(port: int, model: str, prompt: Prompt, max_tokens: int) -> Answer:
+def ask(port: int, prompt: Prompt, max_tokens: int) -> Answer:
     """Stream one answer of exactly ``max_tokens`` tokens to a prompt that the server has not seen.
 
     Raises:
         UnfairError: the answer is shorter, or part of the prompt came from a cache.
         RuntimeError: the server answered with an error.
     """
-    body = {
-        "model": model,
-        "max_tokens": max_tokens,
-        "temperature": 0,
-        "stream": True,
-        "system": prompt.system,
-        "messages": [{"role": "user", "content": prompt.user}],
-    }
     headers = {"Content-Type": "application/json", "anthropic-version": "2023-06-01"}
-    arrivals: list[tuple[float, bytes]] = []
     with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)) as connection:
-        connection.connect()  # before the clock starts: clients keep their connections
+        # Clients keep their connections, so the clock starts on one that has been used.
+        connection.request("GET", "/v1/models", headers=headers)
+        body = {
+            "model": json.load(connection.getresponse())["data"][0]["id"],
+            "max_tokens": max_tokens,
+            "temperature": 0,
+            "stream": True,
+            "system": prompt.system,
+            "messages": [{"role": "user", "content": prompt.user}],
+        }
         start = time.perf_counter()
         connection.request("POST", "/v1/messages", json.dumps(body), headers)
         response = connection.getresponse()
         if response.status != 200:
             raise RuntimeError(f"{response.status} {response.read().decode()}")
         # Parsed only afterwards: the cores that would do it are computing the next token.
-        for line in response:
-            if line.startswith(b"data:"):
-                arrivals.append((time.perf_counter() - start, line))
+        arrivals = [(time.perf_counter() - start, line) for line in response if line.startswith(b"data:")]
     return _read(arrivals, max_tokens)
 
 

@@ -21,9 +21,10 @@ class StartError(Exception):
     """A server could not be started; the message says why."""
 
 
-def commonweight(model: Path, port: int) -> list[str]:
+def commonweight(model: Path, port: int, threads: int) -> list[str]:
     """The command that serves ``model`` here."""
-    return [sys.executable, "-m", "commonweight", "serve", "--model", str(model), "--port", str(port)]
+    serve = [sys.executable, "-m", "commonweight", "serve"]
+    return [*serve, "--model", str(model), "--port", str(port), "--threads", str(threads)]
 
 
 def llama_server(model: Path, port: int, threads: int) -> list[str]:
@@ -54,6 +55,11 @@ def free_port() -> int:
     """A port of this machine that nothing listens on now."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
+
+
+def shown(command: list[str]) -> str:
+    """A command as a reader would type it, without the folders of this machine."""
+    return " ".join(Path(part).name for part in command)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The report: a Markdown table."""
+"""The figures as a Markdown table."""
 
 from dataclasses import dataclass
 from statistics import median
@@ -6,10 +6,12 @@ from statistics import median
 
 @dataclass(frozen=True)
 class Row:
-    """One figure, measured on both servers once a round."""
+    """One figure, taken on both servers once a round."""
 
     label: str
     unit: str
+    digits: int
+    """Shown behind the point."""
     commonweight: list[float]
     llama_server: list[float]
 
@@ -20,10 +22,11 @@ class Row:
         )
 
     def _cell(self, values: list[float]) -> str:
-        return f"{median(values):.3g} {self.unit} ({min(values):.3g} to {max(values):.3g})"
+        middle, low, high = (f"{value:.{self.digits}f}" for value in (median(values), min(values), max(values)))
+        return f"{middle} {self.unit} ({low} to {high})"
 
 
 def render(rows: list[Row]) -> str:
-    """Medians, the range around them, and Commonweight's median over llama-server's."""
+    """Medians with the range around them, and Commonweight's median over llama-server's."""
     head = ["| median (range) | Commonweight | llama-server | ratio |", "|---|--:|--:|--:|"]
     return "\n".join([*head, *map(str, rows)])

@@ -23,7 +23,7 @@ from huggingface_hub.errors import (
 from commonweight.catalog.checksum import sha256_of
 
 _REFERENCE = re.compile(r"hf:([^/@]+/[^/@]+)(?:@(\w[\w.-]*))?/(.*[^/])")
-_PART = re.compile(r"(.+)-\d{5}-of-(\d{5})\.gguf")
+_PART = re.compile(r"(.+)-\d{5}-of-(?!00000)(\d{5})\.gguf")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 

@@ -1,0 +1,81 @@
+"""Shared by all tests: a live server on the starter model, started once, as a person would start it."""
+
+import contextlib
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+KEY = "sk-local-test"
+ALIAS = "claude-test-alias"
+LONGEST_START = 60.0
+LONGEST_EXIT = 30.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running ``commonweight serve``."""
+
+    url: str
+    key: str
+    alias: str
+    """A further name that it lists its model under."""
+    pid: int
+    log: Path
+    """What it prints, both streams."""
+
+
+@contextlib.contextmanager
+def running(log: Path, *arguments: str) -> Iterator[tuple[Server, subprocess.Popen[bytes]]]:
+    """``commonweight serve`` with a free port and a key until the block ends; it must not leave earlier."""
+    command = [sys.executable, "-m", "commonweight", "serve", "--port", "0", "--api-key", KEY, "--alias", ALIAS]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*command, *arguments], stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+        )
+    try:
+        yield Server(_wait_for_url(process, log), KEY, ALIAS, process.pid, log), process
+    finally:
+        process.terminate()
+        try:
+            process.wait(LONGEST_EXIT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+
+
+def _wait_for_url(process: subprocess.Popen[bytes], log: Path) -> str:
+    deadline = time.monotonic() + LONGEST_START
+    while time.monotonic() < deadline and process.poll() is None:
+        # The address is on a line of its own, and connections wait from then on.
+        if match := re.search(r"^ +(http://\S+)\n", log.read_text(), re.MULTILINE):
+            return match[1]
+        time.sleep(0.05)
+    pytest.fail(f"the server did not start (exit code {process.poll()}):\n{log.read_text()}", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for the whole session; tests must leave it as usable as they found it."""
+    with running(tmp_path_factory.mktemp("server") / "output.txt") as (server, process):
+        yield server
+        assert process.poll() is None, f"the server left during the tests:\n{server.log.read_text()}"
+    assert process.returncode == 0, server.log.read_text()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that fails against the server shows what the server printed."""
+    report = yield
+    server = getattr(item, "funcargs", {}).get("server")
+    if report.failed and isinstance(server, Server):
+        report.sections.append(("Output of the server", server.log.read_text()))
+    return report
