@@ -35,7 +35,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("benchmarks: terminated"))
     try:
         print(_report(locate(options.model), options.rounds))
-    except (NoModelError, servers.StartError, UnfairError) as error:
+    except (NoModelError, OSError, servers.StartError, UnfairError) as error:
         sys.exit(f"benchmarks: {error}")
 
 

@@ -1,6 +1,7 @@
 """Shared by all tests: a live server on the starter model, started once, as a person would start it."""
 
 import contextlib
+import os
 import re
 import subprocess
 import sys
@@ -10,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+# Read when the kernels are loaded: the engine sets it for its process, some tests compute in this one.
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 KEY = "sk-local-test"
 ALIAS = "claude-test-alias"
@@ -34,6 +38,8 @@ class Server:
 def running(log: Path, *arguments: str) -> Iterator[tuple[Server, subprocess.Popen[bytes]]]:
     """``commonweight serve`` with a free port and a key until the block ends; it must not leave earlier."""
     command = [sys.executable, "-m", "commonweight", "serve", "--port", "0", "--api-key", KEY, "--alias", ALIAS]
+    # Several threads spin for each other, which is very slow as soon as anything else keeps a core busy.
+    command += ["--threads", "1"]
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*command, *arguments], stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT

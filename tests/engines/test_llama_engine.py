@@ -5,11 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
 import psutil
 import pytest
+import pytest_asyncio
 from outcomes import WINDOW, outcome, starter_options
 
 from commonweight.catalog.gguf import Gguf
@@ -22,6 +24,15 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 GREEDY = Sampling(temperature=0)
 LONG = Job(token_ids=[1, 9690, 198], max_tokens=900, sampling=GREEDY)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine() -> AsyncIterator[LlamaEngine]:
+    """A small engine on the starter model."""
+    engine = LlamaEngine(starter_options())
+    await engine.start()
+    yield engine
+    await engine.close()
 
 
 def tokens_of(text: str) -> list[int]:
@@ -72,9 +83,7 @@ async def test_the_window_can_be_filled_to_the_last_token(engine: LlamaEngine) -
 
 
 async def test_greedy_takes_the_likeliest_and_knows_how_likely(engine: LlamaEngine) -> None:
-    result = await outcome(
-        engine, Job(token_ids=COUNTING, max_tokens=9, sampling=GREEDY, want_logprobs=True)
-    )
+    result = await outcome(engine, Job(token_ids=COUNTING, max_tokens=9, sampling=GREEDY, want_logprobs=True))
     assert len(result.logprobs) == 9
     # A model that has read "1 2 3 ... 23" is all but sure of what follows.
     assert all(-1 < logprob <= 0 for logprob in result.logprobs)

@@ -50,9 +50,7 @@ def job(length: int, max_tokens: int) -> Job:
     return Job(token_ids=COUNTING[:length], max_tokens=max_tokens, sampling=GREEDY)
 
 
-def test_streams_that_outgrow_the_cells_lose_nothing(
-    model: LoadedModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_streams_that_outgrow_the_cells_lose_nothing(model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     # Three streams of 100 + 120 tokens want 660 cells of 512: one must go back and be computed again.
     monkeypatch.setattr(scheduler_module, "HEADROOM", 8)
     alone = Scheduler(model, sequences=1, batch_rows=256)

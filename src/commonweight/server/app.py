@@ -6,7 +6,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from fastapi.responses import JSONResponse
-from starlette.types import ASGIApp
 
 from commonweight.access import Keyring
 from commonweight.messages.errors import InvalidRequestError, NotFoundError
@@ -22,9 +21,10 @@ from commonweight.turn import Assistant, Turn
 API_VERSIONS = frozenset({"2023-06-01", "2026-10-21"})
 
 
-def create_app(assistant: Assistant, keyring: Keyring, aliases: Sequence[str] = ()) -> ASGIApp:
+def create_app(assistant: Assistant, keyring: Keyring, aliases: Sequence[str] = ()) -> FastAPI:
     """The API over one assistant. ``aliases`` are further names that the models endpoint lists it under."""
     app = FastAPI(title="Commonweight", exception_handlers=handlers(), openapi_url=None)
+    app.add_middleware(Envelope)
     app.include_router(_api(assistant, keyring, aliases))
 
     @app.get("/health")
@@ -35,7 +35,7 @@ def create_app(assistant: Assistant, keyring: Keyring, aliases: Sequence[str] = 
             status_code=200 if is_ready else 503,
         )
 
-    return Envelope(app)
+    return app
 
 
 def _api(assistant: Assistant, keyring: Keyring, aliases: Sequence[str]) -> APIRouter:

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class Envelope:
-    """Outermost ASGI layer. Nothing leaves without ``request-id``, and no failure leaves as a stack trace."""
+    """The layer around all routes: nothing leaves without ``request-id``, no failure as a stack trace."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
