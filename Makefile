@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-serve: $(VENV)/installed ## install if needed, then serve the starter model on 127.0.0.1:8000 (ARGS="--model ...")
+serve: $(VENV)/installed ## install if needed, then serve the starter (ARGS="--model ...")
 	@$(BIN)/commonweight serve $(ARGS)
 
 test: $(VENV)/installed $(OLD_SDK)/installed ## the test suite: real starter model, CPU only (ARGS="-k ...")

@@ -11,6 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples every time and no deadline, so that a slow or busy machine changes nothing.
+settings.register_profile("commonweight", derandomize=True, deadline=None)
+settings.load_profile("commonweight")
 
 # Read when the kernels are loaded: the engine sets it for its process, some tests compute in this one.
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")

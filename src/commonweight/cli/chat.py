@@ -2,66 +2,131 @@
 
 import asyncio
 import contextlib
+import io
+import re
+import sys
 from typing import Any
 
-from rich.console import Console
-
 from commonweight.cli.loading import Setup, open_assistant
-from commonweight.messages.errors import ApiError
-from commonweight.messages.events import MessageFold
+from commonweight.cli.terminal import plain_console
+from commonweight.messages.errors import ApiError, InvalidRequestError
 from commonweight.messages.request import MessageRequest
 from commonweight.turn import Assistant
 
 BYE = ("/exit", "/quit", "/bye")
+AFRESH = "/clear"
 
 
 def chat(setup: Setup, *, system: str | None, max_tokens: int, temperature: float | None) -> None:
-    """Talk until the input ends. Ctrl-C stops an answer, a second one leaves."""
-    console = Console()
+    """Talk until the input ends. Ctrl-C stops an answer, a second one leaves.
+
+    Lines from a pipe or a file are answered one after the other, and only the answers are printed.
+    """
+    for stream in (sys.stdin, sys.stdout):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal's encoding may be any
+    screen = _Screen()
+    setup = setup.located()
     settings = {"model": "chat", "system": system, "max_tokens": max_tokens, "temperature": temperature}
     messages: list[dict[str, Any]] = []
     with asyncio.Runner() as runner:
         stack = contextlib.AsyncExitStack()
-        assistant = runner.run(stack.enter_async_context(open_assistant(setup, console)))
-        console.print(
-            f"{assistant.card.id} listens. Ctrl-D or /exit leaves, Ctrl-C stops an answer.\n", style="dim"
-        )
+        assistant = runner.run(stack.enter_async_context(open_assistant(setup, plain_console(stderr=True))))
+        screen.greet(assistant.card.id)
         try:
-            while (text := console.input("[bold cyan]you[/]  ").strip()) not in BYE:
+            while (text := screen.ask()) not in BYE:
                 if not text:
+                    continue
+                if text == AFRESH:
+                    messages.clear()
+                    screen.remark("The conversation so far is forgotten.\n")
                     continue
                 messages.append({"role": "user", "content": text})
                 request = MessageRequest.model_validate({**settings, "messages": messages})
-                answer = _answer(runner, assistant, request, console)
+                answer = _answer(runner, assistant, request, screen)
                 if answer:
                     messages.append({"role": "assistant", "content": answer})
                 else:
                     messages.pop()
         except (EOFError, KeyboardInterrupt):
-            console.print()
+            screen.leave()
         finally:
             runner.run(stack.aclose())
 
 
-def _answer(runner: asyncio.Runner, assistant: Assistant, request: MessageRequest, console: Console) -> str:
+def _answer(runner: asyncio.Runner, assistant: Assistant, request: MessageRequest, screen: "_Screen") -> str:
     """Show the answer as it comes; returns what there was of it."""
-    fold = MessageFold()
+    parts: list[str] = []
 
     async def show() -> None:
         turn = await assistant.prepare(request)
         async with contextlib.aclosing(assistant.stream(turn)) as events:
             async for event in events:
-                fold.add(event)
                 if event.type == "content_block_delta":
-                    console.print(event.delta.text, end="", markup=False, highlight=False, soft_wrap=True)
+                    parts.append(event.delta.text)
+                    screen.show(event.delta.text)
 
-    console.print("[bold green]it[/]   ", end="")
+    screen.begin_answer()
     try:
         runner.run(show())
+    except InvalidRequestError as error:
+        screen.fail(f"{error.message}; {AFRESH} starts afresh")
+        return ""
     except ApiError as error:
-        console.print(f"[red]{error.message}[/]")
+        screen.fail(error.message)
         return ""
     except KeyboardInterrupt:
-        console.print(" [dim](stopped)[/]", end="")
-    console.print("\n")
-    return "".join(block.text for block in fold.message().content)
+        screen.end_answer(" (stopped)")
+    else:
+        screen.end_answer()
+    return "".join(parts)
+
+
+class _Screen:
+    """Both sides of the conversation for a person, the answers alone for a program."""
+
+    def __init__(self) -> None:
+        self._console = plain_console()
+        self._errors = plain_console(stderr=True)
+        self._has_person = sys.stdin.isatty() and self._console.is_terminal
+        if self._has_person:
+            with contextlib.suppress(ImportError):
+                import readline  # noqa: F401 - gives input() its line editing and history
+
+    def greet(self, name: str) -> None:
+        keys = f"Ctrl-C stops an answer, {AFRESH} starts afresh, {BYE[0]} or Ctrl-D leaves."
+        self.remark(f"{name} listens.\n{keys}\n")
+
+    def remark(self, text: str) -> None:
+        if self._has_person:
+            self._console.print(text, style="dim", soft_wrap=True)
+
+    def ask(self) -> str:
+        """The next line; EOFError after the last."""
+        return input(self._prompt() if self._has_person else "").strip()
+
+    def _prompt(self) -> str:
+        with self._console.capture() as shown:
+            self._console.print("you  ", style="bold cyan", end="")
+        # Readline has to know which characters take no room on the line.
+        return re.sub(r"(\x1b\[[\d;]*m)", "\x01\\1\x02", shown.get())
+
+    def begin_answer(self) -> None:
+        if self._has_person:
+            self._console.print("it   ", style="bold green", end="")
+
+    def show(self, text: str) -> None:
+        self._console.print(text, end="", soft_wrap=True)
+
+    def end_answer(self, remark: str = "") -> None:
+        self._console.print(remark, style="dim", end="\n\n" if self._has_person else "\n")
+
+    def fail(self, message: str) -> None:
+        if self._has_person:
+            self._console.print(message, style="red", end="\n\n", soft_wrap=True)
+        else:
+            self._errors.print(f"Error: {message}", style="red", soft_wrap=True)
+
+    def leave(self) -> None:
+        if self._has_person:
+            self._console.print()

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
@@ -27,10 +27,17 @@ class Setup:
     parallel: int = 8
     threads: int | None = None
 
+    def located(self) -> "Setup":
+        """The same with the model as a local file, pulled if need be.
+
+        To be called outside of an event loop, where the first Ctrl-C would not stop a download.
+        """
+        return replace(self, model=str(locate(self.model)))
+
 
 @contextlib.asynccontextmanager
 async def open_assistant(setup: Setup, console: Console) -> AsyncIterator[Assistant]:
-    """Locate the model (pulling it if need be), load it, and free everything at the end."""
+    """Locate the model, load it with its progress on ``console``, and free everything at the end."""
     with contextlib.closing(Gguf(locate(setup.model))) as gguf:
         card = ModelCard.of(gguf)
         if setup.context is not None and setup.context > card.trained_window:
@@ -52,7 +59,9 @@ async def open_assistant(setup: Setup, console: Console) -> AsyncIterator[Assist
 
 
 async def _start(engine: LlamaEngine, name: str, console: Console) -> None:
+    if not console.is_terminal:
+        console.print(f"Loading {name}", soft_wrap=True)
     columns = TextColumn("Loading {task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(name, total=1.0)
         await engine.start(lambda fraction: progress.update(task, completed=fraction))

@@ -1,34 +1,34 @@
 """``commonweight models``."""
 
+import shlex
 from pathlib import Path
 
 from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
-from rich.text import Text
 
 from commonweight.catalog.checksum import sha256_of
 from commonweight.catalog.gguf import Gguf
 from commonweight.catalog.hub import cached
 from commonweight.catalog.locate import locate, starter
 from commonweight.catalog.model import ModelCard
+from commonweight.cli.terminal import plain_console
 
 
 def list_models() -> None:
-    """Print the models that need no download."""
-    table = Table("model", "size", "serve it with", box=None, pad_edge=False)
+    """Print the models that need no download, each with the command that serves it."""
+    console = plain_console()
     first = starter()
     if first is not None:
-        _row(table, first, "commonweight serve")
+        _list(console, first, "commonweight serve")
     for path in cached():
-        _row(table, path, f"commonweight serve --model {path}")
-    console = Console()
-    console.print(table)
-    console.print("\nAny other GGUF file works by its path, and hf:org/repo/file.gguf pulls one.", style="dim")
+        _list(console, path, f"commonweight serve --model {shlex.quote(str(path))}")
+    console.print("Any other GGUF file works by its path, and hf:org/repo/file.gguf pulls one.", style="dim")
 
 
-def _row(table: Table, path: Path, command: str) -> None:
-    table.add_row(path.stem, decimal(path.stat().st_size), command)
+def _list(console: Console, path: Path, command: str) -> None:
+    console.print(f"{path.stem}  {decimal(path.stat().st_size)}", soft_wrap=True)
+    console.print(f"    {command}\n", soft_wrap=True)  # in one line, to be copied
 
 
 def show_model(reference: str | None) -> None:
@@ -51,5 +51,5 @@ def show_model(reference: str | None) -> None:
         ("sha256", sha256_of(card.path)),
         ("template", card.chat_template or "none: answers continue a plain transcript"),
     ):
-        table.add_row(name, Text(value))  # as it is: templates are full of brackets
-    Console().print(table)
+        table.add_row(name, value)
+    plain_console().print(table)

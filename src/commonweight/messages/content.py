@@ -70,7 +70,9 @@ class ContentSource(WireModel):
     """A document made of blocks."""
 
     type: Literal["content"]
-    content: Annotated[list["TextBlock | ImageBlock"], BeforeValidator(_as_blocks)]
+    content: Annotated[
+        list[Annotated["TextBlock | ImageBlock", Field(discriminator="type")]], BeforeValidator(_as_blocks)
+    ]
 
 
 class ImageBlock(Block):

@@ -74,8 +74,11 @@ class OverloadedError(ApiError):
 
 def invalid_request(error: ValidationError) -> InvalidRequestError:
     """The API's sentence for the first thing that is wrong: ``messages.0.role: Input should be ...``."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    path = ".".join(str(part) for part in first["loc"])
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = first["loc"]
+    if first["type"] == "missing_field":  # found by a check of the whole object
+        place = (*place, first["ctx"]["field"])
+    path = ".".join(str(part) for part in place)
     message = first["msg"]
     if first["type"] in ("model_type", "model_attributes_type"):
         message = "Input should be an object"

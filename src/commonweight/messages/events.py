@@ -102,7 +102,7 @@ class MessageFold:
                 message.stop_reason = event.delta.stop_reason
                 message.stop_sequence = event.delta.stop_sequence
                 message.stop_details = event.delta.stop_details
-                message.usage = event.usage
+                message.usage = event.usage.model_copy(deep=True)
             case _:
                 pass
 

@@ -60,7 +60,7 @@ class Tool(WireModel):
         if self.type in (None, "custom"):
             for field in ("name", "input_schema"):
                 if getattr(self, field) is None:
-                    raise PydanticCustomError("missing", "{field}: Field required", {"field": field})
+                    raise PydanticCustomError("missing_field", "Field required", {"field": field})
         return self
 
 

@@ -31,6 +31,7 @@ class Assistant:
         self.engine = engine
         self._tokenizer = tokenizer
         self._renderer = Renderer(tokenizer, card.chat_template)
+        self._stop_ids = sorted(tokenizer.end_ids)
 
     async def count_tokens(self, request: CountTokensRequest) -> int:
         """The tokens of the request's prompt, rendered as it would run."""
@@ -57,7 +58,7 @@ class Assistant:
         job = Job(
             token_ids=prompt.token_ids,
             max_tokens=min(request.max_tokens, room),
-            stop_ids=sorted(self._tokenizer.end_ids),
+            stop_ids=self._stop_ids,
             sampling=Sampling(
                 temperature=1.0 if request.temperature is None else request.temperature,
                 top_p=1.0 if request.top_p is None else request.top_p,

@@ -1,0 +1,94 @@
+"""What the command says about itself, and about models."""
+
+import re
+from pathlib import Path
+
+import pytest
+from command import run
+
+from commonweight import __version__
+from commonweight.catalog.locate import STARTER_SHA256
+
+HEAVY = {"llama_cpp", "numpy", "fastapi", "uvicorn", "httpx", "huggingface_hub", "anthropic"}
+
+
+def imported(stderr: str) -> set[str]:
+    """The modules that ``-X importtime`` reports."""
+    return set(re.findall(r"^import time:.*\| +([\w.]+)$", stderr, re.MULTILINE))
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["serve", "--help"]])
+def test_the_version_and_help_come_without_heavy_imports(arguments: list[str]) -> None:
+    done = run(*arguments, python=("-X", "importtime"))
+    assert done.returncode == 0
+    modules = imported(done.stderr)
+    assert "commonweight.cli.app" in modules
+    assert modules & HEAVY == set()
+
+
+def test_the_version() -> None:
+    assert run("--version").stdout == f"commonweight {__version__}\n"
+
+
+def test_heavy_imports_would_be_noticed() -> None:
+    done = run("models", "list", python=("-X", "importtime"))
+    assert imported(done.stderr) & HEAVY >= {"llama_cpp", "numpy"}
+
+
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [
+        ("", ["serve", "chat", "models", "--version", "--verbose"]),
+        ("serve", ["--model", "--host", "--port", "--api-key", "--alias", "--context", "--parallel", "--threads"]),
+        ("chat", ["--model", "--system", "--max-tokens", "--temperature", "--context", "--threads"]),
+        ("models", ["list", "show"]),
+        ("models list", []),
+        ("models show", ["MODEL"]),
+    ],
+)
+def test_every_command_has_help(command: str, names: list[str]) -> None:
+    done = run(*command.split(), "-h")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert [name for name in names if name not in done.stdout] == []
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_an_unknown_option_is_a_mistake_in_usage() -> None:
+    done = run("serve", "--prot", "1")
+    assert done.returncode == 2
+    assert "--port" in done.stderr
+
+
+def test_the_starter_model_is_listed_with_its_command(tmp_path: Path) -> None:
+    done = run("models", "list", HF_HOME=str(tmp_path))
+    assert done.returncode == 0
+    assert re.match(r"SmolLM2-135M-Instruct\.Q4_1 +98\.\d MB\n +commonweight serve\n", done.stdout)
+    assert "hf:org/repo/file.gguf" in done.stdout
+
+
+def test_pulled_models_are_listed_with_a_command_in_one_line(tmp_path: Path) -> None:
+    snapshot = tmp_path / "hub" / "models--someone--some-model" / "snapshots" / ("0123456789" * 4)
+    snapshot.mkdir(parents=True)
+    file = snapshot / "it's [a] model.gguf"
+    file.write_bytes(b"GGUF")
+    lines = run("models", "list", HF_HOME=str(tmp_path)).stdout.splitlines()
+    position = lines.index("it's [a] model  4 bytes")
+    quoted = str(file).replace("'", "'\"'\"'")
+    assert lines[position + 1] == f"    commonweight serve --model '{quoted}'"
+
+
+def test_a_model_is_shown_with_what_its_file_says() -> None:
+    done = run("models", "show")
+    assert done.returncode == 0
+    rows = re.findall(r"^(\w+) +(.*?) *$", done.stdout, re.MULTILINE)
+    card = {name: value for name, value in rows if not name[0].isspace()}
+    assert card["id"] == "SmolLM2-135M-Instruct.Q4_1"
+    assert card["architecture"] == "llama"
+    assert card["parameters"] == "135 million"
+    assert card["window"] == "8,192 tokens"
+    assert card["licence"] == "apache-2.0"
+    assert card["sha256"] == STARTER_SHA256
+    assert re.fullmatch(r"98\.\d MB", card["size"])
+    assert card["template"].startswith("{% for message in messages %}")
+    assert "<|im_start|>" in done.stdout

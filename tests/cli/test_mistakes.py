@@ -1,0 +1,81 @@
+"""What goes wrong on a person's machine is said in one line, with exit code 1 and no traceback."""
+
+import socket
+from pathlib import Path
+
+import pytest
+from command import one_line_error, run
+
+from commonweight.catalog.locate import starter
+
+
+@pytest.mark.parametrize("command", [("serve", "--port", "0", "--model"), ("chat", "--model"), ("models", "show")])
+def test_a_missing_file(command: tuple[str, ...], tmp_path: Path) -> None:
+    path = tmp_path / "missing.gguf"
+    assert one_line_error(run(*command, path)) == f"cannot read {path}: No such file or directory"
+
+
+def test_a_file_that_is_no_gguf(tmp_path: Path) -> None:
+    path = tmp_path / "not [a] model.gguf"
+    path.write_text("hello")
+    assert one_line_error(run("serve", "--port", "0", "--model", path)) == f"{path} is not a GGUF file"
+
+
+@pytest.mark.parametrize("kept", [4, 5_000, 2_000_000], ids=["magic alone", "half the header", "no weights"])
+def test_a_gguf_that_is_cut_off(kept: int, tmp_path: Path) -> None:
+    whole = starter()
+    assert whole is not None
+    path = tmp_path / "cut.gguf"
+    with whole.open("rb") as file:
+        path.write_bytes(file.read(kept))
+    assert str(path) in one_line_error(run("serve", "--port", "0", "--model", path))
+
+
+@pytest.mark.parametrize("reference", ["hf:nonsense", "hf:org/repo"])
+def test_a_reference_to_nothing_on_the_hub(reference: str) -> None:
+    error = one_line_error(run("serve", "--port", "0", "--model", reference))
+    assert reference in error
+    assert "hf:org/repo/file.gguf" in error
+
+
+def test_a_pull_while_offline(tmp_path: Path) -> None:
+    done = run("models", "show", "hf:org/repo/file.gguf", HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path))
+    error = one_line_error(done)
+    assert "HF_HUB_OFFLINE" in error
+
+
+def test_a_port_that_is_in_use() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        error = one_line_error(run("serve", "--port", str(port)))
+    assert f"127.0.0.1:{port}" in error
+    assert "--port" in error
+
+
+def test_an_address_of_some_other_machine() -> None:
+    # 192.0.2.0/24 is kept for documentation (RFC 5737).
+    error = one_line_error(run("serve", "--host", "192.0.2.1", "--api-key", "secret"))
+    assert "192.0.2.1:8000" in error
+    assert "--port" not in error
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "example.invalid"])
+def test_other_machines_are_let_in_only_with_a_key(host: str) -> None:
+    error = one_line_error(run("serve", "--host", host, "--port", "0"))
+    assert host in error
+    assert "--api-key" in error
+
+
+@pytest.mark.parametrize("key", ["two words", "schlüssel", "line\n"])
+def test_a_key_that_no_client_could_show(key: str) -> None:
+    assert "API key" in one_line_error(run("serve", "--port", "0", "--api-key", key))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_an_empty_key_is_no_key(host: str) -> None:
+    # It comes from a variable that is not set, and would open the door to everyone.
+    assert "empty" in one_line_error(run("serve", "--host", host, "--port", "0", "--api-key", ""))
+
+
+def test_the_key_is_read_from_the_environment() -> None:
+    assert "API key" in one_line_error(run("serve", "--port", "0", COMMONWEIGHT_API_KEY="two words"))

@@ -1,0 +1,259 @@
+"""What makes a request valid, and the sentence that says why one is not."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from commonweight.messages.errors import InvalidRequestError, invalid_request
+from commonweight.messages.request import CountTokensRequest, MessageRequest
+
+USER = {"role": "user", "content": "hello"}
+ASSISTANT = {"role": "assistant", "content": "hi"}
+BODY: dict[str, Any] = {"model": "m", "max_tokens": 16, "messages": [USER]}
+EMPTY_CONTENT = "all messages must have non-empty content except for the optional final assistant message"
+
+
+def accepted(**fields: object) -> MessageRequest:
+    return MessageRequest.model_validate(BODY | fields)
+
+
+def refusal(body: object, model: type[CountTokensRequest] = MessageRequest) -> str:
+    with pytest.raises(ValidationError) as error:
+        model.model_validate(body)
+    refused = invalid_request(error.value)
+    assert isinstance(refused, InvalidRequestError)
+    return refused.message
+
+
+def test_what_a_coding_agent_sends_is_valid() -> None:
+    request = MessageRequest.model_validate(
+        {
+            "model": "claude-opus-5-5",
+            "max_tokens": 128_000,
+            "stream": True,
+            "system": [{"type": "text", "text": "You help.", "cache_control": {"type": "ephemeral", "ttl": "1h"}}],
+            "messages": [
+                USER,
+                {"role": "system", "content": "# Environment", "output_config": {"effort": "high"}},
+                {"role": "assistant", "content": [{"type": "thinking", "thinking": "", "signature": "s"}]},
+                {"role": "user", "content": [{"type": "text", "text": "x", "cache_control": None}]},
+                {"role": "system", "content": [], "output_config": {"effort": "low"}},
+            ],
+            "tools": [
+                {"name": "Bash", "description": "d", "input_schema": {"type": "object"}, "defer_loading": True},
+                {"type": "web_search_20250305", "name": "web_search", "max_uses": 8},
+                {"type": "mcp_toolset", "mcp_server_name": "s"},
+            ],
+            "tool_choice": {"type": "auto", "disable_parallel_tool_use": False},
+            "thinking": {"type": "adaptive", "display": "omitted"},
+            "output_config": {"effort": "medium"},
+            "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
+            "metadata": {"user_id": '{"device_id": "d"}'},
+            "safeguards": [{"type": "dangerous_tool_use"}],
+            "temperature": 1,
+            "top_p": 0.5,
+            "top_k": 40,
+            "stop_sequences": ["\n\nHuman:"],
+        }
+    )
+    assert [message.role for message in request.messages] == ["user", "system", "assistant", "user", "system"]
+    assert request.messages[1].output_config is not None
+    assert request.messages[1].output_config.effort == "high"
+    assert request.max_tokens == 128_000
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {name: None}
+        for name in (
+            *("system", "tools", "tool_choice", "thinking", "output_config", "cache_control", "stream"),
+            *("stop_sequences", "temperature", "top_p", "top_k", "metadata"),
+        )
+    ],
+    ids=lambda fields: next(iter(fields)),
+)
+def test_null_is_as_good_as_absent(fields: dict[str, None]) -> None:
+    assert accepted(**fields) == accepted()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"max_tokens": 0},
+        {"temperature": 0},
+        {"temperature": 1.0},
+        {"top_p": 0},
+        {"top_p": 1},
+        {"top_k": 0},
+        {"stop_sequences": []},
+        {"stop_sequences": ["x" * 10_000] * 1000},
+        {"system": []},
+        {"system": ""},
+        {"system": [{"type": "text", "text": "a"}, {"type": "text", "text": "b", "citations": None}]},
+        {"thinking": {"type": "enabled", "budget_tokens": 1024}},
+        {"thinking": {"type": "between_tools"}},
+        {"tools": []},
+        {"tool_choice": {"type": "tool", "name": "Bash"}},
+        {"model": "x" * 512},
+        {"messages": [ASSISTANT]},
+        {"messages": [USER, USER, ASSISTANT, ASSISTANT]},
+        {"messages": [USER, {"role": "assistant", "content": ""}]},
+        {"messages": [USER, {"role": "assistant", "content": []}]},
+        {"messages": [{"role": "system", "content": "", "output_config": {"effort": "low"}}, USER]},
+        {"messages": [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": ""}]}]},
+    ],
+    ids=str,
+)
+def test_the_edges_of_what_is_valid(fields: dict[str, Any]) -> None:
+    assert accepted(**fields).messages
+
+
+@pytest.mark.parametrize("field", ["model", "messages", "max_tokens"])
+def test_required_fields(field: str) -> None:
+    assert refusal({name: value for name, value in BODY.items() if name != field}) == f"{field}: Field required"
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"max_tokens": None}, "max_tokens: Input should be a valid integer"),
+        ({"max_tokens": "16"}, "max_tokens: Input should be a valid integer"),
+        ({"max_tokens": 16.0}, "max_tokens: Input should be a valid integer"),
+        ({"max_tokens": True}, "max_tokens: Input should be a valid integer"),
+        ({"max_tokens": -1}, "max_tokens: Input should be greater than or equal to 0"),
+        ({"model": 7}, "model: Input should be a valid string"),
+        ({"model": ""}, "model: String should have at least 1 character"),
+        ({"model": "x" * 513}, "model: String should have at most 512 characters"),
+        ({"stream": "true"}, "stream: Input should be a valid boolean"),
+        ({"stream": 1}, "stream: Input should be a valid boolean"),
+        ({"temperature": "0.5"}, "temperature: Input should be a valid number"),
+        ({"temperature": True}, "temperature: Input should be a valid number"),
+        ({"temperature": -0.1}, "temperature: Input should be greater than or equal to 0"),
+        ({"temperature": 1.1}, "temperature: Input should be less than or equal to 1"),
+        ({"temperature": float("inf")}, "temperature: Input should be less than or equal to 1"),
+        ({"temperature": float("nan")}, "temperature: Input should be less than or equal to 1"),
+        ({"top_p": 1.5}, "top_p: Input should be less than or equal to 1"),
+        ({"top_p": -1}, "top_p: Input should be greater than or equal to 0"),
+        ({"top_k": -1}, "top_k: Input should be greater than or equal to 0"),
+        ({"top_k": 1.5}, "top_k: Input should be a valid integer"),
+        ({"stop_sequences": "x"}, "stop_sequences: Input should be a valid list"),
+        ({"stop_sequences": ["x", 7]}, "stop_sequences.1: Input should be a valid string"),
+        ({"stop_sequences": ["x", ""]}, "stop_sequences: each stop sequence must contain non-whitespace"),
+        ({"stop_sequences": [" \n\t"]}, "stop_sequences: each stop sequence must contain non-whitespace"),
+        ({"stop_sequences": ["x" * 10_001]}, "stop_sequences.0: String should have at most 10000 characters"),
+        ({"system": 7}, "system: Input should be a valid list"),
+        ({"system": {"type": "text", "text": "x"}}, "system: Input should be a valid list"),
+        ({"system": ["x"]}, "system.0: Input should be an object"),
+        ({"system": [{"type": "text"}]}, "system.0.text: Field required"),
+        ({"system": [{"type": "image", "text": "x"}]}, "system.0.type: Input should be 'text'"),
+        ({"tools": {}}, "tools: Input should be a valid list"),
+        ({"tools": [{"input_schema": {}}]}, "tools.0.name: Field required"),
+        ({"tools": [{"name": "a", "type": "custom"}]}, "tools.0.input_schema: Field required"),
+        ({"tools": [{"name": "a", "input_schema": []}]}, "tools.0.input_schema: Input should be a valid dictionary"),
+        ({"tool_choice": "auto"}, "tool_choice: Input should be an object"),
+        ({"tool_choice": {}}, "tool_choice.type: Field required"),
+        ({"tool_choice": {"type": "x"}}, "tool_choice.type: Input should be 'auto', 'any', 'tool' or 'none'"),
+        (
+            {"thinking": {"type": "on"}},
+            "thinking.type: Input should be 'enabled', 'adaptive', 'disabled' or 'between_tools'",
+        ),
+        (
+            {"thinking": {"type": "enabled", "budget_tokens": 1023}},
+            "thinking.budget_tokens: Input should be greater than or equal to 1024",
+        ),
+        (
+            {"output_config": {"effort": "huge"}},
+            "output_config.effort: Input should be 'low', 'medium', 'high', 'xhigh' or 'max'",
+        ),
+        ({"metadata": {"user_id": 7}}, "metadata.user_id: Input should be a valid string"),
+        ({"cache_control": {"type": "forever"}}, "cache_control.type: Input should be 'ephemeral'"),
+        ({"messages": "hello"}, "messages: Input should be a valid list"),
+        ({"messages": USER}, "messages: Input should be a valid list"),
+        ({"messages": []}, "messages: at least one message is required"),
+        ({"messages": ["hello"]}, "messages.0: Input should be an object"),
+        ({"messages": [USER, None]}, "messages.1: Input should be an object"),
+        ({"messages": [{"content": "x"}]}, "messages.0.role: Field required"),
+        ({"messages": [{"role": "user"}]}, "messages.0.content: Field required"),
+        (
+            {"messages": [{"role": "tool", "content": "x"}]},
+            "messages.0.role: Input should be 'user', 'assistant' or 'system'",
+        ),
+        (
+            {"messages": [{"role": "User", "content": "x"}]},
+            "messages.0.role: Input should be 'user', 'assistant' or 'system'",
+        ),
+        ({"messages": [{"role": "user", "content": None}]}, "messages.0.content: Input should be a valid list"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text"}]}]},
+            "messages.0.content.0.text.text: Field required",
+        ),
+        ({"messages": [{"role": "user", "content": ""}]}, f"messages.0: {EMPTY_CONTENT}"),
+        ({"messages": [{"role": "user", "content": []}]}, f"messages.0: {EMPTY_CONTENT}"),
+        (
+            {"messages": [USER, {"role": "assistant", "content": ""}, USER]},
+            f"messages.1: {EMPTY_CONTENT}",
+        ),
+        ({"messages": [USER, {"role": "system", "content": ""}]}, f"messages.1: {EMPTY_CONTENT}"),
+        (
+            {"messages": [USER, {"role": "user", "content": "", "output_config": {"effort": "low"}}]},
+            f"messages.1: {EMPTY_CONTENT}",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": t} for t in ("a", "")]}]},
+            "messages.0: text content blocks must be non-empty",
+        ),
+        (
+            {"messages": [USER, {"role": "assistant", "content": [{"type": "text", "text": ""}] * 2}]},
+            "messages.1: text content blocks must be non-empty",
+        ),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_what_is_wrong_is_said_with_its_place(fields: dict[str, Any], message: str) -> None:
+    assert refusal(BODY | fields) == message
+
+
+@pytest.mark.parametrize("body", [None, 7, "hello", [], [BODY], True], ids=str)
+def test_a_body_is_an_object(body: object) -> None:
+    assert refusal(body) == "Input should be an object"
+
+
+def test_there_is_a_bound_on_messages_and_stop_sequences() -> None:
+    assert refusal(BODY | {"messages": [USER] * 100_001}).startswith("messages: List should have at most 100000 items")
+    assert refusal(BODY | {"stop_sequences": ["x"] * 1001}).startswith("stop_sequences: List should have at most 1000")
+
+
+def test_counting_needs_no_limit() -> None:
+    body = {"model": "m", "messages": [USER]}
+    assert CountTokensRequest.model_validate(body).messages
+    assert refusal({"model": "m", "messages": []}, CountTokensRequest) == "messages: at least one message is required"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["type", "text", "role", "content", "source", "messages", "model", "max_tokens", "x"]),
+            inner | st.sampled_from(["text", "user", "image", "tool_result", "document", "content", "custom"]),
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(body=st.dictionaries(st.sampled_from([*MessageRequest.model_fields]), JSON) | JSON)
+def test_any_json_is_a_request_or_is_refused_in_one_line(body: object) -> None:
+    try:
+        request = MessageRequest.model_validate(body)
+    except ValidationError as error:
+        message = invalid_request(error).message
+        assert message.strip() == message != ""
+        assert "http" not in message  # no link into pydantic's manual
+    else:
+        assert request.messages
