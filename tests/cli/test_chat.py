@@ -87,7 +87,7 @@ def terminal() -> Iterator[Terminal]:
     terminal.close()
 
 
-def test_ctrl_c_in_a_terminal_stops_the_answer_and_not_the_conversation(terminal: Terminal) -> None:
+def test_in_a_terminal_ctrl_c_stops_the_answer_and_ctrl_d_leaves(terminal: Terminal) -> None:
     terminal.wait_for("Ctrl-D leaves")
     terminal.wait_for("you")
     terminal.type("Write the word kiwi one thousand times.\r")
@@ -95,12 +95,6 @@ def test_ctrl_c_in_a_terminal_stops_the_answer_and_not_the_conversation(terminal
     terminal.wait_for(r"it\S* +\w+")
     terminal.type("\x03")
     terminal.wait_for(r"\(stopped\)")
-    terminal.wait_for("you")
-    terminal.type("/exit\r")
-    assert terminal.process.wait(30) == 0
-
-
-def test_ctrl_d_at_the_question_leaves(terminal: Terminal) -> None:
     terminal.wait_for("you")
     terminal.type("\x04")
     assert terminal.process.wait(30) == 0

@@ -1,12 +1,36 @@
 """What goes wrong on a person's machine is said in one line, with exit code 1 and no traceback."""
 
 import socket
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from command import one_line_error, run
 
 from commonweight.catalog.locate import starter
+from commonweight.cli import main
+
+Mistake = Callable[..., str]
+
+
+@pytest.fixture
+def mistake(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Mistake:
+    """What the command says to such arguments; in this process, which has the heavy imports behind it."""
+    monkeypatch.delenv("COMMONWEIGHT_API_KEY", raising=False)
+
+    def say(*arguments: str | Path) -> str:
+        monkeypatch.setattr(sys, "argv", ["commonweight", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            main()
+        assert left.value.code == 1
+        output, line = capfd.readouterr()
+        assert output == ""
+        assert line.startswith("Error: ")
+        assert line.count("\n") == 1
+        return line.removeprefix("Error: ").rstrip("\n")
+
+    return say
 
 
 @pytest.mark.parametrize("command", [("serve", "--port", "0", "--model"), ("chat", "--model"), ("models", "show")])
@@ -15,25 +39,25 @@ def test_a_missing_file(command: tuple[str, ...], tmp_path: Path) -> None:
     assert one_line_error(run(*command, path)) == f"cannot read {path}: No such file or directory"
 
 
-def test_a_file_that_is_no_gguf(tmp_path: Path) -> None:
+def test_a_file_that_is_no_gguf(mistake: Mistake, tmp_path: Path) -> None:
     path = tmp_path / "not [a] model.gguf"
     path.write_text("hello")
-    assert one_line_error(run("serve", "--port", "0", "--model", path)) == f"{path} is not a GGUF file"
+    assert mistake("serve", "--port", "0", "--model", path) == f"{path} is not a GGUF file"
 
 
 @pytest.mark.parametrize("kept", [4, 5_000, 2_000_000], ids=["magic alone", "half the header", "no weights"])
-def test_a_gguf_that_is_cut_off(kept: int, tmp_path: Path) -> None:
+def test_a_gguf_that_is_cut_off(mistake: Mistake, kept: int, tmp_path: Path) -> None:
     whole = starter()
     assert whole is not None
     path = tmp_path / "cut.gguf"
     with whole.open("rb") as file:
         path.write_bytes(file.read(kept))
-    assert str(path) in one_line_error(run("serve", "--port", "0", "--model", path))
+    assert str(path) in mistake("serve", "--port", "0", "--model", path)
 
 
 @pytest.mark.parametrize("reference", ["hf:nonsense", "hf:org/repo"])
-def test_a_reference_to_nothing_on_the_hub(reference: str) -> None:
-    error = one_line_error(run("serve", "--port", "0", "--model", reference))
+def test_a_reference_to_nothing_on_the_hub(mistake: Mistake, reference: str) -> None:
+    error = mistake("serve", "--port", "0", "--model", reference)
     assert reference in error
     assert "hf:org/repo/file.gguf" in error
 
@@ -44,38 +68,39 @@ def test_a_pull_while_offline(tmp_path: Path) -> None:
     assert "HF_HUB_OFFLINE" in error
 
 
-def test_a_port_that_is_in_use() -> None:
+def test_a_port_that_is_in_use(mistake: Mistake) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        error = one_line_error(run("serve", "--port", str(port)))
+        error = mistake("serve", "--port", str(port))
     assert f"127.0.0.1:{port}" in error
     assert "--port" in error
 
 
-def test_an_address_of_some_other_machine() -> None:
+def test_an_address_of_some_other_machine(mistake: Mistake) -> None:
     # 192.0.2.0/24 is kept for documentation (RFC 5737).
-    error = one_line_error(run("serve", "--host", "192.0.2.1", "--api-key", "secret"))
+    error = mistake("serve", "--host", "192.0.2.1", "--api-key", "secret")
     assert "192.0.2.1:8000" in error
     assert "--port" not in error
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "example.invalid"])
-def test_other_machines_are_let_in_only_with_a_key(host: str) -> None:
-    error = one_line_error(run("serve", "--host", host, "--port", "0"))
+def test_other_machines_are_let_in_only_with_a_key(mistake: Mistake, host: str) -> None:
+    error = mistake("serve", "--host", host, "--port", "0")
     assert host in error
     assert "--api-key" in error
 
 
 @pytest.mark.parametrize("key", ["two words", "schlüssel", "line\n"])
-def test_a_key_that_no_client_could_show(key: str) -> None:
-    assert "API key" in one_line_error(run("serve", "--port", "0", "--api-key", key))
+def test_a_key_that_no_client_could_show(mistake: Mistake, key: str) -> None:
+    assert "API key" in mistake("serve", "--port", "0", "--api-key", key)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
-def test_an_empty_key_is_no_key(host: str) -> None:
+def test_an_empty_key_is_no_key(mistake: Mistake, host: str) -> None:
     # It comes from a variable that is not set, and would open the door to everyone.
-    assert "empty" in one_line_error(run("serve", "--host", host, "--port", "0", "--api-key", ""))
+    assert "empty" in mistake("serve", "--host", host, "--port", "0", "--api-key", "")
 
 
-def test_the_key_is_read_from_the_environment() -> None:
-    assert "API key" in one_line_error(run("serve", "--port", "0", COMMONWEIGHT_API_KEY="two words"))
+def test_the_key_is_read_from_the_environment(mistake: Mistake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMMONWEIGHT_API_KEY", "two words")
+    assert "API key" in mistake("serve", "--port", "0")

@@ -10,6 +10,8 @@ class Keyring:
     """The key that clients must show; with no key set, everyone may come in."""
 
     def __init__(self, key: str | None) -> None:
+        if key == "":
+            raise ValueError("an empty key would let everyone in")
         self._key = key
 
     def check(self, headers: Mapping[str, str]) -> None:

@@ -24,6 +24,7 @@ from commonweight.catalog.checksum import sha256_of
 
 _REFERENCE = re.compile(r"hf:([^/@]+/[^/@]+)(?:@(\w[\w.-]*))?/(.*[^/])")
 _PART = re.compile(r"(.+)-\d{5}-of-(?!00000)(\d{5})\.gguf")
+_LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -92,10 +93,10 @@ def pull(reference: str) -> Path:
 
 
 def cached() -> list[Path]:
-    """The GGUF files in the local cache, sorted by path; parts of split files and every snapshot included."""
+    """The GGUF models in the local cache, sorted by path: of a split one the first part, of each every snapshot."""
     # Not scan_cache_dir: it leaves out a whole repository once one ref or link in it leads nowhere.
     found = Path(constants.HF_HUB_CACHE).glob("models--*/snapshots/*/**/*.gguf")
-    return sorted(path for path in found if path.exists())
+    return sorted(path for path in found if path.exists() and not _LATER_PART.search(path.name))
 
 
 def _fetch(file: _HubFile) -> Path:

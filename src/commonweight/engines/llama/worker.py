@@ -32,8 +32,10 @@ from commonweight.engines.llama.scheduler import Scheduler
 
 def main() -> None:
     """Serve jobs until told to leave or until the server is gone."""
-    # Ctrl-C in a terminal reaches every process of the group; the server decides when this one leaves.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C, and a service manager's stop, reach every process of the group; this one leaves when the server
+    # says so, or is gone.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     options = msgspec.json.decode(sys.argv[1], type=Options)
     # Native code prints to descriptor 1 when it likes; frames get a descriptor of their own.
     reports = os.fdopen(os.dup(1), "wb")
