@@ -391,7 +391,8 @@ def test_cached_lists_ggufs_in_order(hub: Hub, client: Client) -> None:
 
 def test_cached_lists_a_split_model_once(hub: Hub, client: Client) -> None:
     hub.files = dict.fromkeys(("m-00001-of-00002.gguf", "m-00002-of-00002.gguf"), WEIGHTS)
-    assert client.cached() == [str(client.pull("hf:org/repo/m-00001-of-00002.gguf"))]
+    path = client.pull("hf:org/repo/m-00001-of-00002.gguf")
+    assert client.cached() == [str(path)]
 
 
 def test_cached_survives_a_branch_that_moved_to_nothing_cached(hub: Hub, client: Client) -> None:

@@ -93,7 +93,7 @@ def pull(reference: str) -> Path:
 
 
 def cached() -> list[Path]:
-    """The GGUF models in the local cache, sorted by path: of a split one the first part, of each every snapshot."""
+    """GGUF models in the local cache, sorted by path: of a split one its first part, of all every snapshot."""
     # Not scan_cache_dir: it leaves out a whole repository once one ref or link in it leads nowhere.
     found = Path(constants.HF_HUB_CACHE).glob("models--*/snapshots/*/**/*.gguf")
     return sorted(path for path in found if path.exists() and not _LATER_PART.search(path.name))
