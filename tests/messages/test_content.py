@@ -11,12 +11,16 @@ from commonweight.messages.request import MessageParam
 
 TEXT = {"type": "text", "text": "hello"}
 PNG = {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}
-IMAGES = [
+IMAGES: list[dict[str, Any]] = [
     {"type": "image", "source": PNG},
     {"type": "image", "source": {"type": "url", "url": "https://example.org/a.png"}},
-    {"type": "image", "source": {"type": "file", "file_id": "file_1"}, "transformations": {"oversized_image": "x"}},
+    {
+        "type": "image",
+        "source": {"type": "file", "file_id": "file_1"},
+        "transformations": {"oversized_image": "x"},
+    },
 ]
-DOCUMENTS = [
+DOCUMENTS: list[dict[str, Any]] = [
     {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="}},
     {
         "type": "document",
@@ -30,9 +34,21 @@ DOCUMENTS = [
     {"type": "document", "source": {"type": "url", "url": "https://example.org/a.pdf"}},
     {"type": "document", "source": {"type": "file", "file_id": "file_1"}},
 ]
-SEARCH_RESULT = {"type": "search_result", "source": "https://example.org", "title": "t", "content": [TEXT]}
+SEARCH_RESULT: dict[str, Any] = {
+    "type": "search_result",
+    "source": "https://example.org",
+    "title": "t",
+    "content": [TEXT],
+}
 TOOL_REFERENCE = {"type": "tool_reference", "tool_name": "Bash"}
-IN_TOOL_RESULT = [TEXT, *IMAGES, *DOCUMENTS, SEARCH_RESULT, TOOL_REFERENCE, {"type": "browser_state", "url": "u"}]
+IN_TOOL_RESULT: list[dict[str, Any]] = [
+    TEXT,
+    *IMAGES,
+    *DOCUMENTS,
+    SEARCH_RESULT,
+    TOOL_REFERENCE,
+    {"type": "browser_state", "url": "u"},
+]
 SERVER_TOOL_RESULTS = [
     "web_search_tool_result",
     "web_fetch_tool_result",

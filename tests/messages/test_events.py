@@ -30,9 +30,7 @@ endings = st.builds(
 blocks = st.lists(st.tuples(st.text(max_size=3), st.lists(st.text(max_size=5), max_size=5)), max_size=4)
 
 
-def told(
-    texts: list[tuple[str, list[str]]], start: Usage, ends: list[tuple[Ending, Usage]]
-) -> list[StreamEvent]:
+def told(texts: list[tuple[str, list[str]]], start: Usage, ends: list[tuple[Ending, Usage]]) -> list[StreamEvent]:
     """A stream of text blocks, each with what it starts with and the pieces that follow."""
     events: list[StreamEvent] = [MessageStart(message=Message(id="msg_1", model="m", usage=start))]
     for index, (beginning, pieces) in enumerate(texts):
@@ -50,7 +48,9 @@ def folded(events: list[StreamEvent]) -> Message:
     return fold.message()
 
 
-@given(texts=blocks, start=usages, ends=st.lists(st.tuples(endings, usages), min_size=1, max_size=3), data=st.data())
+@given(
+    texts=blocks, start=usages, ends=st.lists(st.tuples(endings, usages), min_size=1, max_size=3), data=st.data()
+)
 def test_the_folded_message_is_what_was_told(
     texts: list[tuple[str, list[str]]], start: Usage, ends: list[tuple[Ending, Usage]], data: st.DataObject
 ) -> None:

@@ -153,7 +153,10 @@ def test_required_fields(field: str) -> None:
         ({"tools": {}}, "tools: Input should be a valid list"),
         ({"tools": [{"input_schema": {}}]}, "tools.0.name: Field required"),
         ({"tools": [{"name": "a", "type": "custom"}]}, "tools.0.input_schema: Field required"),
-        ({"tools": [{"name": "a", "input_schema": []}]}, "tools.0.input_schema: Input should be a valid dictionary"),
+        (
+            {"tools": [{"name": "a", "input_schema": []}]},
+            "tools.0.input_schema: Input should be a valid dictionary",
+        ),
         ({"tool_choice": "auto"}, "tool_choice: Input should be an object"),
         ({"tool_choice": {}}, "tool_choice.type: Field required"),
         ({"tool_choice": {"type": "x"}}, "tool_choice.type: Input should be 'auto', 'any', 'tool' or 'none'"),
@@ -223,14 +226,20 @@ def test_a_body_is_an_object(body: object) -> None:
 
 
 def test_there_is_a_bound_on_messages_and_stop_sequences() -> None:
-    assert refusal(BODY | {"messages": [USER] * 100_001}).startswith("messages: List should have at most 100000 items")
-    assert refusal(BODY | {"stop_sequences": ["x"] * 1001}).startswith("stop_sequences: List should have at most 1000")
+    assert refusal(BODY | {"messages": [USER] * 100_001}).startswith(
+        "messages: List should have at most 100000 items"
+    )
+    assert refusal(BODY | {"stop_sequences": ["x"] * 1001}).startswith(
+        "stop_sequences: List should have at most 1000"
+    )
 
 
 def test_counting_needs_no_limit() -> None:
     body = {"model": "m", "messages": [USER]}
     assert CountTokensRequest.model_validate(body).messages
-    assert refusal({"model": "m", "messages": []}, CountTokensRequest) == "messages: at least one message is required"
+    assert (
+        refusal({"model": "m", "messages": []}, CountTokensRequest) == "messages: at least one message is required"
+    )
 
 
 JSON = st.recursive(

@@ -5,9 +5,11 @@ A chat template mixes its own markup and the text of users, tools and documents 
 (a noncharacter that the conversation does not contain) breaks every special token inside the text, and stands at
 either end where the text could complete one together with its neighbours. In the rendered prompt only unbroken
 special tokens are special. Templates may trim, split, join and compare quoted text: all that can lose is a mark at
-an edge that the template itself cut.
+an edge that the template itself cut. For templates that take something out of the middle of a text, so that what
+stood apart comes together, quoting is thorough: nothing in the text that could begin a special token stays whole.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 
 # Unicode reserves these code points for internal use and never assigns them.
@@ -21,26 +23,23 @@ class Specials:
         # A single character cannot be broken by a mark, and no model uses one as structure.
         self._tokens = frozenset(text for text in texts if len(text) > 1)
         self._lengths = sorted({len(token) for token in self._tokens}, reverse=True)
-        self._initials = {token[0] for token in self._tokens}
+        # The first characters tell most places at once; what they promise is then looked at.
+        self._initials = _any_of({token[:1] for token in self._tokens})
+        self._openings = _any_of({token[:4] for token in self._tokens})
         self._heads = {token[:i] for token in self._tokens for i in range(1, len(token))}
         self._tails = {token[i:] for token in self._tokens for i in range(1, len(token))}
 
     def at(self, text: str, start: int) -> int:
         """Length of the longest special token that begins at ``start``, or 0."""
-        if text[start] in self._initials:
-            for length in self._lengths:
-                if text[start : start + length] in self._tokens:
-                    return length
-        return 0
+        return next((n for n in self._lengths if text[start : start + n] in self._tokens), 0)
 
     def beginnings(self, text: str) -> Iterator[int]:
-        """Every place where a special token begins, overlapping ones too."""
-        for initial in self._initials:
-            start = text.find(initial)
-            while start >= 0:
-                if self.at(text, start):
-                    yield start
-                start = text.find(initial, start + 1)
+        """Every place where a special token begins, overlapping ones too, in order."""
+        return (match.start() for match in self._openings.finditer(text) if self.at(text, match.start()))
+
+    def initials(self, text: str) -> Iterator[int]:
+        """Every place whose character begins some special token."""
+        return (match.start() for match in self._initials.finditer(text))
 
     def may_be_completed_after(self, text: str) -> bool:
         """Whether what follows the text could complete a special token that the text begins."""
@@ -56,16 +55,22 @@ class Specials:
         )
 
 
+def _any_of(openings: set[str]) -> re.Pattern[str]:
+    # All but the first character is only looked at, so that overlapping places are found, too.
+    return re.compile("|".join(f"{re.escape(o[0])}(?={re.escape(o[1:])})" for o in sorted(openings)) or "(?!)")
+
+
 class Quoter:
     """Quotes the texts of one conversation."""
 
-    def __init__(self, specials: Specials, texts: Iterable[str]) -> None:
+    def __init__(self, specials: Specials, texts: Iterable[str], *, is_thorough: bool = False) -> None:
         used = {mark for text in texts if not text.isascii() for mark in _MARKS if mark in text}
         unused = [mark for mark in _MARKS if mark not in used]
         if not unused:
             raise ValueError("the text uses every noncharacter of Unicode; remove one of them")
         self.mark = unused[0]
         self._specials = specials
+        self._is_thorough = is_thorough
 
     def quote(self, text: str) -> str:
         """The text, with marks where it contains a special token or could complete one."""
@@ -74,8 +79,9 @@ class Quoter:
             return text
         # Marks go inside of surrounding space, so that a template's trim leaves them in place.
         start = text.index(body)
-        places = {place + 1 for place in self._specials.beginnings(text)}
-        if self._specials.may_be_completed_before(body):
+        find = self._specials.initials if self._is_thorough else self._specials.beginnings
+        places = {place + 1 for place in find(text)}
+        if self._is_thorough or self._specials.may_be_completed_before(body):
             places.add(start)
         if self._specials.may_be_completed_after(body):
             places.add(start + len(body))
@@ -93,7 +99,7 @@ class Quoter:
     def pieces(self, rendered: str) -> Iterator[tuple[str, bool]]:
         """A rendered prompt as ``(text, is special)`` pieces; texts keep their marks."""
         done = 0
-        for start in sorted(self._specials.beginnings(rendered)):
+        for start in self._specials.beginnings(rendered):
             if start >= done:
                 end = start + self._specials.at(rendered, start)
                 if start > done:

@@ -13,6 +13,9 @@ from commonweight.prompting.tokenizer import Tokenizer
 # Agents put a block like this first; it differs by conversation and would spoil every shared prefix.
 _ATTRIBUTION = "x-anthropic-billing-header:"
 
+# What llama.cpp takes for space beside special tokens that swallow it.
+_C_SPACE = " \t\n\v\f\r"
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -51,7 +54,8 @@ class Renderer:
         """
         turns, prefill = self._turns(request)
         try:
-            quoter = Quoter(self._specials, [*(turn.text for turn in turns), prefill])
+            texts = [*(turn.text for turn in turns), prefill]
+            quoter = Quoter(self._specials, texts, is_thorough=self._template.may_cut_texts)
             text = self._template.render(
                 [{"role": turn.role, "content": quoter.quote(turn.text)} for turn in turns]
             )
@@ -67,19 +71,21 @@ class Renderer:
         system = request.system or []
         if system and system[0].text.startswith(_ATTRIBUTION):
             system = system[1:]
-        turns = [Turn("system", flatten(system, "system"))] if system else []
+        instructions = flatten(system, "system")
+        turns = [Turn("system", instructions)] if instructions else []
         for i, message in enumerate(request.messages):
             if message.role == "system" and message.is_empty:
                 continue  # carries only settings
             # Text of an assistant is one text, even when citations cut it into blocks.
             joint = "" if message.role == "assistant" else PARAGRAPH
             turns.append(Turn(message.role, flatten(message.content, f"messages.{i}.content", joint)))
+        turns = _merged([self._placed(turn, is_first=i == 0) for i, turn in enumerate(turns)])
         prefill = ""
         if turns and turns[-1].role == "assistant":
             prefill = turns.pop().text
             if prefill != prefill.rstrip():
                 raise InvalidRequestError("messages: final assistant content cannot end with trailing whitespace")
-        return _merged([self._placed(turn, is_first=i == 0) for i, turn in enumerate(turns)]), prefill
+        return turns, prefill
 
     def _placed(self, turn: Turn, *, is_first: bool) -> Turn:
         """System text where the template has no place for it becomes a marked part of the user's turn."""
@@ -100,20 +106,26 @@ class Renderer:
             before = pieces[i - 1][0] if i > 0 else None
             after = pieces[i + 1][0] if i + 1 < len(pieces) else None
             if before and tokenizer.strips(tokenizer.special_tokens[before])[1]:
-                text = text.lstrip()  # noqa: PLW2901
+                text = text.lstrip(_C_SPACE)  # noqa: PLW2901
             if after and tokenizer.strips(tokenizer.special_tokens[after])[0]:
-                text = text.rstrip()  # noqa: PLW2901
-            ids += self._encode_text(text, quoter)
+                text = text.rstrip(_C_SPACE)  # noqa: PLW2901
+            ids += self._encode_text(quoter.unquote(text))
         if tokenizer.adds_bos and tokenizer.bos_id is not None and ids[:1] != [tokenizer.bos_id]:
             ids.insert(0, tokenizer.bos_id)
         return ids
 
-    def _encode_text(self, text: str, quoter: Quoter) -> list[int]:
-        ids = self._tokenizer.encode(quoter.unquote(text))
+    def _encode_text(self, text: str) -> list[int]:
+        ids = self._tokenizer.encode(text)
         if self._special_ids.isdisjoint(ids):
             return ids
-        # A user-defined token that reads like markup: tokenizers match those even in ordinary text.
-        return [token for part in text.split(quoter.mark) for token in self._tokenizer.encode(part)]
+        # A user-defined token that reads like markup, which tokenizers match even in ordinary text, or a control
+        # token that a vocabulary can spell: cut in two it is neither.
+        ids = []
+        done = 0
+        for start in self._specials.beginnings(text):
+            ids += self._tokenizer.encode(text[done : start + 1], continues=done > 0)
+            done = start + 1
+        return ids + self._tokenizer.encode(text[done:], continues=done > 0)
 
 
 def _merged(turns: list[Turn]) -> list[Turn]:

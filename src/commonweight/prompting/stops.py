@@ -8,7 +8,6 @@ class StopScanner:
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stops)
-        self._heads = {stop[:i] for stop in stops for i in range(1, len(stop))}
         self._longest_head = max((len(stop) for stop in stops), default=1) - 1
         self._held = ""
         self.matched: str | None = None
@@ -25,9 +24,13 @@ class StopScanner:
             place, self.matched = min(found, key=lambda hit: (hit[0] + len(hit[1]), hit[0]))
             self._held = ""
             return text[:place]
-        held = next((n for n in range(min(self._longest_head, len(text)), 0, -1) if text[-n:] in self._heads), 0)
+        most = min(self._longest_head, len(text))
+        held = next((n for n in range(most, 0, -1) if self._may_begin_with(text[-n:])), 0)
         self._held = text[len(text) - held :]
         return text[: len(text) - held]
+
+    def _may_begin_with(self, head: str) -> bool:
+        return any(stop.startswith(head) for stop in self._stops)
 
     def flush(self) -> str:
         """The text ended: what was held back is text after all."""

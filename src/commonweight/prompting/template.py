@@ -4,10 +4,11 @@ Source: https://huggingface.co/docs/transformers/chat_templating_writing
 """
 
 import json
+import re
 from datetime import datetime
 from typing import Any
 
-from jinja2 import TemplateError, nodes
+from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -19,6 +20,9 @@ PLAIN = """\
 {% endfor -%}
 {%- if add_generation_prompt -%}Assistant:{%- endif -%}"""
 """For models without a template: base models, which continue such a transcript."""
+
+
+_BRINGS_TOGETHER = re.compile(r"\b(replace|join|striptags)\b")
 
 
 class BadConversationError(ValueError):
@@ -41,6 +45,8 @@ class ChatTemplate:
         """A system message may come first."""
         self.has_late_system = self._keeps_order("user", "system", "assistant", "user")
         """A system message may stand in the middle and stays there."""
+        self.may_cut_texts = _BRINGS_TOGETHER.search(source) is not None
+        """It may take something out of the middle of a text."""
 
     def render(self, messages: list[dict[str, str]]) -> str:
         """The prompt as text, up to where the assistant begins to write.
@@ -50,7 +56,7 @@ class ChatTemplate:
         """
         try:
             return self._template.render(messages=messages, add_generation_prompt=True, **self._tokens)
-        except (TemplateError, TypeError, KeyError, ValueError, AttributeError) as error:
+        except Exception as error:  # the model's own code; whatever it stumbles over, it is this conversation
             raise BadConversationError(str(error)) from error
 
     def _keeps_order(self, *roles: str) -> bool:

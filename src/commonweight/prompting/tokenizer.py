@@ -58,8 +58,14 @@ class Tokenizer:
         text: bytes = llama.llama_vocab_get_text(self._vocab, token_id)
         return text.decode(errors="replace")
 
-    def encode(self, text: str) -> list[int]:
-        """Ordinary text to tokens. Control tokens are never produced, whatever the text says."""
+    def encode(self, text: str, *, continues: bool = False) -> list[int]:
+        """Ordinary text to tokens: nothing in it is looked up as a control token.
+
+        ``continues``: it follows other text, so that no space is put in front where the model marks word starts.
+        """
+        if continues and self.marks_word_starts:
+            # NUL is in no piece of a vocabulary, so what it becomes can be cut off again.
+            return self.encode("\0" + text)[len(self.encode("\0")) :]
         data = text.encode()
         room = len(data) + 8
         while True:
