@@ -4,7 +4,7 @@ import re
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from commonweight.prompting.quoting import Quoter, Specials
@@ -22,9 +22,9 @@ def places(specials: set[str], text: str) -> list[tuple[int, int]]:
 
 
 def reaches_into(specials: set[str], before: str, quoted: str, after: str) -> bool:
-    """Whether a special token of the whole is made of more than what stands around the quoted text."""
+    """Whether a part of the quoted text is part of a special token in the whole."""
     start, end = len(before), len(before) + len(quoted)
-    return any(s < end and e > start for s, e in places(specials, before + quoted + after))
+    return any(max(s, start) < min(e, end) for s, e in places(specials, before + quoted + after))
 
 
 @pytest.mark.parametrize("is_thorough", [False, True])
@@ -34,24 +34,49 @@ def test_unquoting_gives_the_text_back(is_thorough: bool, specials: set[str], te
     assert quoter.unquote(quoter.quote(text)) == text
 
 
+@st.composite
+def torn(draw: st.DrawFn) -> tuple[set[str], str, str, str, str]:
+    """Special tokens, and one of them torn in four, with other letters within and space around its inner parts."""
+    specials = draw(vocabularies)
+    token = draw(st.sampled_from(sorted(specials)))
+    i, j, k = sorted(draw(st.tuples(*[st.integers(0, len(token))] * 3)))
+    space = st.sampled_from(["", " ", "\n "])
+    text = draw(space) + token[i:j] + draw(texts | st.just("")) + draw(space)
+    other = draw(space) + draw(texts | st.just("")) + token[j:k] + draw(space)
+    return specials, draw(edges) + token[:i], text, other, token[k:] + draw(edges)
+
+
 @pytest.mark.parametrize("is_thorough", [False, True])
-@given(specials=vocabularies, before=edges, text=texts, other=texts, after=edges)
+@given(torn() | st.tuples(vocabularies, edges, texts, texts, edges))
+@settings(max_examples=300)
 def test_no_special_token_has_a_part_of_quoted_text(
-    is_thorough: bool, specials: set[str], before: str, text: str, other: str, after: str
+    is_thorough: bool, case: tuple[set[str], str, str, str, str]
 ) -> None:
+    specials, before, text, other, after = case
     quoter = Quoter(Specials(specials), [text, other], is_thorough=is_thorough)
     a, b = quoter.quote(text), quoter.quote(other)
-    for cut in (a + b, (a + b).strip(), a.strip() + b.strip(), a.lstrip() + b.lstrip(), a.rstrip() + b.rstrip()):
-        assert not reaches_into(specials, before, cut, after)
+    for shown in (
+        a,
+        b,
+        a + b,
+        (a + b).strip(),
+        a.strip() + b.strip(),
+        a.lstrip() + b.lstrip(),
+        a.rstrip() + b.rstrip(),
+    ):
+        for left, right in ((before, after), (before, ""), ("", after)):
+            assert not reaches_into(specials, left, shown, right)
 
 
-@given(specials=vocabularies, text=texts, removed=texts.filter(bool), before=edges, after=edges)
+@given(case=torn(), removed=texts.filter(bool))
+@settings(max_examples=200)
 def test_what_is_quoted_thoroughly_survives_removals(
-    specials: set[str], text: str, removed: str, before: str, after: str
+    case: tuple[set[str], str, str, str, str], removed: str
 ) -> None:
-    quoter = Quoter(Specials(specials), [text, removed], is_thorough=True)
-    left = quoter.quote(text).replace(removed, "").strip()
-    assert not reaches_into(specials, before, left, after)
+    specials, before, text, other, after = case
+    content = removed + text.strip() + removed + other.strip() + removed
+    quoter = Quoter(Specials(specials), [content], is_thorough=True)
+    assert not reaches_into(specials, before, quoter.quote(content).replace(removed, "").strip(), after)
 
 
 @given(specials=vocabularies, text=texts)

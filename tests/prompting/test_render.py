@@ -343,7 +343,7 @@ def test_what_the_template_says_is_passed_on() -> None:
         "1 // 0",
         "messages[0].content + 1",
         "messages[0].content.index('nowhere')",
-        "range(1000000000) | list",
+        "range(200000) | list",
         "''.__class__.__mro__",
         "[1, 'a'] | sort",
         "strftime_now(1)",
