@@ -18,13 +18,19 @@ class OutputParser:
     def __init__(self, tokenizer: Tokenizer, prompt: Prompt, stop_sequences: Sequence[str]) -> None:
         self._tokenizer = tokenizer
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._stops = StopScanner(stop_sequences)
+        self._stops = StopScanner([*stop_sequences, *prompt.turn_ends])
+        self._stop_sequences = frozenset(stop_sequences)
         self._drops_space = tokenizer.marks_word_starts and not prompt.continues_text
 
     @property
+    def is_complete(self) -> bool:
+        """Whether the text itself ended the answer: no further token matters."""
+        return self._stops.matched is not None
+
+    @property
     def stop_sequence(self) -> str | None:
-        """The stop sequence that ended the answer, if one did."""
-        return self._stops.matched
+        """The client's stop sequence that ended the answer, if one did."""
+        return self._stops.matched if self._stops.matched in self._stop_sequences else None
 
     def feed(self, token_id: int) -> str:
         """Take the next token; returns the text that can be shown now."""

@@ -7,7 +7,7 @@ from commonweight.messages.errors import InvalidRequestError
 from commonweight.messages.request import CountTokensRequest
 from commonweight.prompting.flatten import PARAGRAPH, flatten
 from commonweight.prompting.quoting import Quoter, Specials
-from commonweight.prompting.template import PLAIN, BadConversationError, ChatTemplate
+from commonweight.prompting.template import PLAIN, PLAIN_TURN_END, BadConversationError, ChatTemplate
 from commonweight.prompting.tokenizer import Tokenizer
 
 # Agents put a block like this first; it differs by conversation and would spoil every shared prefix.
@@ -24,6 +24,8 @@ class Prompt:
     token_ids: list[int]
     continues_text: bool
     """Whether the answer continues text that the client began (a prefill)."""
+    turn_ends: tuple[str, ...] = ()
+    """Text that ends the turn, for want of a token that does."""
 
 
 class Turn(NamedTuple):
@@ -40,6 +42,7 @@ class Renderer:
         self._tokenizer = tokenizer
         self._special_ids = frozenset(tokenizer.special_tokens.values())
         self._specials = Specials(tokenizer.special_tokens)
+        self._turn_ends = () if chat_template else (PLAIN_TURN_END,)
         self._template = ChatTemplate(
             chat_template or PLAIN,
             bos_token="" if tokenizer.bos_id is None else tokenizer.text_of(tokenizer.bos_id),
@@ -64,7 +67,7 @@ class Renderer:
                 f"messages: this model's chat template refuses the conversation: {error}"
             ) from error
         token_ids = self._encode(text + quoter.quote(prefill), quoter)
-        return Prompt(token_ids, continues_text=prefill != "")
+        return Prompt(token_ids, prefill != "", self._turn_ends)
 
     def _turns(self, request: CountTokensRequest) -> tuple[list[Turn], str]:
         """Messages that the template can take, and the text that the answer continues."""

@@ -21,6 +21,9 @@ PLAIN = """\
 {%- if add_generation_prompt -%}Assistant:{%- endif -%}"""
 """For models without a template: base models, which continue such a transcript."""
 
+PLAIN_TURN_END = "\n\nUser:"
+"""Where such a model goes on in the user's name, its turn was over."""
+
 
 _BRINGS_TOGETHER = re.compile(r"\b(replace|join|striptags)\b")
 

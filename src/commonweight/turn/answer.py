@@ -41,8 +41,8 @@ class Answer:
             case Step(token_id):
                 self._usage.output_tokens += 1
                 yield from self._text(self._parser.feed(token_id))
-                if self._parser.stop_sequence is not None:
-                    yield from self._end("stop_sequence")
+                if self._parser.is_complete:
+                    yield from self._end("stop_sequence" if self._parser.stop_sequence else "end_turn")
             case Finish(reason):
                 yield from self._text(self._parser.flush())
                 yield from self._end("end_turn" if reason == "stop" else self._at_limit)
