@@ -74,7 +74,7 @@ def check(response: httpx.Response, status: int, kind: str) -> str:
             "messages.0.content.0.image: ",
         ),
         ({"system": 3}, "system: Input should be a valid list"),
-        ({"tools": [{"description": "nameless"}]}, "tools.0: name: Field required"),
+        ({"tools": [{"description": "nameless"}]}, "tools.0.name: Field required"),
     ],
 )
 def test_bad_requests_say_what_is_wrong(server: Server, path: str, change: dict[str, Any], words: str) -> None:

@@ -11,8 +11,8 @@ from commonweight.prompting.tokenizer import Tokenizer
 class OutputParser:
     """Turns one answer's tokens into text, piece by piece.
 
-    A character whose bytes are spread over tokens appears with its last byte; one that is never completed does
-    not appear.
+    A character whose bytes are spread over tokens appears with its last byte; one that the end cuts off does not
+    appear.
     """
 
     def __init__(self, tokenizer: Tokenizer, prompt: Prompt, stop_sequences: Sequence[str]) -> None:
