@@ -106,7 +106,9 @@ async def test_without_a_seed_draws_differ(engine: LlamaEngine) -> None:
     assert len(drawn) == 3
 
 
-@pytest.mark.parametrize("sampling", [Sampling(top_k=1), Sampling(top_p=0.0), Sampling(min_p=1.0)])
+@pytest.mark.parametrize(
+    "sampling", [Sampling(temperature=1e-38), Sampling(top_k=1), Sampling(top_p=0.0), Sampling(min_p=1.0)]
+)
 async def test_narrow_sampling_leaves_only_the_likeliest(engine: LlamaEngine, sampling: Sampling) -> None:
     greedy = await outcome(engine, Job(token_ids=COUNTING, max_tokens=8, sampling=GREEDY))
     narrow = await outcome(engine, Job(token_ids=COUNTING, max_tokens=8, sampling=sampling))
@@ -176,7 +178,10 @@ async def test_a_killed_process_fails_what_runs_and_comes_back() -> None:
         await engine.close()
 
 
-async def test_a_model_that_vanished_fails_waiting_jobs_with_the_reason(tmp_path: Path) -> None:
+async def test_a_model_that_vanished_fails_waiting_jobs_but_never_for_good(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "SLOWEST_RESTART", 0.2)
     options = starter_options()
     link = tmp_path / "model.gguf"
     link.symlink_to(options.path)
@@ -186,12 +191,14 @@ async def test_a_model_that_vanished_fails_waiting_jobs_with_the_reason(tmp_path
         link.unlink()
         assert engine.pid is not None
         os.kill(engine.pid, signal.SIGKILL)
-        with pytest.raises(EngineError):
+        with pytest.raises(EngineError, match="log says why") as failure:
             await outcome(engine, LONG)
-        while engine.is_ready:  # the job may have met the dying process
+        assert str(tmp_path) not in str(failure.value)
+        assert "cannot read" in caplog.text
+        link.symlink_to(options.path)
+        while not engine.is_ready:
             await asyncio.sleep(0.01)
-        with pytest.raises(LoadError, match="cannot read"):
-            await outcome(engine, LONG)
+        assert len((await outcome(engine, Job(token_ids=COUNTING, max_tokens=2))).tokens) == 2
     finally:
         await engine.close()
 
@@ -215,6 +222,66 @@ async def test_closing_ends_the_process_and_fails_what_runs() -> None:
     with pytest.raises(EngineError, match="shutting down"):
         await closed_in_mid_stream()
     assert not process.is_running()
+    with pytest.raises(EngineError, match="shutting down"):
+        await outcome(engine, LONG)
+
+
+async def test_closing_while_it_loads_does_not_wait_for_it() -> None:
+    engine = LlamaEngine(starter_options())
+    starting = asyncio.create_task(engine.start())
+    while engine.pid is None:
+        await asyncio.sleep(0)
+    process = psutil.Process(engine.pid)
+    await engine.close()
+    assert not process.is_running()
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
+
+
+async def test_a_crash_fails_only_what_was_running() -> None:
+    engine = LlamaEngine(starter_options(sequences=1))
+    await engine.start()
+    try:
+        begun = asyncio.Event()
+
+        async def running() -> None:
+            async with engine.run(LONG) as events:
+                async for _ in events:
+                    begun.set()
+
+        first = asyncio.create_task(running())
+        await begun.wait()
+        queued = [asyncio.create_task(outcome(engine, Job(token_ids=COUNTING, max_tokens=n))) for n in (2, 3, 4)]
+        await asyncio.sleep(0)
+        assert engine.pid is not None
+        os.kill(engine.pid, signal.SIGKILL)
+        with pytest.raises(EngineError, match="restarted"):
+            await first
+        assert [len(result.tokens) for result in await asyncio.gather(*queued)] == [2, 3, 4]
+    finally:
+        await engine.close()
+
+
+async def test_an_engine_that_cannot_be_spawned_again_is_tried_again(
+    engine: LlamaEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "SLOWEST_RESTART", 0.2)
+    assert engine.pid is not None
+    with monkeypatch.context() as broken:
+        broken.setattr(sys, "executable", "/nonexistent/python")
+        os.kill(engine.pid, signal.SIGKILL)
+        with pytest.raises(EngineError):
+            await outcome(engine, LONG)
+        with pytest.raises(EngineError, match="log says why"):
+            await outcome(engine, LONG)
+    assert len((await outcome(engine, Job(token_ids=COUNTING, max_tokens=2))).tokens) == 2
+
+
+async def test_a_job_that_cannot_travel_harms_only_itself(engine: LlamaEngine) -> None:
+    with pytest.raises(OverflowError):
+        await outcome(engine, Job(token_ids=COUNTING, max_tokens=2, sampling=Sampling(top_k=10**30)))
+    assert not engine._runs
+    assert len((await outcome(engine, Job(token_ids=COUNTING, max_tokens=2))).tokens) == 2
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model", b"GGUF", b"GGUF\x03\x00\x00\x00" + b"\xff" * 64])

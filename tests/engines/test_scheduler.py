@@ -22,7 +22,6 @@ COUNTING = Tokenizer(Gguf(Path(starter_options().path))).encode(" ".join(map(str
 def model() -> Iterator[LoadedModel]:
     model = LoadedModel(
         Path(starter_options().path),
-        window=CELLS,
         cells=CELLS,
         sequences=3,
         batch_rows=256,
@@ -33,11 +32,15 @@ def model() -> Iterator[LoadedModel]:
     model.close()
 
 
+def step(scheduler: Scheduler) -> list[tuple[int, EngineEvent]]:
+    return scheduler.admit() + scheduler.step()
+
+
 def run_all(scheduler: Scheduler) -> dict[int, list[EngineEvent]]:
     """Step until nothing is left to do."""
     events: dict[int, list[EngineEvent]] = {}
     while scheduler.has_work:
-        for run_id, event in scheduler.step():
+        for run_id, event in step(scheduler):
             events.setdefault(run_id, []).append(event)
     return events
 
@@ -64,7 +67,7 @@ def test_streams_that_outgrow_the_cells_lose_nothing(model: LoadedModel, monkeyp
     while crowd.has_work:
         before = len(crowd._running)
         finished = 0
-        for run_id, event in crowd.step():
+        for run_id, event in step(crowd):
             events.setdefault(run_id, []).append(event)
             finished += isinstance(event, Finish)
         preempted += len(crowd._running) + finished < before
@@ -80,12 +83,12 @@ def test_streams_that_outgrow_the_cells_lose_nothing(model: LoadedModel, monkeyp
 def test_a_long_prompt_does_not_hold_up_a_stream(model: LoadedModel) -> None:
     scheduler = Scheduler(model, sequences=3, batch_rows=256)
     scheduler.submit(1, job(10, 100))
-    scheduler.step()
+    step(scheduler)
     scheduler.submit(2, Job(token_ids=(COUNTING * 5)[:300], max_tokens=4, sampling=GREEDY))
     steps = 0
     events: list[tuple[int, EngineEvent]] = []
     while (2, Prefilled()) not in events:
-        events = scheduler.step()
+        events = step(scheduler)
         steps += 1
         assert any(run_id == 1 and isinstance(event, Step) for run_id, event in events)
         assert scheduler._batch.rows <= CHUNK_BESIDE_STREAMS + 1
@@ -99,7 +102,7 @@ def test_cancelling_frees_the_cells_wherever_the_job_is(model: LoadedModel) -> N
     scheduler = Scheduler(model, sequences=2, batch_rows=256)
     for run_id in range(4):
         scheduler.submit(run_id, job(80, 200))
-    scheduler.step()
+    step(scheduler)
     for run_id in (3, 0, 2, 1, 1, 99):  # waiting, running, twice, never there
         scheduler.cancel(run_id)
     assert not scheduler.has_work

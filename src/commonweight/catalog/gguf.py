@@ -26,6 +26,7 @@ def _keep_complaints(level: int, text: bytes, _: ctypes.c_void_p) -> None:
 # Held here, because llama.cpp keeps only a pointer.
 _log_callback = llama.llama_log_callback(_keep_complaints)
 llama.llama_log_set(_log_callback, None)
+llama.llama_backend_init()
 
 
 class UnreadableModelError(OSError):

@@ -26,7 +26,7 @@ class Sampling(msgspec.Struct, frozen=True):
     top_p: float = 1.0
     min_p: float = 0.0
     seed: int | None = None
-    """32 bits. The same seed draws the same numbers whatever else is in the batch."""
+    """From 0 to 2**32 - 2. The same seed draws the same numbers whatever else is in the batch."""
 
 
 class Job(msgspec.Struct, frozen=True):

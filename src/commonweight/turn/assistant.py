@@ -62,7 +62,7 @@ class Assistant:
             sampling=Sampling(
                 temperature=1.0 if request.temperature is None else request.temperature,
                 top_p=1.0 if request.top_p is None else request.top_p,
-                top_k=request.top_k or 0,
+                top_k=min(request.top_k or 0, self._tokenizer.size),
             ),
         )
         return Turn(request, prompt, job)

@@ -6,7 +6,8 @@ server's event loop a step, not one a token.
 """
 
 import struct
-from typing import BinaryIO, Protocol
+from io import RawIOBase
+from typing import Protocol
 
 import msgspec
 
@@ -95,11 +96,20 @@ async def read_report(reader: AsyncReader) -> Report:
     return _reports.decode(await reader.readexactly(length))
 
 
-def read_command(stream: BinaryIO) -> Command | None:
+def read_command(stream: RawIOBase) -> Command | None:
     """The process's next frame, waiting for it; None when the server is gone."""
-    head = stream.read(_LENGTH.size)
-    if len(head) < _LENGTH.size:
+    try:
+        (length,) = _LENGTH.unpack(_read_exactly(stream, _LENGTH.size))
+        return _commands.decode(_read_exactly(stream, length))
+    except EOFError:
         return None
-    (length,) = _LENGTH.unpack(head)
-    body = stream.read(length)
-    return _commands.decode(body) if len(body) == length else None
+
+
+def _read_exactly(stream: RawIOBase, length: int) -> bytes:
+    parts = bytearray()
+    while len(parts) < length:
+        part = stream.read(length - len(parts))
+        if not part:
+            raise EOFError
+        parts += part
+    return bytes(parts)

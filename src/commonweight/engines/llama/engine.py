@@ -13,7 +13,6 @@ import msgspec
 from commonweight.engines.contract import EngineError, EngineEvent, EngineFullError, Finish, Job
 from commonweight.engines.llama.channel import (
     Cancel,
-    Command,
     Events,
     LoadFailed,
     Loading,
@@ -34,6 +33,7 @@ SLOWEST_RESTART = 30.0
 SHORT_SPINS = {"GOMP_SPINCOUNT": "20000"}
 """Kernel threads that meet at a barrier sleep sooner than libgomp lets them. On a quiet machine it makes no
 difference; beside other busy processes the long default was seen to slow decoding to a hundredth."""
+CLOSED = "The server is shutting down."
 PATIENCE_AT_EXIT = 10.0
 """Seconds that the process may take to leave: it finishes the step it is computing."""
 
@@ -45,9 +45,10 @@ class LoadError(EngineError):
 class Run:
     """A job of ours and the events that wait to be read."""
 
-    def __init__(self, job: Job) -> None:
-        self.job = job
-        self.submitted = False
+    def __init__(self, submission: bytes) -> None:
+        self.submission = submission
+        self.is_submitted = False
+        self.is_admitted = False
         self.inbox: asyncio.Queue[EngineEvent | EngineError] = asyncio.Queue()
 
     async def events(self) -> AsyncIterator[EngineEvent]:
@@ -69,6 +70,8 @@ class LlamaEngine:
         self._process: asyncio.subprocess.Process | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
+        self._has_loaded = False
+        self._is_closed = False
         self._run_ids = count(1)
         self._runs: dict[int, Run] = {}
 
@@ -102,12 +105,11 @@ class LlamaEngine:
 
     async def close(self) -> None:
         """Fail what runs, and end the process."""
+        self._is_closed = True
+        self._fail(CLOSED, waiting_too=True)
         if self._keeper is not None:
             self._keeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError, LoadError):
-                await self._keeper
-            self._keeper = None
-            self._fail(EngineError("The server is shutting down."), waiting_too=True)
+            await asyncio.gather(self._keeper, return_exceptions=True)
 
     @contextlib.asynccontextmanager
     async def run(self, job: Job) -> AsyncIterator[AsyncIterator[EngineEvent]]:
@@ -116,47 +118,52 @@ class LlamaEngine:
             raise ValueError("a job needs at least one token, and must fit the window")
         if len(self._runs) >= MAX_JOBS:
             raise EngineFullError(f"{MAX_JOBS} requests are running or waiting already; try again later.")
-        run_id, run = next(self._run_ids), Run(job)
-        self._runs[run_id] = run
-        self._submit_waiting()
+        if self._is_closed:
+            raise EngineError(CLOSED)
+        run_id = next(self._run_ids)
+        run = self._runs[run_id] = Run(frame(Submit(run_id, job)))
         try:
+            self._submit_waiting()
             yield run.events()
         finally:
-            if self._runs.pop(run_id, None) is not None and run.submitted:
-                self._send(Cancel(run_id))
+            if self._runs.pop(run_id, None) is not None and run.is_submitted:
+                self._send(frame(Cancel(run_id)))
 
     def _submit_waiting(self) -> None:
         if self.is_ready:
-            for run_id, run in self._runs.items():
-                if not run.submitted:
-                    run.submitted = True
-                    self._send(Submit(run_id, run.job))
+            for run in self._runs.values():
+                if not run.is_submitted:
+                    run.is_submitted = True
+                    self._send(run.submission)
 
-    def _send(self, command: Command) -> None:
+    def _send(self, data: bytes) -> None:
         # Not drained: the process takes commands at once, and a closed pipe is the keeper's to notice.
         if self._process is not None and self._process.stdin is not None:
-            self._process.stdin.write(frame(command))
+            self._process.stdin.write(data)
 
     async def _keep_alive(self, on_progress: Callable[[float], None]) -> None:
-        was_ready = False
         failures = 0
         while True:
             try:
                 code = await self._live(on_progress)
-            except LoadError as error:
-                if not was_ready:
+            except Exception as error:
+                if not self._has_loaded:
                     raise
                 failures += 1
-                log.error("the engine could not be restarted: %s", error)
-                self._fail(error, waiting_too=True)
+                log.error("the engine could not be restarted", exc_info=error)
+                self._fail("The engine could not be restarted; the server's log says why.", waiting_too=True)
                 await asyncio.sleep(min(2.0**failures, SLOWEST_RESTART))
             else:
-                was_ready, failures = True, 0
+                failures = 0
                 log.error("the engine process ended with %s; restarting it", code)
-                self._fail(EngineError("The engine stopped unexpectedly and is being restarted; try again."))
+                self._fail("The engine stopped unexpectedly and is being restarted; try again.")
 
     async def _live(self, on_progress: Callable[[float], None]) -> int | None:
-        """One life of the process, from its start to its unexpected end; returns its exit code."""
+        """One life of the process, from its start to its unexpected end; returns its exit code.
+
+        Raises:
+            LoadError: it never got ready.
+        """
         process = self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",  # nothing from the folder that the server was started in
@@ -168,7 +175,6 @@ class LlamaEngine:
             env=SHORT_SPINS | os.environ,
         )
         assert process.stdout is not None
-        was_ready = False
         try:
             while True:
                 match await read_report(process.stdout):
@@ -177,20 +183,23 @@ class LlamaEngine:
                     case Loading(fraction):
                         on_progress(fraction)
                     case Ready():
-                        was_ready = True
+                        self._has_loaded = True
                         self._ready.set()
                         self._submit_waiting()
                     case LoadFailed(reason):
                         raise LoadError(reason)
         except asyncio.IncompleteReadError:
+            was_ready = self.is_ready
+            self._ready.clear()  # what comes from now on waits for the next process
             code = await process.wait()
             if not was_ready:
                 raise LoadError(f"the engine process ended with {code} while loading") from None
             return code
         finally:
+            patience = PATIENCE_AT_EXIT if self.is_ready else 0
             self._ready.clear()
-            await _end(process)
             self._process = None
+            await _end(process, patience)
 
     def _deliver(self, events: list[tuple[int, EngineEvent]]) -> None:
         for run_id, event in events:
@@ -198,24 +207,32 @@ class LlamaEngine:
             if run is None:
                 continue  # cancelled while the step was computed
             run.inbox.put_nowait(event)
+            run.is_admitted = True
             if isinstance(event, Finish):
                 del self._runs[run_id]
 
-    def _fail(self, error: EngineError, *, waiting_too: bool = False) -> None:
+    def _fail(self, reason: str, *, waiting_too: bool = False) -> None:
+        """Fail what the process was working on; what only waited is submitted to the next one."""
         for run_id, run in list(self._runs.items()):
-            if run.submitted or waiting_too:
+            if run.is_admitted or waiting_too:
                 del self._runs[run_id]
-                run.inbox.put_nowait(error)
+                run.inbox.put_nowait(EngineError(reason))
+            else:
+                run.is_submitted = False
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Ask the process to leave, and make it if it does not."""
+async def _end(process: asyncio.subprocess.Process, patience: float) -> None:
+    """Ask the process to leave, and make it if it has not in ``patience`` seconds."""
     assert process.stdin is not None
-    if process.returncode is None:
+    if process.returncode is not None:
+        return
+    try:
         process.stdin.write(frame(Shutdown()))
         process.stdin.close()
-        try:
-            await asyncio.wait_for(process.wait(), PATIENCE_AT_EXIT)
-        except TimeoutError:
+        await asyncio.wait_for(process.wait(), patience)
+    except TimeoutError:
+        log.debug("the engine process did not leave in time")
+    finally:
+        if process.returncode is None:
             process.kill()
             await process.wait()

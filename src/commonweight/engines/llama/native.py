@@ -70,7 +70,6 @@ class LoadedModel:
         self,
         path: Path,
         *,
-        window: int,
         cells: int,
         sequences: int,
         batch_rows: int,
@@ -107,7 +106,6 @@ class LoadedModel:
         self._memory = llama.llama_get_memory(self._context)
         self.vocabulary_size: int = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(self._model))
         self.cells: int = llama.llama_n_ctx(self._context)
-        self.window = min(window, self.cells)
 
     @property
     def context(self) -> int:

@@ -27,8 +27,12 @@ class Sampler:
         llama.llama_sampler_free(self._chain)
 
 
+COLDEST = 1e-4
+"""Below this temperature a division of logits would leave what float32 can hold; it is as good as 0."""
+
+
 def _links(sampling: Sampling) -> list[int]:
-    if sampling.temperature == 0:
+    if sampling.temperature < COLDEST:
         return [llama.llama_sampler_init_greedy()]
     links = []
     if sampling.temperature != 1:

@@ -74,11 +74,11 @@ class Part(NamedTuple):
     last_row: int
 
 
-Events = list[tuple[int, EngineEvent]]
+RunEvents = list[tuple[int, EngineEvent]]
 
 
 class Scheduler:
-    """Owns the model's cache; :meth:`step` does one batch of everybody's work."""
+    """Owns the model's cache. :meth:`admit` and :meth:`step`, in turns, do everybody's work."""
 
     def __init__(self, model: LoadedModel, *, sequences: int, batch_rows: int) -> None:
         self._model = model
@@ -89,7 +89,7 @@ class Scheduler:
 
     @property
     def has_work(self) -> bool:
-        """Whether a step would do anything."""
+        """Whether anything waits or runs."""
         return bool(self._waiting or self._running)
 
     def submit(self, run_id: int, job: Job) -> None:
@@ -103,17 +103,18 @@ class Scheduler:
                 self._drop(run)
                 return
 
-    def step(self) -> Events:
-        """Admit what fits, compute one batch, draw tokens. Blocks for as long as the batch takes."""
-        events = self._admit()
+    def step(self) -> RunEvents:
+        """Compute one batch of what is admitted and draw tokens. Blocks for as long as the batch takes."""
+        events: RunEvents = []
         for part in self._compute():
             part.run.computed += part.rows
             if part.run.computed == len(part.run.tokens):
                 events += [(part.run.run_id, event) for event in self._advance(part.run, part.last_row)]
         return events
 
-    def _admit(self) -> Events:
-        events: Events = []
+    def admit(self) -> RunEvents:
+        """Let waiting jobs in, as many as fit. At least one runs afterwards, if there is any."""
+        events: RunEvents = []
         claimed = sum(run.claim for run in self._running)
         while self._waiting and self._free:
             run = self._waiting[0]

@@ -60,7 +60,6 @@ def _serve(options: Options, reports: BinaryIO) -> None:
     try:
         model = LoadedModel(
             Path(options.path),
-            window=options.window,
             cells=options.cells,
             sequences=options.sequences,
             batch_rows=options.batch_rows,
@@ -76,15 +75,18 @@ def _serve(options: Options, reports: BinaryIO) -> None:
     # Asleep in read() but for arrivals: it costs the steps nothing, and an idle process waits without spinning.
     threading.Thread(target=_receive, args=(commands,), daemon=True).start()
     while _obey(commands, scheduler):
-        events = scheduler.step()
-        if events:
-            send(Events(events))
+        # Told before the batch: clients see that their turn has begun, and a crash shows whose work it was.
+        for advance in (scheduler.admit, scheduler.step):
+            if events := advance():
+                send(Events(events))
     model.close()
 
 
 def _receive(commands: queue.SimpleQueue[Command | None]) -> None:
-    while (command := read_command(sys.stdin.buffer)) is not None:
-        commands.put(command)
+    # Unbuffered: a buffer's lock, held by this thread, would abort an interpreter that ends with an error.
+    with os.fdopen(0, "rb", buffering=0, closefd=False) as stream:
+        while (command := read_command(stream)) is not None:
+            commands.put(command)
     commands.put(None)
 
 
