@@ -3,6 +3,8 @@
 import json
 import re
 import socket
+import threading
+import time
 from typing import Any
 
 import httpx
@@ -88,6 +90,7 @@ def test_bad_requests_say_what_is_wrong(server: Server, path: str, change: dict[
         ({"max_tokens": None}, "max_tokens: Input should be a valid integer"),
         ({"max_tokens": "10"}, "max_tokens: Input should be a valid integer"),
         ({"max_tokens": -1}, "max_tokens: Input should be greater than or equal to 0"),
+        ({"top_k": -1}, "top_k: Input should be greater than or equal to 0"),
         ({"temperature": 1.5}, "temperature: Input should be less than or equal to 1"),
         ({"stream": "yes"}, "stream: Input should be a valid boolean"),
         ({"stop_sequences": [" "]}, "stop_sequences: each stop sequence must contain non-whitespace"),
@@ -184,6 +187,7 @@ def test_a_key_beyond_ascii_is_only_wrong(server: Server) -> None:
         ("GET", "/v1/organizations/me", 404, "not_found_error"),
         ("GET", "/v1/models/gpt-none", 404, "not_found_error"),
         ("GET", "/v1/messages", 405, "invalid_request_error"),
+        ("POST", "/v1/messages/", 404, "not_found_error"),
         ("DELETE", "/v1/models", 405, "invalid_request_error"),
         ("GET", "/v1/models?limit=0", 400, "invalid_request_error"),
         ("GET", "/v1/models?limit=many", 400, "invalid_request_error"),
@@ -217,6 +221,29 @@ def test_no_body_makes_the_server_fail(server: Server, field: str, value: Any) -
         check(response, 400, "invalid_request_error")
 
 
+def test_a_body_that_is_wrong_in_every_place_is_refused_for_the_first(server: Server) -> None:
+    message = check(post(server, GOOD | {"messages": [1] * 100_000}), 400, "invalid_request_error")
+    assert message == "messages.0: Input should be an object"
+
+
+def test_settings_beyond_any_machine_integer_are_harmless(server: Server) -> None:
+    for huge in (2**31, 2**64, 10**30):
+        assert post(server, GOOD | {"top_k": huge}).status_code == 200
+        assert (
+            post(server, GOOD | {"temperature": 0, "max_tokens": huge, "stop_sequences": ["e"]}).status_code == 200
+        )
+
+
+def test_a_client_that_leaves_while_it_sends_is_no_failure(server: Server) -> None:
+    host, port = server.url.removeprefix("http://").split(":")
+    before = server.log.read_text()
+    head = f"POST /v1/messages HTTP/1.1\r\nhost: x\r\nx-api-key: {server.key}\r\ncontent-length: 100\r\n\r\n{{"
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(head.encode())
+    assert httpx.get(f"{server.url}/health").json()["status"] == "ok"
+    assert "Traceback" not in server.log.read_text().removeprefix(before)
+
+
 def test_garbage_on_the_wire_does_not_end_the_server(server: Server) -> None:
     host, port = server.url.removeprefix("http://").split(":")
     for garbage in (
@@ -227,3 +254,23 @@ def test_garbage_on_the_wire_does_not_end_the_server(server: Server) -> None:
         with socket.create_connection((host, int(port))) as connection:
             connection.sendall(garbage)
     assert httpx.get(f"{server.url}/health").json()["status"] == "ok"
+
+
+def test_a_small_request_does_not_wait_behind_large_ones(server: Server) -> None:
+    large = GOOD | {"messages": [{"role": "user", "content": "word " * 300_000}]}
+    finished: list[str] = []
+
+    def send(name: str, body: dict[str, Any]) -> None:
+        response = post(server, body, "/v1/messages/count_tokens")
+        assert response.status_code == 200
+        finished.append(name)
+
+    threads = [threading.Thread(target=send, args=(f"large {i}", large)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    while not finished:  # one large one is done, the others are there
+        time.sleep(0.01)
+    send("small", {"model": "m", "messages": GOOD["messages"]})
+    for thread in threads:
+        thread.join()
+    assert finished.index("small") < 4

@@ -77,3 +77,4 @@ def test_counting_counts_what_is_rendered(server: Server) -> None:
 def test_health_needs_no_key(server: Server) -> None:
     response = httpx.get(f"{server.url}/health")
     assert (response.status_code, response.json()) == (200, {"status": "ok", "model": MODEL})
+    assert httpx.head(f"{server.url}/health").status_code == 200

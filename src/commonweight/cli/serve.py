@@ -25,6 +25,8 @@ from commonweight.turn import Assistant
 
 PATIENCE_AT_EXIT = 5
 """Seconds that running requests get to finish."""
+KEEP_ALIVE = 75
+"""Seconds that an idle connection stays open: longer than clients keep theirs, or they would meet a closed one."""
 LAST_RESORT = 20
 """Seconds after which requests are dropped that not even a closed engine could end."""
 
@@ -50,6 +52,7 @@ async def _serve(
             log_config=None,
             access_log=False,
             lifespan="off",
+            timeout_keep_alive=KEEP_ALIVE,
             timeout_graceful_shutdown=LAST_RESORT,
         )
 
@@ -100,8 +103,9 @@ class _Server(uvicorn.Server):
         try:
             await super().shutdown(sockets)
         finally:
-            hanging_up.cancel()
-            await asyncio.gather(hanging_up, return_exceptions=True)
+            # Not cancelled: a close that is cut in half would leave the engine process behind.
+            self._in_a_hurry.set()
+            await hanging_up
 
     async def _hang_up(self) -> None:
         with contextlib.suppress(TimeoutError):

@@ -5,7 +5,7 @@ Source: the Messages API's documented content blocks. A plain string stands for 
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, FailFast, Field
 
 from commonweight.messages.wire import WireModel
 
@@ -239,7 +239,7 @@ ContentBlock = Annotated[
     Field(discriminator="type"),
 ]
 
-Content = Annotated[list[ContentBlock], BeforeValidator(_as_blocks)]
+Content = Annotated[list[ContentBlock], FailFast(), BeforeValidator(_as_blocks)]
 """Blocks, or a string that stands for one text block."""
 
 TextContent = Annotated[list[TextBlock], BeforeValidator(_as_blocks)]

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import FailFast, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from commonweight.messages.content import CacheControl, Content, TextBlock, TextContent
@@ -84,7 +84,7 @@ class CountTokensRequest(WireModel):
     """Everything of a request that becomes prompt tokens."""
 
     model: str = Field(min_length=1, max_length=512)
-    messages: list[MessageParam] = Field(max_length=MAX_MESSAGES)
+    messages: Annotated[list[MessageParam], FailFast()] = Field(max_length=MAX_MESSAGES)
     system: TextContent | None = None
     tools: list[Tool] | None = None
     tool_choice: ToolChoice | None = None

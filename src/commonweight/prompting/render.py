@@ -28,7 +28,7 @@ class Prompt:
     """Text that ends the turn, for want of a token that does."""
 
 
-class Turn(NamedTuple):
+class TemplateMessage(NamedTuple):
     """One message as a template takes it."""
 
     role: str
@@ -69,19 +69,19 @@ class Renderer:
         token_ids = self._encode(text + quoter.quote(prefill), quoter)
         return Prompt(token_ids, prefill != "", self._turn_ends)
 
-    def _turns(self, request: CountTokensRequest) -> tuple[list[Turn], str]:
+    def _turns(self, request: CountTokensRequest) -> tuple[list[TemplateMessage], str]:
         """Messages that the template can take, and the text that the answer continues."""
         system = request.system or []
         if system and system[0].text.startswith(_ATTRIBUTION):
             system = system[1:]
         instructions = flatten(system, "system")
-        turns = [Turn("system", instructions)] if instructions else []
+        turns = [TemplateMessage("system", instructions)] if instructions else []
         for i, message in enumerate(request.messages):
             if message.role == "system" and message.is_empty:
                 continue  # carries only settings
             # Text of an assistant is one text, even when citations cut it into blocks.
             joint = "" if message.role == "assistant" else PARAGRAPH
-            turns.append(Turn(message.role, flatten(message.content, f"messages.{i}.content", joint)))
+            turns.append(TemplateMessage(message.role, flatten(message.content, f"messages.{i}.content", joint)))
         turns = _merged([self._placed(turn, is_first=i == 0) for i, turn in enumerate(turns)])
         prefill = ""
         if turns and turns[-1].role == "assistant":
@@ -90,12 +90,12 @@ class Renderer:
                 raise InvalidRequestError("messages: final assistant content cannot end with trailing whitespace")
         return turns, prefill
 
-    def _placed(self, turn: Turn, *, is_first: bool) -> Turn:
+    def _placed(self, turn: TemplateMessage, *, is_first: bool) -> TemplateMessage:
         """System text where the template has no place for it becomes a marked part of the user's turn."""
         if turn.role == "system":
             has_place = self._template.has_system if is_first else self._template.has_late_system
             if not has_place:
-                return Turn("user", f"<system>\n{turn.text}\n</system>")
+                return TemplateMessage("user", f"<system>\n{turn.text}\n</system>")
         return turn
 
     def _encode(self, rendered: str, quoter: Quoter) -> list[int]:
@@ -131,13 +131,13 @@ class Renderer:
         return ids + self._tokenizer.encode(text[done:], continues=done > 0)
 
 
-def _merged(turns: list[Turn]) -> list[Turn]:
+def _merged(turns: list[TemplateMessage]) -> list[TemplateMessage]:
     """Consecutive turns of one role are one turn."""
-    merged: list[Turn] = []
+    merged: list[TemplateMessage] = []
     for turn in turns:
         if merged and merged[-1].role == turn.role:
             joint = "" if turn.role == "assistant" else PARAGRAPH
-            merged[-1] = Turn(turn.role, merged[-1].text + joint + turn.text)
+            merged[-1] = TemplateMessage(turn.role, merged[-1].text + joint + turn.text)
         else:
             merged.append(turn)
     return merged

@@ -13,9 +13,9 @@ from commonweight.messages.events import MessageFold
 from commonweight.messages.models import ModelInfo, ModelPage
 from commonweight.messages.request import CountTokensRequest, MessageRequest
 from commonweight.messages.response import Message, TokenCount
-from commonweight.server.body import read_body
+from commonweight.server.body import BodyReader
 from commonweight.server.envelope import Envelope, handlers
-from commonweight.server.sse import ClientGoneError, EventStream, unless_gone
+from commonweight.server.sse import EventStream, unless_gone
 from commonweight.turn import Assistant, Turn
 
 API_VERSIONS = frozenset({"2023-06-01", "2026-10-21"})
@@ -23,11 +23,11 @@ API_VERSIONS = frozenset({"2023-06-01", "2026-10-21"})
 
 def create_app(assistant: Assistant, keyring: Keyring, aliases: Sequence[str] = ()) -> FastAPI:
     """The API over one assistant. ``aliases`` are further names that the models endpoint lists it under."""
-    app = FastAPI(title="Commonweight", exception_handlers=handlers(), openapi_url=None)
+    app = FastAPI(title="Commonweight", exception_handlers=handlers(), openapi_url=None, redirect_slashes=False)
     app.add_middleware(Envelope)
     app.include_router(_api(assistant, keyring, aliases))
 
-    @app.get("/health")
+    @app.api_route("/health", methods=["GET", "HEAD"])
     async def health() -> JSONResponse:
         is_ready = assistant.engine.is_ready
         return JSONResponse(
@@ -39,10 +39,12 @@ def create_app(assistant: Assistant, keyring: Keyring, aliases: Sequence[str] = 
 
 
 def _api(assistant: Assistant, keyring: Keyring, aliases: Sequence[str]) -> APIRouter:
-    def authorised(request: Request) -> None:
+    bodies = BodyReader()
+
+    async def authorised(request: Request) -> None:
         keyring.check(request.headers)
 
-    def known_version(request: Request) -> None:
+    async def known_version(request: Request) -> None:
         # curl users forget the header; they mean the version that every example shows.
         version = request.headers.get("anthropic-version", "2023-06-01")
         if version not in API_VERSIONS:
@@ -52,20 +54,17 @@ def _api(assistant: Assistant, keyring: Keyring, aliases: Sequence[str]) -> APIR
 
     @router.post("/messages")
     async def create_message(request: Request) -> Response:
-        body = await read_body(request, MessageRequest)
-        turn = await assistant.prepare(body)
+        async with bodies.read(request, MessageRequest) as body:
+            turn = await assistant.prepare(body)
         if body.stream:
             return EventStream(assistant.stream(turn), request.state.request_id)
-        try:
-            message = await unless_gone(request.receive, _whole(assistant, turn))
-        except ClientGoneError:
-            return Response(status_code=499)  # for the log; nobody reads it
+        message = await unless_gone(request.receive, _whole(assistant, turn))
         return Response(message.model_dump_json(), media_type="application/json")
 
     @router.post("/messages/count_tokens")
     async def count_tokens(request: Request) -> TokenCount:
-        body = await read_body(request, CountTokensRequest)
-        return TokenCount(input_tokens=await assistant.count_tokens(body))
+        async with bodies.read(request, CountTokensRequest) as body:
+            return TokenCount(input_tokens=await assistant.count_tokens(body))
 
     @router.get("/models")
     async def list_models(

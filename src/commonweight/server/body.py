@@ -1,6 +1,8 @@
 """Request bodies: bounded, parsed, and checked against the wire vocabulary."""
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from typing import TypeVar
 
 import pydantic_core
@@ -15,24 +17,33 @@ MAX_BODY = 32 * 1024 * 1024
 MAX_DRAINED = 4 * MAX_BODY
 """Bytes read and thrown away, so that a client that is still sending gets to see why it was refused."""
 LARGE = 256 * 1024
-"""Bytes from which parsing moves off the event loop, so that streams keep flowing."""
+"""Bytes from which a body counts as large: more than a coding agent sends in its longest conversations."""
 
 Model = TypeVar("Model", bound=WireModel)
 
 
-async def read_body(request: Request, model: type[Model]) -> Model:
-    """The request's body as ``model``.
+class BodyReader:
+    """Reads bodies as models, large ones one at a time: seconds of work must not keep small requests waiting."""
 
-    Raises:
-        RequestTooLargeError, InvalidRequestError: in the API's words.
-    """
-    encoding = request.headers.get("content-encoding", "identity").lower()
-    if encoding != "identity":
-        raise InvalidRequestError(f"content-encoding: {encoding} is not supported; send the body as it is")
-    body = await _bounded(request)
-    if len(body) < LARGE:
-        return _parsed(body, model)
-    return await asyncio.to_thread(_parsed, body, model)
+    def __init__(self) -> None:
+        self._large = asyncio.Semaphore(1)
+
+    @contextlib.asynccontextmanager
+    async def read(self, request: Request, model: type[Model]) -> AsyncIterator[Model]:
+        """The request's body as ``model``. The block is for what takes long when the body is large.
+
+        Raises:
+            RequestTooLargeError, InvalidRequestError: in the API's words.
+        """
+        encoding = request.headers.get("content-encoding", "identity").lower()
+        if encoding != "identity":
+            raise InvalidRequestError(f"content-encoding: {encoding} is not supported; send the body as it is")
+        body = await _bounded(request)
+        if len(body) < LARGE:
+            yield _parsed(body, model)
+        else:
+            async with self._large:
+                yield await asyncio.to_thread(_parsed, body, model)
 
 
 async def _bounded(request: Request) -> bytes:

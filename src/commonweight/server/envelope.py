@@ -3,10 +3,11 @@
 import logging
 from typing import Any
 
-from fastapi import Request
+from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from commonweight.messages.errors import ApiError, InvalidRequestError, MethodNotAllowedError, NotFoundError
@@ -39,6 +40,10 @@ class Envelope:
 
         try:
             await self._app(scope, receive, send_with_id)
+        except ClientDisconnect:
+            log.info("the client of %s %s left (%s)", scope["method"], scope["path"], request_id)
+            if not has_started:  # nobody reads it, but every request has an answer
+                await Response(status_code=499)(scope, receive, send_with_id)
         except Exception:
             log.exception("%s %s failed (%s)", scope["method"], scope["path"], request_id)
             if has_started:

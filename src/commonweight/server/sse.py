@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Coroutine
 from typing import Any, TypeVar
 
 from fastapi import Response
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from commonweight.messages.errors import ApiError
@@ -20,22 +21,18 @@ PING_EVERY = 10.0
 Result = TypeVar("Result")
 
 
-class ClientGoneError(Exception):
-    """Nobody waits for the answer any more."""
-
-
 async def unless_gone(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
     """The result of ``work``, which is cancelled, and cleaned up after, when the client disconnects first.
 
     Raises:
-        ClientGoneError: it did.
+        ClientDisconnect: it did.
     """
     task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_disconnect(receive))
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return task.result()
-        raise ClientGoneError
+        raise ClientDisconnect
     finally:
         task.cancel()
         gone.cancel()
@@ -72,7 +69,7 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send everything, or stop when the client goes away."""
         self._last_sent = asyncio.get_running_loop().time()
-        with contextlib.suppress(ClientGoneError):
+        with contextlib.suppress(ClientDisconnect):
             await unless_gone(receive, self._stream(send))
 
     async def _stream(self, send: Send) -> None:
