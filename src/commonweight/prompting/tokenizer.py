@@ -20,6 +20,7 @@ class Tokenizer:
         self.bos_id: int | None = _or_none(llama.llama_vocab_bos(self._vocab))
         self.eos_id: int | None = _or_none(llama.llama_vocab_eos(self._vocab))
         self.adds_bos: bool = llama.llama_vocab_get_add_bos(self._vocab)
+        self._pieces: dict[int, bytes] = {}
         self.marks_word_starts: bool = (
             llama.llama_vocab_type(self._vocab) == llama.LLAMA_VOCAB_TYPE_SPM
             and gguf.metadata.get("tokenizer.ggml.add_space_prefix") != "false"
@@ -77,6 +78,12 @@ class Tokenizer:
 
     def decode(self, token_id: int) -> bytes:
         """The bytes a token stands for: perhaps a part of a character, and nothing for control tokens."""
+        piece = self._pieces.get(token_id)
+        if piece is None:
+            piece = self._pieces[token_id] = self._read_piece(token_id)
+        return piece
+
+    def _read_piece(self, token_id: int) -> bytes:
         room = 64
         while True:
             buffer = ctypes.create_string_buffer(room)

@@ -6,6 +6,7 @@ server's event loop a step, not one a token.
 """
 
 import struct
+from collections.abc import AsyncGenerator
 from io import RawIOBase
 from typing import Protocol
 
@@ -14,6 +15,7 @@ import msgspec
 from commonweight.engines.contract import EngineEvent, Job
 
 _LENGTH = struct.Struct("<I")
+_READ_SIZE = 1 << 16
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -80,8 +82,8 @@ _reports: msgspec.msgpack.Decoder[Report] = msgspec.msgpack.Decoder(Report)
 class AsyncReader(Protocol):
     """The part of :class:`asyncio.StreamReader` that frames need."""
 
-    async def readexactly(self, n: int) -> bytes:
-        """Exactly ``n`` bytes, or :class:`asyncio.IncompleteReadError` at the end."""
+    async def read(self, n: int) -> bytes:
+        """Up to ``n`` bytes as soon as there are some; none at the end."""
 
 
 def frame(message: Command | Report) -> bytes:
@@ -90,10 +92,20 @@ def frame(message: Command | Report) -> bytes:
     return _LENGTH.pack(len(body)) + body
 
 
-async def read_report(reader: AsyncReader) -> Report:
-    """The server's next frame; :class:`asyncio.IncompleteReadError` when the process is gone."""
-    (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
-    return _reports.decode(await reader.readexactly(length))
+async def read_reports(reader: AsyncReader) -> AsyncGenerator[Report]:
+    """The process's frames until it is gone; one awakening for all that have arrived."""
+    arrived = b""
+    while data := await reader.read(_READ_SIZE):
+        arrived += data
+        start = 0
+        while len(arrived) >= start + _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(arrived, start)
+            end = start + _LENGTH.size + length
+            if len(arrived) < end:
+                break
+            yield _reports.decode(memoryview(arrived)[start + _LENGTH.size : end])
+            start = end
+        arrived = arrived[start:]
 
 
 def read_command(stream: RawIOBase) -> Command | None:

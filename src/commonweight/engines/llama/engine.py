@@ -21,7 +21,7 @@ from commonweight.engines.llama.channel import (
     Shutdown,
     Submit,
     frame,
-    read_report,
+    read_reports,
 )
 
 log = logging.getLogger(__name__)
@@ -176,24 +176,24 @@ class LlamaEngine:
         )
         assert process.stdout is not None
         try:
-            while True:
-                match await read_report(process.stdout):
-                    case Events(events):
-                        self._deliver(events)
-                    case Loading(fraction):
-                        on_progress(fraction)
-                    case Ready():
-                        self._has_loaded = True
-                        self._ready.set()
-                        self._submit_waiting()
-                    case LoadFailed(reason):
-                        raise LoadError(reason)
-        except asyncio.IncompleteReadError:
+            async with contextlib.aclosing(read_reports(process.stdout)) as reports:
+                async for report in reports:
+                    match report:
+                        case Events(events):
+                            self._deliver(events)
+                        case Loading(fraction):
+                            on_progress(fraction)
+                        case Ready():
+                            self._has_loaded = True
+                            self._ready.set()
+                            self._submit_waiting()
+                        case LoadFailed(reason):
+                            raise LoadError(reason)
             was_ready = self.is_ready
             self._ready.clear()  # what comes from now on waits for the next process
             code = await process.wait()
             if not was_ready:
-                raise LoadError(f"the engine process ended with {code} while loading") from None
+                raise LoadError(f"the engine process ended with {code} while loading")
             return code
         finally:
             patience = PATIENCE_AT_EXIT if self.is_ready else 0
