@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 import msgspec
 
+from commonweight.engines.contract import Step
 from commonweight.engines.llama.channel import (
     Cancel,
     Command,
@@ -27,7 +28,11 @@ from commonweight.engines.llama.channel import (
     read_command,
 )
 from commonweight.engines.llama.native import LoadedModel
-from commonweight.engines.llama.scheduler import Scheduler
+from commonweight.engines.llama.scheduler import RunEvents, Scheduler
+
+GATHER = 0.01
+"""Seconds within which tokens travel together. The server's work for a token is taken from the cores that compute
+the next one, and less of it is needed for two at once; nobody sees a hundredth of a second."""
 
 
 def main() -> None:
@@ -74,11 +79,16 @@ def _serve(options: Options, reports: BinaryIO) -> None:
     commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
     # Asleep in read() but for arrivals: it costs the steps nothing, and an idle process waits without spinning.
     threading.Thread(target=_receive, args=(commands,), daemon=True).start()
+    gathered: RunEvents = []
+    sent = 0.0
     while _obey(commands, scheduler):
         # Told before the batch: clients see that their turn has begun, and a crash shows whose work it was.
         for advance in (scheduler.admit, scheduler.step):
-            if events := advance():
-                send(Events(events))
+            gathered += advance()
+            is_due = time.monotonic() - sent >= GATHER or any(not isinstance(event, Step) for _, event in gathered)
+            if gathered and is_due:
+                send(Events(gathered))
+                gathered, sent = [], time.monotonic()
     model.close()
 
 
