@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from conftest import Server
 
-GOOD = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": "hi"}]}
+GOOD: dict[str, Any] = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": "hi"}]}
 IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AA=="}}
 MESSAGE_PATHS = ["/v1/messages", "/v1/messages/count_tokens"]
 
@@ -97,7 +97,7 @@ def test_bad_requests_say_what_is_wrong(server: Server, path: str, change: dict[
         ({"tool_choice": {"type": "any"}}, "tool_choice: "),
         ({"output_config": {"format": {"type": "json_schema"}}}, "output_config.format: Extra inputs"),
         (
-            {"messages": [*GOOD["messages"], {"role": "assistant", "content": "so "}]},  # type: ignore[misc]
+            {"messages": [*GOOD["messages"], {"role": "assistant", "content": "so "}]},
             "messages: final assistant content cannot end with trailing whitespace",
         ),
     ],

@@ -7,7 +7,7 @@ from commonweight.messages.errors import InvalidRequestError
 from commonweight.messages.request import CountTokensRequest
 from commonweight.prompting.flatten import PARAGRAPH, flatten
 from commonweight.prompting.quoting import Quoter, Specials
-from commonweight.prompting.template import PLAIN, PLAIN_TURN_END, BadConversationError, ChatTemplate
+from commonweight.prompting.template import PLAIN, PLAIN_TURN_END, ChatTemplate
 from commonweight.prompting.tokenizer import Tokenizer
 
 # Agents put a block like this first; it differs by conversation and would spoil every shared prefix.
@@ -62,7 +62,7 @@ class Renderer:
             text = self._template.render(
                 [{"role": turn.role, "content": quoter.quote(turn.text)} for turn in turns]
             )
-        except (BadConversationError, ValueError) as error:
+        except ValueError as error:
             raise InvalidRequestError(
                 f"messages: this model's chat template refuses the conversation: {error}"
             ) from error
@@ -106,13 +106,13 @@ class Renderer:
             if is_special:
                 ids.append(tokenizer.special_tokens[text])
                 continue
-            before = pieces[i - 1][0] if i > 0 else None
-            after = pieces[i + 1][0] if i + 1 < len(pieces) else None
-            if before and tokenizer.strips(tokenizer.special_tokens[before])[1]:
-                text = text.lstrip(_C_SPACE)  # noqa: PLW2901
-            if after and tokenizer.strips(tokenizer.special_tokens[after])[0]:
-                text = text.rstrip(_C_SPACE)  # noqa: PLW2901
-            ids += self._encode_text(quoter.unquote(text))
+            # Text stands between special tokens, and some of them swallow the space beside them.
+            swallowed_before = i > 0 and tokenizer.strips(ids[-1])[1]
+            following = pieces[i + 1][0] if i + 1 < len(pieces) else None
+            swallowed_after = following is not None and tokenizer.strips(tokenizer.special_tokens[following])[0]
+            kept = text.lstrip(_C_SPACE) if swallowed_before else text
+            kept = kept.rstrip(_C_SPACE) if swallowed_after else kept
+            ids += self._encode_text(quoter.unquote(kept))
         if tokenizer.adds_bos and tokenizer.bos_id is not None and ids[:1] != [tokenizer.bos_id]:
             ids.insert(0, tokenizer.bos_id)
         return ids

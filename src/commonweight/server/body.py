@@ -17,7 +17,7 @@ MAX_BODY = 32 * 1024 * 1024
 MAX_DRAINED = 4 * MAX_BODY
 """Bytes read and thrown away, so that a client that is still sending gets to see why it was refused."""
 LARGE = 256 * 1024
-"""Bytes from which a body counts as large: more than a coding agent sends in its longest conversations."""
+"""Bytes from which a body counts as large, and is parsed off the event loop."""
 
 Model = TypeVar("Model", bound=WireModel)
 
