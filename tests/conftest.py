@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,10 @@ settings.load_profile("commonweight")
 
 # Read when the kernels are loaded: the engine sets it for its process, some tests compute in this one.
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+
+# Nothing that tests leave behind belongs to the user, and nothing of theirs decides how a test ends.
+CACHES = tempfile.TemporaryDirectory(prefix="commonweight-tests-")
+os.environ["XDG_CACHE_HOME"] = CACHES.name
 
 KEY = "sk-local-test"
 ALIAS = "claude-test-alias"
@@ -44,7 +49,7 @@ def running(log: Path, *arguments: str) -> Iterator[tuple[Server, subprocess.Pop
     """``commonweight serve`` with a free port and a key until the block ends; it must not leave earlier."""
     command = [sys.executable, "-m", "commonweight", "serve", "--port", "0", "--api-key", KEY, "--alias", ALIAS]
     # Several threads spin for each other, which is very slow as soon as anything else keeps a core busy.
-    command += ["--threads", "1"]
+    command += ["--threads", "1", "--cache-disk", "0"]
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*command, *arguments], stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT

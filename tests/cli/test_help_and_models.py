@@ -1,15 +1,29 @@
 """What the command says about itself, and about models."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
+import typer
 from command import run
 
 from commonweight import __version__
 from commonweight.catalog.locate import STARTER_SHA256
+from commonweight.cli import main
+from commonweight.cli.app import size as parsed_size
 
 HEAVY = {"llama_cpp", "numpy", "fastapi", "uvicorn", "httpx", "huggingface_hub", "anthropic"}
+
+MEMORY_AND_SPEED = (
+    "--context",
+    "--threads",
+    "--kv-memory",
+    "--kv-type",
+    "--cache-ram",
+    "--cache-disk",
+    "--no-speculation",
+)
 
 
 def imported(stderr: str) -> set[str]:
@@ -39,8 +53,8 @@ def test_heavy_imports_would_be_noticed() -> None:
     ("command", "names"),
     [
         ("", ["serve", "chat", "models", "--version", "--verbose"]),
-        ("serve", ["--model", "--host", "--port", "--api-key", "--alias", "--context", "--parallel", "--threads"]),
-        ("chat", ["--model", "--system", "--max-tokens", "--temperature", "--context", "--threads"]),
+        ("serve", ["--model", "--host", "--port", "--api-key", "--alias", "--parallel", *MEMORY_AND_SPEED]),
+        ("chat", ["--model", "--system", "--max-tokens", "--temperature", *MEMORY_AND_SPEED]),
         ("models", ["list", "show"]),
         ("models list", []),
         ("models show", ["MODEL"]),
@@ -58,6 +72,43 @@ def test_an_unknown_option_is_a_mistake_in_usage() -> None:
     done = run("serve", "--prot", "1")
     assert done.returncode == 2
     assert "--port" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("0", 0),
+        ("1048576", 1048576),
+        ("12B", 12),
+        ("500MB", 500_000_000),
+        ("4GiB", 4 << 30),
+        ("1.5 gib", 3 << 29),
+        (" 2kb ", 2000),
+        ("1TiB", 1 << 40),
+    ],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert parsed_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "GiB", "4G", "-1", "1e9", "4 Gi B", "4,5GB", "nan", "٤GB"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="4GiB"):
+        parsed_size(text)
+
+
+@pytest.mark.parametrize("option", ["--kv-memory", "--cache-ram", "--cache-disk"])
+@pytest.mark.parametrize("command", ["serve", "chat"])
+def test_a_wrong_size_is_a_mistake_in_usage(
+    command: str, option: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["commonweight", command, option, "plenty"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 2
+    said = capsys.readouterr().err
+    assert option in said
+    assert "'plenty' is no size" in said
 
 
 def test_the_starter_model_is_listed_with_its_command(tmp_path: Path) -> None:

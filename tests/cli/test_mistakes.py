@@ -104,3 +104,23 @@ def test_an_empty_key_is_no_key(mistake: Mistake, host: str) -> None:
 def test_the_key_is_read_from_the_environment(mistake: Mistake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COMMONWEIGHT_API_KEY", "two words")
     assert "API key" in mistake("serve", "--port", "0")
+
+
+@pytest.mark.parametrize("command", [("serve", "--port", "0"), ("chat",)])
+def test_more_memory_than_there_is(mistake: Mistake, command: tuple[str, ...]) -> None:
+    error = mistake(*command, "--cache-ram", "1000TB")
+    assert "SmolLM2-135M-Instruct.Q4_1.gguf does not fit into memory: it needs 96.6 MB weights + " in error
+    assert "1.0 PB --cache-ram" in error
+    assert error.endswith("or a smaller quantisation of the model")
+
+
+def test_less_memory_than_one_request_needs(mistake: Mistake) -> None:
+    assert mistake("serve", "--port", "0", "--context", "2048", "--kv-memory", "20MB") == (
+        "--kv-memory 20.0 MB is too small: 2048 tokens of context take 47.2 MB. "
+        "Try --context 768 or a larger --kv-memory"
+    )
+
+
+def test_the_type_of_the_cache_counts(mistake: Mistake) -> None:
+    error = mistake("serve", "--port", "0", "--context", "2048", "--kv-memory", "20MB", "--kv-type", "q8_0")
+    assert "2048 tokens of context take 25.1 MB. Try --context 1536 or a larger" in error

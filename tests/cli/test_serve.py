@@ -71,6 +71,12 @@ print(client.models.retrieve(client.models.list().data[0].id).type)
     assert shell(f"{exports}\n{sys.executable} - <<'EOF'{program}EOF", server) == "model\n"
 
 
+def test_it_says_what_memory_it_takes(server: Server) -> None:
+    amount = r"\d+(\.\d)? (bytes|kB|MB|GB)"
+    line = rf"Cache: \d+ tokens in {amount}, idle prefixes {amount} in RAM, {amount} on disk"
+    assert re.search(rf"^{line}$", server.log.read_text(), re.MULTILINE)
+
+
 def test_the_key_is_not_printed(server: Server) -> None:
     assert server.key not in server.log.read_text()
 

@@ -1,6 +1,7 @@
 """Engines on the real starter model, and what their jobs brought."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from commonweight.catalog.locate import starter
 from commonweight.engines.contract import Admitted, Engine, EngineEvent, Finish, Job, Prefilled, Step
@@ -9,12 +10,12 @@ from commonweight.engines.llama import Options
 WINDOW = 1024
 
 
-def starter_options(**changes: int) -> Options:
-    """A small engine on the starter model."""
+def starter_options(**changes: Any) -> Options:
+    """A small engine on the starter model, without files."""
     path = starter()
     assert path is not None, "the starter extra is not installed"
-    sizes = {"window": WINDOW, "cells": 4096, "sequences": 4, "threads": 2, "batch_rows": 256} | changes
-    return Options(path=str(path), **sizes)
+    sizes: dict[str, Any] = {"window": WINDOW, "cells": 4096, "sequences": 4, "threads": 2, "batch_rows": 256}
+    return Options(path=str(path), **sizes | changes)
 
 
 @dataclass

@@ -57,9 +57,10 @@ def test_a_message_has_every_field_and_true_numbers(server: Server) -> None:
         headers={"x-api-key": server.key},
     )
     usage = message["usage"]
-    assert usage["input_tokens"] == counted.json()["input_tokens"] > 10
+    # Whether others have asked the same before is not this test's business.
+    assert usage["input_tokens"] + usage["cache_read_input_tokens"] == counted.json()["input_tokens"] > 10
     assert usage["output_tokens"] == 24
-    assert usage["cache_read_input_tokens"] == usage["cache_creation_input_tokens"] == 0
+    assert usage["cache_creation_input_tokens"] == 0
     assert usage["cache_creation"] == {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0}
 
 
@@ -121,7 +122,7 @@ def test_max_tokens_beyond_the_window_are_clamped(tmp_path: Path) -> None:
         message = answer(server, messages=messages, max_tokens=32000)
         assert message["stop_reason"] == "model_context_window_exceeded"
         usage = message["usage"]
-        assert usage["input_tokens"] + usage["output_tokens"] == 256
+        assert usage["input_tokens"] + usage["cache_read_input_tokens"] + usage["output_tokens"] == 256
         assert usage["output_tokens"] > 5
         exact = answer(server, messages=messages, max_tokens=usage["output_tokens"])
         assert (exact["stop_reason"], exact["content"]) == ("max_tokens", message["content"])

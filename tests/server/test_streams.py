@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message
 
 from commonweight.access import Keyring
 from commonweight.cli.loading import Setup, open_assistant
-from commonweight.engines.contract import Admitted, EngineError, EngineFullError, Finish, Step, Timings
+from commonweight.engines.contract import Admitted, EngineError, EngineFullError, Finish, Stats, Step, Timings
 from commonweight.engines.llama import LlamaEngine
 from commonweight.server import create_app, sse
 from commonweight.turn import Assistant
@@ -123,6 +123,27 @@ async def test_a_silent_stream_is_pinged(app: ASGIApp, monkeypatch: pytest.Monke
     assert b'event: ping\ndata: {"type":"ping"}\n\n' in exchange.body
 
 
+class Told:
+    """A generation that brings what it was told to."""
+
+    def __init__(self, events: tuple[Any, ...]) -> None:
+        self._events = iter(events)
+        self.truncated: int | None = None
+
+    def __aiter__(self) -> "Told":
+        return self
+
+    async def __anext__(self) -> Any:
+        for event in self._events:
+            if isinstance(event, Exception):
+                raise event
+            return event
+        raise StopAsyncIteration
+
+    def truncate(self, position: int) -> None:
+        self.truncated = position
+
+
 class BrokenEngine:
     """Fails where it is told to; everything above it is real."""
 
@@ -132,18 +153,13 @@ class BrokenEngine:
     def __init__(self, *outcome: Any) -> None:
         self._outcome = outcome
 
+        self.stats = Stats()
+
     @contextlib.asynccontextmanager
-    async def run(self, job: Any) -> AsyncIterator[AsyncIterator[Any]]:
+    async def run(self, job: Any) -> AsyncIterator[Told]:
         if isinstance(self._outcome[0], EngineFullError):
             raise self._outcome[0]
-
-        async def events() -> AsyncIterator[Any]:
-            for event in self._outcome:
-                if isinstance(event, Exception):
-                    raise event
-                yield event
-
-        yield events()
+        yield Told(self._outcome)
 
 
 def broken(assistant: Assistant, *outcome: Any) -> ASGIApp:

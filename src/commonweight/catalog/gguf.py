@@ -1,9 +1,10 @@
 """GGUF files: metadata and vocabulary, read by llama.cpp itself without loading the weights."""
 
+import contextlib
 import ctypes
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import llama_cpp.llama_cpp as llama
@@ -12,9 +13,12 @@ log = logging.getLogger(__name__)
 
 _GGML_LOG_LEVEL_WARN = 3
 _complaints: deque[str] = deque(maxlen=8)
+_listeners: list[list[str]] = []
 
 
 def _keep_complaints(level: int, text: bytes, _: ctypes.c_void_p) -> None:
+    for listener in _listeners:
+        listener.append(text.decode(errors="replace"))
     # llama.cpp explains a failed load only in its log; everything below a warning is noise.
     if level >= _GGML_LOG_LEVEL_WARN:
         line = text.decode(errors="replace").strip()
@@ -38,6 +42,18 @@ def complaints() -> str:
     text = "; ".join(_complaints)
     _complaints.clear()
     return text
+
+
+@contextlib.contextmanager
+def overhear() -> Iterator[list[str]]:
+    """All that llama.cpp logs until the block ends: some figures it tells nowhere else."""
+    listener: list[str] = []
+    _listeners.append(listener)
+    try:
+        yield listener
+    finally:
+        # By identity: two lists that heard the same are equal.
+        _listeners[:] = [other for other in _listeners if other is not listener]
 
 
 def check_is_gguf(path: Path) -> None:

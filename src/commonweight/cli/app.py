@@ -1,8 +1,9 @@
 """Commands and their options. Heavy imports wait inside the commands, so that ``--version`` and help are quick."""
 
 import logging
+import re
 import sys
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -21,6 +22,17 @@ app.add_typer(models, name="models")
 
 errors = plain_console(stderr=True)
 
+_POWERS = {unit: power for power, unit in enumerate(("", "K", "M", "G", "T"))}
+
+
+def size(text: str) -> int:
+    """Bytes, from "4GiB", "1.5 GB" or plain "1048576"; letters may be small."""
+    if match := re.fullmatch(r"(\d+(?:\.\d+)?) ?(?:([KMGT])(I?)B|B?)", text.strip().upper(), re.ASCII):
+        number, unit, binary = match.groups(default="")
+        return int(float(number) * (1024 if binary else 1000) ** _POWERS[unit])
+    raise typer.BadParameter(f"{text!r} is no size; write for example 4GiB, 500MB or plain bytes.")
+
+
 Model = Annotated[
     str | None,
     typer.Option(
@@ -31,6 +43,8 @@ Model = Annotated[
         show_default=False,
     ),
 ]
+
+_MEMORY_AND_SPEED = "Memory and speed"
 Context = Annotated[
     int | None,
     typer.Option(
@@ -38,6 +52,7 @@ Context = Annotated[
         metavar="TOKENS",
         help="Room for a prompt and its answer together. Default: the model's own, at most 32768.",
         show_default=False,
+        rich_help_panel=_MEMORY_AND_SPEED,
     ),
 ]
 Threads = Annotated[
@@ -47,9 +62,68 @@ Threads = Annotated[
         metavar="N",
         help="CPU threads that compute. Default: one for each physical core.",
         show_default=False,
+        rich_help_panel=_MEMORY_AND_SPEED,
     ),
 ]
-Parallel = Annotated[int, typer.Option(min=1, max=64, metavar="N", help="How many requests run at the same time.")]
+Parallel = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        max=255,
+        metavar="N",
+        help="How many requests run at the same time.",
+        rich_help_panel=_MEMORY_AND_SPEED,
+    ),
+]
+KvMemory = Annotated[
+    int | None,
+    typer.Option(
+        parser=size,
+        metavar="SIZE",
+        help="Memory for the tokens of running requests, such as 4GiB. Default: for a full context each, "
+        "as far as free memory goes.",
+        show_default=False,
+        rich_help_panel=_MEMORY_AND_SPEED,
+    ),
+]
+KvType = Annotated[
+    Literal["f16", "q8_0"],
+    typer.Option(
+        help="q8_0 takes half the memory a token, but reads long prompts several times slower.",
+        rich_help_panel=_MEMORY_AND_SPEED,
+    ),
+]
+CacheRam = Annotated[
+    int | None,
+    typer.Option(
+        parser=size,
+        metavar="SIZE",
+        help="Memory that keeps prompts for later requests; 0 keeps none. Default: a quarter of what is free "
+        "beside the model, at most 8GiB.",
+        show_default=False,
+        rich_help_panel=_MEMORY_AND_SPEED,
+    ),
+]
+CacheDisk = Annotated[
+    int | None,
+    typer.Option(
+        parser=size,
+        metavar="SIZE",
+        help="Disk space that keeps prompts across restarts; 0 writes nothing. Default: a tenth of what is free, "
+        "at most 10GiB.",
+        show_default=False,
+        rich_help_panel=_MEMORY_AND_SPEED,
+    ),
+]
+Speculation = Annotated[
+    bool,
+    typer.Option(
+        "--speculation/--no-speculation",
+        metavar="",
+        help="Guess tokens that repeat the prompt, and check several at once.",
+        rich_help_panel=_MEMORY_AND_SPEED,
+    ),
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -94,12 +168,17 @@ def serve(
     context: Context = None,
     parallel: Parallel = 8,
     threads: Threads = None,
+    kv_memory: KvMemory = None,
+    kv_type: KvType = "f16",
+    cache_ram: CacheRam = None,
+    cache_disk: CacheDisk = None,
+    speculation: Speculation = True,
 ) -> None:
     """Serve a model behind **POST /v1/messages**."""
     from commonweight.cli.loading import Setup
     from commonweight.cli.serve import serve as serve_until_interrupted
 
-    setup = Setup(model, context, parallel, threads)
+    setup = Setup(model, context, parallel, threads, kv_memory, kv_type, cache_ram, cache_disk, speculation)
     serve_until_interrupted(setup, host=host, port=port, api_key=api_key, aliases=alias or [])
 
 
@@ -122,12 +201,38 @@ def chat(
     ] = None,
     context: Context = None,
     threads: Threads = None,
+    kv_memory: KvMemory = None,
+    kv_type: KvType = "f16",
+    cache_ram: CacheRam = None,
+    cache_disk: CacheDisk = None,
+    speculation: Speculation = True,
 ) -> None:
     """Talk to a model in the terminal, or have it answer the lines of a pipe."""
     from commonweight.cli.chat import chat as talk
     from commonweight.cli.loading import Setup
 
-    talk(Setup(model, context, 1, threads), system=system, max_tokens=max_tokens, temperature=temperature)
+    setup = Setup(model, context, 1, threads, kv_memory, kv_type, cache_ram, cache_disk, speculation)
+    talk(setup, system=system, max_tokens=max_tokens, temperature=temperature)
+
+
+@app.command()
+def bench(
+    model: Model = None,
+    rounds: Annotated[int, typer.Option(min=1, metavar="N", help="Times that each figure is taken.")] = 3,
+    context: Context = None,
+    parallel: Parallel = 8,
+    threads: Threads = None,
+    kv_memory: KvMemory = None,
+    kv_type: KvType = "f16",
+    cache_ram: CacheRam = None,
+    speculation: Speculation = True,
+) -> None:
+    """Measure how fast a model reads and writes on this machine."""
+    from commonweight.cli.bench import bench as measure
+    from commonweight.cli.loading import Setup
+
+    setup = Setup(model, context, parallel, threads, kv_memory, kv_type, cache_ram, 0, speculation)
+    measure(setup, rounds=rounds)
 
 
 @models.command("list")

@@ -2,8 +2,9 @@
 
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
@@ -20,12 +21,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Setup:
-    """Which model, and how large. None means what suits the model and the machine."""
+    """Which model, and how large: tokens, and bytes. None means what suits the model and the machine."""
 
     model: str | None
     context: int | None = None
     parallel: int = 8
     threads: int | None = None
+    kv_memory: int | None = None
+    kv_type: Literal["f16", "q8_0"] = "f16"
+    cache_ram: int | None = None
+    cache_disk: int | None = None
+    speculation: bool = True
 
     def located(self) -> "Setup":
         """The same with the model as a local file, pulled if need be.
@@ -36,8 +42,13 @@ class Setup:
 
 
 @contextlib.asynccontextmanager
-async def open_assistant(setup: Setup, console: Console) -> AsyncIterator[Assistant]:
-    """Locate the model, load it with its progress on ``console``, and free everything at the end."""
+async def open_assistant(
+    setup: Setup, console: Console, tell: Callable[[str], None] = log.info
+) -> AsyncIterator[Assistant]:
+    """Locate the model, load it with its progress on ``console``, and free everything at the end.
+
+    ``tell`` gets a line on the memory that was set aside.
+    """
     with contextlib.closing(Gguf(locate(setup.model))) as gguf:
         card = ModelCard.of(gguf)
         if setup.context is not None and setup.context > card.trained_window:
@@ -49,6 +60,12 @@ async def open_assistant(setup: Setup, console: Console) -> AsyncIterator[Assist
                 context=setup.context,
                 sequences=setup.parallel,
                 threads=setup.threads,
+                kv_memory=setup.kv_memory,
+                kv_type=setup.kv_type,
+                cache_ram=setup.cache_ram,
+                cache_disk=setup.cache_disk,
+                speculation=setup.speculation,
+                tell=tell,
             )
         )
         try:

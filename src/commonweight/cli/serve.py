@@ -46,7 +46,8 @@ async def _serve(
     setup: Setup, listener: socket.socket, url: str, api_key: str | None, aliases: Sequence[str]
 ) -> None:
     console = plain_console()
-    async with open_assistant(setup, plain_console(stderr=True)) as assistant:
+    sizes: list[str] = []
+    async with open_assistant(setup, plain_console(stderr=True), sizes.append) as assistant:
         config = uvicorn.Config(
             create_app(assistant, Keyring(api_key), aliases),
             log_config=None,
@@ -57,7 +58,7 @@ async def _serve(
         )
 
         def welcome() -> None:
-            _welcome(console, assistant, url, has_key=api_key is not None)
+            _welcome(console, assistant, url, sizes, has_key=api_key is not None)
 
         assert isinstance(assistant.engine, LlamaEngine)
         await _Server(config, assistant.engine, console, welcome).serve(sockets=[listener])
@@ -162,7 +163,7 @@ def _url(host: str, port: int) -> str:
     return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
 
 
-def _welcome(console: Console, assistant: Assistant, url: str, *, has_key: bool) -> None:
+def _welcome(console: Console, assistant: Assistant, url: str, sizes: Sequence[str], *, has_key: bool) -> None:
     card = assistant.card
     request = {"model": card.id, "max_tokens": 100, "messages": [{"role": "user", "content": "Hello!"}]}
     key_header = ' -H "x-api-key: $COMMONWEIGHT_API_KEY"' if has_key else ""
@@ -172,6 +173,8 @@ def _welcome(console: Console, assistant: Assistant, url: str, *, has_key: bool)
         f"Commonweight {__version__} serves {card.id}, {assistant.engine.window} tokens of context, at",
         "",
         f"    {url}",
+        "",
+        *sizes,
         "",
         "Try it, with the key in COMMONWEIGHT_API_KEY:" if has_key else "Try it:",
         "",

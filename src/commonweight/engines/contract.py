@@ -29,6 +29,32 @@ class Sampling(msgspec.Struct, frozen=True):
     """From 0 to 2**32 - 2. The same seed draws the same numbers whatever else is in the batch."""
 
 
+Ttl = Literal["5m", "1h"]
+Priority = Literal["interactive", "batch"]
+
+
+class CacheMark(msgspec.Struct, frozen=True):
+    """A wish to keep the first ``position`` tokens of a prompt for a time that every use renews.
+
+    Soft: marked prefixes outlive unmarked ones, and never stand in the way of running work.
+    """
+
+    position: int
+    ttl: Ttl = "5m"
+
+
+class Probe(msgspec.Struct, frozen=True):
+    """Linear heads on hidden states: ``sum over layers of state[layer] @ weights[layer]``, for every token."""
+
+    version: str
+    """Names the weights; scores are remembered under it."""
+    layers: list[int]
+    """Whose input is read, from 0; the input of layer n is the output of layer n - 1."""
+    heads: int
+    weights: bytes
+    """float32, little-endian, of shape ``(len(layers), width of the model, heads)``."""
+
+
 class Job(msgspec.Struct, frozen=True):
     """One generation."""
 
@@ -40,6 +66,12 @@ class Job(msgspec.Struct, frozen=True):
     """Tokens that end the generation. The one that did is the last :class:`Step`."""
     sampling: Sampling = Sampling()
     want_logprobs: bool = False
+    cache_marks: list[CacheMark] = []
+    """By rising position, within ``token_ids``."""
+    tenant: str = ""
+    """Nothing is shared between tenants: neither cached tokens nor, by how long things take, their existence."""
+    priority: Priority = "interactive"
+    probe: Probe | None = None
 
 
 class Admitted(msgspec.Struct, frozen=True, tag=True):
@@ -48,8 +80,19 @@ class Admitted(msgspec.Struct, frozen=True, tag=True):
     cached_tokens: int
 
 
+class Written(msgspec.Struct, frozen=True):
+    """Prompt tokens that were computed and are now kept because of a mark, by its time to live."""
+
+    five_minutes: int = 0
+    one_hour: int = 0
+
+
 class Prefilled(msgspec.Struct, frozen=True, tag=True):
     """The whole prompt has been computed."""
+
+    written: Written = Written()
+    scores: bytes | None = None
+    """With a probe: float32, little-endian, of shape ``(len(token_ids), heads)``."""
 
 
 class Step(msgspec.Struct, frozen=True, tag=True):
@@ -58,6 +101,8 @@ class Step(msgspec.Struct, frozen=True, tag=True):
     token_id: int
     logprob: float | None = None
     """Natural logarithm of its probability before sampling settings, if asked for."""
+    scores: bytes | None = None
+    """With a probe: float32 of shape ``(heads,)``, at the token that this one was drawn after."""
 
 
 class Timings(msgspec.Struct, frozen=True):
@@ -78,12 +123,47 @@ class Finish(msgspec.Struct, frozen=True, tag=True):
 EngineEvent = Admitted | Prefilled | Step | Finish
 
 
+class Stats(msgspec.Struct):
+    """What an engine holds now, and what it has done since it started. Jobs, tokens and bytes."""
+
+    running: int = 0
+    waiting: int = 0
+    cells: int = 0
+    cells_used: int = 0
+    ram_bytes: int = 0
+    disk_bytes: int = 0
+
+    steps: int = 0
+    prefilled_tokens: int = 0
+    generated_tokens: int = 0
+    shared_tokens: int = 0
+    """Prompt tokens taken over from running jobs."""
+    ram_tokens: int = 0
+    disk_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
+    preemptions: int = 0
+    queue_seconds: float = 0
+    step_seconds: float = 0
+
+
 class EngineError(Exception):
     """The engine could not do a job. The message is fit for a client."""
 
 
 class EngineFullError(EngineError):
     """Too many jobs are waiting; later may be better."""
+
+
+class Generation(Protocol):
+    """A running job: an iterator of its events, and what its reader can tell the engine."""
+
+    def __aiter__(self) -> AsyncIterator[EngineEvent]: ...
+
+    async def __anext__(self) -> EngineEvent: ...
+
+    def truncate(self, position: int) -> None:
+        """Tokens from ``position`` (counted from the start of the prompt) on were not used; don't keep them."""
 
 
 class Engine(Protocol):
@@ -97,5 +177,8 @@ class Engine(Protocol):
     def is_ready(self) -> bool:
         """Whether a job would start now (false while weights load, also after a crash)."""
 
-    def run(self, job: Job) -> AbstractAsyncContextManager[AsyncIterator[EngineEvent]]:
+    stats: Stats
+    """The latest figures."""
+
+    def run(self, job: Job) -> AbstractAsyncContextManager[Generation]:
         """Start a job. Leaving the block cancels it; errors are :class:`EngineError`."""

@@ -52,8 +52,9 @@ def frame(event: StreamEvent) -> bytes:
 class EventStream(Response):
     """Streams events, which it closes in the end.
 
-    The status line waits for the first event or the first ping, so that a failure before either is still an
-    ordinary error answer, which clients know how to retry.
+    Frames that are ready together travel together: every write wakes the client, often on the very cores that
+    compute the next token. The status line waits for the first event or the first ping, so that a failure before
+    either is still an ordinary error answer, which clients know how to retry.
     """
 
     media_type = "text/event-stream"
@@ -64,42 +65,53 @@ class EventStream(Response):
         self._events = events
         self._request_id = request_id
         self._is_started = False
-        self._last_sent = 0.0
+        self._frames: list[bytes] = []
+        self._news = asyncio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send everything, or stop when the client goes away."""
-        self._last_sent = asyncio.get_running_loop().time()
         with contextlib.suppress(ClientDisconnect):
             await unless_gone(receive, self._stream(send))
 
     async def _stream(self, send: Send) -> None:
-        pings = asyncio.ensure_future(self._ping(send))
+        reading = asyncio.ensure_future(self._read())
+        reading.add_done_callback(lambda _: self._news.set())
         try:
-            async with contextlib.aclosing(self._events) as events:
-                async for event in events:
-                    await self._send(send, frame(event))
+            while not reading.done() or self._frames:
+                await self._send(send, await self._next_frames())
+            await reading
         except Exception as error:
             if not self._is_started:
                 raise
             await self._send(send, self._error_frame(error))
         finally:
-            pings.cancel()
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _ping(self, send: Send) -> None:
-        clock = asyncio.get_running_loop().time
-        while True:
-            silence = clock() - self._last_sent
-            if silence >= PING_EVERY:
-                await self._send(send, frame(Ping()))
-            else:
-                await asyncio.sleep(PING_EVERY - silence)
+    async def _read(self) -> None:
+        async with contextlib.aclosing(self._events) as events:
+            async for event in events:
+                self._frames.append(frame(event))
+                self._news.set()
+
+    async def _next_frames(self) -> bytes:
+        """What has come up meanwhile; a ping after a long silence; nothing when there is no more."""
+        try:
+            async with asyncio.timeout(PING_EVERY):
+                await self._news.wait()
+        except TimeoutError:
+            return frame(Ping())
+        self._news.clear()
+        frames, self._frames = b"".join(self._frames), []
+        return frames
 
     async def _send(self, send: Send, data: bytes) -> None:
+        if not data:
+            return
         if not self._is_started:
             self._is_started = True
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        self._last_sent = asyncio.get_running_loop().time()
         await send({"type": "http.response.body", "body": data, "more_body": True})
 
     def _error_frame(self, error: Exception) -> bytes:

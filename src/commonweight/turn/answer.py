@@ -30,6 +30,11 @@ class Answer:
         self.is_complete = False
         """No event follows; the engine may stop."""
 
+    @property
+    def output_tokens(self) -> int:
+        """Tokens that the answer is made of so far."""
+        return self._usage.output_tokens
+
     def take(self, event: EngineEvent) -> Iterator[StreamEvent]:
         """The events that one engine event brings."""
         match event:

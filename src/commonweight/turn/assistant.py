@@ -79,11 +79,13 @@ class Assistant:
         at_limit: StopReason = "model_context_window_exceeded" if is_clamped else "max_tokens"
         answer = Answer(request.model, len(turn.job.token_ids), parser, at_limit)
         try:
-            async with self.engine.run(turn.job) as steps:
-                async for step in steps:
+            async with self.engine.run(turn.job) as generation:
+                async for step in generation:
                     for event in answer.take(step):
                         yield event
                     if answer.is_complete:
+                        # The engine may be ahead; what it drew past a stop sequence is nobody's.
+                        generation.truncate(len(turn.job.token_ids) + answer.output_tokens)
                         return
         except EngineFullError as error:
             raise OverloadedError(str(error), retry_after=1) from error

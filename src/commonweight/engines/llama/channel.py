@@ -8,11 +8,11 @@ server's event loop a step, not one a token.
 import struct
 from collections.abc import AsyncGenerator
 from io import RawIOBase
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
-from commonweight.engines.contract import EngineEvent, Job
+from commonweight.engines.contract import EngineEvent, Job, Stats
 
 _LENGTH = struct.Struct("<I")
 _READ_SIZE = 1 << 16
@@ -30,6 +30,14 @@ class Options(msgspec.Struct, frozen=True):
     """Jobs that run at the same time."""
     threads: int
     batch_rows: int = 512
+    kv_type: Literal["f16", "q8_0"] = "f16"
+    drafts: int = 16
+    """Most tokens of one stream guessed ahead a step; 0 turns speculation off."""
+    ram_bytes: int = 1 << 30
+    """For prefixes that no running job uses."""
+    disk_folder: str | None = None
+    """Where prefixes outlive the process; None: nowhere."""
+    disk_bytes: int = 0
 
 
 class Submit(msgspec.Struct, tag=True):
@@ -43,6 +51,8 @@ class Cancel(msgspec.Struct, tag=True):
     """Server to process: nobody waits for this job any more."""
 
     run_id: int
+    keep: int | None = None
+    """Of its tokens only so many are worth remembering."""
 
 
 class Shutdown(msgspec.Struct, tag=True):
@@ -65,14 +75,22 @@ class LoadFailed(msgspec.Struct, tag=True):
     reason: str
 
 
+class Refused(msgspec.Struct, tag=True):
+    """Process to server: this job cannot be done, for this reason."""
+
+    run_id: int
+    reason: str
+
+
 class Events(msgspec.Struct, tag=True):
-    """Process to server: what one step brought, by run."""
+    """Process to server: what one step brought, by run, and now and then the figures."""
 
     events: list[tuple[int, EngineEvent]]
+    stats: Stats | None = None
 
 
 Command = Submit | Cancel | Shutdown
-Report = Loading | Ready | LoadFailed | Events
+Report = Loading | Ready | LoadFailed | Refused | Events
 
 _encoder = msgspec.msgpack.Encoder()
 _commands: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)

@@ -5,12 +5,13 @@ import contextlib
 import logging
 import os
 import sys
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from itertools import count
 
 import msgspec
 
-from commonweight.engines.contract import EngineError, EngineEvent, EngineFullError, Finish, Job
+from commonweight.engines.contract import EngineError, EngineEvent, EngineFullError, Finish, Job, Stats
 from commonweight.engines.llama.channel import (
     Cancel,
     Events,
@@ -18,6 +19,7 @@ from commonweight.engines.llama.channel import (
     Loading,
     Options,
     Ready,
+    Refused,
     Shutdown,
     Submit,
     frame,
@@ -43,29 +45,49 @@ class LoadError(EngineError):
 
 
 class Run:
-    """A job of ours and the events that wait to be read."""
+    """A job of ours and the events that wait to be read: a :class:`~commonweight.engines.contract.Generation`."""
 
     def __init__(self, submission: bytes) -> None:
         self.submission = submission
         self.is_submitted = False
         self.is_admitted = False
-        self.inbox: asyncio.Queue[EngineEvent | EngineError] = asyncio.Queue()
+        self.keep: int | None = None
+        self._inbox: deque[EngineEvent | EngineError] = deque()
+        self._news = asyncio.Event()
+        self._is_over = False
 
-    async def events(self) -> AsyncIterator[EngineEvent]:
-        """What the engine tells of this job, up to its end."""
-        while True:
-            event = await self.inbox.get()
-            if isinstance(event, EngineError):
-                raise event
-            yield event
-            if isinstance(event, Finish):
-                return
+    def put(self, event: EngineEvent | EngineError) -> None:
+        """Bring an event to whoever reads."""
+        self._inbox.append(event)
+        self._news.set()
+
+    def __aiter__(self) -> "Run":
+        return self
+
+    async def __anext__(self) -> EngineEvent:
+        if self._is_over:
+            raise StopAsyncIteration
+        # What came in one frame is read without going round by the event loop.
+        while not self._inbox:
+            self._news.clear()
+            await self._news.wait()
+        event = self._inbox.popleft()
+        self._is_over = isinstance(event, (Finish, EngineError))
+        if isinstance(event, EngineError):
+            raise event
+        return event
+
+    def truncate(self, position: int) -> None:
+        """Tokens from ``position`` on were not used: they are not kept when the block is left."""
+        self.keep = position
 
 
 class LlamaEngine:
     """An :class:`~commonweight.engines.contract.Engine` in a process of its own."""
 
     def __init__(self, options: Options) -> None:
+        self.stats = Stats(cells=options.cells)
+        """The latest figures."""
         self._options = options
         self._process: asyncio.subprocess.Process | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -112,7 +134,7 @@ class LlamaEngine:
             await asyncio.gather(self._keeper, return_exceptions=True)
 
     @contextlib.asynccontextmanager
-    async def run(self, job: Job) -> AsyncIterator[AsyncIterator[EngineEvent]]:
+    async def run(self, job: Job) -> AsyncIterator[Run]:
         """Start a job; leaving the block cancels it. While the process is restarted, jobs wait for it."""
         if not 0 < len(job.token_ids) <= self.window - job.max_tokens:
             raise ValueError("a job needs at least one token, and must fit the window")
@@ -124,10 +146,10 @@ class LlamaEngine:
         run = self._runs[run_id] = Run(frame(Submit(run_id, job)))
         try:
             self._submit_waiting()
-            yield run.events()
+            yield run
         finally:
             if self._runs.pop(run_id, None) is not None and run.is_submitted:
-                self._send(frame(Cancel(run_id)))
+                self._send(frame(Cancel(run_id, run.keep)))
 
     def _submit_waiting(self) -> None:
         if self.is_ready:
@@ -179,8 +201,12 @@ class LlamaEngine:
             async with contextlib.aclosing(read_reports(process.stdout)) as reports:
                 async for report in reports:
                     match report:
-                        case Events(events):
+                        case Events(events, stats):
+                            self.stats = stats or self.stats
                             self._deliver(events)
+                        case Refused(run_id, reason):
+                            if run := self._runs.pop(run_id, None):
+                                run.put(EngineError(reason))
                         case Loading(fraction):
                             on_progress(fraction)
                         case Ready():
@@ -206,7 +232,7 @@ class LlamaEngine:
             run = self._runs.get(run_id)
             if run is None:
                 continue  # cancelled while the step was computed
-            run.inbox.put_nowait(event)
+            run.put(event)
             run.is_admitted = True
             if isinstance(event, Finish):
                 del self._runs[run_id]
@@ -216,7 +242,7 @@ class LlamaEngine:
         for run_id, run in list(self._runs.items()):
             if run.is_admitted or waiting_too:
                 del self._runs[run_id]
-                run.inbox.put_nowait(EngineError(reason))
+                run.put(EngineError(reason))
             else:
                 run.is_submitted = False
 

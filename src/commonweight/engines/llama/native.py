@@ -3,6 +3,7 @@
 import ctypes
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import llama_cpp.llama_cpp as llama
 import numpy as np
@@ -25,6 +26,7 @@ class Batch:
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.rows = 0
+        self.outputs = 0
         self._token = np.zeros(capacity, np.int32)
         self._position = np.zeros(capacity, np.int32)
         self._sequence = np.zeros(capacity, np.int32)
@@ -49,22 +51,29 @@ class Batch:
 
     def clear(self) -> None:
         """Forget all rows."""
-        self.rows = 0
+        self.rows = self.outputs = 0
 
-    def add(self, sequence: int, position: int, token_ids: list[int], *, wants_logits: bool) -> int:
-        """Append tokens of one sequence from ``position`` on; logits are for the last. Returns its row."""
+    def add(self, sequence: int, position: int, token_ids: list[int], *, outputs: int) -> int:
+        """Append tokens of a sequence from ``position`` on, the last ``outputs`` with logits. Returns the last."""
         start, end = self.rows, self.rows + len(token_ids)
         self._token[start:end] = token_ids
         self._position[start:end] = np.arange(position, position + len(token_ids))
         self._sequence[start:end] = sequence
-        self._output[start:end] = 0
-        self._output[end - 1] = wants_logits
+        self._output[start : end - outputs] = 0
+        self._output[end - outputs : end] = 1
         self.rows = end
+        self.outputs += outputs
         return end - 1
 
 
+KV_TYPES = {"f16": llama.GGML_TYPE_F16, "q8_0": llama.GGML_TYPE_Q8_0}
+
+
 class LoadedModel:
-    """Weights and one unified KV cache of ``cells`` tokens, shared by up to ``sequences`` sequences."""
+    """Weights and one unified KV cache of ``cells`` tokens, shared by up to ``sequences`` sequences.
+
+    One more, ``scratch``, is there for moving parts of others. A batch has at most ``outputs`` rows with logits.
+    """
 
     def __init__(
         self,
@@ -73,8 +82,10 @@ class LoadedModel:
         cells: int,
         sequences: int,
         batch_rows: int,
+        outputs: int,
         threads: int,
-        on_progress: Callable[[float], None],
+        kv_type: Literal["f16", "q8_0"] = "f16",
+        on_progress: Callable[[float], None] = lambda _: None,
     ) -> None:
         check_is_gguf(path)
         complaints()
@@ -91,27 +102,45 @@ class LoadedModel:
         params = llama.llama_context_default_params()
         params.n_ctx = cells
         params.n_batch = batch_rows
-        params.n_ubatch = min(batch_rows, 512)
-        params.n_seq_max = sequences
-        # Only the last row of a prompt and the rows of running streams have logits: one a sequence.
-        params.n_outputs_max = sequences
+        # One piece: a second one could overwrite cells of a window that only (wrong) guesses have passed.
+        params.n_ubatch = batch_rows
+        params.n_seq_max = sequences + 1
+        # Only the last row of a prompt and the rows of running streams have logits.
+        params.n_outputs_max = max(outputs, sequences + 1)
         params.n_threads = params.n_threads_batch = threads
+        params.type_k = params.type_v = KV_TYPES[kv_type]
+        if kv_type != "f16":
+            params.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_ENABLED  # the only kernel that reads such values
         params.kv_unified = True
+        # A window keeps what it needs and no more; how prefixes are reused then, `state` knows.
+        params.swa_full = False
         self._context = llama.llama_init_from_model(self._model, params)
         if not self._context:
             raise MemoryError(
                 f"llama.cpp cannot set up a context of {cells} tokens for {path}: "
                 f"{complaints() or 'no reason given'}; try a smaller --context"
             )
+        self.scratch = sequences
         self._memory = llama.llama_get_memory(self._context)
         self.vocabulary_size: int = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(self._model))
         self.cells: int = llama.llama_n_ctx(self._context)
 
     @property
     def context(self) -> int:
-        """llama.cpp's handle, for samplers."""
+        """llama.cpp's handle, for samplers, taps and states."""
         handle: int = self._context
         return handle
+
+    @property
+    def handle(self) -> int:
+        """llama.cpp's handle of the weights."""
+        handle: int = self._model
+        return handle
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether any layer folds all tokens into one state, so that the last ones cannot be taken back."""
+        return bool(llama.llama_model_is_recurrent(self._model) or llama.llama_model_is_hybrid(self._model))
 
     def compute(self, batch: Batch) -> None:
         """Run the rows. Afterwards logits can be read by row, until the next call.
@@ -131,6 +160,11 @@ class LoadedModel:
         """The row's logits, shape ``(vocabulary_size,)``: a view that the next :meth:`compute` overwrites."""
         pointer = llama.llama_get_logits_ith(self._context, row)
         return np.ctypeslib.as_array(pointer, shape=(self.vocabulary_size,))
+
+    def cut(self, sequence: int, start: int) -> None:
+        """Free a sequence's cells from position ``start`` on."""
+        if not llama.llama_memory_seq_rm(self._memory, sequence, start, -1):
+            raise RuntimeError("this model's state cannot be cut")
 
     def forget(self, sequence: int) -> None:
         """Free all cells of a sequence."""

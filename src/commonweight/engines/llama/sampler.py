@@ -4,21 +4,25 @@ import secrets
 
 import llama_cpp.llama_cpp as llama
 import numpy as np
+import numpy.typing as npt
 
 from commonweight.engines.contract import Sampling
 from commonweight.engines.llama.native import LoadedModel
 
 
 class Sampler:
-    """A job's sampler chain. Its random numbers depend on the job's seed alone, not on its batch mates."""
+    """A job's sampler chain. The n-th token is drawn with the n-th random number of the job's seed, whoever is in
+    the batch, and however many tokens were guessed right before."""
 
     def __init__(self, sampling: Sampling) -> None:
         self._chain = llama.llama_sampler_chain_init(llama.llama_sampler_chain_default_params())
         for link in _links(sampling):
             llama.llama_sampler_chain_add(self._chain, link)
 
-    def draw(self, model: LoadedModel, row: int) -> int:
-        """Draw a token from the logits of ``row``."""
+    def draw(self, model: LoadedModel, row: int, allowed: npt.NDArray[np.bool_] | None = None) -> int:
+        """Draw a token from the logits of ``row``; of those ``allowed`` (by token id), if given."""
+        if allowed is not None:
+            model.logits(row)[~allowed] = -np.inf
         token: int = llama.llama_sampler_sample(self._chain, model.context, row)
         return token
 

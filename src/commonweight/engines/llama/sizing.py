@@ -1,34 +1,177 @@
-"""How large the embedded engine is made when nobody says."""
+"""How large the embedded engine is made, decided before it loads: never more than the free memory holds."""
 
-import os
+import contextlib
+import logging
+import shutil
+from bisect import bisect_right
+from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
-import psutil
+import msgspec
+import platformdirs
+from rich.filesize import decimal
 
+from commonweight.engines.contract import EngineError
 from commonweight.engines.llama.channel import Options
+from commonweight.engines.llama.footprint import Footprint, Outline
+from commonweight.engines.llama.machine import Memory, memory, physical_cores
 
-DEFAULT_TOKENS = 32_768
-"""Window of models trained for more, and cells of the cache where that holds several small windows."""
+log = logging.getLogger(__name__)
+
+DEFAULT_WINDOW = 32_768
+"""Tokens: the window of models trained for more."""
+MOST_CELLS = 131_072
+"""Tokens that the cells hold unasked, if a window is no longer than that."""
+CELL_STEP = 256
+"""llama.cpp rounds cells up to a multiple of it."""
+DRAFTS = 16
+HEADROOM_SHARE, LEAST_HEADROOM, MOST_HEADROOM = 0.1, 512 << 20, 4 << 30
+"""Of all memory; bytes. Stays free for our two processes (about 250 MB), for prefixes on their way to disk (as
+much at most), and for other programs."""
+RAM_SHARE, LEAST_RAM, MOST_RAM = 0.25, 256 << 20, 8 << 30
+"""Of what weights and headroom leave; bytes. For idle prefixes, after one window of cells."""
+DISK_SHARE, MOST_DISK = 0.1, 10 << 30
+"""Of the free disk space; bytes."""
+
+
+class DoesNotFitError(EngineError):
+    """There is not enough memory. The message has the numbers, and what can be done."""
 
 
 def options(
-    path: Path, trained_window: int, *, context: int | None, sequences: int, threads: int | None
+    path: Path,
+    trained_window: int,
+    *,
+    context: int | None,
+    sequences: int,
+    threads: int | None,
+    kv_memory: int | None = None,
+    kv_type: Literal["f16", "q8_0"] = "f16",
+    cache_ram: int | None = None,
+    cache_disk: int | None = None,
+    speculation: bool = True,
+    tell: Callable[[str], None] = log.info,
 ) -> Options:
-    """Options for a model; ``context`` and ``threads`` None mean what suits the model and the machine.
+    """Options for a model; None means what suits the model and the machine. Memory and disk in bytes.
 
-    A context beyond what the model was trained for is cut to that: past it models babble.
+    A context beyond what the model was trained for is cut to that: past it models babble. ``tell`` gets a line
+    for people on what was decided.
+
+    Raises:
+        DoesNotFitError: the weights, one window and what was asked for need more memory than is available.
     """
-    window = min(context or DEFAULT_TOKENS, trained_window)
-    return Options(
+    window = min(context or DEFAULT_WINDOW, trained_window)
+    folder = platformdirs.user_cache_path("commonweight") / "prefixes"
+    disk_bytes = _share_of_disk(folder) if cache_disk is None else cache_disk
+    wanted = Options(
         path=str(path),
         window=window,
-        cells=max(window, min(window * sequences, DEFAULT_TOKENS)),
+        cells=window,
         sequences=sequences,
-        threads=threads or _physical_cores(),
+        threads=threads or physical_cores(),
+        kv_type=kv_type,
+        drafts=DRAFTS if speculation else 0,
+        disk_folder=str(folder) if disk_bytes else None,
+        disk_bytes=disk_bytes,
     )
+    with contextlib.closing(Outline(path)) as outline:
+        chosen, kv = _Sizes(wanted, outline, memory(), cache_ram).choose(kv_memory)
+    tell(
+        f"Cache: {chosen.cells} tokens in {decimal(kv)}, "
+        f"idle prefixes {decimal(chosen.ram_bytes)} in RAM, {decimal(disk_bytes)} on disk"
+    )
+    return chosen
 
 
-def _physical_cores() -> int:
-    """Cores that this process may use. Hyper-threads share the units that the kernels need."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(psutil.cpu_count(logical=False) or allowed, allowed)
+class _Sizes:
+    """Cells and RAM for ``wanted``, whose cells are the least there can be: one window."""
+
+    def __init__(self, wanted: Options, outline: Outline, machine: Memory, cache_ram: int | None) -> None:
+        self._wanted = wanted
+        self._outline = outline
+        self._available = machine.available
+        self._headroom = _between(LEAST_HEADROOM, machine.total * HEADROOM_SHARE, MOST_HEADROOM)
+        self._asked_ram = cache_ram or 0
+        room = machine.available - self._headroom - outline.weights
+        self._ram = _between(LEAST_RAM, room * RAM_SHARE, MOST_RAM) if cache_ram is None else cache_ram
+        self._room = room - self._asked_ram
+        """Bytes for the context, and for RAM that was not asked for."""
+
+    def choose(self, kv_memory: int | None) -> tuple[Options, int]:
+        """The options with their sizes, and the bytes of the cells."""
+        cells = self._cells_in_free_memory() if kv_memory is None else self._cells_in(kv_memory)
+        size = self._footprint(cells)
+        ram = self._asked_ram or min(self._ram, self._room - size.total)
+        return msgspec.structs.replace(self._wanted, cells=cells, ram_bytes=ram), size.kv
+
+    def _cells_in_free_memory(self) -> int:
+        window = self._wanted.window
+        self._check(window)
+        most = max(window, min(window * self._wanted.sequences, MOST_CELLS))
+        limit = self._room + self._asked_ram - self._ram
+        return self._largest(range(window, most + 1, CELL_STEP), lambda size: size.total <= limit) or window
+
+    def _cells_in(self, kv_memory: int) -> int:
+        window = self._wanted.window
+        steps = range(window, window * self._wanted.sequences + 1, CELL_STEP)
+        cells = self._largest(steps, lambda size: size.kv <= kv_memory)
+        if not cells:
+            raise DoesNotFitError(
+                f"--kv-memory {decimal(kv_memory)} is too small: {window} tokens of context take "
+                f"{decimal(self._footprint(window).kv)}. "
+                + self._advice(lambda size: size.kv <= kv_memory, "a larger --kv-memory")
+            )
+        self._check(cells, "a smaller --kv-memory")
+        return cells
+
+    def _check(self, cells: int, *remedies: str) -> None:
+        """Raise unless the context fits beside what was asked for."""
+        size = self._footprint(cells)
+        if size.total <= self._room:
+            return
+        parts = {
+            "weights": self._outline.weights,
+            f"KV cache for {cells} tokens": size.kv,
+            "buffers": size.buffers,
+            "headroom": self._headroom,
+        }
+        if self._asked_ram:
+            parts["--cache-ram"] = self._asked_ram
+            remedies += ("a smaller --cache-ram",)
+        needs = " + ".join(f"{decimal(part)} {name}" for name, part in parts.items())
+        raise DoesNotFitError(
+            f"{Path(self._wanted.path).name} does not fit into memory: it needs {needs} = "
+            f"{decimal(sum(parts.values()))}, and {decimal(self._available)} are available. "
+            + self._advice(lambda size: size.total <= self._room, *remedies, "a smaller quantisation of the model")
+        )
+
+    def _advice(self, fits: Callable[[Footprint], bool], *remedies: str) -> str:
+        if self._wanted.kv_type == "f16":
+            halved = msgspec.structs.replace(self._wanted, kv_type="q8_0")
+            with contextlib.suppress(EngineError):  # some models can't
+                if fits(self._outline.footprint(halved)):
+                    remedies = ("--kv-type q8_0", *remedies)
+        if context := self._largest(range(CELL_STEP, self._wanted.window, CELL_STEP), fits):
+            remedies = (f"--context {context}", *remedies)
+        return f"Try {' or '.join(remedies)}"
+
+    def _largest(self, steps: range, fits: Callable[[Footprint], bool]) -> int:
+        """The most cells among ``steps`` that fit, or 0."""
+        count = bisect_right(steps, False, key=lambda cells: not fits(self._footprint(cells)))
+        return steps[count - 1] if count else 0
+
+    def _footprint(self, cells: int) -> Footprint:
+        return self._outline.footprint(msgspec.structs.replace(self._wanted, cells=cells))
+
+
+def _between(least: int, value: float, most: int) -> int:
+    return max(least, min(int(value), most))
+
+
+def _share_of_disk(folder: Path) -> int:
+    try:
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        return min(int(shutil.disk_usage(existing).free * DISK_SHARE), MOST_DISK)
+    except OSError:  # a home that is not ours, for one
+        return 0

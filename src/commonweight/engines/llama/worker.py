@@ -7,11 +7,15 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
+import llama_cpp
 import msgspec
 
+from commonweight.catalog.checksum import sha256_of
 from commonweight.engines.contract import Step
 from commonweight.engines.llama.channel import (
     Cancel,
@@ -21,18 +25,31 @@ from commonweight.engines.llama.channel import (
     Loading,
     Options,
     Ready,
+    Refused,
     Report,
     Shutdown,
     Submit,
     frame,
     read_command,
 )
+from commonweight.engines.llama.disk import Disk
+from commonweight.engines.llama.files import fingerprint
 from commonweight.engines.llama.native import LoadedModel
-from commonweight.engines.llama.scheduler import RunEvents, Scheduler
+from commonweight.engines.llama.prefixes import Prefixes
+from commonweight.engines.llama.scheduler import MOST_GUESSES, RunEvents, Scheduler
+from commonweight.engines.llama.state import States
 
-GATHER = 0.01
+GATHER = 0.02
 """Seconds within which tokens travel together. The server's work for a token is taken from the cores that compute
-the next one, and less of it is needed for two at once; nobody sees a hundredth of a second."""
+the next one, and less of it is needed for several at once; nobody sees a fiftieth of a second."""
+
+
+class Wake:
+    """The disk has news."""
+
+
+Commands = queue.SimpleQueue[Command | Wake | None]
+"""None: the server is gone."""
 
 
 def main() -> None:
@@ -62,37 +79,60 @@ def _serve(options: Options, reports: BinaryIO) -> None:
             told = time.monotonic()
             send(Loading(fraction))
 
-    try:
-        model = LoadedModel(
-            Path(options.path),
-            cells=options.cells,
-            sequences=options.sequences,
-            batch_rows=options.batch_rows,
-            threads=options.threads,
-            on_progress=on_progress,
+    commands: Commands = queue.SimpleQueue()
+    with ThreadPoolExecutor(1) as pool:
+        digest = pool.submit(sha256_of, Path(options.path)) if options.disk_folder else None
+        try:
+            model = LoadedModel(
+                Path(options.path),
+                cells=options.cells,
+                sequences=options.sequences,
+                batch_rows=options.batch_rows,
+                outputs=options.sequences + MOST_GUESSES,
+                threads=options.threads,
+                kv_type=options.kv_type,
+                on_progress=on_progress,
+            )
+        except (OSError, MemoryError) as error:
+            send(LoadFailed(str(error)))
+            return
+    states = States(model.context, model.handle, model.scratch)
+    disk = None
+    if digest is not None and options.disk_folder is not None:
+        facts = {"model": digest.result(), "kv": options.kv_type, "llama.cpp": llama_cpp.__version__}
+        disk = Disk(
+            Path(options.disk_folder),
+            fingerprint(**facts),
+            capacity=options.disk_bytes,
+            wake=lambda: commands.put(Wake()),
         )
-    except (OSError, MemoryError) as error:
-        send(LoadFailed(str(error)))
-        return
-    scheduler = Scheduler(model, sequences=options.sequences, batch_rows=options.batch_rows)
+    prefixes = Prefixes(capacity=options.ram_bytes, needs_snapshots=states.reuse == "snapshots", disk=disk)
+    scheduler = Scheduler(
+        model,
+        states,
+        prefixes,
+        sequences=options.sequences,
+        batch_rows=options.batch_rows,
+        drafts=options.drafts,
+    )
     send(Ready())
-    commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
     # Asleep in read() but for arrivals: it costs the steps nothing, and an idle process waits without spinning.
     threading.Thread(target=_receive, args=(commands,), daemon=True).start()
     gathered: RunEvents = []
     sent = 0.0
-    while _obey(commands, scheduler):
+    while _obey(commands, scheduler, send):
         # Told before the batch: clients see that their turn has begun, and a crash shows whose work it was.
         for advance in (scheduler.admit, scheduler.step):
             gathered += advance()
             is_due = time.monotonic() - sent >= GATHER or any(not isinstance(event, Step) for _, event in gathered)
             if gathered and is_due:
-                send(Events(gathered))
+                send(Events(gathered, scheduler.stats))
                 gathered, sent = [], time.monotonic()
+    prefixes.close()
     model.close()
 
 
-def _receive(commands: queue.SimpleQueue[Command | None]) -> None:
+def _receive(commands: Commands) -> None:
     # Unbuffered: a buffer's lock, held by this thread, would abort an interpreter that ends with an error.
     with os.fdopen(0, "rb", buffering=0, closefd=False) as stream:
         while (command := read_command(stream)) is not None:
@@ -100,18 +140,23 @@ def _receive(commands: queue.SimpleQueue[Command | None]) -> None:
     commands.put(None)
 
 
-def _obey(commands: queue.SimpleQueue[Command | None], scheduler: Scheduler) -> bool:
+def _obey(commands: Commands, scheduler: Scheduler, send: Callable[[Report], None]) -> bool:
     """Carry out what has arrived, waiting while there is nothing to compute; False when it is time to leave."""
     while True:
-        try:
-            command = commands.get(block=not scheduler.has_work)
-        except queue.Empty:
-            return True
-        match command:
-            case Submit():
-                scheduler.submit(command.run_id, command.job)
-            case Cancel():
-                scheduler.cancel(command.run_id)
+        if commands.empty():
+            if scheduler.has_work:
+                return True
+            send(Events([], scheduler.stats))
+        match commands.get():
+            case Submit(run_id, job):
+                try:
+                    scheduler.submit(run_id, job)
+                except ValueError as error:
+                    send(Refused(run_id, str(error)))
+            case Cancel(run_id, keep):
+                scheduler.cancel(run_id, keep)
+            case Wake():
+                return True
             case Shutdown() | None:
                 return False
 

@@ -1,0 +1,28 @@
+"""The rows of the table: each is a function that measures, and returns its figures.
+
+A row starts the servers that it needs and leaves nothing behind, so any can run alone.
+"""
+
+from collections.abc import Callable
+
+from benchmarks.bench import Bench
+from benchmarks.rows import copying, inside, restart, sessions, throughput
+from benchmarks.table import Figure
+
+Row = Callable[[Bench], list[Figure]]
+
+ROWS: dict[str, Row] = {
+    "decode": throughput.decode,
+    "decode-starter": throughput.decode_starter,
+    "streams": throughput.streams,
+    "python-server": throughput.python_server,
+    "shared-prefix": sessions.shared_prefix,
+    "second-turn": sessions.second_turn,
+    "second-turn-of-8": sessions.second_turn_of_many,
+    "return": sessions.returning,
+    "restart": restart.restart,
+    "copying": copying.copying,
+    "python": inside.python_between_decodes,
+    "probes": inside.probes,
+}
+"""In the order of the table. Those that compute in this process come last: they leave threads in it."""

@@ -1,0 +1,124 @@
+"""``commonweight bench``: how fast a model is on this machine, with the cache and at its limits."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from statistics import median
+from time import perf_counter
+from typing import NamedTuple
+
+from rich.table import Table
+
+from commonweight.cli.loading import Setup, open_assistant
+from commonweight.cli.terminal import UserError, plain_console
+from commonweight.engines.contract import Engine, Job, Sampling, Step
+
+PROMPT = 2048
+"""Tokens of a long prompt, or half the window where that is less."""
+TAIL = 128
+"""Tokens that a second turn adds."""
+ANSWER = 128
+VOCABULARY = 256
+"""Token ids that every model has. How long a token takes does not depend on which it is."""
+CHANCE = Sampling(temperature=1, seed=1)
+"""Greedy answers to nonsense are loops, and the engine is quick at guessing those."""
+
+
+class Answer(NamedTuple):
+    """What one job took: tokens, and seconds since it was handed over."""
+
+    first: float
+    last: float
+    tokens: int
+
+
+class Work(NamedTuple):
+    """A line of the report: how to measure it, and how to say what came out."""
+
+    name: str
+    measure: Callable[[], Awaitable[float]]
+    unit: str
+
+
+def bench(setup: Setup, *, rounds: int) -> None:
+    """Measure and print."""
+    asyncio.run(_bench(setup.located(), rounds))
+
+
+async def _bench(setup: Setup, rounds: int) -> None:
+    console = plain_console()
+    progress = plain_console(stderr=True)
+    async with open_assistant(setup, progress, console.print) as assistant:
+        bench = _Bench(assistant.engine, setup.parallel)
+        table = Table("work", "median", "range", title=assistant.card.id)
+        for work in bench.works():
+            progress.print(f"Measuring: {work.name}")
+            await work.measure()  # warms up
+            values = [await work.measure() for _ in range(rounds)]
+            low, high = min(values), max(values)
+            table.add_row(work.name, f"{median(values):.2f} {work.unit}", f"{low:.2f} to {high:.2f}")
+        console.print(table)
+
+
+class _Bench:
+    """Jobs without meaning."""
+
+    def __init__(self, engine: Engine, streams: int) -> None:
+        self._engine = engine
+        self._streams = streams
+        self._prompt = min(PROMPT, engine.window // 2)
+        self._drawn = 0
+        if engine.window < 4 * ANSWER:
+            raise UserError(f"a context of {engine.window} tokens is too small to measure anything")
+
+    def works(self) -> list[Work]:
+        """What is measured, in order."""
+        return [
+            Work(f"reading a new prompt of {self._prompt} tokens", self._read, "tok/s"),
+            Work("writing, one stream", lambda: self._write(1), "tok/s"),
+            Work(f"writing, {self._streams} streams together", lambda: self._write(self._streams), "tok/s"),
+            Work(f"first token of a second turn, {TAIL} new tokens", self._second_turn, "s"),
+            Work(f"first token of {self._streams} sessions that share a new prompt", self._share, "s"),
+        ]
+
+    async def _read(self) -> float:
+        [answer] = await self._run([self._new(self._prompt)], 1)
+        return self._prompt / answer.first
+
+    async def _write(self, streams: int) -> float:
+        answers = await self._run([self._new(8) for _ in range(streams)], ANSWER)
+        started, ended = min(answer.first for answer in answers), max(answer.last for answer in answers)
+        return sum(answer.tokens - 1 for answer in answers) / (ended - started)
+
+    async def _second_turn(self) -> float:
+        first = self._new(self._prompt - TAIL)
+        await self._run([first], 0)
+        [answer] = await self._run([first + self._new(TAIL)], 1)
+        return answer.first
+
+    async def _share(self) -> float:
+        shared = self._new(self._prompt - TAIL)
+        answers = await self._run([shared + self._new(8) for _ in range(self._streams)], 1)
+        return max(answer.first for answer in answers)
+
+    def _new(self, count: int) -> list[int]:
+        """Tokens that no prompt before began with: a linear congruential generator goes through them."""
+        tokens = []
+        for _ in range(count):
+            self._drawn = (self._drawn * 1_103_515_245 + 12_345) % 2**31
+            tokens.append((self._drawn >> 8) % VOCABULARY)
+        return tokens
+
+    async def _run(self, prompts: list[list[int]], max_tokens: int) -> list[Answer]:
+        return await asyncio.gather(*(self._ask(prompt, max_tokens) for prompt in prompts))
+
+    async def _ask(self, prompt: list[int], max_tokens: int) -> Answer:
+        started = perf_counter()
+        tokens = 0
+        first = last = 0.0
+        async with self._engine.run(Job(prompt, max_tokens, sampling=CHANCE)) as events:
+            async for event in events:
+                if isinstance(event, Step):
+                    tokens += 1
+                    last = perf_counter() - started
+                    first = first or last
+        return Answer(first, last, tokens)

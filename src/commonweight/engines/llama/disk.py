@@ -1,0 +1,194 @@
+"""Where prefixes outlive RAM and the process: blocks on their way to files and back, moved by one thread."""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from commonweight.engines.llama.files import Block, Entry, Files, Key, checked
+
+log = logging.getLogger(__name__)
+
+QUEUE_BYTES = 256 << 20
+"""Parts that may wait to be written; they hold RAM until then."""
+PAUSE = 60.0
+"""Seconds without writing after the folder refused a block: full and read-only disks rarely mend in less."""
+_RATE_MEMORY = 0.8  # share of earlier reads kept in the measured rate, at each read
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """A block that was asked for, verified."""
+
+    block: Block
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """A block has reached its file, of ``size`` bytes."""
+
+    tenant: str
+    name: str
+    size: int
+
+
+class Lost(msgspec.Struct, frozen=True):
+    """Don't count on finding this block: it was evicted, corrupt or never there, or could not be written."""
+
+    tenant: str
+    name: str
+
+
+class Disk:
+    """Blocks of one model on disk. Methods return at once but for :meth:`scan` and :meth:`close`.
+
+    Trouble with the disk never raises: it is logged, and blocks are lost. Processes may share the folder.
+
+    Raises:
+        ValueError: a name or the fingerprint is not lowercase hexadecimal; from every method.
+    """
+
+    read_rate: float | None = None
+    """Bytes a second of the last few reads, opening and verifying included; None before the first."""
+
+    def __init__(
+        self,
+        folder: Path,
+        fingerprint: str,
+        *,
+        capacity: int,
+        wake: Callable[[], None],
+        queue_bytes: int = QUEUE_BYTES,
+    ) -> None:
+        """Keep ``capacity`` bytes in ``folder``, all models together; ``wake`` is called from the other thread."""
+        self._files = Files(folder, checked(fingerprint), capacity, self._lose)
+        self._wake = wake
+        self._queue_bytes = queue_bytes
+        self._changed = threading.Condition()
+        self._reads: deque[Key] = deque()
+        self._forgotten: set[Key] = set()
+        self._touched: set[Key] = set()
+        self._writes: dict[Key, Block] = {}
+        self._reports: list[Loaded | Lost | Stored] = []
+        self._closes_at: float | None = None
+        self._paused_until = 0.0
+        self._read_bytes = self._read_seconds = 0.0
+        self._thread = threading.Thread(target=self._work, name="kv-disk", daemon=True)
+        self._thread.start()
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes of all models and tenants in the folder, when last looked at."""
+        return self._files.used_bytes
+
+    def scan(self) -> list[Entry]:
+        """What is there, parents first; removes what is of no use. Reads headers only. The first call, if any."""
+        return self._files.scan()
+
+    def write(self, block: Block) -> None:
+        """Queue a block; it is reported as stored or lost, unless it is forgotten or written again meanwhile."""
+        if block.parent:
+            checked(block.parent)
+        with self._changed:
+            self._writes[block.tenant, checked(block.name)] = block
+            while len(self._writes) > 1 and sum(map(_parts_size, self._writes.values())) > self._queue_bytes:
+                # The oldest goes, but not before those that build on it: they are no use without.
+                parents = {(block.tenant, block.parent) for block in self._writes.values()}
+                dropped = min(self._writes, key=parents.__contains__)
+                del self._writes[dropped]
+                self._reports.append(Lost(*dropped))
+            self._changed.notify()
+
+    def read(self, tenant: str, name: str) -> None:
+        """Ask for a block, ahead of all writes; it is reported as loaded or lost."""
+        with self._changed:
+            self._reads.append((tenant, checked(name)))
+            self._changed.notify()
+
+    def collect(self) -> list[Loaded | Lost | Stored]:
+        """What was reported since the last time, in order. A report later than another one holds."""
+        with self._changed:
+            reports, self._reports = self._reports, []
+        return reports
+
+    def touch(self, tenant: str, name: str) -> None:
+        """A block is used now, and with it its ancestors. Loading and writing are uses anyway."""
+        with self._changed:
+            self._touched.add((tenant, checked(name)))
+            self._changed.notify()
+
+    def forget(self, tenant: str, name: str) -> None:
+        """Remove a block, written or about to be."""
+        with self._changed:
+            self._writes.pop((tenant, checked(name)), None)
+            self._forgotten.add((tenant, name))
+            self._changed.notify()
+
+    def close(self, patience: float) -> None:
+        """Finish what is queued, but for reads, as far as ``patience`` seconds allow. The last call."""
+        with self._changed:
+            self._closes_at = time.monotonic() + patience
+            self._changed.notify()
+        self._thread.join(patience)
+
+    def _work(self) -> None:
+        while (work := self._next()) is not None:
+            work()
+
+    def _next(self) -> Callable[[], None] | None:
+        """The most urgent thing to do, waiting for one; None when it is time to leave."""
+        with self._changed:
+            while self._closes_at is None or time.monotonic() < self._closes_at:
+                if self._reads and self._closes_at is None:
+                    return partial(self._load, self._reads.popleft())
+                if self._forgotten:
+                    return partial(self._files.remove, self._forgotten.pop())
+                if self._touched:
+                    touched, self._touched = self._touched, set()
+                    return partial(self._files.use, touched)
+                if self._writes:
+                    key = next(iter(self._writes))
+                    return partial(self._store, key, self._writes.pop(key))
+                if self._closes_at is not None:
+                    break
+                self._changed.wait()
+        return None
+
+    def _load(self, key: Key) -> None:
+        with self._changed:
+            block = self._writes.get(key)
+        if block is None:
+            started = time.perf_counter()
+            size, block = self._files.load(key)
+            if block is not None:
+                self._read_bytes = self._read_bytes * _RATE_MEMORY + size
+                self._read_seconds = self._read_seconds * _RATE_MEMORY + time.perf_counter() - started
+                self.read_rate = self._read_bytes / self._read_seconds
+                with self._changed:
+                    self._touched.add(key)
+        self._report(Lost(*key) if block is None else Loaded(block))
+
+    def _store(self, key: Key, block: Block) -> None:
+        size = None
+        if time.monotonic() >= self._paused_until:
+            try:
+                size = self._files.store(block)
+            except Exception as error:  # the engine goes on without, whatever it is
+                log.warning("cannot keep prefixes on disk, trying again in %.0f s: %s", PAUSE, error)
+                self._paused_until = time.monotonic() + PAUSE
+        self._report(Lost(*key) if size is None else Stored(*key, size))
+
+    def _lose(self, key: Key) -> None:
+        self._report(Lost(*key))
+
+    def _report(self, report: Loaded | Lost | Stored) -> None:
+        with self._changed:
+            self._reports.append(report)
+        self._wake()
+
+
+def _parts_size(block: Block) -> int:
+    return sum(memoryview(part).nbytes for part in block.parts.values())

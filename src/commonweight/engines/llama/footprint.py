@@ -1,0 +1,107 @@
+"""What a context would take, asked of llama.cpp itself: it lays everything out and allocates nothing."""
+
+import logging
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import llama_cpp.llama_cpp as llama
+
+from commonweight.catalog.gguf import UnreadableModelError, complaints, overhear
+from commonweight.engines.contract import EngineError
+from commonweight.engines.llama.channel import Options
+
+log = logging.getLogger(__name__)
+
+MOST_GUESSES = 48
+"""Rows of guesses in a batch, those of all streams together."""
+
+_KV_SIZE = re.compile(r"\bsize = +([\d.]+) MiB \( *\d+ cells")
+_OUTPUT_SIZE = re.compile(r"output buffer size = +([\d.]+) MiB")
+_COMPUTE_SIZE = re.compile(r"compute buffer size = +([\d.]+) MiB")
+
+
+class Footprint(NamedTuple):
+    """Bytes that a context takes beside the weights."""
+
+    kv: int
+    """KV cache, and the states of recurrent layers."""
+    buffers: int
+
+    @property
+    def total(self) -> int:
+        """Both."""
+        return self.kv + self.buffers
+
+
+def context_params(options: Options) -> llama.llama_context_params:
+    """The context that :class:`~commonweight.engines.llama.native.LoadedModel` sets up."""
+    params = llama.llama_context_default_params()
+    params.n_ctx = options.cells
+    params.n_batch = options.batch_rows
+    params.n_ubatch = min(options.batch_rows, 512)
+    params.n_seq_max = options.sequences + 1
+    params.n_outputs_max = params.n_seq_max + MOST_GUESSES
+    params.n_threads = params.n_threads_batch = options.threads
+    if options.kv_type == "q8_0":
+        params.type_k = params.type_v = llama.GGML_TYPE_Q8_0
+        params.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_ENABLED
+    params.kv_unified = True
+    params.swa_full = False
+    return params
+
+
+class Outline:
+    """A model without its weights, to try contexts on.
+
+    Not computed from metadata: which layers share, slide, recur or compress is written in llama.cpp for each
+    architecture, and files need not say it. Its public functions tell no sizes; its log does, to 0.01 MiB.
+    """
+
+    def __init__(self, path: Path) -> None:
+        params = llama.llama_model_default_params()
+        params.no_alloc, params.load_mode = True, llama.LLAMA_LOAD_MODE_NONE
+        complaints()
+        self._model = llama.llama_model_load_from_file(str(path).encode(), params)
+        if not self._model:
+            raise UnreadableModelError(f"llama.cpp cannot load {path}: {complaints() or 'no reason given'}")
+        self.weights: int = llama.llama_model_size(self._model)
+        """Bytes."""
+        self._recurs = llama.llama_model_is_recurrent(self._model) or llama.llama_model_is_hybrid(self._model)
+
+    def close(self) -> None:
+        """Free the handle."""
+        llama.llama_model_free(self._model)
+
+    def footprint(self, options: Options) -> Footprint:
+        """What a context of these options would take.
+
+        Raises:
+            EngineError: llama.cpp cannot make such a context of this model.
+        """
+        params = context_params(options)
+        if not self._recurs:
+            return self._try(params)
+        # Recurrent states, one a sequence, are allocated even here: two are enough to know what more would take.
+        params.n_seq_max = 1
+        one = self._try(params)
+        params.n_seq_max = 2
+        two = self._try(params)
+        more = options.sequences
+        return Footprint(one.kv + more * (two.kv - one.kv), one.buffers + more * (two.buffers - one.buffers))
+
+    def _try(self, params: llama.llama_context_params) -> Footprint:
+        with overhear() as lines:
+            context = llama.llama_init_from_model(self._model, params)
+        if not context:
+            raise EngineError(f"llama.cpp cannot set up this cache: {complaints() or 'no reason given'}")
+        llama.llama_free(context)
+        said = "".join(lines)
+        kv, output, compute = (
+            int(sum(map(float, size.findall(said))) * (1 << 20))
+            for size in (_KV_SIZE, _OUTPUT_SIZE, _COMPUTE_SIZE)
+        )
+        if not kv:
+            log.warning("this llama.cpp does not say how much memory a cache takes, so nothing is checked")
+        # The output buffer begins with a row a sequence, and grows when a batch has more.
+        return Footprint(kv, compute + int(output * max(1, params.n_outputs_max / params.n_seq_max)))

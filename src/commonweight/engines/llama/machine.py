@@ -1,0 +1,40 @@
+"""What this machine, or the container that we run in, has for us."""
+
+import contextlib
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+
+
+class Memory(NamedTuple):
+    """Bytes of this machine, or of the container that we run in."""
+
+    total: int
+    available: int
+
+
+def memory(cgroup: Path = Path("/sys/fs/cgroup")) -> Memory:
+    """The memory we may use: psutil knows the machine's, but not a container's limit."""
+    machine = psutil.virtual_memory()
+    total, available = machine.total, machine.available
+    old = cgroup / "memory"
+    for limit, usage, statistics in (
+        (cgroup / "memory.max", cgroup / "memory.current", cgroup / "memory.stat"),
+        (old / "memory.limit_in_bytes", old / "memory.usage_in_bytes", old / "memory.stat"),
+    ):
+        with contextlib.suppress(OSError, ValueError):  # no such file, or the limit is "max"
+            most = int(limit.read_text())
+            # Pages of files count as used, but are given up for the asking.
+            cached = sum(map(int, re.findall(r"^(?:in)?active_file (\d+)$", statistics.read_text(), re.MULTILINE)))
+            total = min(total, most)
+            available = min(available, most - int(usage.read_text()) + cached)
+    return Memory(total, max(available, 0))
+
+
+def physical_cores() -> int:
+    """Cores that this process may use. Hyper-threads share the units that the kernels need."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(psutil.cpu_count(logical=False) or allowed, allowed)

@@ -1,0 +1,127 @@
+"""What a step costs, learned while running.
+
+Two questions need the answer: how much of a prompt fits into a step without breaking the cadence of running
+streams, and whether rows that only *may* yield tokens (drafts) are worth their time. Rows with logits ("decode
+rows") and rows of prompts are learned apart: the former are few and their cost has steps, so each size is
+remembered; the latter come in long chunks whose cost per row mostly depends on the context, so recent ones count.
+
+Timings are medians of the last few: a step that took long because the machine was busy leaves no trace.
+"""
+
+from bisect import bisect_left
+from collections import deque
+
+RECENT_STEPS = 15
+"""Decode steps of a size a median is taken of: what a row adds is small beside the noise of a whole step."""
+RECENT_CHUNKS = 5
+"""Chunks of prompts a median is taken of: few, since the cost of a row grows with the context it looks back on."""
+STEPS_REMEMBERED = 1024
+"""Decode steps after which the cost of a size not seen since is forgotten. A size that once looked too expensive
+is not used, hence not measured: forgetting lets it be tried again."""
+LEAST_CHUNK = 16
+"""Prompt rows always allowed: a prompt must come to its end."""
+LEAST_LESSON = 8
+"""Prompt rows of a step below which its time says more about noise than about them."""
+GUESSED_STEP = 0.01
+"""Seconds of a step of one row before anything was observed."""
+GUESSED_ROW = 1 / 8
+"""Cost of a further row, in steps of one row, before two sizes were observed: on the hopeful side, since a guess
+that is too high would never be put to the test."""
+
+
+class Pace:
+    """The model's speed on this machine, at the moment. One for each model; every call takes microseconds."""
+
+    def __init__(self) -> None:
+        self._sizes: dict[int, deque[float]] = {}
+        self._last_seen: dict[int, int] = {}
+        self._steps = 0
+        self._prompt_row: deque[float] = deque(maxlen=RECENT_CHUNKS)
+        self._curve: tuple[list[int], list[float]] | None = None
+
+    def observe(self, rows: int, outputs: int, seconds: float) -> None:
+        """Learn from a step that computed ``rows`` rows, ``outputs`` of them with logits, in ``seconds``."""
+        # A step reads the weights once whatever it computes: its first row always pays for that.
+        decode_rows = max(outputs, 1)
+        if rows <= decode_rows:
+            self._observe_decode(rows, seconds)
+        elif rows - decode_rows >= LEAST_LESSON:
+            beside = self.seconds(decode_rows) if self._sizes else 0.0
+            self._prompt_row.append(max(seconds - beside, 0.0) / (rows - decode_rows))
+            self._curve = None
+
+    def seconds(self, rows: int) -> float:
+        """Estimated seconds of a step of ``rows`` decode rows (1 or more). Never falls as rows grow."""
+        if self._curve is None:
+            self._curve = self._fresh_curve()
+        sizes, costs = self._curve
+        if not sizes:
+            return GUESSED_STEP * _guessed_growth(rows)
+        if rows <= sizes[0]:
+            # At its cheapest, so that a step without drafts looks good until it was measured.
+            return costs[0] * rows / sizes[0]
+        if rows > sizes[-1]:
+            return costs[-1] + (rows - sizes[-1]) * self._further_row(sizes, costs)
+        right = bisect_left(sizes, rows)
+        left = right - 1
+        share = (rows - sizes[left]) / (sizes[right] - sizes[left])
+        return costs[left] + share * (costs[right] - costs[left])
+
+    def rows_within(self, seconds: float, beside: int, most: int) -> int:
+        """Prompt rows, at least :data:`LEAST_CHUNK` and at most ``most`` (which wins), that can be computed
+        beside ``beside`` decode rows in a step of about ``seconds`` seconds."""
+        step = self.seconds(max(beside, 1))
+        row = self._seconds_per_prompt_row()
+        spare = seconds - step
+        if spare >= row * most:
+            return most
+        fitting = int(spare / row) if spare > 0 else 0
+        return min(max(fitting, LEAST_CHUNK), most)
+
+    def seconds_to_prefill(self, rows: int) -> float:
+        """Estimated seconds that so many rows of a prompt take, in chunks as large as recent ones."""
+        return rows * self._seconds_per_prompt_row()
+
+    def _observe_decode(self, rows: int, seconds: float) -> None:
+        size = _size_class(rows)
+        self._steps += 1
+        self._sizes.setdefault(size, deque(maxlen=RECENT_STEPS)).append(seconds)
+        self._last_seen[size] = self._steps
+        self._curve = None
+
+    def _fresh_curve(self) -> tuple[list[int], list[float]]:
+        """Sizes, ascending, and their costs made monotone; forgets what is too old."""
+        oldest = self._steps - STEPS_REMEMBERED
+        for size in [size for size, step in self._last_seen.items() if step < oldest]:
+            del self._sizes[size], self._last_seen[size]
+        sizes = sorted(self._sizes)
+        costs: list[float] = []
+        for size in sizes:
+            costs.append(max(_median(self._sizes[size]), costs[-1] if costs else 0.0))
+        return sizes, costs
+
+    def _seconds_per_prompt_row(self) -> float:
+        return _median(self._prompt_row) if self._prompt_row else GUESSED_ROW * self.seconds(1)
+
+    def _further_row(self, sizes: list[int], costs: list[float]) -> float:
+        """Cost of a row beyond the largest size seen."""
+        if len(sizes) > 1:
+            return (costs[-1] - costs[0]) / (sizes[-1] - sizes[0])
+        if self._prompt_row:
+            return _median(self._prompt_row)
+        return costs[0] * GUESSED_ROW / _guessed_growth(sizes[0])
+
+
+def _size_class(rows: int) -> int:
+    """Sizes below 16 stand for themselves, larger ones share a class within about 6 %."""
+    shift = max(rows.bit_length() - 4, 0)
+    return (rows + (1 << shift >> 1)) >> shift << shift
+
+
+def _guessed_growth(rows: int) -> float:
+    return 1.0 + (rows - 1) * GUESSED_ROW
+
+
+def _median(values: deque[float]) -> float:
+    """The lower median: of two, the one that was less disturbed."""
+    return sorted(values)[(len(values) - 1) // 2]

@@ -1,0 +1,103 @@
+"""A job on its way through the scheduler."""
+
+from time import perf_counter
+
+import numpy as np
+
+from commonweight.engines.contract import Job, Timings
+from commonweight.engines.llama.cells import Handles
+from commonweight.engines.llama.lookup import Drafter
+from commonweight.engines.llama.prefixes import NOTHING, Scores, key_of
+from commonweight.engines.llama.sampler import Sampler
+
+HEADROOM = 256
+"""Cells kept free for each stream to grow into before another is admitted."""
+
+
+class Run:
+    """Tokens, how many of them are computed, and where."""
+
+    def __init__(self, run_id: int, job: Job) -> None:
+        self.run_id = run_id
+        self.job = job
+        self.tokens = list(job.token_ids)
+        self.key = key_of(job.token_ids)
+        """What it had when it was queued, as the prefix store compares it."""
+        self.stop_ids = frozenset(job.stop_ids)
+        self.sampler = Sampler(job.sampling)
+        self.drafter: Drafter | None = None
+        self.is_batch = job.priority == "batch"
+        self.arrived = self.place = perf_counter()
+        self.admitted: float | None = None
+        self.prefilled: float | None = None
+        self.cached = 0
+        """Prompt tokens that were there when it was admitted."""
+        self.remembered = NOTHING
+        """What the prefix store held for it when it was last looked up."""
+        self.fetched = 0
+        """Tokens that the disk was asked for; it is asked once."""
+        self.sequence = -1
+        self.computed = 0
+        self.stored = 0
+        """Tokens that the prefix store has been given."""
+        # The last token that may be drawn is never computed.
+        self.cells: Handles = np.zeros(len(self.tokens) + job.max_tokens, np.int32)
+        self.leaders: list[tuple[Run, int]] = []
+        """Runs that compute the beginning of this one, and up to where; the longest last."""
+        width = job.probe.heads if job.probe else 0
+        self.scores: Scores = np.zeros((len(self.cells), width), np.float32)
+        """Of the probe, for each computed token."""
+        self.draft: list[int] = []
+        self.marks = job.cache_marks
+        """What is stored of it counts as marked from the beginning."""
+
+    @property
+    def tenant(self) -> str:
+        """Whose job it is."""
+        return self.job.tenant
+
+    @property
+    def generated(self) -> int:
+        """Tokens drawn so far."""
+        return len(self.tokens) - len(self.job.token_ids)
+
+    @property
+    def remaining(self) -> int:
+        """Tokens that may still be drawn."""
+        return self.job.max_tokens - self.generated
+
+    @property
+    def is_streaming(self) -> bool:
+        """Whether all but the last drawn token are computed."""
+        return self.generated > 0 and self.computed == len(self.tokens) - 1
+
+    @property
+    def growth(self) -> int:
+        """Cells that are kept free for what it will generate."""
+        return min(self.remaining, HEADROOM)
+
+    @property
+    def need(self) -> int:
+        """Cells that it will soon take."""
+        promised = self.leaders[-1][1] if self.leaders else self.computed
+        return len(self.tokens) - promised + self.growth
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether the disk is reading for it."""
+        return any(block.is_loading for block in self.remembered.blocks)
+
+    def grow(self, handles: Handles, scores: Scores | None) -> None:
+        """More of its tokens are computed: their cells, and what a probe says of them."""
+        end = self.computed + len(handles)
+        self.cells[self.computed : end] = handles
+        if scores is not None:
+            self.scores[self.computed : end] = scores[: len(handles)]
+        self.computed = end
+
+    def timings(self) -> Timings:
+        """Where its time went, at its end."""
+        admitted, prefilled = self.admitted or self.arrived, self.prefilled or self.arrived
+        return Timings(
+            queued=admitted - self.arrived, prefill=prefilled - admitted, decode=perf_counter() - prefilled
+        )

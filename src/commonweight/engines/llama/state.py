@@ -1,0 +1,259 @@
+"""Ranges of a sequence out of llama.cpp's memory and back into it.
+
+A memory has up to two parts. Attention keeps a cell for every position: ranges of them can be saved apart and
+put together again. What else there is, cells of a sliding window or a recurrent state, belongs to one position
+only (llama.cpp calls it partial state) and can't be cut: it is kept as a *snapshot* taken at that position.
+"""
+
+import ctypes
+from typing import Literal
+
+import llama_cpp.llama_cpp as llama
+import numpy as np
+import numpy.typing as npt
+
+from commonweight.catalog.gguf import complaints
+from commonweight.engines.llama.native import Batch
+
+Reuse = Literal["anywhere", "snapshots", "never"]
+"""Where a saved prefix may end: after any token, where a snapshot was taken, or it can't be reused at all."""
+
+BytesLike = bytes | bytearray | memoryview | npt.NDArray[np.uint8]
+
+_WHOLE, _PARTIAL = llama.LLAMA_STATE_SEQ_FLAGS_NONE, llama.LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY
+_HEADER = 8
+"""Bytes in front of every state that llama.cpp writes: a magic number and the sequence it came from."""
+_TOLERANCE = 0.02
+"""By how much of their standard deviation logits may differ: cells lie elsewhere, so sums round differently."""
+
+# Memories of their own kind: indexers, compressed or mirrored caches, cells of another model. A handful of tokens
+# does not reach what is special about them, so passing the self-test would prove nothing.
+_UNTRIED = {
+    *("deepseek32", "deepseek4", "dflash", "dots3note", "gemma4-assistant"),
+    *("glm-dsa", "glm5-next", "hy_v4", "minimax-m3", "qwen4exp"),
+}
+
+
+class States:
+    """Saves, restores and shares what sequences hold. ``reuse`` says which of it this model allows.
+
+    The context needs a unified cache. ``scratch`` is a sequence id below its ``n_seq_max`` that nobody else uses;
+    it is empty between calls. Constructing tries the model with at most 12 rows, and leaves the memory empty.
+    Where reuse is ``"never"``, nothing else may be called.
+
+    Raises:
+        ValueError: there is no such sequence id as ``scratch``.
+        RuntimeError: llama.cpp cannot compute with this context.
+    """
+
+    def __init__(self, context: int, model: int, scratch: int) -> None:
+        if not 0 <= scratch < llama.llama_n_seq_max(context):
+            raise ValueError(f"the context has no sequence {scratch}")
+        self._context = context
+        self._memory = llama.llama_get_memory(context)
+        self._scratch = scratch
+        self.reuse: Reuse = "never"
+        self._nothing = np.empty(0, np.uint8)
+        if self._memory and (claims := _claims(model)):
+            self._nothing = self._read(scratch, _PARTIAL)
+            self._try(claims, llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model)))
+
+    def save(self, sequence: int, start: int, end: int) -> npt.NDArray[np.uint8]:
+        """The attention cells of positions ``[start, end)``, all of which ``sequence`` must hold.
+
+        Raises:
+            RuntimeError: llama.cpp could not write them.
+        """
+        self._copy(sequence, self._scratch, start, end)
+        try:
+            if self.reuse == "anywhere":
+                return self._read(self._scratch, _WHOLE)
+            # A recurrent state came along, megabytes that are not wanted: this lets go of it. Cells of a window
+            # stay, and are cut off below.
+            self._write(self._scratch, self._nothing, _PARTIAL)
+            cells = self._read(self._scratch, _WHOLE)
+            window = llama.llama_state_seq_get_size_ext(self._context, self._scratch, _PARTIAL)
+        finally:
+            self._forget(self._scratch)
+        kept = len(cells) - (window - _HEADER)
+        cells.resize(kept + len(self._nothing) - _HEADER, refcheck=False)
+        cells[kept:] = self._nothing[_HEADER:]
+        return cells
+
+    def snapshot(self, sequence: int) -> npt.NDArray[np.uint8]:
+        """What can't be cut, as it is now: at the position behind the last computed one. For ``"snapshots"`` only.
+
+        Raises:
+            RuntimeError: llama.cpp could not write it.
+        """
+        return self._read(sequence, _PARTIAL)
+
+    def restore(
+        self, sequence: int, start: int, end: int, cells: BytesLike, snapshot: BytesLike | None = None
+    ) -> bool:
+        """Append ``[start, end)`` to ``sequence``, which holds ``[0, start)``.
+
+        ``cells`` may hold more positions than that. Where reuse is ``"snapshots"``, the last block comes with the
+        snapshot taken at ``end``; until then ``sequence`` can't be computed on.
+
+        Returns:
+            False if the memory has no room for all of ``cells`` and ``snapshot``, or they are broken in a way that
+            llama.cpp notices; nothing has changed then. It trusts most bytes: check them before.
+        """
+        try:
+            if not self._write(self._scratch, cells, _WHOLE):
+                return False
+            if snapshot is None:
+                self._copy(self._scratch, sequence, start, end)
+                return True
+            self._forget(self._scratch, 0, start)
+            self._forget(self._scratch, end)
+            return self._complete(sequence, start, snapshot)
+        finally:
+            self._forget(self._scratch)
+
+    def share(self, source: int, target: int, start: int, end: int) -> bool:
+        """Append ``[start, end)`` of ``source`` to ``target``, which holds ``[0, start)``.
+
+        Attention cells are shared by reference. What can't be cut is copied: llama.cpp does not take back cells of
+        a window that two sequences share, even when it has moved on for both.
+
+        Returns:
+            False if there is no room for the snapshot; nothing has changed then.
+
+        Raises:
+            ValueError: reuse is ``"snapshots"`` and ``source`` does not end at ``end``.
+        """
+        if self.reuse == "anywhere":
+            self._copy(source, target, start, end)
+            return True
+        if llama.llama_memory_seq_pos_max(self._memory, source) + 1 != end:
+            raise ValueError(f"sequence {source} does not end at {end}")
+        try:
+            self._copy(source, self._scratch, start, end)
+            return self._complete(target, start, self.snapshot(source))
+        finally:
+            self._forget(self._scratch)
+
+    def _complete(self, sequence: int, start: int, snapshot: BytesLike) -> bool:
+        """Make ``sequence`` its own ``[0, start)``, the scratch sequence's cells behind it, and the snapshot."""
+        # Put together in the scratch sequence, so that nothing is lost if there is no room for the snapshot.
+        if start:
+            self._copy(sequence, self._scratch, 0, start)
+        if not self._write(self._scratch, snapshot, _PARTIAL):
+            return False
+        self._forget(sequence)
+        self._copy(self._scratch, sequence, 0, -1)
+        return True
+
+    def _read(self, sequence: int, flags: int) -> npt.NDArray[np.uint8]:
+        size = llama.llama_state_seq_get_size_ext(self._context, sequence, flags)
+        data = np.empty(size, np.uint8)
+        written = llama.llama_state_seq_get_data_ext(self._context, _address(data), size, sequence, flags)
+        if not 0 < written == size:
+            raise RuntimeError(f"llama.cpp could not save a sequence: {complaints() or 'no reason given'}")
+        return data
+
+    def _write(self, sequence: int, data: BytesLike, flags: int) -> bool:
+        """Replace what ``sequence`` holds, or with ``_PARTIAL`` only that part; False leaves it undefined."""
+        array = np.frombuffer(data, np.uint8)
+        read: int = llama.llama_state_seq_set_data_ext(self._context, _address(array), len(array), sequence, flags)
+        if 0 < read == len(array):
+            return True
+        complaints()  # told by the answer; the next failure has reasons of its own
+        return False
+
+    def _copy(self, source: int, target: int, start: int, end: int) -> None:
+        llama.llama_memory_seq_cp(self._memory, source, target, start, end)
+
+    def _forget(self, sequence: int, start: int = -1, end: int = -1) -> None:
+        llama.llama_memory_seq_rm(self._memory, sequence, start, end)
+
+    def _try(self, claims: tuple[Reuse, ...], vocabulary: int) -> None:
+        """Set ``reuse`` to the first claim that holds on this very model."""
+        trial = _Trial(self._context, 1 if self._scratch == 0 else 0, vocabulary)
+        expected = trial.cold()
+        for self.reuse in claims:
+            try:
+                difference = np.abs(trial.restored(self) - expected).max()
+            except RuntimeError:
+                complaints()
+            else:
+                if difference <= _TOLERANCE * expected.std():
+                    break
+        else:
+            self.reuse = "never"
+        trial.clear()
+
+
+def _claims(model: int) -> tuple[Reuse, ...]:
+    """What is worth trying, the best first. Few tokens would not show that a window or a state can't be cut."""
+    name = ctypes.create_string_buffer(64)
+    llama.llama_model_meta_val_str(model, b"general.architecture", name, len(name))
+    if name.value.decode() in _UNTRIED or llama.llama_model_has_encoder(model):
+        return ()
+    has_state = llama.llama_model_is_recurrent(model) or llama.llama_model_is_hybrid(model)
+    if has_state or llama.llama_model_n_swa(model):
+        return ("snapshots",)
+    return ("anywhere", "snapshots")
+
+
+class _Trial:
+    """Three tokens, as they are computed from nothing and with the first two restored.
+
+    Raises:
+        RuntimeError: llama.cpp could not compute, save or restore them.
+    """
+
+    def __init__(self, context: int, sequence: int, vocabulary: int) -> None:
+        self._context = context
+        self._sequence = sequence
+        self._vocabulary = vocabulary
+        self._batch = Batch(2)
+        self._tokens = [vocabulary * i // 6 for i in range(1, 6)]
+
+    def clear(self) -> None:
+        """Empty the memory."""
+        llama.llama_memory_clear(llama.llama_get_memory(self._context), False)
+
+    def cold(self) -> npt.NDArray[np.float32]:
+        """The logits behind the third token. Three rows."""
+        first, second, third, *_ = self._tokens
+        self._compute(0, first, second)
+        return self._compute(2, third)
+
+    def restored(self, states: States) -> npt.NDArray[np.float32]:
+        """The same, with two tokens restored after the sequence went on with others. At most five rows."""
+        first, second, third, *others = self._tokens
+        self.clear()
+        self._compute(0, first, second)
+        snapshot = None
+        if states.reuse == "anywhere":
+            self._compute(2, *others)
+            # This block is cut when it is restored.
+            blocks = states.save(self._sequence, 0, 1), states.save(self._sequence, 1, 4)
+        else:
+            snapshot = states.snapshot(self._sequence)
+            blocks = states.save(self._sequence, 0, 1), states.save(self._sequence, 1, 2)
+            self._compute(2, others[0])
+        self.clear()
+        if not (
+            states.restore(self._sequence, 0, 1, blocks[0])
+            and states.restore(self._sequence, 1, 2, blocks[1], snapshot)
+        ):
+            raise RuntimeError("llama.cpp does not restore what it saved")
+        return self._compute(2, third)
+
+    def _compute(self, position: int, *token_ids: int) -> npt.NDArray[np.float32]:
+        """The logits behind the last token, shape ``(vocabulary,)``."""
+        self._batch.clear()
+        row = self._batch.add(self._sequence, position, list(token_ids), outputs=1)
+        self._batch.native.n_tokens = self._batch.rows
+        if llama.llama_decode(self._context, self._batch.native) != 0:
+            raise RuntimeError("llama.cpp cannot compute a few tokens")
+        logits = llama.llama_get_logits_ith(self._context, row)
+        return np.ctypeslib.as_array(logits, shape=(self._vocabulary,)).copy()
+
+
+def _address(data: npt.NDArray[np.uint8]) -> "ctypes._Pointer[ctypes.c_uint8]":
+    return data.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))

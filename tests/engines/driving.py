@@ -1,0 +1,266 @@
+"""A scheduler in this process, driven step by step, and what must hold whenever it is done."""
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import llama_cpp.llama_cpp as llama
+import numpy as np
+import numpy.typing as npt
+from outcomes import Outcome
+
+from commonweight.catalog.locate import starter
+from commonweight.engines.contract import Admitted, EngineEvent, Finish, Job, Prefilled, Probe, Sampling
+from commonweight.engines.llama.disk import Disk
+from commonweight.engines.llama.native import Batch, LoadedModel
+from commonweight.engines.llama.pace import Pace
+from commonweight.engines.llama.prefixes import Prefixes
+from commonweight.engines.llama.probes import Taps
+from commonweight.engines.llama.run import Run
+from commonweight.engines.llama.scheduler import MOST_GUESSES, Part, Scheduler
+from commonweight.engines.llama.state import States
+
+GREEDY = Sampling(temperature=0)
+SEQUENCES = 4
+BATCH_ROWS = 256
+
+
+def starter_path() -> Path:
+    path = starter()
+    assert path is not None, "the starter extra is not installed"
+    return path
+
+
+class Machine:
+    """A model and how its memory may be reused; schedulers come and go."""
+
+    def __init__(self, path: Path, cells: int, sequences: int = SEQUENCES, batch_rows: int = BATCH_ROWS) -> None:
+        # One thread: a second one spins for the first as soon as anything else keeps a core busy.
+        self.model = LoadedModel(
+            path,
+            cells=cells,
+            sequences=sequences,
+            batch_rows=batch_rows,
+            outputs=sequences + MOST_GUESSES,
+            threads=1,
+        )
+        self.sequences, self.batch_rows = sequences, batch_rows
+        self.states = States(self.model.context, self.model.handle, self.model.scratch)
+
+    def bytes_of(self, tokens: int) -> int:
+        """What the prefix store takes for a block of so many tokens, with one snapshot if need be."""
+        batch = Batch(tokens)
+        batch.add(0, 0, [5] * tokens, outputs=0)
+        self.model.compute(batch)
+        size = self.states.save(0, 0, tokens).nbytes
+        if self.states.reuse == "snapshots":
+            size += self.states.snapshot(0).nbytes
+        self.model.forget(0)
+        return size
+
+    def longest(self) -> dict[int, int]:
+        """The last position of every sequence that has any."""
+        memory = llama.llama_get_memory(self.model.context)
+        ends = {i: llama.llama_memory_seq_pos_max(memory, i) for i in range(self.model.scratch + 1)}
+        return {sequence: end for sequence, end in ends.items() if end != -1}
+
+    def drive(self, **options: Any) -> "Driver":
+        """A new scheduler."""
+        llama.llama_memory_clear(llama.llama_get_memory(self.model.context), False)
+        return Driver(self, **options)
+
+
+class Steady(Pace):
+    """A machine that always computes so many rows of prompts in a step, and guesses for nothing."""
+
+    def __init__(self, chunk: int) -> None:
+        super().__init__()
+        self._chunk = chunk
+
+    def seconds(self, rows: int) -> float:
+        return 0.01
+
+    def rows_within(self, seconds: float, beside: int, most: int) -> int:
+        return min(self._chunk, most)
+
+
+class CountingScheduler(Scheduler):
+    """Notes what was computed for whom."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.prompt_rows: Counter[int] = Counter()
+        """By job, until its prompt was done for the first time."""
+        self.preempted: set[int] = set()
+
+    def _advance(self, part: Part) -> list[EngineEvent]:
+        if part.run.prefilled is None:
+            self.prompt_rows[part.run.run_id] += part.rows
+        return super()._advance(part)
+
+    def _preempt(self, run: Run) -> None:
+        self.preempted.add(run.run_id)
+        super()._preempt(run)
+
+
+@dataclass
+class Driver:
+    """A scheduler, and the outcomes of its jobs."""
+
+    machine: Machine
+    drafts: int = 0
+    ram: int = 1 << 30
+    disk: Disk | None = None
+    sequences: int | None = None
+    outcomes: dict[int, Outcome] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        needs_snapshots = self.machine.states.reuse == "snapshots"
+        self.prefixes = Prefixes(capacity=self.ram, needs_snapshots=needs_snapshots, disk=self.disk)
+        self.scheduler = CountingScheduler(
+            self.machine.model,
+            self.machine.states,
+            self.prefixes,
+            sequences=self.sequences or self.machine.sequences,
+            batch_rows=self.machine.batch_rows,
+            drafts=self.drafts,
+        )
+
+    def submit(self, *jobs: Job) -> list[int]:
+        """Queue jobs; their ids count up."""
+        ids = list(range(len(self.outcomes), len(self.outcomes) + len(jobs)))
+        for run_id, job in zip(ids, jobs, strict=True):
+            self.outcomes[run_id] = Outcome()
+            self.scheduler.submit(run_id, job)
+        return ids
+
+    def step(self, times: int = 1) -> None:
+        """Let in, and compute a batch."""
+        for _ in range(times):
+            for advance in (self.scheduler.admit, self.scheduler.step):
+                for run_id, event in advance():
+                    self.outcomes[run_id].events.append(event)
+            self.check()
+
+    def check(self) -> None:
+        """What holds between steps: we and llama.cpp agree on who holds what."""
+        scheduler = self.scheduler
+        held = {run.sequence: run.computed - 1 for run in scheduler._running if run.computed}
+        assert self.machine.longest() == held
+        handles = {int(cell) for run in scheduler._running for cell in run.cells[: run.computed]}
+        assert len(handles) == scheduler._cells.used
+        assert self.prefixes.ram_bytes <= self.ram
+
+    def run(self, *jobs: Job) -> list[Outcome]:
+        """Run jobs, and all that are there, to their ends."""
+        ids = self.submit(*jobs)
+        self.finish()
+        return [self.outcomes[run_id] for run_id in ids]
+
+    def finish(self) -> None:
+        """Step until nothing is left to do, which must be soon."""
+        for _ in range(20_000):
+            stats = self.scheduler.stats
+            if not stats.running and not stats.waiting:
+                break
+            if not self.scheduler.has_work:
+                assert self.disk, "jobs wait for nothing"
+                time.sleep(0.001)
+            self.step()
+        self.check_idle()
+
+    def check_idle(self) -> None:
+        """Nothing is left of anybody."""
+        assert not self.scheduler.has_work
+        assert not self.machine.longest()
+        stats = self.scheduler.stats
+        assert (stats.running, stats.waiting, stats.cells_used) == (0, 0, 0)
+        assert self.scheduler._fairness.tenants == 0
+        assert sorted(self.scheduler._free) == list(range(self.scheduler._sequences))
+
+    def close(self) -> None:
+        """Cancel what is left."""
+        for run_id in self.outcomes:
+            self.scheduler.cancel(run_id)
+        self.check_idle()
+        self.prefixes.close()
+
+    def running(self, run_id: int) -> Run:
+        """A job that is in."""
+        return next(run for run in self.scheduler._running if run.run_id == run_id)
+
+    @property
+    def inside(self) -> list[int]:
+        """Ids of jobs that have a sequence."""
+        return sorted(run.run_id for run in self.scheduler._running)
+
+    @property
+    def prefilled(self) -> int:
+        """Prompt rows computed so far."""
+        return self.scheduler.stats.prefilled_tokens
+
+
+def cached(outcome: Outcome) -> int:
+    """What a job was told to be there already."""
+    first = outcome.events[0]
+    assert isinstance(first, Admitted)
+    return first.cached_tokens
+
+
+def prefilled(outcome: Outcome) -> Prefilled:
+    second = outcome.events[1]
+    assert isinstance(second, Prefilled)
+    return second
+
+
+def is_done(outcome: Outcome) -> bool:
+    last: EngineEvent | None = outcome.events[-1] if outcome.events else None
+    return isinstance(last, Finish)
+
+
+Floats = npt.NDArray[np.floating[Any]]
+
+
+class Reference:
+    """One cold pass over tokens, in a context of its own: what any way of computing them must come close to."""
+
+    def __init__(self, path: Path, longest: int, probe: Probe | None = None) -> None:
+        self._model = LoadedModel(path, cells=longest, sequences=1, batch_rows=64, outputs=64, threads=1)
+        self._longest = longest
+        self._probe = probe
+        self._taps = Taps(self._model.context)
+        if probe:
+            self._taps.select(probe.layers)
+
+    def close(self) -> None:
+        """Free the model."""
+        self._model.close()
+
+    def read(self, tokens: list[int], start: int) -> tuple[Floats, Floats]:
+        """Log-probabilities behind each token from ``start`` on, and the probe's scores of all."""
+        assert len(tokens) <= self._longest
+        batch = Batch(64)
+        logprobs: list[Floats] = []
+        scores: list[Floats] = []
+        for begin in range(0, len(tokens), batch.capacity):
+            piece = tokens[begin : begin + batch.capacity]
+            outputs = min(max(begin + len(piece) - start, 0), len(piece))
+            batch.clear()
+            last = batch.add(0, begin, piece, outputs=outputs)
+            self._model.compute(batch)
+            if self._probe:
+                scores.append(self._taps.scores(self._probe, slice(0, len(piece))))
+            for row in range(last + 1 - outputs, last + 1):
+                logits = self._model.logits(row).astype(np.float64)
+                logits -= logits.max()
+                logprobs.append(logits - np.log(np.exp(logits).sum()))
+        self._model.forget(0)
+        return np.stack(logprobs), np.concatenate(scores) if scores else np.zeros((len(tokens), 0))
+
+
+def random_probe(layers: list[int], width: int, version: str = "random", seed: int = 0) -> Probe:
+    """Three heads of random weights."""
+    weights = np.random.default_rng(seed).normal(size=(len(layers), width, 3)).astype("<f4")
+    return Probe(version=version, layers=layers, heads=3, weights=weights.tobytes())

@@ -1,0 +1,212 @@
+"""The property that all sharing, keeping and moving of prefixes must have: it changes nothing but the time.
+
+Whatever arrives, leaves, is preempted, evicted, written, read and shared, every answer is what one cold pass over
+its tokens would have said.
+"""
+
+import os
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+from driving import GREEDY, Driver, Machine, Reference, Steady, cached, is_done, prefilled, random_probe, starter_path
+from outcomes import Outcome
+
+from commonweight.catalog.gguf import Gguf
+from commonweight.engines.contract import CacheMark, Job, Probe, Sampling, Step
+from commonweight.engines.llama import prefixes, run, scheduler
+from commonweight.engines.llama.disk import Disk
+from commonweight.engines.llama.files import fingerprint
+from commonweight.prompting import Tokenizer
+
+BLOCK = 16
+"""Tokens: prompts of a hundred have as many blocks as long ones have of 256."""
+CELLS = 512
+WINDOW = 180
+"""Most tokens of a job. Four jobs may want more cells than there are."""
+SOAK = int(os.environ.get("COMMONWEIGHT_SOAK", "0"))
+"""Further seeds for each model."""
+
+STARTER_TOLERANCE = 0.35
+TINY_TOLERANCE = 0.1
+SCORE_TOLERANCE = 0.1
+
+Pieces = Callable[[random.Random], list[int]]
+"""Draws some tokens that may follow any others."""
+
+
+class Story:
+    """What happens in one round, all of it drawn from a seed."""
+
+    def __init__(self, machine: Machine, folder: Path, seed: int, pieces: Pieces, probe: Probe | None) -> None:
+        self._machine = machine
+        self._folder = folder
+        self._random = random.Random(seed)
+        self._pieces = pieces
+        self._probe = probe
+        block = machine.bytes_of(BLOCK)
+        self._ram = self._choose(3, 12, 1000) * block
+        self._disk_bytes = self._choose(0, 12, 1000) * block
+        self._drafts = self._choose(0, 8)
+        self._chunk = self._choose(5, 20, 60)
+        self._beginnings: list[list[int]] = [[]]
+        self._jobs: dict[int, Job] = {}
+        self.done: list[tuple[Job, Outcome]] = []
+        self._driver = self._start()
+
+    def live(self, length: int) -> None:
+        """Let so many things happen, and all jobs that are left finish."""
+        happenings = [self._submit, self._step, self._cancel, self._restart]
+        for _ in range(length):
+            self._random.choices(happenings, (30, 60, 8, 2))[0]()
+        self._end()
+
+    def _choose(self, *options: int) -> int:
+        return self._random.choice(options)
+
+    def _start(self) -> Driver:
+        disk = None
+        if self._disk_bytes:
+            disk = Disk(self._folder, fingerprint(test=1), capacity=self._disk_bytes, wake=lambda: None)
+        self._jobs = {}
+        driver = self._machine.drive(drafts=self._drafts, ram=self._ram, disk=disk)
+        driver.scheduler._pace = Steady(self._chunk)  # or what happens would depend on how busy the machine is
+        return driver
+
+    def _end(self, *, patiently: bool = True) -> None:
+        if patiently:
+            self._driver.finish()
+        driver = self._driver
+        driver.close()
+        for run_id, job in self._jobs.items():
+            outcome = driver.outcomes[run_id]
+            if is_done(outcome):
+                self.done.append((job, outcome))
+                if run_id not in driver.scheduler.preempted:
+                    assert cached(outcome) + driver.scheduler.prompt_rows[run_id] == len(job.token_ids)
+
+    def _restart(self) -> None:
+        self._end(patiently=self._random.random() < 0.5)
+        self._driver = self._start()
+
+    def _step(self) -> None:
+        self._driver.step(self._choose(1, 2, 5, 20))
+
+    def _submit(self) -> None:
+        self._collect()
+        for job in [self._job() for _ in range(self._choose(1, 1, 2, 5))]:
+            (run_id,) = self._driver.submit(job)
+            self._jobs[run_id] = job
+
+    def _cancel(self) -> None:
+        if self._jobs:
+            run_id = self._random.choice(list(self._jobs))
+            keep = self._random.choice((None, self._random.randrange(WINDOW)))
+            self._driver.scheduler.cancel(run_id, keep)
+            self._driver.check()
+
+    def _collect(self) -> None:
+        """Let what has been said be what others begin with."""
+        for run_id, job in self._jobs.items():
+            outcome = self._driver.outcomes[run_id]
+            if is_done(outcome) and self._random.random() < 0.3:
+                self._beginnings.append(job.token_ids + outcome.tokens)
+
+    def _job(self) -> Job:
+        draw = self._random
+        prompt = draw.choice(self._beginnings)
+        if draw.random() < 0.5:
+            prompt = prompt[: draw.randrange(len(prompt) + 1)]
+        for _ in range(draw.randrange(1, 4)):
+            prompt = (prompt + self._pieces(draw))[: WINDOW - 32]
+            self._beginnings.append(prompt)
+        if draw.random() < 0.2:
+            prompt = prompt[: len(prompt) // BLOCK * BLOCK or None]
+        stop = draw.choice(self._pieces(draw))
+        positions = sorted(draw.randrange(len(prompt) + 1) for _ in range(draw.choice((0, 0, 1, 3))))
+        return Job(
+            token_ids=prompt,
+            max_tokens=draw.choice((0, 1, 5, 12, 32)),
+            stop_ids=[stop] if draw.random() < 0.3 else [],
+            sampling=draw.choice((GREEDY, GREEDY, Sampling(seed=draw.randrange(100)))),
+            want_logprobs=True,
+            cache_marks=[CacheMark(position, draw.choice(("5m", "1h"))) for position in positions],
+            tenant=draw.choice(("one", "one", "other")),
+            priority=draw.choice(("interactive", "interactive", "batch")),
+            probe=self._probe if draw.random() < 0.5 else None,
+        )
+
+
+def check(job: Job, outcome: Outcome, reference: Reference, tolerance: float) -> tuple[float, float]:
+    """Compare an answer with a cold pass. Returns by how much its numbers differed, of log-probabilities and scores."""
+    outcome.check_order()
+    tokens, prompt = outcome.tokens, len(job.token_ids)
+    stopped = bool(tokens) and tokens[-1] in job.stop_ids
+    assert outcome.finish.reason == ("stop" if stopped else "length")
+    assert stopped or len(tokens) == job.max_tokens
+    assert not set(tokens[:-1]) & set(job.stop_ids)
+    written = prefilled(outcome).written
+    assert 0 <= written.five_minutes + written.one_hour <= prompt - cached(outcome)
+    logprobs, scores = reference.read(job.token_ids + tokens, prompt - 1)
+    expected = [logprobs[i, token] for i, token in enumerate(tokens)]
+    # What is very unlikely is uncertain too, in logarithms, and says nothing.
+    differences = [abs(got - cold) for got, cold in zip(outcome.logprobs, expected, strict=True) if cold > -12]
+    assert max(differences, default=0.0) < tolerance
+    if job.sampling == GREEDY:
+        for token, row in zip(tokens, logprobs, strict=False):
+            assert row.max() - row[token] < tolerance
+    off = 0.0
+    if job.probe:
+        steps = [event.scores for event in outcome.events if isinstance(event, Step)]
+        got = np.frombuffer(b"".join([prefilled(outcome).scores or b"", *(s or b"" for s in steps[1:])]), "<f4")
+        count = prompt + max(len(steps) - 1, 0)
+        off = float(np.abs(got.reshape(count, 3) - scores[:count]).max() / scores.std())
+        assert off < SCORE_TOLERANCE
+    return max(differences, default=0.0), off
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prefixes, "BLOCK", BLOCK)
+    monkeypatch.setattr(scheduler, "BLOCK", BLOCK)
+    monkeypatch.setattr(run, "HEADROOM", 8)
+
+
+TEXT = (
+    "The quick brown fox jumps over the lazy dog. One two three four five six seven eight nine ten. Monday, Tuesday, "
+    "Wednesday, Thursday, Friday, Saturday, Sunday. January, February, March, April, May, June, July, August."
+)
+
+
+def text_pieces(tokens: list[int]) -> Pieces:
+    def pieces(draw: random.Random) -> list[int]:
+        start = draw.choice((0, 0, 11, 24, draw.randrange(len(tokens) - 8)))
+        return tokens[start : start + draw.randrange(3, 60)]
+
+    return pieces
+
+
+def random_pieces(draw: random.Random) -> list[int]:
+    return random.Random(draw.randrange(8)).choices(range(3, 3 + 40), k=draw.randrange(3, 60))
+
+
+@pytest.fixture(scope="module", params=["llama", "gemma3", "mamba", "jamba", "lfm2", "lfm2-window"])
+def little(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Machine, Reference, Probe | None]]:
+    path = tiny.write(tmp_path_factory.mktemp("models"), request.param)
+    probe = random_probe([0, 1], 64) if request.param in ("llama", "lfm2", "lfm2-window") else None
+    machine, reference = Machine(path, CELLS, batch_rows=64), Reference(path, WINDOW, probe)
+    yield machine, reference, probe
+    machine.model.close()
+    reference.close()
+
+
+@pytest.mark.parametrize("seed", range(4 + SOAK))
+def test_little_models(little: tuple[Machine, Reference, Probe | None], seed: int, tmp_path: Path) -> None:
+    machine, reference, probe = little
+    story = Story(machine, tmp_path, seed, random_pieces, probe)
+    story.live(60)
+    worst = [check(job, outcome, reference, TINY_TOLERANCE) for job, outcome in story.done]
+    print(len(worst), np.max(worst, axis=0))

@@ -1,0 +1,89 @@
+"""Drawing tokens: the settings mean what they say, and a seed is all that chance depends on."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+
+from commonweight.engines.contract import Sampling
+from commonweight.engines.llama.native import Batch, LoadedModel
+from commonweight.engines.llama.sampler import Sampler, logprob
+
+DRAWS = 4000
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoadedModel]:
+    """A tiny model with the logits of one row."""
+    path: Path = tiny.write(tmp_path_factory.mktemp("tiny"), "llama")
+    model = LoadedModel(path, cells=64, sequences=2, batch_rows=16, outputs=8, threads=1)
+    with closing(model):
+        batch = Batch(16)
+        batch.add(0, 0, [5, 9, 17, 33], outputs=1)
+        model.compute(batch)
+        yield model
+
+
+def probabilities(model: LoadedModel, temperature: float = 1.0) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    logits = model.logits(3).astype(np.float64) / temperature
+    weights = np.exp(logits - logits.max())
+    return np.asarray(weights / weights.sum())
+
+
+def draws(model: LoadedModel, sampling: Sampling, count: int = DRAWS) -> list[int]:
+    with closing(Sampler(sampling)) as sampler:
+        return [sampler.draw(model, 3) for _ in range(count)]
+
+
+def test_cold_takes_the_likeliest(model: LoadedModel) -> None:
+    assert set(draws(model, Sampling(temperature=0), 20)) == {int(np.argmax(model.logits(3)))}
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5, 2.0])
+def test_frequencies_follow_the_probabilities(model: LoadedModel, temperature: float) -> None:
+    expected = probabilities(model, temperature)
+    counted = Counter(draws(model, Sampling(temperature=temperature, seed=3)))
+    # Five standard deviations of a count leave no room for luck among some hundred tokens.
+    for token, probability in enumerate(expected):
+        deviation = np.sqrt(DRAWS * probability * (1 - probability)) + 1
+        assert abs(counted[token] - DRAWS * probability) < 5 * deviation
+
+
+def test_limits_cut_the_tail(model: LoadedModel) -> None:
+    order = np.argsort(-model.logits(3))
+    shares = np.cumsum(probabilities(model)[order])
+    assert set(draws(model, Sampling(top_k=3, seed=1))) == set(order[:3].tolist())
+    nucleus = int(np.searchsorted(shares, 0.2)) + 1
+    assert set(draws(model, Sampling(top_p=0.2, seed=1))) <= set(order[:nucleus].tolist())
+    likeliest = probabilities(model).max()
+    allowed = set(np.flatnonzero(probabilities(model) >= 0.5 * likeliest).tolist())
+    assert set(draws(model, Sampling(min_p=0.5, seed=1))) <= allowed
+
+
+def test_a_seed_repeats_and_another_does_not(model: LoadedModel) -> None:
+    assert draws(model, Sampling(seed=7), 50) == draws(model, Sampling(seed=7), 50)
+    assert draws(model, Sampling(seed=7), 50) != draws(model, Sampling(seed=8), 50)
+    assert draws(model, Sampling(), 50) != draws(model, Sampling(), 50)
+
+
+def test_log_probabilities_are_the_models_own(model: LoadedModel) -> None:
+    for token in (0, 40, 200):
+        assert logprob(model, 3, token) == pytest.approx(np.log(probabilities(model)[token]), abs=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_mask_leaves_only_what_it_allows(model: LoadedModel, temperature: float) -> None:
+    before = model.logits(3).copy()
+    allowed = np.zeros(model.vocabulary_size, np.bool_)
+    allowed[[20, 21, 200]] = True
+    try:
+        with closing(Sampler(Sampling(temperature=temperature, seed=2))) as sampler:
+            drawn = {sampler.draw(model, 3, allowed) for _ in range(200)}
+    finally:
+        model.logits(3)[:] = before
+    best = max((20, 21, 200), key=lambda token: before[token])
+    assert drawn == ({best} if temperature == 0 else {20, 21, 200})
