@@ -5,6 +5,7 @@ import signal
 import sys
 import tempfile
 import time
+from http.client import HTTPException
 from inspect import getdoc
 from pathlib import Path
 from shlex import join
@@ -92,9 +93,9 @@ def _measure(bench: Bench, names: list[str]) -> list[str]:
         # A row that fails must not take the minutes of all others with it.
         try:
             figures[name] = ROWS[name](bench)
-        except (UnfairError, StartError, RuntimeError) as error:
+        except (UnfairError, StartError, RuntimeError, OSError, HTTPException) as error:
             failures.append(f"{name}: {error}")
-        for line in (*figures.get(name, ()), *failures[-1:]):
+        for line in figures.get(name, failures[-1:]):
             print(f"          {line}", file=sys.stderr, flush=True)
     size = bench.model.stat().st_size
     made = f", made from {bench.starter.name}" if bench.starter else ""

@@ -47,6 +47,8 @@ def ask_all(server: Server, prompts: Sequence[Prompt], max_tokens: int) -> list[
     for prompt, future in zip(prompts, futures, strict=True):
         # Daemons: should this process be told to end, it must not wait for answers before it ends the servers.
         threading.Thread(target=run, args=(prompt, future), daemon=True).start()
+    # Those that were only kept waiting by another's failure have nothing to say about it.
+    futures.sort(key=lambda future: isinstance(future.exception(), threading.BrokenBarrierError))
     return [future.result() for future in futures]
 
 

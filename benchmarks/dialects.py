@@ -117,5 +117,7 @@ def _plain(prompt: Prompt) -> dict[str, Any]:
 def _answer(
     clock: Clock, texts: list[tuple[float, str]], generated: int, total: int | None = None, cached: int = 0
 ) -> Answer:
+    if not texts:
+        raise RuntimeError("an answer without text")
     text = "".join(text for _, text in texts)
     return Answer(text, total, cached, generated, clock[0], texts[0][0], texts[-1][0], clock[1])

@@ -12,7 +12,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
-from driving import GREEDY, Driver, Machine, Reference, Steady, cached, is_done, prefilled, random_probe, starter_path
+from driving import (
+    GREEDY,
+    Driver,
+    Machine,
+    Reference,
+    Steady,
+    cached,
+    is_done,
+    prefilled,
+    random_probe,
+    starter_path,
+)
 from outcomes import Outcome
 
 from commonweight.catalog.gguf import Gguf
@@ -30,9 +41,18 @@ WINDOW = 180
 SOAK = int(os.environ.get("COMMONWEIGHT_SOAK", "0"))
 """Further seeds for each model."""
 
-STARTER_TOLERANCE = 0.35
-TINY_TOLERANCE = 0.1
+STARTER_TOLERANCE = 0.6
+"""Of log-probabilities. Two cold passes over one prompt, in chunks of 60 and of 64 rows (from which on llama.cpp's
+attention is tiled), were seen to differ by 0.36: activations are rounded to 8 bits for 4-bit weights, and a bit
+that flips is carried on. Here up to 0.41 was seen. A prefix that is not the prompt's own changes whole units."""
+MEAN_TOLERANCE = 0.15
+"""Of all tokens of an answer, in the mean."""
+UNLIKELY = -8.0
+"""Log-probabilities below it are noisier still, and not compared."""
+TINY_TOLERANCE = 0.15
+"""Up to 0.08 was seen: the tiny models' attention is sharp on purpose. A single wrong token changes tenths."""
 SCORE_TOLERANCE = 0.1
+"""Of probe scores, in their standard deviations; up to 0.01 was seen."""
 
 Pieces = Callable[[random.Random], list[int]]
 """Draws some tokens that may follow any others."""
@@ -141,7 +161,7 @@ class Story:
 
 
 def check(job: Job, outcome: Outcome, reference: Reference, tolerance: float) -> tuple[float, float]:
-    """Compare an answer with a cold pass. Returns by how much its numbers differed, of log-probabilities and scores."""
+    """Compare an answer with a cold pass. Returns by how much log-probabilities and scores differed."""
     outcome.check_order()
     tokens, prompt = outcome.tokens, len(job.token_ids)
     stopped = bool(tokens) and tokens[-1] in job.stop_ids
@@ -152,9 +172,11 @@ def check(job: Job, outcome: Outcome, reference: Reference, tolerance: float) ->
     assert 0 <= written.five_minutes + written.one_hour <= prompt - cached(outcome)
     logprobs, scores = reference.read(job.token_ids + tokens, prompt - 1)
     expected = [logprobs[i, token] for i, token in enumerate(tokens)]
-    # What is very unlikely is uncertain too, in logarithms, and says nothing.
-    differences = [abs(got - cold) for got, cold in zip(outcome.logprobs, expected, strict=True) if cold > -12]
+    differences = [
+        abs(got - cold) for got, cold in zip(outcome.logprobs, expected, strict=True) if cold > UNLIKELY
+    ]
     assert max(differences, default=0.0) < tolerance
+    assert sum(differences) <= MEAN_TOLERANCE * max(len(differences), 8)
     if job.sampling == GREEDY:
         for token, row in zip(tokens, logprobs, strict=False):
             assert row.max() - row[token] < tolerance
@@ -176,8 +198,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 TEXT = (
-    "The quick brown fox jumps over the lazy dog. One two three four five six seven eight nine ten. Monday, Tuesday, "
-    "Wednesday, Thursday, Friday, Saturday, Sunday. January, February, March, April, May, June, July, August."
+    "The quick brown fox jumps over the lazy dog. One two three four five six seven eight nine ten. "
+    "Monday, Tuesday, Wednesday, Thursday, Friday, Saturday, Sunday. "
+    "January, February, March, April, May, June, July, August."
 )
 
 
@@ -193,20 +216,54 @@ def random_pieces(draw: random.Random) -> list[int]:
     return random.Random(draw.randrange(8)).choices(range(3, 3 + 40), k=draw.randrange(3, 60))
 
 
-@pytest.fixture(scope="module", params=["llama", "gemma3", "mamba", "jamba", "lfm2", "lfm2-window"])
-def little(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Machine, Reference, Probe | None]]:
+SNAPSHOTS_AND_OTHERS = ("llama", "gemma3", "mamba", "jamba", "lfm2")
+"""Attention; sliding window; recurrent; hybrids. Not the hybrid with a window: llama.cpp itself computes some of
+its batches wrongly when they have several sequences (about 1 of 200, without any prefix being reused)."""
+
+World = tuple[Machine, Reference, Probe | None]
+
+
+@pytest.fixture(scope="module", params=SNAPSHOTS_AND_OTHERS)
+def little(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     path = tiny.write(tmp_path_factory.mktemp("models"), request.param)
-    probe = random_probe([0, 1], 64) if request.param in ("llama", "lfm2", "lfm2-window") else None
+    probe = random_probe([0, 1], 64) if request.param in ("llama", "lfm2") else None
     machine, reference = Machine(path, CELLS, batch_rows=64), Reference(path, WINDOW, probe)
     yield machine, reference, probe
     machine.model.close()
     reference.close()
 
 
-@pytest.mark.parametrize("seed", range(4 + SOAK))
-def test_little_models(little: tuple[Machine, Reference, Probe | None], seed: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("seed", range(3 + SOAK))
+def test_little_models(little: World, seed: int, tmp_path: Path) -> None:
     machine, reference, probe = little
     story = Story(machine, tmp_path, seed, random_pieces, probe)
     story.live(60)
-    worst = [check(job, outcome, reference, TINY_TOLERANCE) for job, outcome in story.done]
-    print(len(worst), np.max(worst, axis=0))
+    assert story.done
+    for job, outcome in story.done:
+        note("little", *check(job, outcome, reference, TINY_TOLERANCE))
+
+
+@pytest.fixture(scope="module")
+def large() -> Iterator[World]:
+    probe = random_probe([9, 16, 22], 576)
+    machine, reference = Machine(starter_path(), CELLS), Reference(starter_path(), WINDOW, probe)
+    yield machine, reference, probe
+    machine.model.close()
+    reference.close()
+
+
+@pytest.mark.parametrize("seed", range(2 + SOAK // 10))
+def test_the_starter_model(large: World, seed: int, tmp_path: Path) -> None:
+    machine, reference, probe = large
+    story = Story(machine, tmp_path, seed, text_pieces(Tokenizer(Gguf(starter_path())).encode(TEXT)), probe)
+    story.live(16)
+    assert story.done
+    for job, outcome in story.done:
+        note("starter", *check(job, outcome, reference, STARTER_TOLERANCE))
+
+
+def note(name: str, *differences: float) -> None:
+    """For a soak: what the noise is."""
+    if SOAK:
+        with Path("/tmp/commonweight-noise.txt").open("a") as file:
+            print(name, *differences, file=file)

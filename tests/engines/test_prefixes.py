@@ -69,7 +69,13 @@ class Store:
         self.saved: list[tuple[int, int]] = []
 
     def insert(
-        self, tokens: Tokens, tenant: str = "", *, version: str | None = None, since: int = 0, end: int | None = None
+        self,
+        tokens: Tokens,
+        tenant: str = "",
+        *,
+        version: str | None = None,
+        since: int = 0,
+        end: int | None = None,
     ) -> None:
         def save(start: int, end: int) -> Data:
             self.saved.append((start, end))
@@ -154,7 +160,7 @@ class Store:
             assert found.blocks[-1].start < found.length <= found.blocks[-1].end
         if version:
             rows = [block.scores[version] for block in found.blocks]
-            scores = np.concatenate([row for row in rows if row is not None] or [np.zeros((0, 1))])
+            scores = np.concatenate([row for row in rows if row is not None] or [np.zeros((0, 1), np.float32)])
             assert scores[: found.length].tolist() == scores_of(tokens[: found.length], version).tolist()
         if self.prefixes._needs_snapshots and found.blocks:
             snapshot = found.blocks[-1].snapshots[found.length]
@@ -171,7 +177,9 @@ def count(start: int, length: int) -> Tokens:
 
 @given(st.lists(st.integers(0, 2), max_size=9), st.lists(st.integers(0, 2), max_size=9))
 def test_common_tokens(one: Tokens, other: Tokens) -> None:
-    expected = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    expected = next(
+        (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
+    )
     assert common_tokens(key_of(one), key_of(other)) == expected
 
 
@@ -185,7 +193,9 @@ short_prompts = st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=14), m
 
 
 @given(short_prompts, st.lists(st.integers(0, 1), min_size=1, max_size=16), st.integers(0, 16))
-def test_the_longest_prefix_of_all_that_were_inserted_is_found(prompts: list[Tokens], key: Tokens, limit: int) -> None:
+def test_the_longest_prefix_of_all_that_were_inserted_is_found(
+    prompts: list[Tokens], key: Tokens, limit: int
+) -> None:
     store = Store()
     for tokens in prompts:
         store.insert(tokens)
@@ -202,7 +212,9 @@ def test_only_where_a_snapshot_was_taken(prompts: list[Tokens], key: Tokens) -> 
     assert store.match(key) == max((len(tokens) for tokens in prompts if key[: len(tokens)] == tokens), default=0)
 
 
-@given(st.lists(st.tuples(st.lists(st.integers(0, 1), min_size=1, max_size=14), st.sampled_from([None, "v1", "v2"]))))
+@given(
+    st.lists(st.tuples(st.lists(st.integers(0, 1), min_size=1, max_size=14), st.sampled_from([None, "v1", "v2"])))
+)
 def test_with_a_probe_only_what_has_its_scores(prompts: list[tuple[Tokens, str | None]]) -> None:
     store = Store()
     for tokens, version in prompts:
@@ -227,7 +239,11 @@ def test_a_longer_block_takes_the_place_of_a_shorter_one() -> None:
     store = Store()
     for length in (5, 6, 7, 8, 9, 3):
         store.insert(count(0, length))
-    assert sorted((block.start, block.end) for block in store.prefixes._blocks.values()) == [(0, 4), (4, 8), (8, 9)]
+    assert sorted((block.start, block.end) for block in store.prefixes._blocks.values()) == [
+        (0, 4),
+        (4, 8),
+        (8, 9),
+    ]
     assert store.prefixes.ram_bytes == 9 * TOKEN_BYTES
 
 
@@ -527,7 +543,9 @@ def test_the_disk_forgets_before_it_overflows(folder: Folder) -> None:
 
 
 @settings(max_examples=30)
-@given(happenings=operations, blocks=st.sampled_from([0, 1, 2.5, 6]), snapshots=st.booleans(), seed=st.integers(0, 9))
+@given(
+    happenings=operations, blocks=st.sampled_from([0, 1, 2.5, 6]), snapshots=st.booleans(), seed=st.integers(0, 9)
+)
 def test_with_a_disk_below_nothing_is_ever_wrong(
     tmp_path_factory: pytest.TempPathFactory,
     happenings: list[tuple[str, Tokens, str]],

@@ -24,7 +24,7 @@ from driving import (
 from outcomes import Outcome
 
 from commonweight.catalog.gguf import Gguf
-from commonweight.engines.contract import CacheMark, Job, Prefilled, Probe, Sampling, Step, Written
+from commonweight.engines.contract import CacheMark, Job, Probe, Sampling, Step, Written
 from commonweight.engines.llama import pace, run, scheduler
 from commonweight.engines.llama.disk import Disk
 from commonweight.engines.llama.files import fingerprint
@@ -35,10 +35,10 @@ CELLS = 2048
 FEW = 1024
 """Cells of a machine where room is scarce."""
 
-STARTER_NOISE = 0.35
-"""By how much log-probabilities of the starter model were seen to differ between shapes of a batch."""
-NOISE = 0.1
-"""The same for the tiny model."""
+STARTER_NOISE = 0.5
+"""More than log-probabilities of the starter model were seen to differ by between shapes of a batch (0.4)."""
+
+PROBE = random_probe([0, 1], 64)
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +58,16 @@ def narrow(tiny_path: Path) -> Iterator[Machine]:
     machine = Machine(tiny_path, FEW)
     yield machine
     machine.model.close()
+
+
+@pytest.fixture(scope="module")
+def snapshotting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Machine]]:
+    """Models whose states cannot be cut anywhere."""
+    folder = tmp_path_factory.mktemp("models")
+    machines = {name: Machine(tiny.write(folder, name), FEW) for name in ("gemma3", "mamba", "lfm2")}
+    yield machines
+    for machine in machines.values():
+        machine.model.close()
 
 
 @pytest.fixture(scope="module")
@@ -270,6 +280,18 @@ def test_a_tenant_that_was_served_more_waits_without_a_quarrel(driver: Driver) -
     assert all(is_done(outcome) for outcome in driver.outcomes.values())
 
 
+def test_equal_claims_do_not_take_turns_in_preempting_each_other(driver: Driver) -> None:
+    driver.submit(*[job(words(50, seed), 50, tenant="many") for seed in range(4)])
+    driver.step(3)
+    (one,) = driver.submit(job(words(50), 5, tenant="one"))
+    served = driver.scheduler._fairness._served
+    served["one"] = served["many"]
+    driver.step()
+    assert driver.inside == [0, 1, 2, one]
+    driver.finish()
+    assert driver.scheduler.stats.preemptions == 1
+
+
 def test_nobody_starves(driver: Driver) -> None:
     """Among tenants with endless work, each is served about as many rows."""
     tenants = ["a", "b", "c", "d", "e", "f"]
@@ -377,6 +399,46 @@ def test_a_chain_of_leaders_one_of_which_gives_up(driver: Driver) -> None:
     check_honest(driver)
 
 
+def test_who_has_more_already_does_not_wait_for_less(driver: Driver) -> None:
+    """Of two leaders, the one with the longer beginning may be the faster."""
+    slowly(driver, 100)
+    submit(driver, job(PREFIX, 5), probed(PREFIX[:300] + words(10, 1)), job(PREFIX + words(10, 2), 5))
+    driver.step(7)
+    assert driver.running(1).computed < 300
+    assert cached(driver.outcomes[2]) == 600
+    driver.finish()
+    check_honest(driver)
+
+
+@pytest.mark.parametrize("architecture", ["gemma3", "mamba", "lfm2"])
+@pytest.mark.parametrize("steps", [1, 3, 4, 5, 7, 9])
+def test_leaders_leave_at_any_time_where_states_cannot_be_cut(
+    snapshotting: dict[str, Machine], architecture: str, steps: int
+) -> None:
+    driver = snapshotting[architecture].drive()
+    slowly(driver, 25)
+    submit(driver, *[job(PREFIX[:end] + words(30, seed), 5) for seed, end in enumerate((40, 100, 150))])
+    driver.step(steps)
+    driver.scheduler.cancel(0)
+    driver.check()
+    driver.finish()
+    # At most what was behind the end that the others wait for is computed again.
+    assert driver.prefilled <= 150 + 3 * 30
+    check_honest(driver)
+
+
+@pytest.mark.parametrize("architecture", ["gemma3", "mamba", "lfm2"])
+def test_turns_go_on_where_states_cannot_be_cut(snapshotting: dict[str, Machine], architecture: str) -> None:
+    driver = snapshotting[architecture].drive()
+    prompt = words(300)
+    (first,) = driver.run(job(prompt, 40, cache_marks=[CacheMark(200)]))
+    assert prefilled(first).written == Written(200, 0)
+    (second,) = driver.run(job([*prompt, *first.tokens, *words(25, 1)], 10))
+    (branch,) = driver.run(job([*prompt[:250], *words(25, 2)], 10))
+    assert [cached(second), cached(branch)] == [339, 200]
+    assert driver.prefilled == 300 + 26 + 75
+
+
 def test_a_preempted_leader_hands_on(driver: Driver) -> None:
     slowly(driver, 100)
     submit(driver, *[job(PREFIX + words(10, seed), 5, priority="batch") for seed in range(4)])
@@ -391,7 +453,7 @@ def test_a_preempted_leader_hands_on(driver: Driver) -> None:
         outcome.check_order()
 
 
-def test_a_follower_whose_leader_must_make_room_is_admitted_first(
+def test_who_follows_and_who_leads_may_have_to_make_room_together(
     narrow: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run, "HEADROOM", 0)
@@ -536,9 +598,23 @@ def test_marks_never_stand_in_the_way(machine: Machine) -> None:
     assert cached(driver.run(job(words(512, 7), 1))[0]) == 511
 
 
+def test_what_is_preempted_is_kept_though_all_else_is_marked(machine: Machine) -> None:
+    driver = machine.drive(ram=6 * machine.bytes_of(256))
+    for seed in range(3):
+        driver.run(job(words(512, seed), 1, cache_marks=[CacheMark(512)]))
+    before = driver.prefilled
+    driver.submit(job(words(300, 10), 20, priority="batch"))
+    driver.step(3)
+    driver.run(*[job(words(30, 20 + i), 5) for i in range(4)])
+    assert driver.scheduler.preempted == {3}
+    assert driver.prefilled - before == 300 + 4 * 30
+
+
 # Guessing
 
-ITEMS = "amber, birch, cedar, daisy, elder, fern, garlic, hazel, iris, juniper, kale, lily, maple, nettle, oak, poppy"
+ITEMS = (
+    "amber, birch, cedar, daisy, elder, fern, garlic, hazel, iris, juniper, kale, lily, maple, nettle, oak, poppy"
+)
 HOT = 1.2
 """A temperature at which the starter model copies most of the time."""
 
@@ -570,6 +646,7 @@ def test_guesses_change_nothing_but_the_number_of_steps(
     assert stats.accepted_tokens > 20
     assert stats.steps < 20
     assert stats.generated_tokens == 40
+    assert stats.prefilled_tokens == len(prompt)
 
 
 @pytest.mark.parametrize("place", [4, 14])
@@ -603,7 +680,9 @@ def test_log_probabilities_of_guesses(starter: Machine, copying: tuple[list[int]
     reference.close()
     (outcome,) = guessing(starter).run(job(prompt, 40, want_logprobs=True))
     assert outcome.tokens == expected
-    assert outcome.logprobs == pytest.approx([cold[i, token] for i, token in enumerate(expected)], abs=STARTER_NOISE)
+    assert outcome.logprobs == pytest.approx(
+        [cold[i, token] for i, token in enumerate(expected)], abs=STARTER_NOISE
+    )
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -629,7 +708,6 @@ def test_many_streams_guess_side_by_side(starter: Machine, copying: tuple[list[i
     assert driver.scheduler.stats.accepted_tokens > 60
 
 
-PROBE = random_probe([0, 1], 64)
 DOUBTFUL = [126, 10, 140, 200, 177, 237, 78, 192, 78, 127, 239, 126, 10, 140, 200, 177, 237]
 """Its end occurred before, and what followed is one of the few things that the tiny model may say now."""
 
@@ -668,7 +746,9 @@ def scores(outcome: Outcome) -> Floats:
     """Of the prompt and of all but the last token drawn, shape ``(tokens, 3)``."""
     drawn = [event.scores for event in outcome.events if isinstance(event, Step)]
     assert drawn[0] == (prefilled(outcome).scores or b"")[-12:]
-    return np.frombuffer(b"".join([prefilled(outcome).scores or b"", *(s or b"" for s in drawn[1:])]), "<f4").reshape(-1, 3)
+    return np.frombuffer(
+        b"".join([prefilled(outcome).scores or b"", *(s or b"" for s in drawn[1:])]), "<f4"
+    ).reshape(-1, 3)
 
 
 def check_scores(cold: Reference, one: Job, outcome: Outcome) -> None:

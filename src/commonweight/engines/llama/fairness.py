@@ -1,8 +1,8 @@
 """Who comes next: classes of priority first, then the tenant that has been served least, then order of arrival.
 
 Virtual token counters as in "Fairness in Serving Large Language Models" (Sheng et al., OSDI 2024): every computed
-row is charged to its tenant, and a tenant that comes back starts a row ahead of the least served one, so that it is
-next and idling saves up no more credit than that.
+row is charged to its tenant, and a tenant that comes back starts a row ahead of the least served one: it is next,
+and idling saves up no more credit than that.
 """
 
 from collections import Counter

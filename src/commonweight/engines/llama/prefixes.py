@@ -424,7 +424,7 @@ def _ancestry(block: Block) -> list[Block]:
 
 
 def _last_snapshot(line: list[Block], key: bytes, limit: int, is_fit: Callable[[Block], bool]) -> Match:
-    """The match cut to where a snapshot was taken: in a block below the last of the line, or the one before, ..."""
+    """The match cut to where a snapshot was taken: below the last block of the line, or the one before, ..."""
     for depth in range(len(line), 0, -1):
         rest = _piece(key, line[depth - 1].end, limit)
         ends = [
