@@ -95,7 +95,7 @@ def sized(monkeypatch: pytest.MonkeyPatch, machine: Memory = PLENTY, **wishes: A
 def test_with_plenty_of_memory_every_job_has_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = sized(monkeypatch)
     assert (chosen.window, chosen.cells, chosen.sequences) == (8192, 8 * 8192, 8)
-    assert (chosen.kv_type, chosen.drafts) == ("f16", 16)
+    assert (chosen.kv_type, chosen.drafts) == ("f16", 15)
     assert 6 * GIB < chosen.ram_bytes < 8 * GIB
     assert sized(monkeypatch, Memory(1 << 50, 1 << 50)).ram_bytes == 8 * GIB
 

@@ -31,7 +31,7 @@ class Options(msgspec.Struct, frozen=True):
     threads: int
     batch_rows: int = 512
     kv_type: Literal["f16", "q8_0"] = "f16"
-    drafts: int = 16
+    drafts: int = 15
     """Most tokens of one stream guessed ahead a step; 0 turns speculation off."""
     ram_bytes: int = 1 << 30
     """For prefixes that no running job uses."""

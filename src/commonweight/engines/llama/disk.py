@@ -71,6 +71,7 @@ class Disk:
         self._reads: deque[Key] = deque()
         self._forgotten: set[Key] = set()
         self._touched: set[Key] = set()
+        self._may_write = True
         self._writes: dict[Key, Block] = {}
         self._reports: list[Loaded | Lost | Stored] = []
         self._closes_at: float | None = None
@@ -94,7 +95,7 @@ class Disk:
             checked(block.parent)
         with self._changed:
             self._writes[block.tenant, checked(block.name)] = block
-            while len(self._writes) > 1 and sum(map(_parts_size, self._writes.values())) > self._queue_bytes:
+            while len(self._writes) > 1 and self._queued > self._queue_bytes:
                 # The oldest goes, but not before those that build on it: they are no use without.
                 parents = {(block.tenant, block.parent) for block in self._writes.values()}
                 dropped = min(self._writes, key=parents.__contains__)
@@ -127,6 +128,18 @@ class Disk:
             self._forgotten.add((tenant, name))
             self._changed.notify()
 
+    def let_write(self, may_write: bool) -> None:
+        """Whether now is a good time: hashing and copying take the cores that compute. Long queues don't wait."""
+        if may_write != self._may_write:
+            with self._changed:
+                self._may_write = may_write
+                self._changed.notify()
+
+    @property
+    def _queued(self) -> int:
+        """Bytes."""
+        return sum(map(_parts_size, self._writes.values()))
+
     def close(self, patience: float) -> None:
         """Finish what is queued, but for reads, as far as ``patience`` seconds allow. The last call."""
         with self._changed:
@@ -149,7 +162,7 @@ class Disk:
                 if self._touched:
                     touched, self._touched = self._touched, set()
                     return partial(self._files.use, touched)
-                if self._writes:
+                if self._writes and (self._may_write or self._closes_at or 2 * self._queued > self._queue_bytes):
                     key = next(iter(self._writes))
                     return partial(self._store, key, self._writes.pop(key))
                 if self._closes_at is not None:

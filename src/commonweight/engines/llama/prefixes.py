@@ -257,6 +257,11 @@ class Prefixes:
             self._make_room()
         return news
 
+    def rest(self, is_idle: bool) -> None:
+        """Whether nothing is being computed at the moment, and files may be written."""
+        if self._disk:
+            self._disk.let_write(is_idle)
+
     def close(self) -> None:
         """Finish writing what is queued, within reason."""
         if self._disk:

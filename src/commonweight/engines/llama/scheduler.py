@@ -1,10 +1,11 @@
 """What is computed next: continuous batching over one unified cache.
 
-Every step computes one batch: the rows of each running stream, and a chunk of the prompts that are still being
-read, as long as fits a time that keeps the streams' cadence. Jobs wait until a sequence and enough cells are free,
-in the order that ``fairness`` gives them. A job that shares a beginning with a running one waits until that is
-computed and takes it over by reference; if its leader leaves before, it goes on from there itself. What no longer
-runs goes to the prefix store, and what comes is looked up there first.
+Every step computes one batch: the rows of each running stream, or a chunk of the prompts that are still being
+read, or both where the chunk is small. A chunk is as long as fits a time that keeps the streams' cadence. Jobs
+wait until a sequence and enough cells are free, in the order that ``fairness`` gives them. A job that shares a
+beginning with a running one waits until that is computed and takes it over by reference; if its leader leaves
+before, it goes on from there itself. What no longer runs goes to the prefix store, and what comes is looked up
+there first.
 
 When streams outgrow the cells, or somebody with a better claim waits, a job is preempted: it goes to the prefix
 store and back to the queue, and nothing that was sent is lost or repeated.
@@ -39,10 +40,16 @@ from commonweight.engines.llama.run import Run
 from commonweight.engines.llama.sampler import logprob
 from commonweight.engines.llama.state import States
 
-CADENCE = 0.1
+CADENCE = 0.25
 """Seconds that a step may take while others stream: prompts are read in chunks that fit."""
-LONGEST_STEP = 0.5
+LENIENCE = 1.25
+"""How many times as long a chunk may be if it ends a prompt."""
+LONGEST_STEP = 1.0
 """Seconds that a step may take at all: arrivals and cancellations wait for its end."""
+TILE = 64
+"""Rows from which llama.cpp's attention on the CPU computes tiles of so many rows, each over the cells of all its
+rows. A stream's row among those of a prompt was seen to make the step up to three times as long: from here on
+streams and prompts take turns."""
 MOST_GUESSES = 48
 """Rows of a batch that may be guesses."""
 PATIENCE = 32
@@ -87,12 +94,17 @@ class Scheduler:
         self._fairness = Fairness()
         self._pace = Pace()
         self._look_in = 0
+        self._is_reading = False
         self._stats = Stats(cells=model.cells)
 
     @property
     def has_work(self) -> bool:
         """Whether there is anything to do that needs no news from the disk."""
         return bool(self._running) or any(not run.is_loading for run in self._waiting)
+
+    def rest(self, is_idle: bool) -> None:
+        """Say whether work is waiting; what can wait for a pause does."""
+        self._prefixes.rest(is_idle)
 
     @property
     def stats(self) -> Stats:
@@ -165,6 +177,8 @@ class Scheduler:
             if run.is_loading:
                 continue
             leaders = self._leaders(run)
+            if not leaders and self._is_early(run):
+                return
             if self._fits(len(run.tokens) - self._shared(run, leaders) + run.growth):
                 self._enter(run, leaders)
             elif victim := self._victim(run):
@@ -176,6 +190,13 @@ class Scheduler:
     def _rank(self, run: Run) -> tuple[bool, int, float]:
         """Smaller comes first."""
         return run.is_batch, self._fairness.served(run.tenant), run.place
+
+    def _is_early(self, run: Run) -> bool:
+        """Whether restoring its cells now would only slow those down whose prompts are read before its own."""
+        return run.remembered.length >= BLOCK and any(
+            not other.is_streaming and not other.leaders and self._rank(other) < self._rank(run)
+            for other in self._running
+        )
 
     def _fits(self, need: int) -> bool:
         if not self._free:
@@ -329,21 +350,30 @@ class Scheduler:
         self._batch.clear()
         streams = [run for run in self._running if run.is_streaming]
         reading = [run for run in self._running if not run.is_streaming and not run.leaders]
-        chunk = 0
-        if reading:
-            seconds = CADENCE if streams else LONGEST_STEP
-            unread = sum(len(run.tokens) - run.computed for run in reading)
-            room = min(self._batch.capacity, self._cells.free) - len(streams)
-            chunk = self._pace.rows_within(seconds, len(streams), max(min(unread, room), 0))
+        reading.sort(key=self._rank)
+        chunk = self._chunk(reading, len(streams))
+        if streams and chunk + len(streams) >= TILE:
+            self._is_reading = not self._is_reading
+            streams, chunk = ([], chunk) if self._is_reading else (streams, 0)
         self._propose(streams, chunk)
         parts = [self._add(run, [run.tokens[-1], *run.draft], outputs=1 + len(run.draft)) for run in streams]
-        for run in sorted(reading, key=self._rank):
+        for run in reading:
             if chunk > 0:
                 end = min(run.computed + chunk, self._next_stop(run))
                 outputs = int(end == len(run.tokens) and run.job.max_tokens > 0)
                 parts.append(self._add(run, run.tokens[run.computed : end], outputs=outputs))
                 chunk -= parts[-1].rows
         return parts
+
+    def _chunk(self, reading: list[Run], streams: int) -> int:
+        """How many rows of prompts the next batch has."""
+        unread = [len(run.tokens) - run.computed for run in reading]
+        room = min(sum(unread), self._batch.capacity - streams, self._cells.free - streams)
+        if room <= 0:
+            return 0
+        chunk = self._pace.rows_within(CADENCE if streams else LONGEST_STEP, streams, room)
+        # A prompt's last few rows come along: they would cost a step of their own.
+        return unread[0] if chunk < unread[0] <= min(chunk * LENIENCE, room) else chunk
 
     def _next_stop(self, run: Run) -> int:
         """Where a run's chunk ends at the latest: what cannot be cut is taken where it will be needed."""
@@ -389,6 +419,7 @@ class Scheduler:
         if run.computed < len(run.tokens):
             return []
         events: list[EngineEvent] = []
+        self._look_in = 0
         if run.prefilled is None:
             run.prefilled = perf_counter()
             prompt_scores = run.scores[: run.computed].tobytes() if run.job.probe else None

@@ -25,7 +25,8 @@ MOST_CELLS = 131_072
 """Tokens that the cells hold unasked, if a window is no longer than that."""
 CELL_STEP = 256
 """llama.cpp rounds cells up to a multiple of it."""
-DRAFTS = 16
+DRAFTS = 15
+"""With the token that they follow, a round number of rows: kernels like those."""
 HEADROOM_SHARE, LEAST_HEADROOM, MOST_HEADROOM = 0.1, 512 << 20, 4 << 30
 """Of all memory; bytes. Stays free for our two processes (about 250 MB), for prefixes on their way to disk (as
 much at most), and for other programs."""

@@ -39,9 +39,9 @@ from commonweight.engines.llama.prefixes import Prefixes
 from commonweight.engines.llama.scheduler import MOST_GUESSES, RunEvents, Scheduler
 from commonweight.engines.llama.state import States
 
-GATHER = 0.02
+GATHER = 0.05
 """Seconds within which tokens travel together. The server's work for a token is taken from the cores that compute
-the next one, and less of it is needed for several at once; nobody sees a fiftieth of a second."""
+the next one, and less of it is needed for several at once; nobody reads faster than twenty times a second."""
 
 
 class Wake:
@@ -115,6 +115,7 @@ def _serve(options: Options, reports: BinaryIO) -> None:
         batch_rows=options.batch_rows,
         drafts=options.drafts,
     )
+    send(Events([], scheduler.stats))
     send(Ready())
     # Asleep in read() but for arrivals: it costs the steps nothing, and an idle process waits without spinning.
     threading.Thread(target=_receive, args=(commands,), daemon=True).start()
@@ -144,6 +145,7 @@ def _obey(commands: Commands, scheduler: Scheduler, send: Callable[[Report], Non
     """Carry out what has arrived, waiting while there is nothing to compute; False when it is time to leave."""
     while True:
         if commands.empty():
+            scheduler.rest(not scheduler.has_work)
             if scheduler.has_work:
                 return True
             send(Events([], scheduler.stats))
