@@ -18,6 +18,8 @@ QUEUE_BYTES = 256 << 20
 """Parts that may wait to be written; they hold RAM until then."""
 PAUSE = 60.0
 """Seconds without writing after the folder refused a block: full and read-only disks rarely mend in less."""
+REST = 20
+"""While others compute, the thread rests so many times as long as it wrote."""
 _RATE_MEMORY = 0.8  # share of earlier reads kept in the measured rate, at each read
 
 
@@ -75,7 +77,7 @@ class Disk:
         self._writes: dict[Key, Block] = {}
         self._reports: list[Loaded | Lost | Stored] = []
         self._closes_at: float | None = None
-        self._paused_until = 0.0
+        self._paused_until = self._rested_at = 0.0
         self._read_bytes = self._read_seconds = 0.0
         self._thread = threading.Thread(target=self._work, name="kv-disk", daemon=True)
         self._thread.start()
@@ -95,7 +97,7 @@ class Disk:
             checked(block.parent)
         with self._changed:
             self._writes[block.tenant, checked(block.name)] = block
-            while len(self._writes) > 1 and self._queued > self._queue_bytes:
+            while len(self._writes) > 1 and sum(map(_parts_size, self._writes.values())) > self._queue_bytes:
                 # The oldest goes, but not before those that build on it: they are no use without.
                 parents = {(block.tenant, block.parent) for block in self._writes.values()}
                 dropped = min(self._writes, key=parents.__contains__)
@@ -129,16 +131,11 @@ class Disk:
             self._changed.notify()
 
     def let_write(self, may_write: bool) -> None:
-        """Whether now is a good time: hashing and copying take the cores that compute. Long queues don't wait."""
+        """Whether now is a good time: hashing and copying take the cores that compute."""
         if may_write != self._may_write:
             with self._changed:
                 self._may_write = may_write
                 self._changed.notify()
-
-    @property
-    def _queued(self) -> int:
-        """Bytes."""
-        return sum(map(_parts_size, self._writes.values()))
 
     def close(self, patience: float) -> None:
         """Finish what is queued, but for reads, as far as ``patience`` seconds allow. The last call."""
@@ -162,12 +159,13 @@ class Disk:
                 if self._touched:
                     touched, self._touched = self._touched, set()
                     return partial(self._files.use, touched)
-                if self._writes and (self._may_write or self._closes_at or 2 * self._queued > self._queue_bytes):
+                rest = self._rested_at - time.monotonic()
+                if self._writes and (self._may_write or self._closes_at or rest <= 0):
                     key = next(iter(self._writes))
                     return partial(self._store, key, self._writes.pop(key))
                 if self._closes_at is not None:
                     break
-                self._changed.wait()
+                self._changed.wait(rest if self._writes else None)
         return None
 
     def _load(self, key: Key) -> None:
@@ -186,12 +184,15 @@ class Disk:
 
     def _store(self, key: Key, block: Block) -> None:
         size = None
-        if time.monotonic() >= self._paused_until:
+        started = time.monotonic()
+        if started >= self._paused_until:
             try:
                 size = self._files.store(block)
             except Exception as error:  # the engine goes on without, whatever it is
                 log.warning("cannot keep prefixes on disk, trying again in %.0f s: %s", PAUSE, error)
                 self._paused_until = time.monotonic() + PAUSE
+        now = time.monotonic()
+        self._rested_at = now + REST * (now - started)
         self._report(Lost(*key) if size is None else Stored(*key, size))
 
     def _lose(self, key: Key) -> None:
