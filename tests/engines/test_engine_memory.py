@@ -138,12 +138,14 @@ async def test_waiting_for_the_disk_does_not_spin(tmp_path: Path) -> None:
         await engine.close()
 
 
-async def test_a_probe_that_does_not_fit_is_refused_and_others_go_on() -> None:
+async def test_jobs_that_are_not_for_this_model_are_refused_and_others_go_on() -> None:
     engine = await started()
     try:
         wrong = Probe("wrong", layers=[3], heads=2, weights=bytes(12))
         with pytest.raises(EngineError, match="wrong"):
             await outcome(engine, Job(COUNTING[:20], 2, probe=wrong))
+        with pytest.raises(EngineError, match="vocabulary"):
+            await outcome(engine, Job([1, 10**6], 2))
         right = Probe("right", layers=[3, 9], heads=2, weights=bytes(2 * 576 * 2 * 4))
         result = await outcome(engine, Job(COUNTING[:20], 2, probe=right))
         assert isinstance(result.events[1], Prefilled)

@@ -867,9 +867,10 @@ def test_a_probe_that_does_not_fit_leaves_no_trace(driver: Driver, probe: Probe)
     driver.check_idle()
 
 
-def test_a_token_that_is_none_leaves_no_trace(driver: Driver) -> None:
-    with pytest.raises(OverflowError):
-        driver.scheduler.submit(1, job([1 << 40]))
+@pytest.mark.parametrize("token", [1 << 40, -1, 100_000])
+def test_a_token_that_is_none_leaves_no_trace(driver: Driver, token: int) -> None:
+    with pytest.raises(ValueError, match="vocabulary"):
+        driver.scheduler.submit(1, job([5, token]))
     driver.check_idle()
 
 

@@ -142,6 +142,11 @@ class LoadedModel:
         """Whether any layer folds all tokens into one state, so that the last ones cannot be taken back."""
         return bool(llama.llama_model_is_recurrent(self._model) or llama.llama_model_is_hybrid(self._model))
 
+    @property
+    def confuses_sequences(self) -> bool:
+        """Whether llama.cpp errs with several sequences in a batch: seen where recurrent layers meet a window."""
+        return bool(llama.llama_model_is_hybrid(self._model) and llama.llama_model_n_swa(self._model))
+
     def compute(self, batch: Batch) -> None:
         """Run the rows. Afterwards logits can be read by row, until the next call.
 

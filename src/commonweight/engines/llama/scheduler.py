@@ -119,10 +119,12 @@ class Scheduler:
         """Queue a job.
 
         Raises:
-            ValueError: its probe does not fit this model.
+            ValueError: its probe or its tokens are not for this model.
         """
         if job.probe and (reason := self._taps.check(job.probe)):
             raise ValueError(reason)
+        if not 0 <= min(job.token_ids) <= max(job.token_ids) < self._model.vocabulary_size:
+            raise ValueError("a token of the prompt is not in this model's vocabulary")
         run = Run(run_id, job)
         self._fairness.enter(job.tenant)
         self._waiting.append(run)

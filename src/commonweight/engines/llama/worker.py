@@ -111,7 +111,7 @@ def _serve(options: Options, reports: BinaryIO) -> None:
         model,
         states,
         prefixes,
-        sequences=options.sequences,
+        sequences=1 if model.confuses_sequences else options.sequences,
         batch_rows=options.batch_rows,
         drafts=options.drafts,
     )
