@@ -18,11 +18,11 @@ from benchmarks.servers import STREAMS, WINDOW
 from benchmarks.table import Figure
 from commonweight.catalog.gguf import Gguf
 from commonweight.engines.contract import Job, Probe, Sampling, Step
-from commonweight.engines.llama.native import Batch, LoadedModel
+from commonweight.engines.llama.native import MOST_GUESSES, Batch, LoadedModel
 from commonweight.engines.llama.prefixes import Prefixes
 from commonweight.engines.llama.probes import Taps
 from commonweight.engines.llama.sampler import Sampler
-from commonweight.engines.llama.scheduler import MOST_GUESSES, Scheduler
+from commonweight.engines.llama.scheduler import Scheduler
 from commonweight.engines.llama.sizing import DRAFTS
 from commonweight.engines.llama.state import States
 from commonweight.prompting import Tokenizer

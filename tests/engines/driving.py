@@ -14,12 +14,12 @@ from outcomes import Outcome
 from commonweight.catalog.locate import starter
 from commonweight.engines.contract import Admitted, EngineEvent, Finish, Job, Prefilled, Probe, Sampling
 from commonweight.engines.llama.disk import Disk
-from commonweight.engines.llama.native import Batch, LoadedModel
+from commonweight.engines.llama.native import MOST_GUESSES, Batch, LoadedModel
 from commonweight.engines.llama.pace import Pace
 from commonweight.engines.llama.prefixes import Prefixes
 from commonweight.engines.llama.probes import Taps
 from commonweight.engines.llama.run import Run
-from commonweight.engines.llama.scheduler import MOST_GUESSES, Part, Scheduler
+from commonweight.engines.llama.scheduler import Part, Scheduler
 from commonweight.engines.llama.state import States
 
 GREEDY = Sampling(temperature=0)

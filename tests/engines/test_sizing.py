@@ -15,9 +15,9 @@ from outcomes import starter_options
 from commonweight.catalog.gguf import overhear
 from commonweight.engines.contract import EngineError
 from commonweight.engines.llama import Options, options, sizing
-from commonweight.engines.llama.footprint import MOST_GUESSES, Footprint, Outline
+from commonweight.engines.llama.footprint import Footprint, Outline
 from commonweight.engines.llama.machine import Memory, memory
-from commonweight.engines.llama.native import LoadedModel
+from commonweight.engines.llama.native import MOST_GUESSES, LoadedModel
 
 MIB, GIB = 1 << 20, 1 << 30
 PER_TOKEN = 30 * 2 * 3 * 64 * 2

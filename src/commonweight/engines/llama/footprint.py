@@ -10,11 +10,9 @@ import llama_cpp.llama_cpp as llama
 from commonweight.catalog.gguf import UnreadableModelError, complaints, overhear
 from commonweight.engines.contract import EngineError
 from commonweight.engines.llama.channel import Options
+from commonweight.engines.llama.native import MOST_GUESSES, context_params
 
 log = logging.getLogger(__name__)
-
-MOST_GUESSES = 48
-"""Rows of guesses in a batch, those of all streams together."""
 
 _KV_SIZE = re.compile(r"\bsize = +([\d.]+) MiB \( *\d+ cells")
 _OUTPUT_SIZE = re.compile(r"output buffer size = +([\d.]+) MiB")
@@ -32,23 +30,6 @@ class Footprint(NamedTuple):
     def total(self) -> int:
         """Both."""
         return self.kv + self.buffers
-
-
-def context_params(options: Options) -> llama.llama_context_params:
-    """The context that :class:`~commonweight.engines.llama.native.LoadedModel` sets up."""
-    params = llama.llama_context_default_params()
-    params.n_ctx = options.cells
-    params.n_batch = options.batch_rows
-    params.n_ubatch = min(options.batch_rows, 512)
-    params.n_seq_max = options.sequences + 1
-    params.n_outputs_max = params.n_seq_max + MOST_GUESSES
-    params.n_threads = params.n_threads_batch = options.threads
-    if options.kv_type == "q8_0":
-        params.type_k = params.type_v = llama.GGML_TYPE_Q8_0
-        params.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_ENABLED
-    params.kv_unified = True
-    params.swa_full = False
-    return params
 
 
 class Outline:
@@ -79,7 +60,14 @@ class Outline:
         Raises:
             EngineError: llama.cpp cannot make such a context of this model.
         """
-        params = context_params(options)
+        params = context_params(
+            cells=options.cells,
+            sequences=options.sequences,
+            batch_rows=options.batch_rows,
+            outputs=options.sequences + MOST_GUESSES,
+            threads=options.threads,
+            kv_type=options.kv_type,
+        )
         if not self._recurs:
             return self._try(params)
         # Recurrent states, one a sequence, are allocated even here: two are enough to know what more would take.

@@ -66,7 +66,32 @@ class Batch:
         return end - 1
 
 
-KV_TYPES = {"f16": llama.GGML_TYPE_F16, "q8_0": llama.GGML_TYPE_Q8_0}
+MOST_GUESSES = 48
+"""Rows of a batch that may be guesses, those of all streams together."""
+KvType = Literal["f16", "q8_0"]
+KV_TYPES: dict[KvType, int] = {"f16": llama.GGML_TYPE_F16, "q8_0": llama.GGML_TYPE_Q8_0}
+
+
+def context_params(
+    *, cells: int, sequences: int, batch_rows: int, outputs: int, threads: int, kv_type: KvType
+) -> llama.llama_context_params:
+    """The context of a :class:`LoadedModel`, which has a scratch sequence beside ``sequences``."""
+    params = llama.llama_context_default_params()
+    params.n_ctx = cells
+    params.n_batch = batch_rows
+    # One piece: a second one could overwrite cells of a window that only (wrong) guesses have passed.
+    params.n_ubatch = batch_rows
+    params.n_seq_max = sequences + 1
+    # Only the last row of a prompt and the rows of running streams have logits.
+    params.n_outputs_max = max(outputs, sequences + 1)
+    params.n_threads = params.n_threads_batch = threads
+    params.type_k = params.type_v = KV_TYPES[kv_type]
+    if kv_type != "f16":
+        params.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_ENABLED  # the only kernel that reads such values
+    params.kv_unified = True
+    # A window keeps what it needs and no more; how prefixes are reused then, `state` knows.
+    params.swa_full = False
+    return params
 
 
 class LoadedModel:
@@ -84,7 +109,7 @@ class LoadedModel:
         batch_rows: int,
         outputs: int,
         threads: int,
-        kv_type: Literal["f16", "q8_0"] = "f16",
+        kv_type: KvType = "f16",
         on_progress: Callable[[float], None] = lambda _: None,
     ) -> None:
         check_is_gguf(path)
@@ -99,21 +124,14 @@ class LoadedModel:
         self._model = llama.llama_model_load_from_file(str(path).encode(), model_params)
         if not self._model:
             raise UnreadableModelError(f"llama.cpp cannot load {path}: {complaints() or 'no reason given'}")
-        params = llama.llama_context_default_params()
-        params.n_ctx = cells
-        params.n_batch = batch_rows
-        # One piece: a second one could overwrite cells of a window that only (wrong) guesses have passed.
-        params.n_ubatch = batch_rows
-        params.n_seq_max = sequences + 1
-        # Only the last row of a prompt and the rows of running streams have logits.
-        params.n_outputs_max = max(outputs, sequences + 1)
-        params.n_threads = params.n_threads_batch = threads
-        params.type_k = params.type_v = KV_TYPES[kv_type]
-        if kv_type != "f16":
-            params.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_ENABLED  # the only kernel that reads such values
-        params.kv_unified = True
-        # A window keeps what it needs and no more; how prefixes are reused then, `state` knows.
-        params.swa_full = False
+        params = context_params(
+            cells=cells,
+            sequences=sequences,
+            batch_rows=batch_rows,
+            outputs=outputs,
+            threads=threads,
+            kv_type=kv_type,
+        )
         self._context = llama.llama_init_from_model(self._model, params)
         if not self._context:
             raise MemoryError(

@@ -32,7 +32,7 @@ from commonweight.engines.contract import (
 from commonweight.engines.llama.cells import Cells
 from commonweight.engines.llama.fairness import Fairness
 from commonweight.engines.llama.lookup import Drafter, Lookup
-from commonweight.engines.llama.native import Batch, CacheFullError, LoadedModel
+from commonweight.engines.llama.native import MOST_GUESSES, Batch, CacheFullError, LoadedModel
 from commonweight.engines.llama.pace import Pace
 from commonweight.engines.llama.prefixes import BLOCK, NOTHING, Prefixes, common_tokens, key_of
 from commonweight.engines.llama.probes import Taps
@@ -50,8 +50,6 @@ TILE = 64
 """Rows from which llama.cpp's attention on the CPU computes tiles of so many rows, each over the cells of all its
 rows. A stream's row among those of a prompt was seen to make the step up to three times as long: from here on
 streams and prompts take turns."""
-MOST_GUESSES = 48
-"""Rows of a batch that may be guesses."""
 PATIENCE = 32
 """Steps after which a job that could not be let in is looked at again, though nothing seems to have changed."""
 
@@ -235,13 +233,13 @@ class Scheduler:
 
     def _leaders(self, run: Run) -> list[tuple[Run, int]]:
         """Running jobs whose tokens ``run`` could take over, and up to where; the longest last."""
+        if self._states.reuse == "never":
+            return []
         leaders = [
             (other, min(common_tokens(run.key, other.key), len(run.tokens) - 1))
             for other in self._running
             if other.tenant == run.tenant and _version(run.job) in (None, _version(other.job))
         ]
-        if self._states.reuse == "never":
-            return []
         if self._states.reuse == "snapshots":  # what lies behind the end is in the state already
             leaders = [(other, end) for other, end in leaders if other.computed <= end]
         return sorted(((other, end) for other, end in leaders if end > 0), key=itemgetter(1))

@@ -34,9 +34,9 @@ from commonweight.engines.llama.channel import (
 )
 from commonweight.engines.llama.disk import Disk
 from commonweight.engines.llama.files import fingerprint
-from commonweight.engines.llama.native import LoadedModel
+from commonweight.engines.llama.native import MOST_GUESSES, LoadedModel
 from commonweight.engines.llama.prefixes import Prefixes
-from commonweight.engines.llama.scheduler import MOST_GUESSES, RunEvents, Scheduler
+from commonweight.engines.llama.scheduler import RunEvents, Scheduler
 from commonweight.engines.llama.state import States
 
 GATHER = 0.05
@@ -145,8 +145,9 @@ def _obey(commands: Commands, scheduler: Scheduler, send: Callable[[Report], Non
     """Carry out what has arrived, waiting while there is nothing to compute; False when it is time to leave."""
     while True:
         if commands.empty():
-            scheduler.rest(not scheduler.has_work)
-            if scheduler.has_work:
+            has_work = scheduler.has_work
+            scheduler.rest(is_idle=not has_work)
+            if has_work:
                 return True
             send(Events([], scheduler.stats))
         match commands.get():
