@@ -15,7 +15,7 @@ from commonweight.cli.app import size as parsed_size
 
 HEAVY = {"llama_cpp", "numpy", "fastapi", "uvicorn", "httpx", "huggingface_hub", "anthropic"}
 
-MEMORY_AND_SPEED = (
+MEMORY_AND_SPEED = {
     "--context",
     "--threads",
     "--kv-memory",
@@ -23,7 +23,7 @@ MEMORY_AND_SPEED = (
     "--cache-ram",
     "--cache-disk",
     "--no-speculation",
-)
+}
 
 
 def imported(stderr: str) -> set[str]:
@@ -52,9 +52,10 @@ def test_heavy_imports_would_be_noticed() -> None:
 @pytest.mark.parametrize(
     ("command", "names"),
     [
-        ("", ["serve", "chat", "models", "--version", "--verbose"]),
+        ("", ["serve", "chat", "bench", "models", "--version", "--verbose"]),
         ("serve", ["--model", "--host", "--port", "--api-key", "--alias", "--parallel", *MEMORY_AND_SPEED]),
         ("chat", ["--model", "--system", "--max-tokens", "--temperature", *MEMORY_AND_SPEED]),
+        ("bench", ["--model", "--rounds", "--parallel", *(MEMORY_AND_SPEED - {"--cache-disk"})]),
         ("models", ["list", "show"]),
         ("models list", []),
         ("models show", ["MODEL"]),

@@ -33,7 +33,9 @@ def mistake(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
     return say
 
 
-@pytest.mark.parametrize("command", [("serve", "--port", "0", "--model"), ("chat", "--model"), ("models", "show")])
+@pytest.mark.parametrize(
+    "command", [("serve", "--port", "0", "--model"), ("chat", "--model"), ("bench", "--model"), ("models", "show")]
+)
 def test_a_missing_file(command: tuple[str, ...], tmp_path: Path) -> None:
     path = tmp_path / "missing.gguf"
     assert one_line_error(run(*command, path)) == f"cannot read {path}: No such file or directory"
@@ -106,7 +108,7 @@ def test_the_key_is_read_from_the_environment(mistake: Mistake, monkeypatch: pyt
     assert "API key" in mistake("serve", "--port", "0")
 
 
-@pytest.mark.parametrize("command", [("serve", "--port", "0"), ("chat",)])
+@pytest.mark.parametrize("command", [("serve", "--port", "0"), ("chat",), ("bench",)])
 def test_more_memory_than_there_is(mistake: Mistake, command: tuple[str, ...]) -> None:
     error = mistake(*command, "--cache-ram", "1000TB")
     assert "SmolLM2-135M-Instruct.Q4_1.gguf does not fit into memory: it needs 96.6 MB weights + " in error

@@ -33,13 +33,14 @@ def size(text: str) -> int:
     raise typer.BadParameter(f"{text!r} is no size; write for example 4GiB, 500MB or plain bytes.")
 
 
+_WHICH_MODEL = "A GGUF file, or `hf:org/repo/file.gguf` to pull one. Default: the starter model."
 Model = Annotated[
     str | None,
     typer.Option(
         "--model",
         "-m",
         metavar="MODEL",
-        help="A GGUF file, or `hf:org/repo/file.gguf` to pull one. Default: the starter model.",
+        help=_WHICH_MODEL,
         show_default=False,
     ),
 ]
@@ -245,13 +246,7 @@ def models_list() -> None:
 
 @models.command("show")
 def models_show(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="MODEL",
-            help="A GGUF file, or `hf:org/repo/file.gguf` to pull one. Default: the starter model.",
-        ),
-    ] = None,
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help=_WHICH_MODEL)] = None,
 ) -> None:
     """Show a model's window, template, licence and size."""
     from commonweight.cli.models import show_model
