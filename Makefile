@@ -2,13 +2,14 @@
 PYTHON ?= python3
 VENV := .venv
 OLD_SDK := $(VENV)/old-sdk
+CLIENTS := $(VENV)/clients
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint bench lock clean
+.PHONY: help serve test lint bench clients lock clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 serve: $(VENV)/installed ## install if needed, then serve the starter (ARGS="--model ...")
 	@$(BIN)/commonweight serve $(ARGS)
@@ -24,6 +25,8 @@ lint: $(VENV)/installed ## ruff, mypy --strict, and the floors of the house
 
 bench: $(VENV)/installed $(VENV)/bench-installed ## the same work here and on llama-server, as ratios (ARGS="--help")
 	$(BIN)/python -m benchmarks $(ARGS)
+
+clients: $(CLIENTS)/installed ## install the agents and SDKs that `pytest -m clients` runs (1 GB, needs npm)
 
 lock: $(VENV)/installed ## resolve every dependency again into requirements.lock
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --all-extras \
@@ -46,6 +49,17 @@ $(VENV)/installed: requirements.lock pyproject.toml
 # Applications pin old SDKs for years: one that still sends x-api-key is kept beside the current one.
 $(OLD_SDK)/installed: $(VENV)/installed
 	@$(BIN)/pip install --quiet --upgrade --target $(OLD_SDK) "anthropic==0.121.0"
+	@touch $@
+
+# What other people's programs need never meets what ours do, hence an environment of their own. Install scripts
+# have nothing to do here: the agent's binary for this platform comes as a package, and needs no Node.
+$(CLIENTS)/installed: $(addprefix tests/clients/,package.json package-lock.json requirements.txt)
+	@echo "Installing other people's clients into $(CLIENTS)."
+	@mkdir -p $(CLIENTS)
+	@cp tests/clients/package.json tests/clients/package-lock.json $(CLIENTS)
+	@npm ci --prefix $(CLIENTS) --ignore-scripts --no-audit --no-fund --loglevel=error
+	@$(PYTHON) -m venv $(CLIENTS)/python
+	@$(CLIENTS)/python/bin/pip install --quiet --requirement tests/clients/requirements.txt
 	@touch $@
 
 $(VENV)/bench-installed: $(VENV)/installed benchmarks/requirements.txt

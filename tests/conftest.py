@@ -23,7 +23,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 # Nothing that tests leave behind belongs to the user, and nothing of theirs decides how a test ends.
 CACHES = tempfile.TemporaryDirectory(prefix="commonweight-tests-")
-os.environ["XDG_CACHE_HOME"] = CACHES.name
+os.environ["XDG_CACHE_HOME"] = os.environ["XDG_DATA_HOME"] = CACHES.name
 
 KEY = "sk-local-test"
 ALIAS = "claude-test-alias"

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from statistics import median
-from typing import Any
 from unittest import mock
 
 import llama_cpp.llama_cpp as llama
@@ -118,7 +117,7 @@ def _timed(owner: type, name: str) -> Iterator[list[float]]:
     method = getattr(owner, name)
     calls: list[float] = []
 
-    def timed(*arguments: Any) -> Any:  # noqa: ANN401
+    def timed(*arguments: object) -> object:
         start = time.perf_counter()
         try:
             return method(*arguments)

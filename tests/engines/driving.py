@@ -1,5 +1,6 @@
 """A scheduler in this process, driven step by step, and what must hold whenever it is done."""
 
+import random
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -7,30 +8,61 @@ from pathlib import Path
 from typing import Any
 
 import llama_cpp.llama_cpp as llama
-import numpy as np
-import numpy.typing as npt
-from outcomes import Outcome
+import tiny
+from outcomes import GREEDY, Outcome, starter_tokenizer
+from reference import random_probe
 
-from commonweight.catalog.locate import starter
-from commonweight.engines.contract import Admitted, EngineEvent, Finish, Job, Prefilled, Probe, Sampling
+from commonweight.engines.contract import EngineEvent, Job, Sampling
 from commonweight.engines.llama.disk import Disk
 from commonweight.engines.llama.native import MOST_GUESSES, Batch, LoadedModel
 from commonweight.engines.llama.pace import Pace
+from commonweight.engines.llama.plan import Part
 from commonweight.engines.llama.prefixes import Prefixes
-from commonweight.engines.llama.probes import Taps
 from commonweight.engines.llama.run import Run
-from commonweight.engines.llama.scheduler import Part, Scheduler
+from commonweight.engines.llama.scheduler import Scheduler
 from commonweight.engines.llama.state import States
 
-GREEDY = Sampling(temperature=0)
 SEQUENCES = 4
 BATCH_ROWS = 256
 
+STARTER_NOISE = 0.5
+"""More than log-probabilities of the starter model were seen to differ by between shapes of a batch (0.4)."""
 
-def starter_path() -> Path:
-    path = starter()
-    assert path is not None, "the starter extra is not installed"
-    return path
+
+# Jobs
+
+
+def words(length: int, seed: int = 0) -> list[int]:
+    """Random tokens that no other seed begins with."""
+    draw = random.Random(seed)
+    return [3 + seed % 256, *draw.choices(range(3, tiny.VOCABULARY), k=length - 1)]
+
+
+def counting(start: int, length: int) -> list[int]:
+    """Tokens of which the starter model is sure how they go on."""
+    return starter_tokenizer().encode(" ".join(map(str, range(start, start + length))))[:length]
+
+
+PREFIX = words(600, 77)
+PROBE = random_probe([0, 1], 64)
+"""For a tiny model."""
+DOUBTFUL = [126, 10, 140, 200, 177, 237, 78, 192, 78, 127, 239, 126, 10, 140, 200, 177, 237]
+"""Its end occurred before, and what followed is one of the few things that the tiny model may say now."""
+
+
+def job(tokens: list[int], max_tokens: int = 1, **options: Any) -> Job:
+    return Job(token_ids=tokens, max_tokens=max_tokens, **{"sampling": GREEDY} | options)
+
+
+def probed(tokens: list[int], max_tokens: int = 5) -> Job:
+    return job(tokens, max_tokens, probe=PROBE)
+
+
+def doubtful(length: int, seed: int) -> Job:
+    return job(DOUBTFUL, length, sampling=Sampling(temperature=1.0, top_k=4, seed=seed), probe=PROBE)
+
+
+# Schedulers
 
 
 class Machine:
@@ -114,6 +146,7 @@ class Driver:
     ram: int = 1 << 30
     disk: Disk | None = None
     sequences: int | None = None
+    jobs: dict[int, Job] = field(default_factory=dict)
     outcomes: dict[int, Outcome] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -132,9 +165,13 @@ class Driver:
         """Queue jobs; their ids count up."""
         ids = list(range(len(self.outcomes), len(self.outcomes) + len(jobs)))
         for run_id, job in zip(ids, jobs, strict=True):
-            self.outcomes[run_id] = Outcome()
+            self.jobs[run_id], self.outcomes[run_id] = job, Outcome()
             self.scheduler.submit(run_id, job)
         return ids
+
+    def slowly(self, chunk: int) -> None:
+        """From now on, prompts are read in such chunks."""
+        self.scheduler._pace = Steady(chunk)
 
     def step(self, times: int = 1) -> None:
         """Let in, and compute a batch."""
@@ -152,6 +189,13 @@ class Driver:
         handles = {int(cell) for run in scheduler._running for cell in run.cells[: run.computed]}
         assert len(handles) == scheduler._cells.used
         assert self.prefixes.ram_bytes <= self.ram
+
+    def check_honest(self) -> None:
+        """Every job that was let in once was told exactly what needed no computing."""
+        for run_id, outcome in self.outcomes.items():
+            if outcome.is_done and run_id not in self.scheduler.preempted:
+                outcome.check_order()
+                assert outcome.cached + self.scheduler.prompt_rows[run_id] == len(self.jobs[run_id].token_ids)
 
     def run(self, *jobs: Job) -> list[Outcome]:
         """Run jobs, and all that are there, to their ends."""
@@ -192,6 +236,11 @@ class Driver:
         return next(run for run in self.scheduler._running if run.run_id == run_id)
 
     @property
+    def pairs(self) -> list[tuple[Job, Outcome]]:
+        """Every job with what it has brought."""
+        return [(job, self.outcomes[run_id]) for run_id, job in self.jobs.items()]
+
+    @property
     def inside(self) -> list[int]:
         """Ids of jobs that have a sequence."""
         return sorted(run.run_id for run in self.scheduler._running)
@@ -202,65 +251,8 @@ class Driver:
         return self.scheduler.stats.prefilled_tokens
 
 
-def cached(outcome: Outcome) -> int:
-    """What a job was told to be there already."""
-    first = outcome.events[0]
-    assert isinstance(first, Admitted)
-    return first.cached_tokens
-
-
-def prefilled(outcome: Outcome) -> Prefilled:
-    second = outcome.events[1]
-    assert isinstance(second, Prefilled)
-    return second
-
-
-def is_done(outcome: Outcome) -> bool:
-    last: EngineEvent | None = outcome.events[-1] if outcome.events else None
-    return isinstance(last, Finish)
-
-
-Floats = npt.NDArray[np.floating[Any]]
-
-
-class Reference:
-    """One cold pass over tokens, in a context of its own: what any way of computing them must come close to."""
-
-    def __init__(self, path: Path, longest: int, probe: Probe | None = None) -> None:
-        self._model = LoadedModel(path, cells=longest, sequences=1, batch_rows=64, outputs=64, threads=1)
-        self._longest = longest
-        self._probe = probe
-        self._taps = Taps(self._model.context)
-        if probe:
-            self._taps.select(probe.layers)
-
-    def close(self) -> None:
-        """Free the model."""
-        self._model.close()
-
-    def read(self, tokens: list[int], start: int) -> tuple[Floats, Floats]:
-        """Log-probabilities behind each token from ``start`` on, and the probe's scores of all."""
-        assert len(tokens) <= self._longest
-        batch = Batch(64)
-        logprobs: list[Floats] = []
-        scores: list[Floats] = []
-        for begin in range(0, len(tokens), batch.capacity):
-            piece = tokens[begin : begin + batch.capacity]
-            outputs = min(max(begin + len(piece) - start, 0), len(piece))
-            batch.clear()
-            last = batch.add(0, begin, piece, outputs=outputs)
-            self._model.compute(batch)
-            if self._probe:
-                scores.append(self._taps.scores(self._probe, slice(0, len(piece))))
-            for row in range(last + 1 - outputs, last + 1):
-                logits = self._model.logits(row).astype(np.float64)
-                logits -= logits.max()
-                logprobs.append(logits - np.log(np.exp(logits).sum()))
-        self._model.forget(0)
-        return np.stack(logprobs), np.concatenate(scores) if scores else np.zeros((len(tokens), 0))
-
-
-def random_probe(layers: list[int], width: int, version: str = "random", seed: int = 0) -> Probe:
-    """Three heads of random weights."""
-    weights = np.random.default_rng(seed).normal(size=(len(layers), width, 3)).astype("<f4")
-    return Probe(version=version, layers=layers, heads=3, weights=weights.tobytes())
+def guessing(machine: Machine) -> Driver:
+    """A scheduler for which guesses cost nothing."""
+    driver = machine.drive(drafts=16)
+    driver.slowly(256)
+    return driver

@@ -1,21 +1,38 @@
 """Engines on the real starter model, and what their jobs brought."""
 
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from commonweight.catalog.gguf import Gguf
 from commonweight.catalog.locate import starter
-from commonweight.engines.contract import Admitted, Engine, EngineEvent, Finish, Job, Prefilled, Step
+from commonweight.engines.contract import Admitted, Engine, EngineEvent, Finish, Job, Prefilled, Sampling, Step
 from commonweight.engines.llama import Options
+from commonweight.prompting import Tokenizer
 
 WINDOW = 1024
+GREEDY = Sampling(temperature=0)
+
+
+def starter_path() -> Path:
+    path = starter()
+    assert path is not None, "the starter extra is not installed"
+    return path
+
+
+@cache
+def starter_tokenizer() -> Tokenizer:
+    return Tokenizer(Gguf(starter_path()))
 
 
 def starter_options(**changes: Any) -> Options:
     """A small engine on the starter model, without files."""
-    path = starter()
-    assert path is not None, "the starter extra is not installed"
     sizes: dict[str, Any] = {"window": WINDOW, "cells": 4096, "sequences": 4, "threads": 2, "batch_rows": 256}
-    return Options(path=str(path), **sizes | changes)
+    return Options(path=str(starter_path()), **sizes | changes)
 
 
 @dataclass
@@ -33,10 +50,32 @@ class Outcome:
         return [event.logprob for event in self.events if isinstance(event, Step) and event.logprob is not None]
 
     @property
+    def cached(self) -> int:
+        """How much of its prompt needed no computing."""
+        first = self.events[0]
+        assert isinstance(first, Admitted)
+        return first.cached_tokens
+
+    @property
+    def prefilled(self) -> Prefilled:
+        second = self.events[1]
+        assert isinstance(second, Prefilled)
+        return second
+
+    @property
+    def is_done(self) -> bool:
+        return bool(self.events) and isinstance(self.events[-1], Finish)
+
+    @property
     def finish(self) -> Finish:
         last = self.events[-1]
         assert isinstance(last, Finish)
         return last
+
+    def scores(self, heads: int) -> npt.NDArray[np.float32]:
+        """The probe's, of the prompt and of all but the last token drawn, shape ``(tokens, heads)``."""
+        _, *drawn = [event.scores or b"" for event in self.events if isinstance(event, Step)] or [b""]
+        return np.frombuffer(b"".join([self.prefilled.scores or b"", *drawn]), "<f4").reshape(-1, heads)
 
     def check_order(self) -> None:
         """Admitted, Prefilled, steps, Finish: what the contract promises."""

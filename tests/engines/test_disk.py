@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -79,8 +80,8 @@ def opening() -> Iterator[Open]:
     """Opens disks, and closes them in the end."""
     opened: list[Opened] = []
 
-    def open_(folder: Path, capacity: int = 1 << 40, **more: object) -> Opened:
-        opened.append(Opened(folder, capacity, **more))  # type: ignore[arg-type]
+    def open_(folder: Path, capacity: int = 1 << 40, **more: Any) -> Opened:
+        opened.append(Opened(folder, capacity, **more))
         return opened[-1]
 
     yield open_
@@ -323,10 +324,8 @@ def test_use_of_a_block_is_use_of_what_it_builds_on(open_: Open, tmp_path: Path)
     assert lost[:4] == [other.name, *(block.name for block in reversed(blocks))]
     # No block is written at the cost of its own beginning.
     long = chain(8, size=1000, first=70)
-    reports = opened.write(*long)
-    assert [isinstance(report, Stored) for report in reports if report.name in {b.name for b in long}] == (  # type: ignore[union-attr]
-        [True] * 4 + [False] * 4
-    )
+    reports = [report for report in opened.write(*long) if any(_is_about(report, block) for block in long)]
+    assert [isinstance(report, Stored) for report in reports] == [True] * 4 + [False] * 4
     assert open_(tmp_path / "kv", capacity=roomy).names() == {block.name for block in long[:4]}
 
 
@@ -387,7 +386,7 @@ def test_queued_writes_are_bounded_read_from_and_forgotten(open_: Open, tmp_path
         assert opened.disk.collect() == [Lost("acme", blocks[2].name)]
         opened.disk.forget("acme", loose[1].name)
         opened.disk.write(make(99, size=50_000))
-        assert {report.name for report in opened.disk.collect()} == {b.name for b in blocks[:2]}  # type: ignore[union-attr]
+        assert set(opened.disk.collect()) == {Lost("acme", block.name) for block in blocks[:2]}
         opened.disk.read("acme", make(99, size=50_000).name)
     loaded, stored = opened.reports(2)
     assert isinstance(loaded, Loaded)
@@ -577,7 +576,7 @@ def _write_until_killed(folder: Path, life: int) -> None:
     for number in range(1000):
         block = make(life * 1000 + number, block.name if block else "", size=8 * MB)
         opened.write(block)
-        print(block.name, flush=True)  # noqa: T201
+        os.write(1, f"{block.name}\n".encode())
 
 
 if __name__ == "__main__":

@@ -7,25 +7,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from outcomes import Outcome, outcome, starter_options
+from outcomes import GREEDY, outcome, starter_options, starter_tokenizer
 
-from commonweight.catalog.gguf import Gguf
-from commonweight.engines.contract import (
-    Admitted,
-    CacheMark,
-    EngineError,
-    Job,
-    Prefilled,
-    Probe,
-    Sampling,
-    Step,
-    Written,
-)
+from commonweight.engines.contract import CacheMark, EngineError, Job, Probe, Step, Written
 from commonweight.engines.llama import LlamaEngine
-from commonweight.prompting import Tokenizer
 
-GREEDY = Sampling(temperature=0)
-COUNTING = Tokenizer(Gguf(Path(starter_options().path))).encode(" ".join(map(str, range(1, 400))))
+COUNTING = starter_tokenizer().encode(" ".join(map(str, range(1, 400))))
 
 
 async def started(**options: object) -> LlamaEngine:
@@ -34,26 +21,20 @@ async def started(**options: object) -> LlamaEngine:
     return engine
 
 
-def cached(result: Outcome) -> int:
-    first = result.events[0]
-    assert isinstance(first, Admitted)
-    return first.cached_tokens
-
-
 async def test_a_second_turn_computes_its_new_tokens_and_no_more() -> None:
     engine = await started()
     try:
         first = await outcome(engine, Job(COUNTING[:300], 20, sampling=GREEDY))
-        assert cached(first) == 0
+        assert first.cached == 0
         second = await outcome(engine, Job([*COUNTING[:300], *first.tokens, 11, 12, 13], 4, sampling=GREEDY))
         # The last token that was drawn had never been computed.
-        assert cached(second) == 300 + 19
+        assert second.cached == 300 + 19
         assert engine.stats.prefilled_tokens == 300 + 4
         assert engine.stats.ram_tokens == 319
         assert engine.stats.generated_tokens == 24
         assert engine.stats.ram_bytes > 0
         other = await outcome(engine, Job(COUNTING[:300], 1, tenant="somebody else"))
-        assert cached(other) == 0
+        assert other.cached == 0
     finally:
         await engine.close()
 
@@ -63,11 +44,9 @@ async def test_marks_are_accounted_for() -> None:
     try:
         marks = [CacheMark(100), CacheMark(280, "1h")]
         first = await outcome(engine, Job(COUNTING[:300], 1, cache_marks=marks))
-        assert isinstance(first.events[1], Prefilled)
-        assert first.events[1].written == Written(five_minutes=100, one_hour=180)
+        assert first.prefilled.written == Written(five_minutes=100, one_hour=180)
         second = await outcome(engine, Job(COUNTING[:320], 1, cache_marks=[*marks, CacheMark(310)]))
-        assert isinstance(second.events[1], Prefilled)
-        assert (cached(second), second.events[1].written) == (300, Written(five_minutes=10))
+        assert (second.cached, second.prefilled.written) == (300, Written(five_minutes=10))
     finally:
         await engine.close()
 
@@ -84,7 +63,7 @@ async def test_tokens_that_nobody_used_are_not_kept() -> None:
                     break
             generation.truncate(110)
         again = await outcome(engine, Job([*COUNTING[:100], *drawn], 1, sampling=GREEDY))
-        assert cached(again) == 110
+        assert again.cached == 110
     finally:
         await engine.close()
 
@@ -98,7 +77,7 @@ async def test_a_prefix_outlives_the_process(tmp_path: Path) -> None:
     try:
         assert second.stats.disk_bytes > 0
         again = await outcome(second, Job(COUNTING[:600], 12, sampling=GREEDY, want_logprobs=True))
-        assert cached(again) == 599
+        assert again.cached == 599
         assert (second.stats.disk_tokens, second.stats.prefilled_tokens) == (599, 1)
         assert again.tokens == answer.tokens
         assert again.logprobs == pytest.approx(answer.logprobs, abs=0.15)
@@ -116,7 +95,7 @@ async def test_a_crash_forgets_nothing_that_had_reached_the_disk(tmp_path: Path)
         os.kill(engine.pid, signal.SIGKILL)
         while engine.is_ready:
             await asyncio.sleep(0.01)
-        assert cached(await outcome(engine, Job(COUNTING[:600], 1, sampling=GREEDY))) == 599
+        assert (await outcome(engine, Job(COUNTING[:600], 1, sampling=GREEDY))).cached == 599
     finally:
         await engine.close()
 
@@ -148,8 +127,7 @@ async def test_jobs_that_are_not_for_this_model_are_refused_and_others_go_on() -
             await outcome(engine, Job([1, 10**6], 2))
         right = Probe("right", layers=[3, 9], heads=2, weights=bytes(2 * 576 * 2 * 4))
         result = await outcome(engine, Job(COUNTING[:20], 2, probe=right))
-        assert isinstance(result.events[1], Prefilled)
-        assert result.events[1].scores == bytes(20 * 2 * 4)
+        assert result.prefilled.scores == bytes(20 * 2 * 4)
         assert [event.scores for event in result.events if isinstance(event, Step)] == [bytes(2 * 4)] * 2
     finally:
         await engine.close()

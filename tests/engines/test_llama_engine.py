@@ -12,17 +12,14 @@ import msgspec
 import psutil
 import pytest
 import pytest_asyncio
-from outcomes import WINDOW, outcome, starter_options
+from outcomes import GREEDY, WINDOW, outcome, starter_options, starter_tokenizer
 
-from commonweight.catalog.gguf import Gguf
 from commonweight.engines.contract import EngineError, EngineFullError, Finish, Job, Sampling, Step
 from commonweight.engines.llama import LlamaEngine, LoadError, Options
 from commonweight.engines.llama import engine as engine_module
-from commonweight.prompting import Tokenizer
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-GREEDY = Sampling(temperature=0)
 LONG = Job(token_ids=[1, 9690, 198], max_tokens=900, sampling=GREEDY)
 
 
@@ -35,11 +32,7 @@ async def engine() -> AsyncIterator[LlamaEngine]:
     await engine.close()
 
 
-def tokens_of(text: str) -> list[int]:
-    return Tokenizer(Gguf(Path(starter_options().path))).encode(text)
-
-
-COUNTING = tokens_of("1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23")
+COUNTING = starter_tokenizer().encode("1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23")
 
 
 async def test_a_job_brings_its_events_in_order(engine: LlamaEngine) -> None:
@@ -87,7 +80,7 @@ async def test_greedy_takes_the_likeliest_and_knows_how_likely(engine: LlamaEngi
     assert len(result.logprobs) == 9
     # A model that has read "1 2 3 ... 23" is all but sure of what follows.
     assert all(-1 < logprob <= 0 for logprob in result.logprobs)
-    text = b"".join(Tokenizer(Gguf(Path(starter_options().path))).decode(token) for token in result.tokens)
+    text = b"".join(starter_tokenizer().decode(token) for token in result.tokens)
     assert text.decode().split()[:2] == ["24", "25"]
 
 

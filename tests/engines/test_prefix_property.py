@@ -12,26 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
-from driving import (
-    GREEDY,
-    Driver,
-    Machine,
-    Reference,
-    Steady,
-    cached,
-    is_done,
-    prefilled,
-    random_probe,
-    starter_path,
-)
-from outcomes import Outcome
+from driving import Driver, Machine
+from outcomes import GREEDY, Outcome, starter_path, starter_tokenizer
+from reference import Reference, random_probe
 
-from commonweight.catalog.gguf import Gguf
-from commonweight.engines.contract import CacheMark, Job, Probe, Sampling, Step
-from commonweight.engines.llama import prefixes, run, scheduler
+from commonweight.engines.contract import CacheMark, Job, Probe, Sampling
+from commonweight.engines.llama import blocks, run
 from commonweight.engines.llama.disk import Disk
 from commonweight.engines.llama.files import fingerprint
-from commonweight.prompting import Tokenizer
 
 BLOCK = 16
 """Tokens: prompts of a hundred have as many blocks as long ones have of 256."""
@@ -73,7 +61,6 @@ class Story:
         self._drafts = self._choose(0, 8)
         self._chunk = self._choose(5, 20, 60)
         self._beginnings: list[list[int]] = [[]]
-        self._jobs: dict[int, Job] = {}
         self.done: list[tuple[Job, Outcome]] = []
         self._driver = self._start()
 
@@ -91,9 +78,8 @@ class Story:
         disk = None
         if self._disk_bytes:
             disk = Disk(self._folder, fingerprint(test=1), capacity=self._disk_bytes, wake=lambda: None)
-        self._jobs = {}
         driver = self._machine.drive(drafts=self._drafts, ram=self._ram, disk=disk)
-        driver.scheduler._pace = Steady(self._chunk)  # or what happens would depend on how busy the machine is
+        driver.slowly(self._chunk)  # or what happens would depend on how busy the machine is
         return driver
 
     def _end(self, *, patiently: bool = True) -> None:
@@ -101,12 +87,8 @@ class Story:
             self._driver.finish()
         driver = self._driver
         driver.close()
-        for run_id, job in self._jobs.items():
-            outcome = driver.outcomes[run_id]
-            if is_done(outcome):
-                self.done.append((job, outcome))
-                if run_id not in driver.scheduler.preempted:
-                    assert cached(outcome) + driver.scheduler.prompt_rows[run_id] == len(job.token_ids)
+        driver.check_honest()
+        self.done += [(job, outcome) for job, outcome in driver.pairs if outcome.is_done]
 
     def _restart(self) -> None:
         self._end(patiently=self._random.random() < 0.5)
@@ -117,22 +99,19 @@ class Story:
 
     def _submit(self) -> None:
         self._collect()
-        for job in [self._job() for _ in range(self._choose(1, 1, 2, 5))]:
-            (run_id,) = self._driver.submit(job)
-            self._jobs[run_id] = job
+        self._driver.submit(*[self._job() for _ in range(self._choose(1, 1, 2, 5))])
 
     def _cancel(self) -> None:
-        if self._jobs:
-            run_id = self._random.choice(list(self._jobs))
+        if self._driver.jobs:
+            run_id = self._random.choice(list(self._driver.jobs))
             keep = self._random.choice((None, self._random.randrange(WINDOW)))
             self._driver.scheduler.cancel(run_id, keep)
             self._driver.check()
 
     def _collect(self) -> None:
         """Let what has been said be what others begin with."""
-        for run_id, job in self._jobs.items():
-            outcome = self._driver.outcomes[run_id]
-            if is_done(outcome) and self._random.random() < 0.3:
+        for job, outcome in self._driver.pairs:
+            if outcome.is_done and self._random.random() < 0.3:
                 self._beginnings.append(job.token_ids + outcome.tokens)
 
     def _job(self) -> Job:
@@ -168,8 +147,8 @@ def check(job: Job, outcome: Outcome, reference: Reference, tolerance: float) ->
     assert outcome.finish.reason == ("stop" if stopped else "length")
     assert stopped or len(tokens) == job.max_tokens
     assert not set(tokens[:-1]) & set(job.stop_ids)
-    written = prefilled(outcome).written
-    assert 0 <= written.five_minutes + written.one_hour <= prompt - cached(outcome)
+    written = outcome.prefilled.written
+    assert 0 <= written.five_minutes + written.one_hour <= prompt - outcome.cached
     logprobs, scores = reference.read(job.token_ids + tokens, prompt - 1)
     expected = [logprobs[i, token] for i, token in enumerate(tokens)]
     differences = [
@@ -182,18 +161,16 @@ def check(job: Job, outcome: Outcome, reference: Reference, tolerance: float) ->
             assert row.max() - row[token] < tolerance
     off = 0.0
     if job.probe:
-        steps = [event.scores for event in outcome.events if isinstance(event, Step)]
-        got = np.frombuffer(b"".join([prefilled(outcome).scores or b"", *(s or b"" for s in steps[1:])]), "<f4")
-        count = prompt + max(len(steps) - 1, 0)
-        off = float(np.abs(got.reshape(count, 3) - scores[:count]).max() / scores.std())
+        got = outcome.scores(job.probe.heads)
+        assert len(got) == prompt + max(len(tokens) - 1, 0)
+        off = float(np.abs(got - scores[: len(got)]).max() / scores.std())
         assert off < SCORE_TOLERANCE
     return max(differences, default=0.0), off
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prefixes, "BLOCK", BLOCK)
-    monkeypatch.setattr(scheduler, "BLOCK", BLOCK)
+    monkeypatch.setattr(blocks, "BLOCK", BLOCK)
     monkeypatch.setattr(run, "HEADROOM", 8)
 
 
@@ -255,7 +232,7 @@ def large() -> Iterator[World]:
 @pytest.mark.parametrize("seed", range(2 + SOAK // 10))
 def test_the_starter_model(large: World, seed: int, tmp_path: Path) -> None:
     machine, reference, probe = large
-    story = Story(machine, tmp_path, seed, text_pieces(Tokenizer(Gguf(starter_path())).encode(TEXT)), probe)
+    story = Story(machine, tmp_path, seed, text_pieces(starter_tokenizer().encode(TEXT)), probe)
     story.live(16)
     assert story.done
     for job, outcome in story.done:

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from commonweight.engines.contract import Ttl
-from commonweight.engines.llama import prefixes as module
+from commonweight.engines.llama import blocks, prefixes
+from commonweight.engines.llama.blocks import Data, Scores, common_tokens, key_of
 from commonweight.engines.llama.disk import Disk
 from commonweight.engines.llama.files import fingerprint
-from commonweight.engines.llama.prefixes import Data, Match, Prefixes, common_tokens, key_of
+from commonweight.engines.llama.prefixes import Match, Prefixes
 
 BLOCK = 4
 TOKEN_BYTES = 64
@@ -28,7 +29,7 @@ Tokens = list[int]
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BLOCK", BLOCK)
+    monkeypatch.setattr(blocks, "BLOCK", BLOCK)
 
 
 class Clock:
@@ -44,7 +45,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(module, "monotonic", clock)
+    monkeypatch.setattr(prefixes, "monotonic", clock)
     return clock
 
 
@@ -54,7 +55,7 @@ def state_of(tokens: Tokens, start: int, end: int) -> Data:
     return np.repeat(np.asarray(rows, "<i8"), TOKEN_BYTES // 8).view(np.uint8)
 
 
-def scores_of(tokens: Tokens, version: str) -> module.Scores:
+def scores_of(tokens: Tokens, version: str) -> Scores:
     rows = [float(hash((version, *tokens[: i + 1])) % 1000) for i in range(len(tokens))]
     return np.asarray(rows, np.float32).reshape(-1, 1)
 
@@ -90,6 +91,10 @@ class Store:
         """A turn's end: the cells, and what can't be cut."""
         self.insert(tokens, tenant)
         self.prefixes.add_snapshot(tenant, key_of(tokens), len(tokens), state_of([-1, *tokens], 0, 1))
+        self.check()
+
+    def cut(self, tokens: Tokens, end: int, tenant: str = "") -> None:
+        self.prefixes.cut(tenant, key_of(tokens), end)
         self.check()
 
     def match(
@@ -170,21 +175,6 @@ class Store:
 
 def count(start: int, length: int) -> Tokens:
     return list(range(start, start + length))
-
-
-# Keys
-
-
-@given(st.lists(st.integers(0, 2), max_size=9), st.lists(st.integers(0, 2), max_size=9))
-def test_common_tokens(one: Tokens, other: Tokens) -> None:
-    expected = next(
-        (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
-    )
-    assert common_tokens(key_of(one), key_of(other)) == expected
-
-
-def test_tokens_that_share_bytes_are_not_the_same() -> None:
-    assert common_tokens(key_of([0x010203]), key_of([0x010204])) == 0
 
 
 # Matching
@@ -282,6 +272,43 @@ def test_a_job_goes_on_storing_in_the_middle_of_a_block(since: int) -> None:
     assert store.match(count(0, 15)) == 15
 
 
+# Taking back
+
+
+@given(short_prompts, st.lists(st.integers(0, 1), min_size=1, max_size=14), st.integers(0, 14))
+def test_of_what_is_cut_only_the_beginning_is_found(prompts: list[Tokens], key: Tokens, end: int) -> None:
+    store = Store()
+    for tokens in [*prompts, key]:
+        store.insert(tokens)
+    store.cut(key, end)
+    shared = [common_tokens(key_of(key), key_of(tokens)) for tokens in prompts]
+    # What others have had as well may stay; what has only its beginning in common with it must.
+    assert min(end, len(key)) <= store.match(key) <= max(min(end, len(key)), *shared, 0)
+    for tokens, common in zip(prompts, shared, strict=True):
+        assert common > end or store.match(tokens) == len(tokens)
+
+
+def test_a_cut_takes_along_what_belongs_to_the_end() -> None:
+    store = Store(snapshots=True)
+    for length in (6, 9, 11):
+        store.snapshot(count(0, length))
+    store.insert(count(0, 11), version="v1")
+    store.cut(count(0, 11), 10)
+    assert [store.match(count(0, length)) for length in (8, 10, 11)] == [6, 9, 9]
+    assert store.match(count(0, 11), version="v1") == 9
+    store.cut(count(0, 11), 8)
+    assert store.match(count(0, 11)) == 6
+
+
+def test_a_mark_stays_on_what_is_left(clock: Clock) -> None:
+    store = Store(blocks=4)
+    store.insert(count(0, 7))
+    store.keep(count(0, 7))
+    store.cut(count(0, 7), 6)
+    store.insert(count(100, 16))
+    assert store.in_ram(count(0, 7)) == 6
+
+
 # Giving up
 
 
@@ -369,7 +396,9 @@ def test_a_mark_counts_what_is_there() -> None:
 
 tokens = st.lists(st.integers(0, 1), min_size=1, max_size=20)
 operations = st.lists(
-    st.tuples(st.sampled_from(["insert", "match", "keep", "snapshot"]), tokens, st.sampled_from(["", "other"])),
+    st.tuples(
+        st.sampled_from(["insert", "match", "keep", "snapshot", "cut"]), tokens, st.sampled_from(["", "other"])
+    ),
     max_size=25,
 )
 
@@ -386,6 +415,8 @@ def test_under_pressure_nothing_is_ever_wrong(
             store.snapshot(key, tenant)
         elif name == "match":
             store.match(key, tenant)
+        elif name == "cut":
+            store.cut(key, len(key) // 2, tenant)
         else:
             store.keep(key, "5m", tenant)
         store.check()
@@ -487,6 +518,19 @@ def test_a_block_that_is_lost_takes_with_it_what_stands_on_it(folder: Folder) ->
     assert again.match(count(0, 12)) == 12
 
 
+def test_a_restart_finds_what_a_cut_has_left(folder: Folder) -> None:
+    store = folder.open()
+    store.insert(count(0, 11), version="v1")
+    store.cut(count(0, 11), 10)
+    store.prefixes.close()
+    again = folder.open()
+    assert again.match(count(0, 11), version="v1") == 10
+    again.prefixes.close()
+    third = folder.open()
+    third.cut(count(0, 10), 9)  # what is not in RAM can't be shortened, and goes
+    assert third.match(count(0, 11)) == 8
+
+
 def test_a_long_chain_is_forgotten_at_once(folder: Folder) -> None:
     store = folder.open()
     long = count(0, 1200 * BLOCK)
@@ -567,6 +611,8 @@ def test_with_a_disk_below_nothing_is_ever_wrong(
             store.snapshot(key, tenant)
         elif name == "match":
             store.match(key, tenant, version=draw.choice([None, "v1", "v2"]))
+        elif name == "cut":
+            store.cut(key, len(key) // 2, tenant)
         else:
             store.keep(key, "1h", tenant)
         if draw.random() < 0.3:

@@ -10,41 +10,34 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import tiny
-from outcomes import starter_options
+from outcomes import starter_path, starter_tokenizer
+from reference import random_probe
 
-from commonweight.catalog.gguf import Gguf
 from commonweight.engines.contract import Probe
 from commonweight.engines.llama import probes
 from commonweight.engines.llama.native import Batch, LoadedModel
 from commonweight.engines.llama.probes import Taps
-from commonweight.prompting import Tokenizer
 
 Floats = npt.NDArray[np.float32]
 
-LAYERS, WIDTH, HEADS = 30, 576, 3
+LAYERS, WIDTH = 30, 576
 ROWS = 600
 """More than the 512 that llama.cpp computes at once."""
-TOKENIZER = Tokenizer(Gguf(Path(starter_options().path)))
-WORDS = TOKENIZER.encode(
+WORDS = starter_tokenizer().encode(
     "The lighthouse keeper wrote down the weather every evening: wind from the west, rain before noon, and one "
     "ship that passed without lights. In the morning he climbed the stairs again, cleaned the glass, and counted "
     "the gulls on the rocks below, because nobody had told him that the harbour had been closed for years. "
 )
-OTHER = TOKENIZER.encode("Dear madam, your parcel could not be delivered because")
+OTHER = starter_tokenizer().encode("Dear madam, your parcel could not be delivered because")
 
 
-def probe(layers: list[int], width: int = WIDTH) -> Probe:
-    weights = np.random.default_rng(0).normal(size=(len(layers), width, HEADS)).astype("<f4")
-    return Probe(version="random", layers=layers, heads=HEADS, weights=weights.tobytes())
-
-
-PROBE = probe([1, 9, 16, 29])
+PROBE = random_probe([1, 9, 16, 29], WIDTH)
 
 
 @pytest.fixture(scope="module")
 def model() -> Iterator[LoadedModel]:
     model = LoadedModel(
-        Path(starter_options().path),
+        starter_path(),
         cells=1024,
         sequences=3,
         batch_rows=ROWS,
@@ -127,14 +120,14 @@ def test_scores_are_those_of_the_states_between_layers(model: LoadedModel, taps:
         batch.add(0, 0, WORDS, outputs=1)
         batch.native.n_tokens = batch.rows
         assert llama.llama_decode(context, batch.native) == 0
-    weights = np.frombuffer(PROBE.weights, "<f4").reshape(len(PROBE.layers), WIDTH, HEADS)
+    weights = np.frombuffer(PROBE.weights, "<f4").reshape(len(PROBE.layers), WIDTH, PROBE.heads)
     expected = sum(states[layer] @ heads for layer, heads in zip(PROBE.layers, weights, strict=True))
-    assert scores.shape == (len(WORDS), HEADS)
+    assert scores.shape == (len(WORDS), PROBE.heads)
     np.testing.assert_allclose(scores, expected, rtol=1e-3, atol=1e-2)
 
 
 def test_the_first_layer_reads_the_embedding_of_the_token(model: LoadedModel, taps: Taps) -> None:
-    first = probe([0])
+    first = random_probe([0], WIDTH)
     taps.select(first.layers)
     rows = compute(model, (0, 0, [WORDS[0], WORDS[1], WORDS[0]]))
     scores = taps.scores(first, slice(0, rows))
@@ -197,15 +190,15 @@ def test_a_layer_that_is_not_there_is_never_asked_for(taps: Taps) -> None:
 
 def test_a_probe_that_fits_has_no_complaint(taps: Taps) -> None:
     assert taps.check(PROBE) is None
-    assert taps.check(probe([0, LAYERS - 1])) is None
+    assert taps.check(random_probe([0, LAYERS - 1], WIDTH)) is None
 
 
 @pytest.mark.parametrize(
     ("wrong", "complaint"),
     [
-        (probe([3, LAYERS]), "layers 0 to 29"),
-        (probe([-1]), "layers 0 to 29"),
-        (probe([]), "no layers"),
+        (random_probe([3, LAYERS], WIDTH), "layers 0 to 29"),
+        (random_probe([-1], WIDTH), "layers 0 to 29"),
+        (random_probe([], WIDTH), "no layers"),
         (Probe(version="v", layers=[1], heads=0, weights=b""), "no heads"),
         (Probe(version="v", layers=[1], heads=1, weights=b"\0" * 4 * 575), "2300 bytes of weights, not the 2304"),
         (Probe(version="v", layers=[1], heads=1, weights=b"\xff" * 4 * 576), "not finite"),
@@ -224,7 +217,7 @@ def test_rows_that_llama_cpp_computes_in_another_order_come_back_in_the_batch_s(
     random = np.random.default_rng(0)
     prompts = [random.integers(3, tiny.VOCABULARY, length).tolist() for length in (40, 9, 90)]
     taps.select([1, 3])
-    small = probe([1, 3], width=64)
+    small = random_probe([1, 3], 64)
     assert taps.check(small) is None
     expected = []
     for prompt in prompts:
@@ -240,7 +233,7 @@ def test_architectures_without_layer_inputs_are_refused(tmp_path: Path) -> None:
     model = LoadedModel(tiny.write(tmp_path, "gemma3"), cells=64, sequences=1, batch_rows=32, outputs=2, threads=2)
     taps = Taps(model.context)
     assert not taps.supported
-    assert "'gemma3'" in (taps.check(probe([1], width=64)) or "")
+    assert "'gemma3'" in (taps.check(random_probe([1], 64)) or "")
     with pytest.raises(ValueError, match="no input of layers"):
         taps.select([1])
     taps.select([])

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import tiny
+from outcomes import starter_path
 
-from commonweight.catalog.locate import starter
 from commonweight.engines.llama import state
 from commonweight.engines.llama.native import Batch, LoadedModel
 from commonweight.engines.llama.state import BytesLike, States
@@ -216,9 +216,9 @@ def test_a_source_that_went_on_cannot_give_its_state(memory: Memory) -> None:
             memory.states.share(0, 1, 0, 100)
 
 
-def test_no_room_changes_nothing(memory: Memory, request: pytest.FixtureRequest) -> None:
-    if "[mamba]" in request.node.name:
-        pytest.skip("a state a sequence: there is always room")
+# A recurrent model has a state a sequence: there is always room.
+@pytest.mark.parametrize("loaded", [name for name in tiny.ARCHITECTURES if name != "mamba"], indirect=True)
+def test_no_room_changes_nothing(memory: Memory) -> None:
     expected = {0: memory.cold(PROMPT[:BLOCK], ANSWER), 1: memory.cold(PROMPT[:BLOCK], OTHER)}
     memory.read(0, PROMPT)
     blocks, snapshot = memory.save(0, LONG)
@@ -252,10 +252,10 @@ def test_broken_bytes_are_refused(memory: Memory) -> None:
     assert same(memory.go_on(BLOCK, {0: ANSWER})[0], expected)
 
 
+# A recurrent state can't be taken back.
+@pytest.mark.parametrize("loaded", ["llama", "gemma3"], indirect=True)
 def test_rejected_drafts_leave_the_window_whole(memory: Memory) -> None:
     """They are taken back before anything else is computed: cells that only they had passed are still there."""
-    if llama.llama_model_is_recurrent(memory.model.handle) or llama.llama_model_is_hybrid(memory.model.handle):
-        pytest.skip("a recurrent state can't be taken back")
     expected = memory.cold(PROMPT, ANSWER * 4)
     for sequence in (0, 1):
         memory.read(sequence, PROMPT)
@@ -304,9 +304,7 @@ def test_claims_that_do_not_hold_are_given_up(attention: LoadedModel, monkeypatc
 
 
 def test_the_starter_model() -> None:
-    path = starter()
-    assert path is not None, "install the extra `starter`"
-    model = load(path)
+    model = load(starter_path())
     memory = Memory(model)
     assert memory.states.reuse == "anywhere"
     prompt, answer = PROMPT[:100], ANSWER[:3]

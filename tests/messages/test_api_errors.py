@@ -7,20 +7,30 @@ import pytest
 from commonweight.messages.errors import (
     ApiError,
     AuthenticationError,
+    ConflictError,
     InvalidRequestError,
     MethodNotAllowedError,
     NotFoundError,
     OverloadedError,
+    PermissionDeniedError,
+    RateLimitError,
     RequestTooLargeError,
+    TimedOutError,
+    UnavailableError,
 )
 
 KINDS = [
     (InvalidRequestError, 400, "invalid_request_error"),
     (AuthenticationError, 401, "authentication_error"),
+    (PermissionDeniedError, 403, "permission_error"),
     (NotFoundError, 404, "not_found_error"),
     (MethodNotAllowedError, 405, "invalid_request_error"),
+    (ConflictError, 409, "conflict_error"),
     (RequestTooLargeError, 413, "request_too_large"),
+    (RateLimitError, 429, "rate_limit_error"),
     (ApiError, 500, "api_error"),
+    (UnavailableError, 503, "api_error"),
+    (TimedOutError, 504, "timeout_error"),
     (OverloadedError, 529, "overloaded_error"),
 ]
 
@@ -39,5 +49,17 @@ def test_status_and_body_are_the_apis(kind: type[ApiError], status: int, name: s
 
 def test_an_error_reads_as_its_message() -> None:
     assert str(OverloadedError("later", retry_after=3)) == "later"
-    assert OverloadedError("later", retry_after=3).retry_after == 3
-    assert OverloadedError("later").retry_after is None
+
+
+def test_an_error_may_say_what_to_do() -> None:
+    error = UnavailableError("soon", retry_after=3, should_retry=False)
+    assert (error.retry_after, error.should_retry) == (3, False)
+    assert (OverloadedError("later").retry_after, OverloadedError("later").should_retry) == (None, None)
+
+
+def test_programs_can_tell_errors_of_one_kind_apart() -> None:
+    assert NotFoundError("gone", details={"error_code": "file_expired"}).body("req_1")["error"] == {
+        "type": "not_found_error",
+        "message": "gone",
+        "details": {"error_code": "file_expired"},
+    }

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from commonweight.messages.content import TextBlock, ToolResultBlock
+from commonweight.messages.content import DocumentBlock, TextBlock, ToolResultBlock, walk
+from commonweight.messages.conversation import MessageParam
 from commonweight.messages.errors import invalid_request
-from commonweight.messages.request import MessageParam
 
 TEXT = {"type": "text", "text": "hello"}
 PNG = {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}
@@ -39,6 +39,7 @@ SEARCH_RESULT: dict[str, Any] = {
     "source": "https://example.org",
     "title": "t",
     "content": [TEXT],
+    "citations": {"enabled": False},
 }
 TOOL_REFERENCE = {"type": "tool_reference", "tool_name": "Bash"}
 IN_TOOL_RESULT: list[dict[str, Any]] = [
@@ -227,6 +228,19 @@ def test_a_missing_field_is_named_with_its_place(kind: str, field: str) -> None:
             "content.0.tool_result.is_error: Input should be a valid boolean",
         ),
         (
+            [{"type": "image", "source": {**PNG, "media_type": "image/bmp"}}],
+            "content.0.image.source.base64.media_type: "
+            "Input should be 'image/jpeg', 'image/png', 'image/gif' or 'image/webp'",
+        ),
+        (
+            [{"type": "document", "source": PNG}],
+            "content.0.document.source.base64.media_type: Input should be 'application/pdf'",
+        ),
+        (
+            [{**DOCUMENTS[0], "citations": {"enabled": "yes"}}],
+            "content.0.document.citations.enabled: Input should be a valid boolean",
+        ),
+        (
             [{"type": "document", "source": {"type": "text", "media_type": "text/html", "data": "x"}}],
             "content.0.document.source.text.media_type: Input should be 'text/plain'",
         ),
@@ -274,3 +288,30 @@ def test_an_unknown_kind_of_block_is_named(content: object, place: str, tag: str
 @pytest.mark.parametrize("block", [{}, {"text": "hello"}, {"type": None}, {"type": 7}, {"type": ["text"]}])
 def test_a_block_needs_a_kind(block: dict[str, Any]) -> None:
     assert refusal([block]).startswith("content.0: ")
+
+
+def test_citations_are_off_unless_they_are_enabled() -> None:
+    for citations, enabled in (({}, False), ({"enabled": False}, False), ({"enabled": True}, True)):
+        block = parsed([{**DOCUMENTS[0], "citations": citations}]).content[0]
+        assert isinstance(block, DocumentBlock)
+        assert block.citations is not None
+        assert block.citations.enabled is enabled
+
+
+def test_every_block_can_be_visited_with_its_place() -> None:
+    def named(name: str) -> dict[str, str]:
+        return {"type": "text", "text": name}
+
+    document = {"type": "document", "source": {"type": "content", "content": [named("a"), named("b")]}}
+    result = {"type": "tool_result", "tool_use_id": "t", "content": [named("c"), document]}
+    message = parsed([named("d"), result, SEARCH_RESULT])
+    assert [(where, block.model_dump()["type"]) for where, block in walk(message.content, "m")] == [
+        ("m.0", "text"),
+        ("m.1.tool_result.content.0", "text"),
+        ("m.1.tool_result.content.1.document.source.content.0", "text"),
+        ("m.1.tool_result.content.1.document.source.content.1", "text"),
+        ("m.1.tool_result.content.1", "document"),
+        ("m.1", "tool_result"),
+        ("m.2.search_result.content.0", "text"),
+        ("m.2", "search_result"),
+    ]

@@ -1,7 +1,9 @@
 """What makes a request valid, and the sentence that says why one is not."""
 
+import json
 from typing import Any
 
+import pydantic_core
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +15,12 @@ from commonweight.messages.request import CountTokensRequest, MessageRequest
 USER = {"role": "user", "content": "hello"}
 ASSISTANT = {"role": "assistant", "content": "hi"}
 BODY: dict[str, Any] = {"model": "m", "max_tokens": 16, "messages": [USER]}
-EMPTY_CONTENT = "all messages must have non-empty content except for the optional final assistant message"
+FORMAT = {"format": {"type": "json_schema", "schema": {"type": "object"}}}
+CITED = {
+    "type": "document",
+    "source": {"type": "text", "media_type": "text/plain", "data": "body"},
+    "citations": {"enabled": True},
+}
 
 
 def accepted(**fields: object) -> MessageRequest:
@@ -43,9 +50,8 @@ def test_what_a_coding_agent_sends_is_valid() -> None:
                 {"role": "system", "content": [], "output_config": {"effort": "low"}},
             ],
             "tools": [
-                {"name": "Bash", "description": "d", "input_schema": {"type": "object"}, "defer_loading": True},
-                {"type": "web_search_20250305", "name": "web_search", "max_uses": 8},
-                {"type": "mcp_toolset", "mcp_server_name": "s"},
+                {"name": "Bash", "description": "d", "input_schema": {"type": "object"}},
+                {"name": "DeferredToolPlaceholder", "input_schema": {"type": "object"}, "defer_loading": True},
             ],
             "tool_choice": {"type": "auto", "disable_parallel_tool_use": False},
             "thinking": {"type": "adaptive", "display": "omitted"},
@@ -53,6 +59,11 @@ def test_what_a_coding_agent_sends_is_valid() -> None:
             "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
             "metadata": {"user_id": '{"device_id": "d"}'},
             "safeguards": [{"type": "dangerous_tool_use"}],
+            "service_tier": "auto",
+            "speed": "fast",
+            "inference_geo": "eu",
+            "fallbacks": "default",
+            "diagnostics": {"previous_message_id": None},
             "temperature": 1,
             "top_p": 0.5,
             "top_k": 40,
@@ -70,8 +81,9 @@ def test_what_a_coding_agent_sends_is_valid() -> None:
     [
         {name: None}
         for name in (
-            *("system", "tools", "tool_choice", "thinking", "output_config", "cache_control", "stream"),
-            *("stop_sequences", "temperature", "top_p", "top_k", "metadata"),
+            *("system", "tools", "tool_choice", "thinking", "output_config", "output_format", "cache_control"),
+            *("stop_sequences", "temperature", "top_p", "top_k", "metadata", "stream", "context_management"),
+            *("mcp_servers", "container", "thread", "compaction", "diagnostics"),
         )
     ],
     ids=lambda fields: next(iter(fields)),
@@ -94,19 +106,18 @@ def test_null_is_as_good_as_absent(fields: dict[str, None]) -> None:
         {"system": []},
         {"system": ""},
         {"system": [{"type": "text", "text": "a"}, {"type": "text", "text": "b", "citations": None}]},
-        {"thinking": {"type": "enabled", "budget_tokens": 1024}},
+        {"thinking": {"type": "enabled", "budget_tokens": 1024}, "max_tokens": 1025},
         {"thinking": {"type": "between_tools"}},
-        {"tools": []},
-        {"tool_choice": {"type": "tool", "name": "Bash"}},
+        {"thinking": {"type": "adaptive", "display": "updates", "block_binding": {}}},
+        {"output_config": {"task_budget": {"type": "tokens", "total": 1}}},
+        {"mcp_servers": []},
         {"model": "x" * 512},
         {"messages": [ASSISTANT]},
         {"messages": [USER, USER, ASSISTANT, ASSISTANT]},
         {"messages": [USER, {"role": "assistant", "content": ""}]},
         {"messages": [USER, {"role": "assistant", "content": []}]},
-        {"messages": [{"role": "system", "content": "", "output_config": {"effort": "low"}}, USER]},
-        {"messages": [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": ""}]}]},
     ],
-    ids=str,
+    ids=lambda fields: str(fields)[:60],
 )
 def test_the_edges_of_what_is_valid(fields: dict[str, Any]) -> None:
     assert accepted(**fields).messages
@@ -150,24 +161,39 @@ def test_required_fields(field: str) -> None:
         ({"system": ["x"]}, "system.0: Input should be an object"),
         ({"system": [{"type": "text"}]}, "system.0.text: Field required"),
         ({"system": [{"type": "image", "text": "x"}]}, "system.0.type: Input should be 'text'"),
-        ({"tools": {}}, "tools: Input should be a valid list"),
-        ({"tools": [{"input_schema": {}}]}, "tools.0.name: Field required"),
-        ({"tools": [{"name": "a", "type": "custom"}]}, "tools.0.input_schema: Field required"),
-        (
-            {"tools": [{"name": "a", "input_schema": []}]},
-            "tools.0.input_schema: Input should be a valid dictionary",
-        ),
-        ({"tool_choice": "auto"}, "tool_choice: Input should be an object"),
-        ({"tool_choice": {}}, "tool_choice.type: Field required"),
-        ({"tool_choice": {"type": "x"}}, "tool_choice.type: Input should be 'auto', 'any', 'tool' or 'none'"),
         (
             {"thinking": {"type": "on"}},
-            "thinking.type: Input should be 'enabled', 'adaptive', 'disabled' or 'between_tools'",
+            "thinking: Input tag 'on' found using 'type' does not match any of the expected tags: "
+            "'adaptive', 'disabled', 'between_tools', 'enabled'",
         ),
+        ({"thinking": {"type": "enabled"}}, "thinking.enabled.budget_tokens: Field required"),
         (
             {"thinking": {"type": "enabled", "budget_tokens": 1023}},
-            "thinking.budget_tokens: Input should be greater than or equal to 1024",
+            "thinking.enabled.budget_tokens: Input should be greater than or equal to 1024",
         ),
+        (
+            {"thinking": {"type": "enabled", "budget_tokens": 1024}, "max_tokens": 1024},
+            "`max_tokens` must be greater than `thinking.budget_tokens`.",
+        ),
+        (
+            {"output_config": {"format": {"type": "json_schema"}}},
+            "output_config.format.schema: Field required",
+        ),
+        ({"output_config": {"format": {"schema": {}}}}, "output_config.format.type: Field required"),
+        ({"output_format": {"type": "text"}}, "output_format.type: Input should be 'json_schema'"),
+        (
+            {"output_config": FORMAT, "messages": [USER, ASSISTANT]},
+            "output_config.format: cannot be combined with a prefilled assistant message",
+        ),
+        (
+            {"output_format": FORMAT["format"], "messages": [{"role": "user", "content": [CITED]}]},
+            "output_config.format: cannot be combined with citations",
+        ),
+        ({"container": "container_1"}, "container: not supported by this server"),
+        ({"container": {}}, "container: not supported by this server"),
+        ({"mcp_servers": [{"type": "url"}]}, "mcp_servers: not supported by this server"),
+        ({"compaction": {"type": "summarize"}}, "compaction: not supported by this server"),
+        ({"thread": {"type": "create"}}, "thread: not supported by this server"),
         (
             {"output_config": {"effort": "huge"}},
             "output_config.effort: Input should be 'low', 'medium', 'high', 'xhigh' or 'max'",
@@ -194,25 +220,6 @@ def test_required_fields(field: str) -> None:
             {"messages": [{"role": "user", "content": [{"type": "text"}]}]},
             "messages.0.content.0.text.text: Field required",
         ),
-        ({"messages": [{"role": "user", "content": ""}]}, f"messages.0: {EMPTY_CONTENT}"),
-        ({"messages": [{"role": "user", "content": []}]}, f"messages.0: {EMPTY_CONTENT}"),
-        (
-            {"messages": [USER, {"role": "assistant", "content": ""}, USER]},
-            f"messages.1: {EMPTY_CONTENT}",
-        ),
-        ({"messages": [USER, {"role": "system", "content": ""}]}, f"messages.1: {EMPTY_CONTENT}"),
-        (
-            {"messages": [USER, {"role": "user", "content": "", "output_config": {"effort": "low"}}]},
-            f"messages.1: {EMPTY_CONTENT}",
-        ),
-        (
-            {"messages": [{"role": "user", "content": [{"type": "text", "text": t} for t in ("a", "")]}]},
-            "messages.0: text content blocks must be non-empty",
-        ),
-        (
-            {"messages": [USER, {"role": "assistant", "content": [{"type": "text", "text": ""}] * 2}]},
-            "messages.1: text content blocks must be non-empty",
-        ),
     ],
     ids=lambda value: str(value)[:60],
 )
@@ -232,6 +239,66 @@ def test_there_is_a_bound_on_messages_and_stop_sequences() -> None:
     assert refusal(BODY | {"stop_sequences": ["x"] * 1001}).startswith(
         "stop_sequences: List should have at most 1000"
     )
+
+
+def test_a_refused_thread_says_that_the_conversation_can_be_sent_without_it() -> None:
+    with pytest.raises(ValidationError) as error:
+        accepted(thread={"type": "continue", "previous_message_id": "msg_1"})
+    assert invalid_request(error.value).details == {"error_code": "thread_unsupported_request"}
+
+
+def test_the_schema_of_the_answer_has_two_names() -> None:
+    other = {"type": "json_schema", "schema": {"type": "array"}}
+    assert accepted().output_schema is None
+    assert accepted(output_config={}).output_schema is None
+    assert accepted(output_config=FORMAT).output_schema == {"type": "object"}
+    assert accepted(output_format=other).output_schema == {"type": "array"}
+    assert accepted(output_config=FORMAT, output_format=other).output_schema == {"type": "object"}
+    # An empty last message is no prefill.
+    assert accepted(output_config=FORMAT, messages=[USER, {"role": "assistant", "content": ""}]).output_schema
+
+
+def test_citations_are_wanted_if_any_block_wants_them() -> None:
+    found = {"type": "search_result", "source": "s", "title": "t", "content": [], "citations": {"enabled": True}}
+    result = {"type": "tool_result", "tool_use_id": "t", "content": [found]}
+    call = {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "n", "input": {}}]}
+    without = {name: value for name, value in CITED.items() if name != "citations"}
+    for wanted, messages in (
+        (False, [USER]),
+        (False, [{"role": "user", "content": [without]}]),
+        (False, [{"role": "user", "content": [{**CITED, "citations": {}}]}]),
+        (True, [{"role": "user", "content": [without, CITED]}]),
+        (True, [USER, call, {"role": "user", "content": [result]}]),
+    ):
+        assert accepted(messages=messages).wants_citations is wanted
+
+
+def test_cache_marks_are_listed_in_the_order_of_the_prompt() -> None:
+    short, long = {"type": "ephemeral"}, {"type": "ephemeral", "ttl": "1h"}
+    inner = {"type": "text", "text": "a", "cache_control": short}
+    request = accepted(
+        cache_control=short,
+        tools=[{"name": name, "input_schema": {"type": "object"}, "cache_control": long} for name in "ab"],
+        system=[{"type": "text", "text": "a"}, {"type": "text", "text": "b", "cache_control": long}],
+        messages=[
+            USER,
+            {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "n", "input": {}}]},
+            {
+                "role": "user",
+                "content": [
+                    {"type": "tool_result", "tool_use_id": "t", "content": [inner], "cache_control": short},
+                    {"type": "text", "text": "b", "cache_control": None},
+                ],
+            },
+        ],
+    )
+    assert [(where, mark.ttl) for where, mark in request.cache_marks()] == [
+        ("tools.0", "1h"),
+        ("tools.1", "1h"),
+        ("system.1", "1h"),
+        ("messages.2.content.0.tool_result.content.0", "5m"),
+        ("messages.2.content.0", "5m"),
+    ]
 
 
 def test_counting_needs_no_limit() -> None:
@@ -254,6 +321,41 @@ JSON = st.recursive(
     ),
     max_leaves=12,
 )
+
+
+NESTS = [
+    ("[", "]"),
+    ('{"content": ', "}"),
+    ('{"x": [', "]}"),
+    ('[{"type": "text", "text": "x"}, {"type": "tool_result", "tool_use_id": "t", "content": ', "}]"),
+    ('[{"type": "document", "source": {"type": "content", "content": ', "}}]"),
+]
+HOLES: list[dict[str, Any]] = [
+    *({field: None} for field in [*MessageRequest.model_fields, "unknown"]),
+    {"messages": [{"role": "user", "content": None}]},
+    {"messages": [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": None}]}]},
+    {
+        "messages": [
+            {"role": "assistant", "content": [{"type": "mcp_tool_result", "tool_use_id": "t", "content": None}]}
+        ]
+    },
+    {"tools": [{"name": "a", "input_schema": {"type": "object", "properties": None}}]},
+    {"output_config": {"format": {"type": "json_schema", "schema": {"x": None}}}},
+]
+
+
+@given(
+    hole=st.sampled_from([json.dumps(BODY | hole) for hole in HOLES]),
+    nest=st.sampled_from(NESTS),
+    depth=st.integers(1, 300) | st.integers(300, 100_000),
+)
+def test_no_nesting_is_too_deep_to_be_answered(hole: str, nest: tuple[str, str], depth: int) -> None:
+    body = hole.replace("null", nest[0] * depth + '"x"' + nest[1] * depth, 1)
+    try:
+        request = MessageRequest.model_validate(pydantic_core.from_json(body))
+    except ValueError:  # no JSON that parsers take, or no request
+        return
+    assert request.model_dump_json()
 
 
 @given(body=st.dictionaries(st.sampled_from([*MessageRequest.model_fields]), JSON) | JSON)

@@ -3,13 +3,14 @@
 import logging
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from commonweight.messages import wire
 from commonweight.messages.request import MessageRequest
 
-BODY = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": "hello"}]}
+BODY: dict[str, Any] = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": "hello"}]}
 
 
 @pytest.fixture(autouse=True)
@@ -47,8 +48,11 @@ def test_known_fields_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     png = {"type": "base64", "media_type": "image/png", "data": ""}
     inside = [{"type": "image", "source": png}, {"type": "text", "text": "hello", "citations": None}]
     document = {"type": "document", "title": "t", "source": {"type": "content", "content": inside}}
+    call = {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "n", "input": {}}]}
     result = {"type": "tool_result", "tool_use_id": "t", "content": [document]}
-    MessageRequest.model_validate({**BODY, "messages": [{"role": "user", "content": [document, result]}]})
+    messages = [*BODY["messages"], call, {"role": "user", "content": [document, result]}]
+    json_only = {"format": {"type": "json_schema", "schema": {}}}
+    MessageRequest.model_validate({**BODY, "messages": messages, "output_config": json_only})
     assert caplog.records == []
 
 

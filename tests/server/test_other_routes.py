@@ -34,6 +34,7 @@ def test_capabilities_are_all_there_and_claim_nothing_unbuilt(server: Server) ->
         "batch",
         "citations",
         "code_execution",
+        "compaction",
         "context_management",
         "effort",
         "image_input",
@@ -42,7 +43,12 @@ def test_capabilities_are_all_there_and_claim_nothing_unbuilt(server: Server) ->
         "structured_outputs",
         "thinking",
     }
-    assert not any(claims(capabilities))
+    claimed = {name for name, value in capabilities.items() if any(claims(value))}
+    assert claimed == {"citations", "context_management", "pdf_input", "structured_outputs", "thinking"}
+    # The starter does not reason, so all there is to choose is that it doesn't.
+    types = capabilities["thinking"]["types"]
+    assert [name for name, value in types.items() if value["supported"]] == ["disabled"]
+    assert not capabilities["thinking"]["supported"]
 
 
 def test_pages(server: Server) -> None:

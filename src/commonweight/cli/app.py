@@ -236,6 +236,34 @@ def bench(
     measure(setup, rounds=rounds)
 
 
+@app.command()
+def conformance(
+    url: Annotated[str, typer.Argument(metavar="URL", help="Any server, such as `http://127.0.0.1:8000`.")],
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            envvar="COMMONWEIGHT_API_KEY", metavar="KEY", help="Key that the server wants.", show_default=False
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Model to ask for. Default: the first that the server lists.", show_default=False
+        ),
+    ] = None,
+    section: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Try this section only; may repeat.", show_default=False),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", metavar="", help="Print JSON, not a table.")] = False,
+) -> None:
+    """Try what a server keeps of the Messages API's contract."""
+    from commonweight.cli.conformance import conformance as try_out
+
+    if not try_out(url, api_key=api_key, model=model, sections=section or [], as_json=as_json):
+        raise typer.Exit(1)
+
+
 @models.command("list")
 def models_list() -> None:
     """List the models that need no download."""

@@ -62,7 +62,7 @@ def _answer(runner: asyncio.Runner, assistant: Assistant, request: MessageReques
         turn = await assistant.prepare(request)
         async with contextlib.aclosing(assistant.stream(turn)) as events:
             async for event in events:
-                if event.type == "content_block_delta":
+                if event.type == "content_block_delta" and event.delta.type == "text_delta":
                     parts.append(event.delta.text)
                     screen.show(event.delta.text)
 
@@ -79,7 +79,7 @@ def _answer(runner: asyncio.Runner, assistant: Assistant, request: MessageReques
         screen.end_answer(" (stopped)")
     else:
         screen.end_answer()
-    return "".join(parts)
+    return "".join(parts).strip()
 
 
 class _Screen:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import platformdirs
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
@@ -15,6 +16,7 @@ from commonweight.catalog.model import ModelCard
 from commonweight.engines.llama import LlamaEngine, options
 from commonweight.prompting import Tokenizer
 from commonweight.turn import Assistant
+from commonweight.turn.signature import Signer, load_key
 
 log = logging.getLogger(__name__)
 
@@ -68,9 +70,10 @@ async def open_assistant(
                 tell=tell,
             )
         )
+        signer = Signer(load_key(platformdirs.user_data_path("commonweight")))
         try:
             await _start(engine, card.id, console)
-            yield Assistant(card, Tokenizer(gguf), engine)
+            yield Assistant(card, Tokenizer(gguf), engine, signer)
         finally:
             await engine.close()
 

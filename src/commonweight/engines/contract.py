@@ -65,6 +65,9 @@ class Job(msgspec.Struct, frozen=True):
     stop_ids: list[int] = []
     """Tokens that end the generation. The one that did is the last :class:`Step`."""
     sampling: Sampling = Sampling()
+    grammar: str | None = None
+    """What the answer is held to, in llguidance's dialect of Lark; data, so that it can cross to another machine.
+    Stop tokens are drawn only where it allows the answer to end."""
     want_logprobs: bool = False
     cache_marks: list[CacheMark] = []
     """By rising position, within ``token_ids``."""
@@ -142,6 +145,8 @@ class Stats(msgspec.Struct):
     disk_tokens: int = 0
     drafted_tokens: int = 0
     accepted_tokens: int = 0
+    forced_tokens: int = 0
+    """Tokens that a grammar left no choice about; they cost no step of their own."""
     preemptions: int = 0
     queue_seconds: float = 0
     step_seconds: float = 0

@@ -3,6 +3,7 @@
 Source: the Messages API's documented content blocks. A plain string stands for one text block everywhere.
 """
 
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, FailFast, Field
@@ -44,6 +45,18 @@ class Base64Source(WireModel):
     data: str
 
 
+class Base64Image(Base64Source):
+    """A picture inside the request."""
+
+    media_type: Literal["image/jpeg", "image/png", "image/gif", "image/webp"]
+
+
+class Base64Pdf(Base64Source):
+    """A PDF inside the request."""
+
+    media_type: Literal["application/pdf"]
+
+
 class UrlSource(WireModel):
     """An address. It is never fetched unasked."""
 
@@ -79,19 +92,23 @@ class ImageBlock(Block):
     """A picture."""
 
     type: Literal["image"]
-    source: Annotated[Base64Source | UrlSource | FileSource, Field(discriminator="type")]
+    source: Annotated[Base64Image | UrlSource | FileSource, Field(discriminator="type")]
+
+
+class CitationsConfig(WireModel):
+    """Whether the answer should say where in this block it stands."""
+
+    enabled: bool = False
 
 
 class DocumentBlock(Block):
     """A document: text, blocks or PDF."""
 
     type: Literal["document"]
-    source: Annotated[
-        Base64Source | TextSource | ContentSource | UrlSource | FileSource, Field(discriminator="type")
-    ]
+    source: Annotated[Base64Pdf | TextSource | ContentSource | UrlSource | FileSource, Field(discriminator="type")]
     title: str | None = None
     context: str | None = None
-    citations: dict[str, Any] | None = None
+    citations: CitationsConfig | None = None
 
 
 class SearchResultBlock(Block):
@@ -101,7 +118,7 @@ class SearchResultBlock(Block):
     source: str
     title: str
     content: list[TextBlock]
-    citations: dict[str, Any] | None = None
+    citations: CitationsConfig | None = None
 
 
 class ToolReferenceBlock(Block):
@@ -244,3 +261,21 @@ Content = Annotated[list[ContentBlock], FailFast(), BeforeValidator(_as_blocks)]
 
 TextContent = Annotated[list[TextBlock], BeforeValidator(_as_blocks)]
 """Text blocks, or a string that stands for one."""
+
+
+def walk(blocks: Sequence[WireModel], where: str) -> Iterator[tuple[str, WireModel]]:
+    """Every block, those inside of others too, with its place as errors name it: ``messages.0.content.1``.
+
+    They come in the order in which they end in the prompt, so a block follows what is inside of it.
+    """
+    for i, block in enumerate(blocks):
+        match block:
+            case ToolResultBlock():
+                yield from walk(block.content, f"{where}.{i}.tool_result.content")
+            case SearchResultBlock():
+                yield from walk(block.content, f"{where}.{i}.search_result.content")
+            case DocumentBlock(source=ContentSource(content=inner)):
+                yield from walk(inner, f"{where}.{i}.document.source.content")
+            case _:
+                pass
+        yield f"{where}.{i}", block

@@ -12,19 +12,29 @@ class ApiError(Exception):
     status: ClassVar[int] = 500
     type: ClassVar[str] = "api_error"
 
-    def __init__(self, message: str, *, retry_after: int | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        details: dict[str, Any] | None = None,
+        retry_after: int | None = None,
+        should_retry: bool | None = None,
+    ) -> None:
         super().__init__(message)
         self.message = message
+        self.details = details
+        """What programs tell this error from others of its kind by: an ``error_code``, and what belongs to it."""
         self.retry_after = retry_after
         """Seconds after which trying again makes sense."""
+        self.should_retry = should_retry
+        """Overrules what clients make of the status; false spares them trying what cannot succeed."""
 
     def body(self, request_id: str) -> dict[str, Any]:
         """The JSON body of the answer, and of an ``error`` event in a stream."""
-        return {
-            "type": "error",
-            "error": {"type": self.type, "message": self.message},
-            "request_id": request_id,
-        }
+        error: dict[str, Any] = {"type": self.type, "message": self.message}
+        if self.details is not None:
+            error["details"] = self.details
+        return {"type": "error", "error": error, "request_id": request_id}
 
     def json(self, request_id: str) -> bytes:
         """The body, encoded."""
@@ -45,6 +55,13 @@ class AuthenticationError(ApiError):
     type = "authentication_error"
 
 
+class PermissionDeniedError(ApiError):
+    """The key is good, but not for this."""
+
+    status = 403
+    type = "permission_error"
+
+
 class NotFoundError(ApiError):
     """No such path or object."""
 
@@ -58,11 +75,38 @@ class MethodNotAllowedError(InvalidRequestError):
     status = 405
 
 
+class ConflictError(ApiError):
+    """The object is not in a state for this."""
+
+    status = 409
+    type = "conflict_error"
+
+
 class RequestTooLargeError(ApiError):
     """The body is larger than the endpoint takes."""
 
     status = 413
     type = "request_too_large"
+
+
+class RateLimitError(ApiError):
+    """This key has had its share for now."""
+
+    status = 429
+    type = "rate_limit_error"
+
+
+class UnavailableError(ApiError):
+    """The model is not ready; soon it will be."""
+
+    status = 503
+
+
+class TimedOutError(ApiError):
+    """It took longer than the server allows."""
+
+    status = 504
+    type = "timeout_error"
 
 
 class OverloadedError(ApiError):
@@ -75,11 +119,13 @@ class OverloadedError(ApiError):
 def invalid_request(error: ValidationError) -> InvalidRequestError:
     """The API's sentence for the first thing that is wrong: ``messages.0.role: Input should be ...``."""
     first = error.errors(include_url=False, include_input=False)[0]
-    place = first["loc"]
-    if first["type"] == "missing_field":  # found by a check of the whole object
-        place = (*place, first["ctx"]["field"])
-    path = ".".join(str(part) for part in place)
-    message = first["msg"]
-    if first["type"] in ("model_type", "model_attributes_type"):
+    place, message = first["loc"], first["msg"]
+    details = None
+    if first["type"] == "refused":
+        field, error_code = first["ctx"]["field"], first["ctx"]["error_code"]
+        place = place if field is None else (*place, field)
+        details = None if error_code is None else {"error_code": error_code}
+    elif first["type"] in ("model_type", "model_attributes_type"):
         message = "Input should be an object"
-    return InvalidRequestError(f"{path}: {message}" if path else message)
+    path = ".".join(str(part) for part in place)
+    return InvalidRequestError(f"{path}: {message}" if path else message, details=details)

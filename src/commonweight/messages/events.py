@@ -4,11 +4,24 @@ Grammar: ``message_start (content_block_start content_block_delta* content_block
 message_stop``, with ``ping`` anywhere; block indices count up from 0 and blocks never interleave.
 """
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel
+import pydantic_core
+from pydantic import BaseModel, Field, field_serializer
 
-from commonweight.messages.response import Message, OutputBlock, StopReason, Usage
+from commonweight.messages.citations import Citation
+from commonweight.messages.response import (
+    AppliedEdits,
+    Message,
+    OutputBlock,
+    OutputText,
+    OutputThinking,
+    OutputToolUse,
+    StopDetails,
+    StopReason,
+    Usage,
+)
 
 
 class MessageStart(BaseModel):
@@ -19,11 +32,16 @@ class MessageStart(BaseModel):
 
 
 class ContentBlockStart(BaseModel):
-    """A block begins."""
+    """A block begins: an empty one, but for a tool call's id and name."""
 
     type: Literal["content_block_start"] = "content_block_start"
     index: int
     content_block: OutputBlock
+
+    @field_serializer("content_block")
+    def _without_nulls(self, block: OutputText | OutputThinking | OutputToolUse) -> dict[str, Any]:
+        # A text without citations is ``{"type": "text", "text": ""}`` here, though it ends with ``null``.
+        return block.model_dump(exclude_none=True)
 
 
 class TextDelta(BaseModel):
@@ -33,12 +51,45 @@ class TextDelta(BaseModel):
     text: str
 
 
+class CitationsDelta(BaseModel):
+    """One more citation of the text so far."""
+
+    type: Literal["citations_delta"] = "citations_delta"
+    citation: Citation
+
+
+class ThinkingDelta(BaseModel):
+    """More reasoning."""
+
+    type: Literal["thinking_delta"] = "thinking_delta"
+    thinking: str
+
+
+class SignatureDelta(BaseModel):
+    """The whole signature: the last delta of reasoning, and the only one of reasoning that is not shown."""
+
+    type: Literal["signature_delta"] = "signature_delta"
+    signature: str
+
+
+class InputJsonDelta(BaseModel):
+    """More of the JSON of a tool call's input."""
+
+    type: Literal["input_json_delta"] = "input_json_delta"
+    partial_json: str
+
+
+Delta = Annotated[
+    TextDelta | CitationsDelta | ThinkingDelta | SignatureDelta | InputJsonDelta, Field(discriminator="type")
+]
+
+
 class ContentBlockDelta(BaseModel):
     """A block grows."""
 
     type: Literal["content_block_delta"] = "content_block_delta"
     index: int
-    delta: TextDelta
+    delta: Delta
 
 
 class ContentBlockStop(BaseModel):
@@ -53,7 +104,8 @@ class Ending(BaseModel):
 
     stop_reason: StopReason
     stop_sequence: str | None = None
-    stop_details: dict[str, Any] | None = None
+    stop_details: StopDetails | None = None
+    container: None = None
 
 
 class MessageDelta(BaseModel):
@@ -62,6 +114,7 @@ class MessageDelta(BaseModel):
     type: Literal["message_delta"] = "message_delta"
     delta: Ending
     usage: Usage
+    context_management: AppliedEdits | None = None
 
 
 class MessageStop(BaseModel):
@@ -86,7 +139,7 @@ class MessageFold:
 
     def __init__(self) -> None:
         self._message: Message | None = None
-        self._texts: list[list[str]] = []
+        self._blocks: list[tuple[OutputBlock, list[Delta]]] = []
 
     def add(self, event: StreamEvent) -> None:
         """Take the next event of one stream."""
@@ -94,24 +147,42 @@ class MessageFold:
             case MessageStart():
                 self._message = event.message.model_copy(deep=True)
             case ContentBlockStart():
-                self._texts.append([event.content_block.text])
+                self._blocks.append((event.content_block, []))
             case ContentBlockDelta():
-                self._texts[event.index].append(event.delta.text)
+                self._blocks[event.index][1].append(event.delta)
             case MessageDelta():
                 message = self._begun()
                 message.stop_reason = event.delta.stop_reason
                 message.stop_sequence = event.delta.stop_sequence
                 message.stop_details = event.delta.stop_details
                 message.usage = event.usage.model_copy(deep=True)
+                message.context_management = event.context_management or message.context_management
             case _:
                 pass
 
     def message(self) -> Message:
-        """The message so far."""
-        content = [OutputBlock(text="".join(parts)) for parts in self._texts]
+        """The message so far. Of a tool call's input it holds what parses when the call was cut off."""
+        content = [_grown(start, deltas) for start, deltas in self._blocks]
         return self._begun().model_copy(update={"content": content})
 
     def _begun(self) -> Message:
         if self._message is None:
             raise ValueError("a stream begins with message_start")
         return self._message
+
+
+def _grown(start: OutputBlock, deltas: Sequence[Delta]) -> OutputBlock:
+    block = start.model_copy(deep=True)
+    match block:
+        case OutputText():
+            block.text += "".join(delta.text for delta in deltas if isinstance(delta, TextDelta))
+            if cited := [delta.citation for delta in deltas if isinstance(delta, CitationsDelta)]:
+                block.citations = [*(block.citations or []), *cited]
+        case OutputThinking():
+            block.thinking += "".join(delta.thinking for delta in deltas if isinstance(delta, ThinkingDelta))
+            block.signature += "".join(delta.signature for delta in deltas if isinstance(delta, SignatureDelta))
+        case OutputToolUse():
+            written = "".join(delta.partial_json for delta in deltas if isinstance(delta, InputJsonDelta))
+            if written:
+                block.input = pydantic_core.from_json(written, allow_partial=True)
+    return block

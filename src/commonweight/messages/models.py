@@ -20,6 +20,12 @@ class ContextManagement(Supported):
     compact_20260112: Supported = Supported()
 
 
+class Compaction(Supported):
+    """Ways of summarising a conversation on request."""
+
+    summarize: Supported = Supported()
+
+
 class EffortLevels(Supported):
     """Levels of effort that change anything."""
 
@@ -58,6 +64,7 @@ class Capabilities(BaseModel):
     batch: Supported = Supported()
     citations: Supported = Supported()
     code_execution: Supported = Supported()
+    compaction: Compaction = Compaction()
     image_input: Supported = Supported()
     pdf_input: Supported = Supported()
     structured_outputs: Supported = Supported()
@@ -80,6 +87,7 @@ class ModelInfo(BaseModel):
     max_tokens: int
     deprecated_at: datetime | None = None
     retires_at: datetime | None = None
+    allowed_fallback_models: list[str] = []
     capabilities: Capabilities = Capabilities()
 
 

@@ -1,43 +1,46 @@
 """Requests: what clients may ask for, and what makes a request invalid whatever the model."""
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import FailFast, Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
-from commonweight.messages.content import CacheControl, Content, TextBlock, TextContent
-from commonweight.messages.wire import WireModel
+from commonweight.messages.content import (
+    Block,
+    CacheControl,
+    DocumentBlock,
+    SearchResultBlock,
+    TextContent,
+    ToolReferenceBlock,
+    walk,
+)
+from commonweight.messages.conversation import (
+    Effort,
+    MessageOutputConfig,
+    MessageParam,
+    check_messages,
+    effort_at_end,
+)
+from commonweight.messages.edits import ContextManagement
+from commonweight.messages.tools import Tool, ToolChoice, check_tools
+from commonweight.messages.wire import WireModel, refusal
+
+__all__ = ["CountTokensRequest", "MessageParam", "MessageRequest"]
 
 MAX_MESSAGES = 100_000
 
-Effort = Literal["low", "medium", "high", "xhigh", "max"]
 
+class JsonFormat(WireModel):
+    """The answer is JSON that matches a schema."""
 
-class MessageOutputConfig(WireModel):
-    """Output settings that one system message carries."""
-
-    effort: Effort | None = None
+    type: Literal["json_schema"]
+    schema_: dict[str, Any] = Field(alias="schema")
 
 
 class OutputConfig(MessageOutputConfig):
     """How the answer should look and how hard to try."""
 
-    format: dict[str, Any] | None = None
-
-
-class MessageParam(WireModel):
-    """One message of the conversation. A ``system`` message in the middle adds instructions there."""
-
-    role: Literal["user", "assistant", "system"]
-    content: Content
-    output_config: MessageOutputConfig | None = None
-
-    @property
-    def is_empty(self) -> bool:
-        """No block, or nothing but one empty text block (the form an empty string takes)."""
-        return not self.content or (
-            len(self.content) == 1 and isinstance(self.content[0], TextBlock) and not self.content[0].text
-        )
+    format: JsonFormat | None = None
 
 
 class Metadata(WireModel):
@@ -46,72 +49,112 @@ class Metadata(WireModel):
     user_id: str | None = None
 
 
-class Tool(WireModel):
-    """A tool the model may call: a client's own (``input_schema``), or one of the API's, named by type."""
-
-    type: str | None = None
-    name: str | None = None
-    description: str | None = None
-    input_schema: dict[str, Any] | None = None
-    cache_control: CacheControl | None = None
-
-    @model_validator(mode="after")
-    def _check_custom(self) -> "Tool":
-        if self.type in (None, "custom"):
-            for field in ("name", "input_schema"):
-                if getattr(self, field) is None:
-                    raise PydanticCustomError("missing_field", "Field required", {"field": field})
-        return self
-
-
-class ToolChoice(WireModel):
-    """Whether and which tool must be called."""
-
-    type: Literal["auto", "any", "tool", "none"]
-    name: str | None = None
-    disable_parallel_tool_use: bool | None = None
-
-
 class Thinking(WireModel):
     """Whether the model should reason before it answers."""
 
-    type: Literal["enabled", "adaptive", "disabled", "between_tools"]
-    budget_tokens: int | None = Field(None, ge=1024)
+    type: Literal["adaptive", "disabled", "between_tools"]
     display: Literal["summarized", "omitted", "updates"] | None = None
+
+
+class BudgetedThinking(WireModel):
+    """The model should reason before it answers, for so many tokens at most."""
+
+    type: Literal["enabled"]
+    budget_tokens: int = Field(ge=1024)
+    display: Literal["summarized", "omitted", "updates"] | None = None
+
+
+class DiagnosticsRequest(WireModel):
+    """Which earlier answer to compare with, to say why the cache was of no use."""
+
+    previous_message_id: str | None = None
+
+
+def _refuse(value: object, info: ValidationInfo) -> object:
+    if value is None or value == []:
+        return None
+    error_code = "thread_unsupported_request" if info.field_name == "thread" else None
+    raise refusal("not supported by this server", error_code=error_code)
+
+
+NotHere = Annotated[None, BeforeValidator(_refuse)]
+"""A field that changes what is answered, and that this server has nothing to answer with."""
 
 
 class CountTokensRequest(WireModel):
     """Everything of a request that becomes prompt tokens."""
 
     model: str = Field(min_length=1, max_length=512)
-    messages: Annotated[list[MessageParam], FailFast()] = Field(max_length=MAX_MESSAGES)
+    messages: list[MessageParam] = Field(max_length=MAX_MESSAGES, fail_fast=True)
     system: TextContent | None = None
-    tools: list[Tool] | None = None
+    tools: list[Tool] | None = Field(None, fail_fast=True)
     tool_choice: ToolChoice | None = None
-    thinking: Thinking | None = None
+    thinking: Annotated[Thinking | BudgetedThinking, Field(discriminator="type")] | None = None
     output_config: OutputConfig | None = None
+    output_format: JsonFormat | None = None
+    """What ``output_config.format`` was called in its beta."""
     cache_control: CacheControl | None = None
+    """Marks the end of the prompt, wherever that is."""
+    context_management: ContextManagement | None = None
+    mcp_servers: NotHere = None
+    compaction: NotHere = None
 
     @model_validator(mode="after")
-    def _check_messages(self) -> "CountTokensRequest":
-        if not self.messages:
-            raise PydanticCustomError("no_messages", "messages: at least one message is required")
-        last = len(self.messages) - 1
-        for i, message in enumerate(self.messages):
-            if message.is_empty:
-                bare_setting = message.role == "system" and message.output_config is not None
-                if not bare_setting and not (i == last and message.role == "assistant"):
-                    raise PydanticCustomError(
-                        "empty_message",
-                        "messages.{i}: all messages must have non-empty content except for the optional "
-                        "final assistant message",
-                        {"i": i},
-                    )
-            elif any(isinstance(block, TextBlock) and not block.text for block in message.content):
-                raise PydanticCustomError(
-                    "empty_text", "messages.{i}: text content blocks must be non-empty", {"i": i}
-                )
+    def _check_prompt(self) -> "CountTokensRequest":
+        check_messages(self.messages)
+        check_tools(self.tools or [], self.tool_choice)
+        self._check_references()
+        if self.output_schema is not None:
+            if self.messages[-1].role == "assistant" and not self.messages[-1].is_empty:
+                raise refusal("output_config.format: cannot be combined with a prefilled assistant message")
+            if self.wants_citations:
+                raise refusal("output_config.format: cannot be combined with citations")
         return self
+
+    def _check_references(self) -> None:
+        # Agents count messages alone, too, without the tools that they refer to.
+        if self.tools is not None:
+            names = {tool.name for tool in self.tools}
+            for where, block in self.blocks():
+                if isinstance(block, ToolReferenceBlock) and block.tool_name not in names:
+                    raise refusal(f"{where}: Tool reference '{block.tool_name}' not found in available tools")
+
+    def blocks(self) -> Iterator[tuple[str, WireModel]]:
+        """Every block with its place, in the order in which they end in the prompt; see ``content.walk``."""
+        yield from walk(self.system or [], "system")
+        for i, message in enumerate(self.messages):
+            yield from walk(message.content, f"messages.{i}.content")
+
+    def cache_marks(self) -> Iterator[tuple[str, CacheControl]]:
+        """The explicit marks with their places, in the order of the prompt."""
+        for i, tool in enumerate(self.tools or []):
+            if tool.cache_control is not None:
+                yield f"tools.{i}", tool.cache_control
+        for where, block in self.blocks():
+            if isinstance(block, Block) and block.cache_control is not None:
+                yield where, block.cache_control
+
+    @property
+    def wants_citations(self) -> bool:
+        """Whether the answer should cite any document or search result."""
+        return any(
+            isinstance(block, DocumentBlock | SearchResultBlock)
+            and block.citations is not None
+            and block.citations.enabled
+            for _, block in self.blocks()
+        )
+
+    @property
+    def output_schema(self) -> dict[str, Any] | None:
+        """The schema that the answer must match."""
+        config = self.output_config
+        asked = config.format if config is not None and config.format is not None else self.output_format
+        return None if asked is None else asked.schema_
+
+    @property
+    def effort(self) -> Effort | None:
+        """How hard the coming turn should try, whichever message says so."""
+        return effort_at_end(self.messages, None if self.output_config is None else self.output_config.effort)
 
 
 class MessageRequest(CountTokensRequest):
@@ -122,17 +165,21 @@ class MessageRequest(CountTokensRequest):
     """
 
     max_tokens: int = Field(ge=0)
+    """0 only computes the prompt, so that it is in the cache."""
     stream: bool | None = None
     stop_sequences: list[Annotated[str, Field(max_length=10_000)]] | None = Field(None, max_length=1000)
     temperature: float | None = Field(None, ge=0, le=1)
     top_p: float | None = Field(None, ge=0, le=1)
     top_k: int | None = Field(None, ge=0)
     metadata: Metadata | None = None
+    diagnostics: DiagnosticsRequest | None = None
+    container: NotHere = None
+    thread: NotHere = None
 
     @model_validator(mode="after")
-    def _check_stops(self) -> "MessageRequest":
+    def _check_settings(self) -> "MessageRequest":
         if any(not stop.strip() for stop in self.stop_sequences or ()):
-            raise PydanticCustomError(
-                "blank_stop", "stop_sequences: each stop sequence must contain non-whitespace"
-            )
+            raise refusal("stop_sequences: each stop sequence must contain non-whitespace")
+        if isinstance(self.thinking, BudgetedThinking) and self.thinking.budget_tokens >= self.max_tokens:
+            raise refusal("`max_tokens` must be greater than `thinking.budget_tokens`.")
         return self

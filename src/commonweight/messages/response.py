@@ -2,9 +2,11 @@
 
 import secrets
 import string
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
+
+from commonweight.messages.citations import Citation
 
 StopReason = Literal[
     "end_turn",
@@ -25,13 +27,39 @@ def new_id(prefix: str) -> str:
 
 
 class OutputText(BaseModel):
-    """Text that the model wrote."""
+    """Text that the model wrote. ``citations`` is a list where the client asked for them."""
 
     type: Literal["text"] = "text"
     text: str = ""
+    citations: list[Citation] | None = None
 
 
-OutputBlock = OutputText
+class OutputThinking(BaseModel):
+    """Reasoning before the answer. The signature lets a later request give it back."""
+
+    type: Literal["thinking"] = "thinking"
+    thinking: str = ""
+    signature: str = ""
+
+
+class OutputToolUse(BaseModel):
+    """A call of a client's tool."""
+
+    type: Literal["tool_use"] = "tool_use"
+    id: str
+    name: str
+    input: dict[str, Any] = {}
+
+
+OutputBlock = Annotated[OutputText | OutputThinking | OutputToolUse, Field(discriminator="type")]
+
+
+class StopDetails(BaseModel):
+    """Why the message was refused. What a model itself declines is text like any other, and no refusal."""
+
+    type: Literal["refusal"] = "refusal"
+    category: Literal["cyber", "bio", "frontier_llm", "reasoning_extraction", "general_harms"] | None = None
+    explanation: str | None = None
 
 
 class CacheCreation(BaseModel):
@@ -41,15 +69,59 @@ class CacheCreation(BaseModel):
     ephemeral_1h_input_tokens: int = 0
 
 
+class OutputTokensDetails(BaseModel):
+    """What the output tokens went into."""
+
+    thinking_tokens: int = 0
+
+
 class Usage(BaseModel):
-    """Tokens. The whole prompt is ``input + cache_creation + cache_read``."""
+    """Tokens. The whole prompt is ``input + cache_creation + cache_read``; ``output`` includes thinking."""
 
     input_tokens: int
     cache_creation_input_tokens: int = 0
     cache_read_input_tokens: int = 0
     cache_creation: CacheCreation = CacheCreation()
     output_tokens: int
+    output_tokens_details: OutputTokensDetails = OutputTokensDetails()
+    server_tool_use: None = None
     service_tier: Literal["standard"] = "standard"
+    speed: Literal["standard"] = "standard"
+    inference_geo: None = None
+
+
+class ClearedThinking(BaseModel):
+    """Reasoning of earlier turns that was left out of the prompt."""
+
+    type: Literal["clear_thinking_20251015"] = "clear_thinking_20251015"
+    cleared_input_tokens: int
+    cleared_thinking_turns: int
+
+
+class ClearedToolUses(BaseModel):
+    """Results of earlier tool calls that were left out of the prompt."""
+
+    type: Literal["clear_tool_uses_20250919"] = "clear_tool_uses_20250919"
+    cleared_input_tokens: int
+    cleared_tool_uses: int
+
+
+class AppliedEdits(BaseModel):
+    """What became of ``context_management``: the edits that changed anything."""
+
+    applied_edits: list[Annotated[ClearedThinking | ClearedToolUses, Field(discriminator="type")]] = []
+
+
+class CacheMissReason(BaseModel):
+    """Why the cache could not reuse all of an earlier request: past requests are not kept to compare with."""
+
+    type: Literal["unavailable"] = "unavailable"
+
+
+class Diagnostics(BaseModel):
+    """The answer to a request's ``diagnostics``."""
+
+    cache_miss_reason: CacheMissReason = CacheMissReason()
 
 
 class Message(BaseModel):
@@ -62,11 +134,21 @@ class Message(BaseModel):
     content: list[OutputBlock] = []
     stop_reason: StopReason | None = None
     stop_sequence: str | None = None
-    stop_details: dict[str, Any] | None = None
+    stop_details: StopDetails | None = None
+    container: None = None
+    diagnostics: Diagnostics | None = None
+    context_management: AppliedEdits | None = None
     usage: Usage
+
+
+class OriginalTokens(BaseModel):
+    """What a request would hold without its ``context_management``."""
+
+    original_input_tokens: int
 
 
 class TokenCount(BaseModel):
     """``POST /v1/messages/count_tokens``."""
 
     input_tokens: int
+    context_management: OriginalTokens | None = Field(default=None, exclude_if=lambda report: report is None)

@@ -1,9 +1,11 @@
 """The base of every wire model: strict types, unknown fields ignored and logged once."""
 
+import functools
 import logging
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic_core import PydanticCustomError
 
 log = logging.getLogger(__name__)
 
@@ -25,9 +27,26 @@ class WireModel(BaseModel):
     @classmethod
     def _note_unknown_fields(cls, data: Any) -> Any:  # noqa: ANN401 - this sees raw JSON
         if isinstance(data, dict):
-            for name in data.keys() - cls.model_fields.keys():
+            for name in data.keys() - _names(cls):
                 note = (cls.__name__, str(name)[:80])
                 if note not in _noted and len(_noted) < _MAX_NOTED:
                     _noted.add(note)
                     log.info("ignoring unknown field %r of %s", note[1], note[0])
         return data
+
+
+@functools.cache
+def _names(model: type[BaseModel]) -> frozenset[str]:
+    return frozenset(field.alias or name for name, field in model.model_fields.items())
+
+
+def refusal(message: str, *, field: str | None = None, error_code: str | None = None) -> PydanticCustomError:
+    """What a validator raises to refuse a request in the API's own words.
+
+    The sentence follows the place that is being validated, and ``field`` in it; a check of the whole request has
+    no place and names one itself. ``error_code`` is for clients that tell refusals apart.
+    """
+    # As a value and not as the template, because the words may quote the client.
+    return PydanticCustomError(
+        "refused", "{message}", {"message": message, "field": field, "error_code": error_code}
+    )

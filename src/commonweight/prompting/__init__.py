@@ -1,4 +1,4 @@
-"""Conversations to tokens, and tokens back to text. Knows no engine and no HTTP."""
+"""Conversations to tokens, and tokens back to what they say. Knows no engine and no HTTP."""
 
 from commonweight.prompting.output import OutputParser
 from commonweight.prompting.render import Prompt, Renderer

@@ -1,78 +1,86 @@
 """Content blocks to the text that a chat template takes.
 
-Templates of text models take one string a message. Tool calls and results of a history are written in a plain
-generic form; blocks that say nothing to a model (thinking of other models, markers) vanish.
+Templates of text models take one string a message. Blocks that say nothing to a model (markers) vanish.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from commonweight.messages.content import (
+    Block,
     CompactionBlock,
-    ContentSource,
     DocumentBlock,
     SearchResultBlock,
     ServerToolResultBlock,
     ServerToolUseBlock,
     TextBlock,
-    TextSource,
     ToolReferenceBlock,
-    ToolResultBlock,
-    ToolUseBlock,
 )
 from commonweight.messages.errors import InvalidRequestError
 from commonweight.messages.wire import WireModel
+from commonweight.prompting.documents import Document
+from commonweight.prompting.marks import mark
 
 PARAGRAPH = "\n\n"
 
 _SILENT = frozenset({"thinking", "redacted_thinking", "fallback", "mcp_tool_listing"})
 
 
-def flatten(blocks: Sequence[WireModel], where: str, joint: str = PARAGRAPH) -> str:
-    """The text of ``blocks``, joined by ``joint``.
+class Flattener:
+    """Writes the blocks of one request as text."""
 
-    ``where`` is their place in the request (``messages.0.content``), for the error about a block that a text
-    model cannot read: agents find the block by it and go on without.
-    """
-    texts = [_text(block, f"{where}.{i}") for i, block in enumerate(blocks)]
-    return joint.join(text for text in texts if text is not None)
+    def __init__(self, documents: Sequence[Document], definitions: Mapping[str, str]) -> None:
+        self._documents = {document.where: (i, document) for i, document in enumerate(documents)}
+        self._definitions = definitions
+
+    def text(self, blocks: Sequence[WireModel], where: str, joint: str = PARAGRAPH) -> str:
+        """The text of ``blocks``, joined by ``joint``, with their cache marks.
+
+        ``where`` is their place in the request (``messages.0.content``), for the error about a block that a text
+        model cannot read: agents find the block by it and go on without.
+        """
+        texts = []
+        for i, block in enumerate(blocks):
+            text = self.block(block, f"{where}.{i}")
+            if text is not None:
+                texts.append(text + mark_of(block))
+        return joint.join(texts)
+
+    def block(self, block: WireModel, where: str) -> str | None:
+        """One block, without its mark; None if it says nothing to a model."""
+        match block:
+            case TextBlock():
+                return block.text
+            case ServerToolUseBlock():
+                call = json.dumps({"name": block.name, "input": block.input}, ensure_ascii=False)
+                return f"\n<tool_call>\n{call}\n</tool_call>"
+            case ServerToolResultBlock():
+                body = json.dumps(block.content, ensure_ascii=False)
+                return f"\n<tool_result>\n{body}\n</tool_result>"
+            case DocumentBlock() | SearchResultBlock():
+                return self._document(where)
+            case ToolReferenceBlock():
+                definition = self._definitions.get(block.tool_name)
+                if definition is None:
+                    raise InvalidRequestError(
+                        f"{where}.tool_reference: Tool '{block.tool_name}' not found in provided tools"
+                    )
+                return f"This tool can be called from now on:\n{definition}"
+            case CompactionBlock():
+                return block.content
+            case _:
+                kind: str = getattr(block, "type")  # noqa: B009 - every block has one, but no base declares it
+                if kind in _SILENT:
+                    return None
+                raise InvalidRequestError(f"{where}.{kind}: this model does not support {kind} input")
+
+    def _document(self, where: str) -> str:
+        number, document = self._documents[where]
+        lines = [document.title, document.source, document.context, "\n".join(document.parts)]
+        body = "\n".join(line for line in lines if line)
+        return f'<document number="{number}">\n{body}\n</document>' if document.is_citable else body
 
 
-def _text(block: WireModel, where: str) -> str | None:
-    match block:
-        case TextBlock():
-            return block.text
-        case ToolUseBlock() | ServerToolUseBlock():
-            call = json.dumps({"name": block.name, "input": block.input}, ensure_ascii=False)
-            return f"\n<tool_call>\n{call}\n</tool_call>"
-        case ToolResultBlock():
-            body = flatten(block.content, f"{where}.tool_result.content")
-            return f"<tool_result>\n{body}\n</tool_result>"
-        case ServerToolResultBlock():
-            body = json.dumps(block.content, ensure_ascii=False)
-            return f"\n<tool_result>\n{body}\n</tool_result>"
-        case DocumentBlock():
-            return _document(block, where)
-        case SearchResultBlock():
-            return "\n".join([block.title, block.source, flatten(block.content, f"{where}.search_result.content")])
-        case ToolReferenceBlock():
-            return block.tool_name
-        case CompactionBlock():
-            return block.content
-        case _:
-            kind: str = getattr(block, "type")  # noqa: B009 - every block has one, but no base declares it
-            if kind in _SILENT:
-                return None
-            raise InvalidRequestError(f"{where}.{kind}: this model does not support {kind} input")
-
-
-def _document(block: DocumentBlock, where: str) -> str:
-    match block.source:
-        case TextSource(data=body):
-            pass
-        case ContentSource(content=blocks):
-            body = flatten(blocks, f"{where}.document.source.content")
-        case _:
-            kind = "pdf" if getattr(block.source, "media_type", "") == "application/pdf" else block.source.type
-            raise InvalidRequestError(f"{where}.document: this model does not support {kind} input")
-    return "\n".join(part for part in (block.title, block.context, body) if part)
+def mark_of(block: WireModel) -> str:
+    """The block's cache mark as it stands in a text, or nothing."""
+    return mark(block.cache_control.ttl) if isinstance(block, Block) and block.cache_control else ""

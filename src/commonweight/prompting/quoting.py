@@ -12,6 +12,8 @@ stood apart comes together, quoting is thorough: nothing in the text that could 
 import re
 from collections.abc import Iterable, Iterator
 
+from commonweight.prompting.marks import mark, put_back, take_out
+
 # Unicode reserves these code points for internal use and never assigns them.
 _MARKS = [chr(c) for c in range(0xFDD0, 0xFDF0)] + [chr(plane << 16 | 0xFFFE) for plane in range(1, 17)]
 
@@ -63,34 +65,55 @@ def _any_of(openings: set[str]) -> re.Pattern[str]:
 class Quoter:
     """Quotes the texts of one conversation."""
 
-    def __init__(self, specials: Specials, texts: Iterable[str], *, is_thorough: bool = False) -> None:
+    def __init__(
+        self,
+        specials: Specials,
+        texts: Iterable[str],
+        *,
+        guarded: Specials | None = None,
+        is_thorough: bool = False,
+    ) -> None:
         used = {mark for text in texts if not text.isascii() for mark in _MARKS if mark in text}
         unused = [mark for mark in _MARKS if mark not in used]
         if not unused:
             raise ValueError("the text uses every noncharacter of Unicode; remove one of them")
         self.mark = unused[0]
         self._specials = specials
+        # What is broken in texts: special tokens, and other text that the template itself looks for.
+        self._guarded = guarded or specials
         self._is_thorough = is_thorough
 
     def quote(self, text: str) -> str:
         """The text, with marks where it contains a special token or could complete one."""
+        # Cache marks are nothing between characters, here as in the prompt.
+        text, cache_marks = take_out(text)
         body = text.strip()
         if not body:
-            return text
+            return put_back(text, cache_marks)
         # Marks go inside of surrounding space, so that a template's trim leaves them in place.
         start = text.index(body)
-        find = self._specials.initials if self._is_thorough else self._specials.beginnings
+        find = self._guarded.initials if self._is_thorough else self._guarded.beginnings
         places = {place + 1 for place in find(text)}
-        if self._is_thorough or self._specials.may_be_completed_before(body):
+        if self._is_thorough or self._guarded.may_be_completed_before(body):
             places.add(start)
-        if self._specials.may_be_completed_after(body):
+        if self._guarded.may_be_completed_after(body):
             places.add(start + len(body))
+        inserted = [(place, self.mark) for place in places]
+        inserted += [(place, mark(ttl)) for place, ttl in cache_marks]
         parts = []
         done = 0
-        for place in sorted(places):
-            parts += [text[done:place], self.mark]
+        for place, character in sorted(inserted, key=lambda one: one[0]):
+            parts += [text[done:place], character]
             done = place
         return "".join([*parts, text[done:]])
+
+    def broken(self, text: str) -> str:
+        """The text, with marks only where it contains a special token: for words that a template must know."""
+        places = [place + 1 for place in self._guarded.beginnings(text)]
+        return "".join(
+            text[start:end] + self.mark * (end < len(text))
+            for start, end in zip([0, *places], [*places, len(text)], strict=True)
+        )
 
     def unquote(self, text: str) -> str:
         """The text without its marks."""

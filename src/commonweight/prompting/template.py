@@ -5,6 +5,7 @@ Source: https://huggingface.co/docs/transformers/chat_templating_writing
 
 import json
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -12,6 +13,16 @@ from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from commonweight.prompting.formats import (
+    GENERIC,
+    SAMPLE_ID,
+    SAMPLE_KEY,
+    SAMPLE_NAME,
+    SAMPLE_VALUE,
+    detect,
+    thinking_tags,
+)
 
 PLAIN = """\
 {%- for message in messages -%}
@@ -32,6 +43,10 @@ class BadConversationError(ValueError):
     """The template refuses this conversation; the message is its own."""
 
 
+TemplateMessage = dict[str, Any]
+"""``role`` and ``content``; perhaps ``reasoning_content``, ``tool_calls``, ``tool_call_id`` and ``name``."""
+
+
 class ChatTemplate:
     """A compiled chat template, and what it can render, found by trying."""
 
@@ -42,34 +57,94 @@ class ChatTemplate:
         environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _raise
         environment.globals["strftime_now"] = _strftime_now
+        self.source = source
         self._template = environment.from_string(source)
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
-        self.has_system = self._keeps_order("system", "user")
+        self.has_system = self._keeps_order(_said("system"), _said("user"))
         """A system message may come first."""
-        self.has_late_system = self._keeps_order("user", "system", "assistant", "user")
+        self.has_late_system = self._keeps_order(*map(_said, ("user", "system", "assistant", "user")))
         """A system message may stand in the middle and stays there."""
         self.may_cut_texts = _BRINGS_TOGETHER.search(source) is not None
         """It may take something out of the middle of a text."""
+        self.has_text_arguments = SAMPLE_VALUE not in self._tried([_ASKED, _CALLED])
+        """It wants the arguments of a call as JSON text, not as an object."""
+        self.format = detect(self._tried([_ASKED, self._called()]))
+        """How it writes calls."""
+        self.has_calls = self.format is not GENERIC and self._keeps_order(_ASKED, self._called(), _RESULT)
+        """It has a place for calls and their results."""
+        self.has_text_after_results = self.has_calls and self._keeps_order(
+            _ASKED, self._called(), _RESULT, _said("user"), _said("assistant"), _said("user")
+        )
+        """A user's text may follow a result."""
+        self.has_tools = self.has_calls and SAMPLE_NAME in self._tried([_ASKED], tools=[_TOOL])
+        """It tells the model which tools there are."""
+        self.thinking = thinking_tags(source, self.format)
+        """What stands around reasoning, if the model reasons."""
+        self.thinking_switch = self._thinking_switch() if self.thinking else None
+        """The variable that turns reasoning on and off."""
+        self.has_effort = self._depends_on("reasoning_effort", "low", "high")
+        """It tells the model how hard to think."""
+        self.reasoning_key = next((key for key in ("reasoning_content", "thinking") if key in source), None)
+        """Where a message carries reasoning, if the template knows any place."""
 
-    def render(self, messages: list[dict[str, str]]) -> str:
+    def render(
+        self, messages: Sequence[TemplateMessage], tools: Sequence[Any] | None = None, **variables: object
+    ) -> str:
         """The prompt as text, up to where the assistant begins to write.
 
         Raises:
             BadConversationError: the template raises for these messages.
         """
         try:
-            return self._template.render(messages=messages, add_generation_prompt=True, **self._tokens)
+            return self._template.render(
+                messages=messages, tools=tools, add_generation_prompt=True, **self._tokens, **variables
+            )
         except Exception as error:  # the model's own code; whatever it stumbles over, it is this conversation
             raise BadConversationError(str(error)) from error
 
-    def _keeps_order(self, *roles: str) -> bool:
-        words = [f"word{i}" for i in range(len(roles))]
+    def _called(self) -> TemplateMessage:
+        return _CALLED_IN_TEXT if self.has_text_arguments else _CALLED
+
+    def _tried(self, messages: Sequence[TemplateMessage], **variables: Any) -> str:  # noqa: ANN401 - Jinja's
         try:
-            text = self.render([{"role": role, "content": word} for role, word in zip(roles, words, strict=True)])
+            return self.render(messages, **variables)
         except BadConversationError:
-            return False
+            return ""
+
+    def _keeps_order(self, *messages: TemplateMessage) -> bool:
+        named = [{**message, "content": f"word{i}"} for i, message in enumerate(messages)]
+        text = self._tried(named)
+        # What makes a call is its name; some templates drop the text beside it.
+        words = [SAMPLE_NAME if "tool_calls" in message else message["content"] for message in named]
         places = [text.find(word) for word in words]
         return -1 not in places and places == sorted(places)
+
+    def _thinking_switch(self) -> str | None:
+        names = ("enable_thinking", "thinking")
+        return next((name for name in names if self._depends_on(name, True, False)), None)
+
+    def _depends_on(self, name: str, one: object, other: object) -> bool:
+        return self._tried([_ASKED], **{name: one}) != self._tried([_ASKED], **{name: other})
+
+
+def _said(role: str) -> TemplateMessage:
+    return {"role": role, "content": role}
+
+
+_ASKED = _said("user")
+
+
+def _calls(arguments: object) -> TemplateMessage:
+    function = {"name": SAMPLE_NAME, "arguments": arguments}
+    call = {"id": SAMPLE_ID, "type": "function", "function": function}
+    return {"role": "assistant", "content": "", "tool_calls": [call]}
+
+
+_CALLED = _calls({SAMPLE_KEY: SAMPLE_VALUE})
+_CALLED_IN_TEXT = _calls(json.dumps({SAMPLE_KEY: SAMPLE_VALUE}))
+_RESULT = {"role": "tool", "content": "result", "tool_call_id": SAMPLE_ID, "name": SAMPLE_NAME}
+_SCHEMA = {"type": "object", "properties": {SAMPLE_KEY: {"type": "string", "description": "a key"}}}
+_TOOL = {"type": "function", "function": {"name": SAMPLE_NAME, "description": "a tool", "parameters": _SCHEMA}}
 
 
 class _Generation(Extension):

@@ -7,14 +7,25 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from fastapi.responses import JSONResponse
 
+from commonweight import __version__
 from commonweight.access import Keyring
 from commonweight.messages.errors import InvalidRequestError, NotFoundError
 from commonweight.messages.events import MessageFold
-from commonweight.messages.models import ModelInfo, ModelPage
+from commonweight.messages.models import (
+    Capabilities,
+    ContextManagement,
+    EffortLevels,
+    ModelInfo,
+    ModelPage,
+    Supported,
+    ThinkingSupport,
+    ThinkingTypes,
+)
 from commonweight.messages.request import CountTokensRequest, MessageRequest
 from commonweight.messages.response import Message, TokenCount
 from commonweight.server.body import BodyReader
 from commonweight.server.envelope import Envelope, handlers
+from commonweight.server.openapi import ERRORS, described, takes
 from commonweight.server.sse import EventStream, unless_gone
 from commonweight.turn import Assistant, Turn
 
@@ -23,7 +34,14 @@ API_VERSIONS = frozenset({"2023-06-01", "2026-10-21"})
 
 def create_app(assistant: Assistant, keyring: Keyring, aliases: Sequence[str] = ()) -> FastAPI:
     """The API over one assistant. ``aliases`` are further names that the models endpoint lists it under."""
-    app = FastAPI(title="Commonweight", exception_handlers=handlers(), openapi_url=None, redirect_slashes=False)
+    app = FastAPI(
+        title="Commonweight",
+        version=__version__,
+        exception_handlers=handlers(),
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
     app.add_middleware(Envelope)
     app.include_router(_api(assistant, keyring, aliases))
 
@@ -35,6 +53,7 @@ def create_app(assistant: Assistant, keyring: Keyring, aliases: Sequence[str] = 
             status_code=200 if is_ready else 503,
         )
 
+    setattr(app, "openapi", lambda: described(app))  # noqa: B010 - FastAPI's documented way, which mypy refuses
     return app
 
 
@@ -52,7 +71,7 @@ def _api(assistant: Assistant, keyring: Keyring, aliases: Sequence[str]) -> APIR
 
     router = APIRouter(prefix="/v1", dependencies=[Depends(authorised), Depends(known_version)])
 
-    @router.post("/messages")
+    @router.post("/messages", response_model=Message, openapi_extra=takes(MessageRequest), responses=ERRORS)
     async def create_message(request: Request) -> Response:
         async with bodies.read(request, MessageRequest) as body:
             turn = await assistant.prepare(body)
@@ -61,10 +80,10 @@ def _api(assistant: Assistant, keyring: Keyring, aliases: Sequence[str]) -> APIR
         message = await unless_gone(request.receive, _whole(assistant, turn))
         return Response(message.model_dump_json(), media_type="application/json")
 
-    @router.post("/messages/count_tokens")
+    @router.post("/messages/count_tokens", openapi_extra=takes(CountTokensRequest), responses=ERRORS)
     async def count_tokens(request: Request) -> TokenCount:
         async with bodies.read(request, CountTokensRequest) as body:
-            return TokenCount(input_tokens=await assistant.count_tokens(body))
+            return await assistant.count_tokens(body)
 
     @router.get("/models")
     async def list_models(
@@ -107,10 +126,28 @@ async def _whole(assistant: Assistant, turn: Turn) -> Message:
 
 def _info(assistant: Assistant, name: str) -> ModelInfo:
     window = assistant.engine.window
+    can, cannot = Supported(supported=True), Supported()
+    thinks = Supported(supported=assistant.thinks)
+    effort = Supported(supported=assistant.thinks or assistant.has_effort)
     return ModelInfo(
         id=name,
         display_name=assistant.card.name,
         created_at=assistant.card.created_at,
         max_input_tokens=window,
         max_tokens=window,
+        capabilities=Capabilities(
+            citations=can,
+            pdf_input=can,
+            structured_outputs=can,
+            context_management=ContextManagement(
+                supported=True, clear_thinking_20251015=thinks, clear_tool_uses_20250919=can
+            ),
+            effort=EffortLevels(
+                supported=effort.supported, low=effort, medium=effort, high=effort, xhigh=cannot, max=cannot
+            ),
+            thinking=ThinkingSupport(
+                supported=thinks.supported,
+                types=ThinkingTypes(adaptive=thinks, between_tools=thinks, disabled=can, enabled=thinks),
+            ),
+        ),
     )

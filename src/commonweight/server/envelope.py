@@ -55,6 +55,8 @@ class Envelope:
 def error_response(error: ApiError, request_id: str) -> JSONResponse:
     """An error as a whole answer."""
     headers = {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
+    if error.should_retry is not None:
+        headers["x-should-retry"] = str(error.should_retry).lower()
     return JSONResponse(error.body(request_id), status_code=error.status, headers=headers)
 
 

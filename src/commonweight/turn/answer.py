@@ -2,67 +2,174 @@
 
 from collections.abc import Iterator
 
-from commonweight.engines.contract import Admitted, EngineEvent, Finish, Step
+from commonweight.engines.contract import Admitted, EngineEvent, Finish, Prefilled, Step
 from commonweight.messages.events import (
+    CitationsDelta,
     ContentBlockDelta,
     ContentBlockStart,
     ContentBlockStop,
+    Delta,
     Ending,
+    InputJsonDelta,
     MessageDelta,
+    MessageFold,
     MessageStart,
     MessageStop,
+    SignatureDelta,
     StreamEvent,
     TextDelta,
+    ThinkingDelta,
 )
-from commonweight.messages.response import Message, OutputText, StopReason, Usage, new_id
-from commonweight.prompting import OutputParser
+from commonweight.messages.request import MessageRequest
+from commonweight.messages.response import (
+    AppliedEdits,
+    Message,
+    OutputBlock,
+    OutputText,
+    OutputThinking,
+    OutputTokensDetails,
+    OutputToolUse,
+    StopReason,
+    Usage,
+    new_id,
+)
+from commonweight.prompting import OutputParser, Prompt
+from commonweight.prompting.documents import locate
+from commonweight.prompting.output import CallClosed, CallInput, CallOpened, Piece, Quote, Reasoning, Text
+from commonweight.turn.signature import Signer
 
 
 class Answer:
-    """Writes one message as stream events. A text block opens with its first text, so it is never empty."""
+    """Writes one message as stream events. A block opens with the first thing in it, so none is empty."""
 
-    def __init__(self, model: str, prompt_tokens: int, parser: OutputParser, at_limit: StopReason) -> None:
-        self._model = model
+    def __init__(
+        self,
+        request: MessageRequest,
+        prompt: Prompt,
+        parser: OutputParser,
+        signer: Signer,
+        at_limit: StopReason,
+        edits: AppliedEdits | None = None,
+    ) -> None:
+        self._model = request.model
+        self._prompt = prompt
         self._parser = parser
+        self._signer = signer
         self._at_limit = at_limit
-        self._usage = Usage(input_tokens=prompt_tokens, output_tokens=0)
-        self._has_text = False
+        self._edits = edits
+        self._shows_thinking = request.thinking is None or request.thinking.display != "omitted"
+        self._has_citations = any(document.is_citable for document in prompt.documents)
+        self._usage = Usage(input_tokens=len(prompt.token_ids), output_tokens=0)
+        self._cached = 0
+        self._block: OutputBlock | None = None
+        self._index = -1
+        self._fold = MessageFold()
+        self._reasoning: list[str] = []
+        self.reasoning = ""
+        """All of it, shown or not."""
+        self.token_ids: list[int] = []
+        """What was generated."""
         self.is_complete = False
         """No event follows; the engine may stop."""
 
     @property
-    def output_tokens(self) -> int:
-        """Tokens that the answer is made of so far."""
-        return self._usage.output_tokens
+    def message(self) -> Message:
+        """The message as far as it is told."""
+        return self._fold.message()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the tokens say just what the message does: no stop sequence cut it."""
+        return self.is_complete and not self._parser.is_complete
 
     def take(self, event: EngineEvent) -> Iterator[StreamEvent]:
         """The events that one engine event brings."""
+        for told in self._take(event):
+            self._fold.add(told)
+            yield told
+
+    def _take(self, event: EngineEvent) -> Iterator[StreamEvent]:
         match event:
             case Admitted(cached_tokens):
-                self._usage.cache_read_input_tokens = cached_tokens
-                self._usage.input_tokens -= cached_tokens
-                usage = self._usage.model_copy(update={"output_tokens": 1})
-                yield MessageStart(message=Message(id=new_id("msg"), model=self._model, usage=usage))
+                self._cached = cached_tokens
+            case Prefilled(written):
+                usage = self._usage
+                usage.cache_read_input_tokens = self._cached
+                usage.cache_creation.ephemeral_5m_input_tokens = written.five_minutes
+                usage.cache_creation.ephemeral_1h_input_tokens = written.one_hour
+                usage.cache_creation_input_tokens = written.five_minutes + written.one_hour
+                usage.input_tokens -= self._cached + usage.cache_creation_input_tokens
+                begun = usage.model_copy(update={"output_tokens": 1})
+                yield MessageStart(message=Message(id=new_id("msg"), model=self._model, usage=begun))
             case Step(token_id):
                 self._usage.output_tokens += 1
-                yield from self._text(self._parser.feed(token_id))
+                self.token_ids.append(token_id)
+                yield from self._tell(self._parser.feed(token_id))
                 if self._parser.is_complete:
                     yield from self._end("stop_sequence" if self._parser.stop_sequence else "end_turn")
             case Finish(reason):
-                yield from self._text(self._parser.flush())
-                yield from self._end("end_turn" if reason == "stop" else self._at_limit)
+                yield from self._tell(self._parser.flush())
+                natural: StopReason = "tool_use" if self._parser.has_calls else "end_turn"
+                yield from self._end(natural if reason == "stop" else self._at_limit)
 
-    def _text(self, text: str) -> Iterator[StreamEvent]:
-        if text:
-            if not self._has_text:
-                self._has_text = True
-                yield ContentBlockStart(index=0, content_block=OutputText())
-            yield ContentBlockDelta(index=0, delta=TextDelta(text=text))
+    def _tell(self, pieces: list[Piece]) -> Iterator[StreamEvent]:
+        for piece in pieces:
+            match piece:
+                case Text(text):
+                    yield from self._enter(OutputText(citations=[] if self._has_citations else None))
+                    yield self._grown(TextDelta(text=text))
+                case Reasoning(text):
+                    yield from self._enter(OutputThinking())
+                    self._reasoning.append(text)
+                    if self._shows_thinking:
+                        yield self._grown(ThinkingDelta(thinking=text))
+                case CallOpened(name, call_id):
+                    yield from self._leave()
+                    yield from self._enter(OutputToolUse(id=_tool_use_id(call_id), name=name))
+                    yield self._grown(InputJsonDelta(partial_json=""))
+                case CallInput(json):
+                    yield self._grown(InputJsonDelta(partial_json=json))
+                case CallClosed():
+                    yield from self._leave()
+                case Quote(number, text):
+                    citation = locate(self._prompt.documents[number], text)
+                    if citation is not None:
+                        if not isinstance(self._block, OutputText):
+                            yield from self._enter(OutputText(citations=[]))
+                            yield self._grown(TextDelta(text=citation.cited_text))
+                        yield self._grown(CitationsDelta(citation=citation))
+                        yield from self._leave()
+
+    def _enter(self, block: OutputBlock) -> Iterator[StreamEvent]:
+        """Be in a block of this kind."""
+        if self._block is None or self._block.type != block.type:
+            yield from self._leave()
+            self._block = block
+            self._index += 1
+            yield ContentBlockStart(index=self._index, content_block=block)
+
+    def _leave(self) -> Iterator[StreamEvent]:
+        if isinstance(self._block, OutputThinking):
+            reasoning, self._reasoning = "".join(self._reasoning), []
+            self.reasoning += reasoning
+            yield self._grown(SignatureDelta(signature=self._signer.sign(reasoning)))
+        if self._block is not None:
+            self._block = None
+            yield ContentBlockStop(index=self._index)
+
+    def _grown(self, delta: Delta) -> ContentBlockDelta:
+        return ContentBlockDelta(index=self._index, delta=delta)
 
     def _end(self, reason: StopReason) -> Iterator[StreamEvent]:
         self.is_complete = True
-        if self._has_text:
-            yield ContentBlockStop(index=0)
+        yield from self._leave()
+        self._usage.output_tokens_details = OutputTokensDetails(thinking_tokens=self._parser.thinking_tokens)
         ending = Ending(stop_reason=reason, stop_sequence=self._parser.stop_sequence)
-        yield MessageDelta(delta=ending, usage=self._usage)
+        yield MessageDelta(delta=ending, usage=self._usage, context_management=self._edits)
         yield MessageStop()
+
+
+def _tool_use_id(call_id: str | None) -> str:
+    """A fresh id. It ends with the one that the model made up, if it did, so that it can have that back."""
+    fresh = new_id("toolu")
+    return fresh if call_id is None else fresh[: -len(call_id)] + call_id

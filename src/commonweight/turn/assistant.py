@@ -1,17 +1,18 @@
 """The assistant: a model's engine and prompting put together. Every way in (HTTP, terminal) is its client."""
 
-import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from commonweight.catalog.model import ModelCard
-from commonweight.engines.contract import Engine, EngineError, EngineFullError, Job, Sampling
+from commonweight.engines.contract import CacheMark, Engine, EngineError, EngineFullError, Job, Sampling
 from commonweight.messages.errors import ApiError, InvalidRequestError, OverloadedError
 from commonweight.messages.events import StreamEvent
 from commonweight.messages.request import CountTokensRequest, MessageRequest
-from commonweight.messages.response import StopReason
+from commonweight.messages.response import AppliedEdits, OriginalTokens, StopReason, TokenCount
 from commonweight.prompting import OutputParser, Prompt, Renderer, Tokenizer
 from commonweight.turn.answer import Answer
+from commonweight.turn.prepare import prepared
+from commonweight.turn.signature import Signer
 
 
 @dataclass(frozen=True)
@@ -21,21 +22,35 @@ class Turn:
     request: MessageRequest
     prompt: Prompt
     job: Job
+    edits: AppliedEdits | None
 
 
 class Assistant:
     """Answers requests with one model."""
 
-    def __init__(self, card: ModelCard, tokenizer: Tokenizer, engine: Engine) -> None:
+    def __init__(self, card: ModelCard, tokenizer: Tokenizer, engine: Engine, signer: Signer) -> None:
         self.card = card
         self.engine = engine
         self._tokenizer = tokenizer
         self._renderer = Renderer(tokenizer, card.chat_template)
+        self._signer = signer
         self._stop_ids = sorted(tokenizer.end_ids)
 
-    async def count_tokens(self, request: CountTokensRequest) -> int:
+    @property
+    def thinks(self) -> bool:
+        """Whether the model can reason before it answers."""
+        return self._renderer.template.thinking is not None
+
+    @property
+    def has_effort(self) -> bool:
+        """Whether the model can be told how hard to think."""
+        return self._renderer.template.has_effort
+
+    async def count_tokens(self, request: CountTokensRequest) -> TokenCount:
         """The tokens of the request's prompt, rendered as it would run."""
-        return len((await self._render(request)).token_ids)
+        ready = await prepared(request, self._renderer, self._signer)
+        original = OriginalTokens(original_input_tokens=ready.original_tokens) if ready.edits else None
+        return TokenCount(input_tokens=len(ready.prompt.token_ids), context_management=original)
 
     async def prepare(self, request: MessageRequest) -> Turn:
         """Everything that can fail because of the request.
@@ -43,11 +58,8 @@ class Assistant:
         Raises:
             InvalidRequestError: it does not fit this model, in the API's own words where clients act on them.
         """
-        if request.tool_choice is not None and request.tool_choice.type in ("any", "tool"):
-            raise InvalidRequestError("tool_choice: forcing a tool call is not supported by this server yet")
-        if request.output_config is not None and request.output_config.format is not None:
-            raise InvalidRequestError("output_config.format: Extra inputs are not permitted")
-        prompt = await self._render(request)
+        ready = await prepared(request, self._renderer, self._signer)
+        prompt = ready.prompt
         room = self.engine.window - len(prompt.token_ids)
         if room < 0:
             raise InvalidRequestError(
@@ -64,8 +76,11 @@ class Assistant:
                 top_p=1.0 if request.top_p is None else request.top_p,
                 top_k=min(request.top_k or 0, self._tokenizer.size),
             ),
+            grammar=prompt.grammar,
+            cache_marks=[CacheMark(position, ttl) for position, ttl in prompt.marks],
+            tenant=prompt.tenant,
         )
-        return Turn(request, prompt, job)
+        return Turn(request, prompt, job, ready.edits)
 
     async def stream(self, turn: Turn) -> AsyncGenerator[StreamEvent]:
         """Run the turn. Close the iterator (``contextlib.aclosing``) to cancel.
@@ -73,25 +88,30 @@ class Assistant:
         Raises:
             ApiError: the engine is full or has failed.
         """
-        request = turn.request
-        parser = OutputParser(self._tokenizer, turn.prompt, request.stop_sequences or [])
+        request, prompt = turn.request, turn.prompt
+        parser = OutputParser(self._tokenizer, prompt.reading, request.stop_sequences or [])
         is_clamped = turn.job.max_tokens < request.max_tokens
         at_limit: StopReason = "model_context_window_exceeded" if is_clamped else "max_tokens"
-        answer = Answer(request.model, len(turn.job.token_ids), parser, at_limit)
+        answer = Answer(request, prompt, parser, self._signer, at_limit, turn.edits)
         try:
             async with self.engine.run(turn.job) as generation:
                 async for step in generation:
-                    for event in answer.take(step):
-                        yield event
+                    events = list(answer.take(step))
                     if answer.is_complete:
                         # The engine may be ahead; what it drew past a stop sequence is nobody's.
-                        generation.truncate(len(turn.job.token_ids) + answer.output_tokens)
+                        generation.truncate(len(prompt.token_ids) + len(answer.token_ids))
+                        self._remember(prompt, answer)
+                    for event in events:
+                        yield event
+                    if answer.is_complete:
                         return
         except EngineFullError as error:
             raise OverloadedError(str(error), retry_after=1) from error
         except EngineError as error:
             raise ApiError(str(error)) from error
 
-    async def _render(self, request: CountTokensRequest) -> Prompt:
-        # Tokenizing runs without the interpreter lock, so other requests go on meanwhile.
-        return await asyncio.to_thread(self._renderer.render, request)
+    def _remember(self, prompt: Prompt, answer: Answer) -> None:
+        if answer.is_whole:
+            ids = answer.token_ids
+            said = ids[:-1] if ids and ids[-1] in self._tokenizer.end_ids else ids
+            self._renderer.remember(prompt, answer.message.content, said, answer.reasoning)

@@ -140,7 +140,8 @@ class LoadedModel:
             )
         self.scratch = sequences
         self._memory = llama.llama_get_memory(self._context)
-        self.vocabulary_size: int = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(self._model))
+        self.vocab: llama.llama_vocab_p = llama.llama_model_get_vocab(self._model)
+        self.vocabulary_size: int = llama.llama_vocab_n_tokens(self.vocab)
         self.cells: int = llama.llama_n_ctx(self._context)
 
     @property

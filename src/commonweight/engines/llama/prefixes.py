@@ -1,105 +1,29 @@
 """The prefix store: computed prefixes that no running job needs, in RAM and below that on disk.
 
-A radix tree per tenant over blocks of :data:`BLOCK` tokens, aligned to the start of the prompt; only the last
-block of a path may be shorter, and gives way to a longer one that begins with it. A block is named by its tokens
-and everything before them: equal prefixes of different requests are one path, and files are found again.
+A tree of blocks for each tenant, in which a shorter block gives way to a longer one that begins with it. Blocks
+are named by all tokens up to their end: equal prefixes of different requests are one path, and files are found
+again.
 
 Least recently used blocks leave first, leaves before what they stand on. Cache marks are soft: a marked prefix is
 passed over while there is anything else to give up, for a time that every use renews.
 """
 
-import hashlib
-from bisect import bisect_left, insort
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from operator import itemgetter
 from time import monotonic
-from typing import Any, NamedTuple, TypeVar
-
-import numpy as np
-import numpy.typing as npt
+from typing import NamedTuple, TypeVar
 
 from commonweight.engines.contract import CacheMark, Ttl
-from commonweight.engines.llama import files
+from commonweight.engines.llama.blocks import TOKEN, Block, Contents, Data, Scores, common_tokens, in_whole_blocks
 from commonweight.engines.llama.disk import Disk, Loaded, Lost, Stored
+from commonweight.engines.llama.files import Entry
 
-BLOCK = 256
-"""Tokens."""
-TOKEN = np.dtype(">i4")
-"""Tokens as bytes: big-endian, so that bytes sort as the tokens do."""
 LIFETIMES: dict[Ttl, float] = {"5m": 300.0, "1h": 3600.0}
 """Seconds."""
 
-CELLS, SNAPSHOT, SCORES = "cells", "snapshot:", "scores:"
-"""Names of what a file holds."""
-
-Data = npt.NDArray[np.uint8]
-"""Bytes as llama.cpp writes and reads them."""
-Scores = npt.NDArray[np.float32]
 K = TypeVar("K")
 V = TypeVar("V")
-
-
-def key_of(token_ids: Sequence[int]) -> bytes:
-    """Tokens as the store compares them."""
-    return np.asarray(token_ids, TOKEN).tobytes()
-
-
-def common_tokens(one: bytes, other: bytes) -> int:
-    """Length of the longest common prefix of two keys, in tokens."""
-    size = min(len(one), len(other))
-    if one[:size] == other[:size]:
-        return size // TOKEN.itemsize
-    return int(np.argmax(np.frombuffer(one[:size], TOKEN) != np.frombuffer(other[:size], TOKEN)))
-
-
-class Block:
-    """Up to :data:`BLOCK` tokens behind those of its parent, and what was computed for them."""
-
-    def __init__(self, tenant: str, parent: "Block | None", tokens: bytes) -> None:
-        self.tenant = tenant
-        self.parent = parent
-        self.tokens = tokens
-        self.start: int = parent.end if parent else 0
-        self.end: int = self.start + len(tokens) // TOKEN.itemsize
-        above = parent.name if parent else ""
-        self.name: str = hashlib.blake2b(above.encode() + tokens, digest_size=20).hexdigest() if tokens else ""
-        self.children: dict[bytes, Block] = {}
-        self._sorted: list[bytes] = []
-        self.state: Data | None = None
-        """The attention cells; None: not in RAM."""
-        self.snapshots: dict[int, Data | None] = {}
-        """What cannot be cut, by the position it was taken at; None: not in RAM."""
-        self.scores: dict[str, Scores | None] = {}
-        """By probe version, of shape ``(tokens, heads)``; None: not in RAM."""
-        self.file_bytes = 0
-        """On disk, or on the way there; 0: not."""
-        self.is_loading = False
-        self.lifetime = 0.0
-        self.kept_until = 0.0
-
-    @property
-    def size(self) -> int:
-        """Bytes in RAM."""
-        parts = (self.state, *self.snapshots.values(), *self.scores.values())
-        return sum(part.nbytes for part in parts if part is not None)
-
-    def add(self, child: "Block") -> None:
-        """Put a block below this one."""
-        self.children[child.tokens] = child
-        insort(self._sorted, child.tokens)
-
-    def remove(self, child: "Block") -> None:
-        """Take a child away."""
-        del self.children[child.tokens]
-        del self._sorted[bisect_left(self._sorted, child.tokens)]
-
-    def nearest(self, tokens: bytes) -> "tuple[Block, int] | None":
-        """The child that shares most tokens with ``tokens``, and how many; None if none shares any."""
-        place = bisect_left(self._sorted, tokens)
-        near = self._sorted[max(place - 1, 0) : place + 1]
-        shared, key = max(((common_tokens(key, tokens), key) for key in near), default=(0, b""))
-        return (self.children[key], shared) if shared else None
 
 
 class Match(NamedTuple):
@@ -138,18 +62,16 @@ class Prefixes:
         """The longest remembered prefix of at most ``limit`` tokens; with a probe, one that has its scores."""
 
         def is_fit(block: Block) -> bool:
-            return _has(block, probe) and not (in_ram and block.state is None)
+            return block.has_scores(probe) and not (in_ram and block.state is None)
 
         block = self._root(tenant)
         path: list[Block] = []
-        while child := block.children.get(_piece(key, block.end, block.end + BLOCK)):
-            if child.end > limit or not is_fit(child):
-                break
+        while (child := block.children.get(block.following(key, limit))) and is_fit(child):
             path.append(child)
             block = child
         if self._needs_snapshots:
             return _last_snapshot([self._root(tenant), *path], key, limit, is_fit)
-        rest = _piece(key, block.end, limit)
+        rest = block.following(key, limit)
         nearest = block.nearest(rest)
         if nearest and not is_fit(nearest[0]):
             fit = [
@@ -196,10 +118,10 @@ class Prefixes:
         block = self._root(tenant)
         path: list[Block] = []
         while block.end < end:
-            piece = _piece(key, block.end, min(block.end + BLOCK, end))
-            child = self._covering(block, piece)
-            if child is None or not _has(child, scores[0] if scores else None):
-                if block.end < since // BLOCK * BLOCK:
+            piece = block.following(key, end)
+            child = block.covering(piece)
+            if child is None or not child.has_scores(scores[0] if scores else None):
+                if block.end < in_whole_blocks(since):
                     break
                 child = self._write(block, piece, save, scores)
             path.append(child)
@@ -212,11 +134,24 @@ class Prefixes:
     def add_snapshot(self, tenant: str, key: bytes, position: int, snapshot: Data) -> None:
         """Remember what cannot be cut, as it is behind the first ``position`` tokens, which have been inserted."""
         path = self._path(tenant, key, position)
-        if path and path[-1].end >= position and path[-1].state is not None:
-            self._load(path[-1], snapshots=path[-1].snapshots | {position: snapshot})
+        if path and (block := path[-1]).end >= position and block.state is not None:
+            self._load(block, Contents(block.state, block.snapshots | {position: snapshot}, block.scores))
             self.touch(path)
-            self._to_disk(path[-1])
+            self._to_disk(block)
             self._make_room()
+
+    def cut(self, tenant: str, key: bytes, end: int) -> None:
+        """Forget what was stored of ``key`` behind its first ``end`` tokens.
+
+        Where others went on within a block, it has become theirs and stays.
+        """
+        block: Block | None = self._root(tenant)
+        while block is not None:
+            piece = block.following(key, len(key) // TOKEN.itemsize)
+            for child in block.within(piece):
+                if child.end > end:
+                    self._shorten(child, end)
+            block = block.children.get(piece)
 
     def keep(self, tenant: str, key: bytes, position: int, ttl: Ttl) -> int:
         """Mark a prefix. Returns how many of its tokens are remembered."""
@@ -245,8 +180,8 @@ class Prefixes:
                         news = True
                         block.is_loading = False
                         if block.state is None:
-                            self._load(block, **_unpacked(file.parts, block.end - block.start))
-                            self.touch(_ancestry(block))
+                            self._load(block, block.from_file(file))
+                            self.touch(block.path)
                 case Lost(tenant, name):
                     if block := self._blocks.get((tenant, name)):
                         news = True
@@ -276,20 +211,10 @@ class Prefixes:
         """The blocks that hold the first ``end`` tokens, as far as there are any."""
         block = self._root(tenant)
         path: list[Block] = []
-        while block.end < end and (
-            child := self._covering(block, _piece(key, block.end, min(block.end + BLOCK, end)))
-        ):
+        while block.end < end and (child := block.covering(block.following(key, end))):
             path.append(child)
             block = child
         return path
-
-    @staticmethod
-    def _covering(block: Block, piece: bytes) -> Block | None:
-        """The child that begins with ``piece``."""
-        if child := block.children.get(piece):
-            return child
-        nearest = block.nearest(piece)
-        return nearest[0] if nearest and nearest[0].tokens.startswith(piece) else None
 
     def _write(
         self,
@@ -305,44 +230,50 @@ class Prefixes:
         state = child.state if child.state is not None else save(child.start, child.end)
         # What is on disk only gives way, with the file, and must not seem to be there.
         snapshots = _present(child.snapshots)
-        for tail in [other for other in parent.children.values() if _is_shorter(other, child)]:
-            snapshots = _present(tail.snapshots) | snapshots
-            child.lifetime = max(child.lifetime, tail.lifetime)
-            child.kept_until = max(child.kept_until, tail.kept_until)
-            self._remove(tail)
+        for tail in parent.within(piece):
+            if tail is not child:
+                snapshots = _present(tail.snapshots) | snapshots
+                child.lifetime = max(child.lifetime, tail.lifetime)
+                child.kept_until = max(child.kept_until, tail.kept_until)
+                self._remove(tail)
         kept = _present(child.scores)
         if scores:
             kept[scores[0]] = scores[1][child.start : child.end].copy()
-        self._load(child, state=state, snapshots=snapshots, scores=kept)
+        self._load(child, Contents(state, snapshots, kept))
         self._to_disk(child)
         return child
+
+    def _shorten(self, block: Block, end: int) -> None:
+        """Put a block that ends earlier in the place of this one. It has all its cells, and uses the first."""
+        assert block.parent is not None
+        self._remove(block)
+        rows = end - block.start
+        tokens = block.tokens[: rows * TOKEN.itemsize]
+        if tokens and block.state is not None and not block.parent.covering(tokens):
+            shorter = Block(block.tenant, block.parent, tokens)
+            shorter.lifetime, shorter.kept_until = block.lifetime, block.kept_until
+            snapshots = {at: data for at, data in block.snapshots.items() if at <= end}
+            scores: dict[str, Scores | None] = {
+                version: data[:rows].copy() for version, data in block.scores.items() if data is not None
+            }
+            self._add(block.parent, shorter)
+            self._load(shorter, Contents(block.state, snapshots, scores))
+            self.touch(shorter.path)
+            self._to_disk(shorter)
 
     def _add(self, parent: Block, child: Block) -> None:
         parent.add(child)
         self._blocks[child.tenant, child.name] = child
 
-    def _load(
-        self,
-        block: Block,
-        *,
-        state: Data | None = None,
-        snapshots: dict[int, Data | None] | None = None,
-        scores: dict[str, Scores | None] | None = None,
-    ) -> None:
+    def _load(self, block: Block, contents: Contents) -> None:
         self.ram_bytes -= block.size
-        block.state = block.state if state is None else state
-        block.snapshots = block.snapshots if snapshots is None else snapshots
-        block.scores = block.scores if scores is None else scores
+        block.state, block.snapshots, block.scores = contents
         self.ram_bytes += block.size
         self._recent[block] = None
 
     def _to_disk(self, block: Block) -> None:
-        if self._disk and block.parent is not None and block.state is not None:
-            parts: dict[str, Data | Scores] = {CELLS: block.state}
-            parts |= {f"{SNAPSHOT}{at}": data for at, data in block.snapshots.items() if data is not None}
-            parts |= {f"{SCORES}{version}": data for version, data in block.scores.items() if data is not None}
-            views: dict[str, files.Buffer] = {name: data.data.cast("B") for name, data in parts.items()}
-            self._disk.write(files.Block(block.tenant, block.name, block.parent.name, block.tokens, views))
+        if self._disk:
+            self._disk.write(block.to_file())
             block.file_bytes = block.size  # it can be read back from now on, be it from the queue
 
     def _make_room(self) -> None:
@@ -378,29 +309,16 @@ class Prefixes:
 
     def _plant(self, disk: Disk) -> None:
         """Grow the trees from what is on disk."""
-        below: dict[tuple[str, str], list[files.Entry]] = {}
+        below: dict[tuple[str, str], list[Entry]] = {}
         for entry in disk.scan():
             below.setdefault((entry.tenant, entry.parent), []).append(entry)
         ready = [self._root(tenant) for tenant, parent in below if not parent]
         while ready:
             parent = ready.pop()
             for entry in below.get((parent.tenant, parent.name), ()):
-                block = Block(parent.tenant, parent, entry.tokens)
-                block.file_bytes = entry.size
-                numbers = (name.removeprefix(SNAPSHOT) for name in entry.parts if name.startswith(SNAPSHOT))
-                block.snapshots = dict.fromkeys(map(int, numbers))
-                versions = (name.removeprefix(SCORES) for name in entry.parts if name.startswith(SCORES))
-                block.scores = dict.fromkeys(versions)
+                block = Block.found(entry, parent)
                 self._add(parent, block)
                 ready.append(block)
-
-
-def _piece(key: bytes, start: int, end: int) -> bytes:
-    return key[start * TOKEN.itemsize : end * TOKEN.itemsize]
-
-
-def _has(block: Block, probe: str | None) -> bool:
-    return probe is None or probe in block.scores
 
 
 def _present(parts: dict[K, V | None]) -> dict[K, V | None]:
@@ -415,23 +333,10 @@ def _keep(blocks: Sequence[Block], ttl: Ttl) -> None:
         block.kept_until = now + block.lifetime
 
 
-def _is_shorter(one: Block, other: Block) -> bool:
-    return one is not other and other.tokens.startswith(one.tokens)
-
-
-def _ancestry(block: Block) -> list[Block]:
-    """The path from the start to a block."""
-    path: list[Block] = []
-    while block.parent is not None:
-        path.append(block)
-        block = block.parent
-    return path[::-1]
-
-
 def _last_snapshot(line: list[Block], key: bytes, limit: int, is_fit: Callable[[Block], bool]) -> Match:
     """The match cut to where a snapshot was taken: below the last block of the line, or the one before, ..."""
     for depth in range(len(line), 0, -1):
-        rest = _piece(key, line[depth - 1].end, limit)
+        rest = line[depth - 1].following(key, limit)
         ends = [
             (at, child)
             for child in line[depth - 1].children.values()
@@ -443,17 +348,3 @@ def _last_snapshot(line: list[Block], key: bytes, limit: int, is_fit: Callable[[
             at, child = max(ends, key=itemgetter(0))
             return Match([*line[1:depth], child], at)
     return NOTHING
-
-
-def _unpacked(parts: dict[str, files.Buffer], tokens: int) -> dict[str, Any]:
-    """What :meth:`Prefixes._load` takes, from a file."""
-    data = {name: np.frombuffer(part, np.uint8) for name, part in parts.items()}
-    return {
-        "state": data[CELLS],
-        "snapshots": {int(name.removeprefix(SNAPSHOT)): data[name] for name in data if name.startswith(SNAPSHOT)},
-        "scores": {
-            name.removeprefix(SCORES): data[name].view("<f4").reshape(tokens, -1)
-            for name in data
-            if name.startswith(SCORES)
-        },
-    }

@@ -5,9 +5,11 @@ from time import perf_counter
 import numpy as np
 
 from commonweight.engines.contract import Job, Timings
+from commonweight.engines.llama.blocks import Scores, key_of
 from commonweight.engines.llama.cells import Handles
+from commonweight.engines.llama.grammars import Guide
 from commonweight.engines.llama.lookup import Drafter
-from commonweight.engines.llama.prefixes import NOTHING, Scores, key_of
+from commonweight.engines.llama.prefixes import NOTHING
 from commonweight.engines.llama.sampler import Sampler
 
 HEADROOM = 256
@@ -47,7 +49,12 @@ class Run:
         width = job.probe.heads if job.probe else 0
         self.scores: Scores = np.zeros((len(self.cells), width), np.float32)
         """Of the probe, for each computed token."""
+        self.guide: Guide | None = None
+        """What its answer is held to."""
+        self.forced: list[int] = []
+        """Tokens that its grammar leaves no choice about: they come next, and nothing is drawn."""
         self.draft: list[int] = []
+        """Tokens of the next step beyond the last drawn: forced ones, or guesses."""
         self.marks = job.cache_marks
         """What is stored of it counts as marked from the beginning."""
 
@@ -55,6 +62,11 @@ class Run:
     def tenant(self) -> str:
         """Whose job it is."""
         return self.job.tenant
+
+    @property
+    def version(self) -> str | None:
+        """Of its probe: whose scores it needs of what is remembered."""
+        return self.job.probe.version if self.job.probe else None
 
     @property
     def generated(self) -> int:

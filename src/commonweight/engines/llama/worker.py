@@ -115,6 +115,7 @@ def _serve(options: Options, reports: BinaryIO) -> None:
         batch_rows=options.batch_rows,
         drafts=options.drafts,
     )
+    _ = scheduler.grammars.tokenizer  # made now, not in the middle of other jobs
     send(Events([], scheduler.stats))
     send(Ready())
     # Asleep in read() but for arrivals: it costs the steps nothing, and an idle process waits without spinning.
@@ -129,6 +130,8 @@ def _serve(options: Options, reports: BinaryIO) -> None:
             if gathered and is_due:
                 send(Events(gathered, scheduler.stats))
                 gathered, sent = [], time.monotonic()
+        while scheduler.failed:
+            send(Refused(*scheduler.failed.pop()))
     prefixes.close()
     model.close()
 

@@ -1,0 +1,45 @@
+"""One module a section of the contract, each a list of checks in the order they are run."""
+
+from types import ModuleType
+
+from commonweight.conformance.checks import Check
+from commonweight.conformance.sections import (
+    caching,
+    concurrency,
+    context,
+    counting,
+    documents,
+    errors,
+    messages,
+    models,
+    streaming,
+    structured,
+    thinking,
+    tools,
+    transport,
+)
+
+_IN_ORDER: tuple[ModuleType, ...] = (
+    transport,
+    messages,
+    streaming,
+    tools,
+    thinking,
+    structured,
+    counting,
+    caching,
+    context,
+    documents,
+    models,
+    errors,
+    concurrency,
+)
+
+
+def _checks_of(section: ModuleType) -> tuple[Check, ...]:
+    return tuple(member for member in vars(section).values() if isinstance(member, Check))
+
+
+SECTIONS: dict[str, tuple[Check, ...]] = {
+    section.__name__.rpartition(".")[2]: _checks_of(section) for section in _IN_ORDER
+}

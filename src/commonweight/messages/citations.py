@@ -1,0 +1,59 @@
+"""Citations: where in the client's documents stands what the answer says.
+
+Indices count from 0 and pages from 1; ends are exclusive. Documents and search results are counted apart, each in
+the order of the request, those inside of tool results too.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+
+class DocumentLocation(BaseModel):
+    """What all places in documents share."""
+
+    cited_text: str
+    document_index: int
+    document_title: str | None = None
+    file_id: str | None = None
+
+
+class CharLocation(DocumentLocation):
+    """A stretch of a plain-text document."""
+
+    type: Literal["char_location"] = "char_location"
+    start_char_index: int
+    end_char_index: int
+
+
+class PageLocation(DocumentLocation):
+    """Pages of a PDF."""
+
+    type: Literal["page_location"] = "page_location"
+    start_page_number: int
+    end_page_number: int
+
+
+class ContentBlockLocation(DocumentLocation):
+    """Blocks of a document made of blocks. ``cited_text`` is all of their text."""
+
+    type: Literal["content_block_location"] = "content_block_location"
+    start_block_index: int
+    end_block_index: int
+
+
+class SearchResultLocation(BaseModel):
+    """Blocks of a search result. ``cited_text`` is all of their text."""
+
+    type: Literal["search_result_location"] = "search_result_location"
+    cited_text: str
+    search_result_index: int
+    source: str
+    title: str | None = None
+    start_block_index: int
+    end_block_index: int
+
+
+Citation = Annotated[
+    CharLocation | PageLocation | ContentBlockLocation | SearchResultLocation, Field(discriminator="type")
+]

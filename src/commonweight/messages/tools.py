@@ -1,0 +1,148 @@
+"""Tools as clients offer them, which of them may be called, and what makes an offer invalid."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from commonweight.messages.content import CacheControl
+from commonweight.messages.published_tools import PUBLISHED_TOOLS
+from commonweight.messages.wire import WireModel, refusal
+
+_NOT_HERE = (
+    *("web_search_", "web_fetch_", "code_execution_", "tool_search_tool_", "advisor_", "mcp_toolset"),
+    *("computer_", "browser_toolset_"),
+)
+"""How the types of tools begin that the API knows and this server has not: it runs no tools itself."""
+
+
+class BaseTool(WireModel):
+    """What all tools share. Every kind of tool has ``name``, ``description`` and ``input_schema``."""
+
+    name: str
+    cache_control: CacheControl | None = None
+    defer_loading: bool | None = None
+    """Its definition stays out of the prompt until a ``tool_reference`` names it."""
+    strict: bool | None = None
+    """Its input must match the schema."""
+    input_examples: list[dict[str, Any]] | None = None
+    allowed_callers: list[str] | None = None
+
+
+def _describes_an_object(schema: dict[str, Any]) -> dict[str, Any]:
+    if "type" not in schema:
+        raise refusal("Field required", field="type")
+    if schema["type"] != "object":
+        raise refusal("Input should be 'object'", field="type")
+    return schema
+
+
+class CustomTool(BaseTool):
+    """A tool of the client's own."""
+
+    type: Literal["custom"]
+    # The documentation says 64 characters, but agents prefix names with those of their MCP servers.
+    name: str = Field(pattern="^[a-zA-Z0-9_-]{1,128}$")
+    description: str | None = None
+    input_schema: Annotated[dict[str, Any], AfterValidator(_describes_an_object)]
+    eager_input_streaming: bool | None = None
+
+
+class PublishedTool(BaseTool):
+    """A tool that the API publishes and the client carries out."""
+
+    type: str
+
+    @property
+    def description(self) -> str:
+        """What it is for."""
+        return PUBLISHED_TOOLS[self.type].description
+
+    @property
+    def input_schema(self) -> dict[str, Any]:
+        """What it takes."""
+        return PUBLISHED_TOOLS[self.type].input_schema
+
+
+class BashTool(PublishedTool):
+    """A shell."""
+
+    type: Literal["bash_20241022", "bash_20250124"]
+    name: Literal["bash"]
+
+
+class TextEditorTool(PublishedTool):
+    """An editor. It shows at most ``max_characters`` of a file."""
+
+    type: Literal["text_editor_20250429", "text_editor_20250728"]
+    name: Literal["str_replace_based_edit_tool"]
+    max_characters: int | None = None
+
+
+class UndoingTextEditorTool(PublishedTool):
+    """An editor that can also take back."""
+
+    type: Literal["text_editor_20250124"]
+    name: Literal["str_replace_editor"]
+
+
+class MemoryTool(PublishedTool):
+    """Notes that outlast the conversation."""
+
+    type: Literal["memory_20250818"]
+    name: Literal["memory"]
+
+
+def _with_type(tool: object) -> object:
+    """Most clients leave out the type of their own tools."""
+    if not isinstance(tool, dict):
+        return tool
+    kind = tool.get("type")
+    if isinstance(kind, str) and kind.startswith(_NOT_HERE):
+        raise refusal(f"{kind} is not supported by this server")
+    return tool if kind is not None else {**tool, "type": "custom"}
+
+
+Tool = Annotated[
+    CustomTool | BashTool | TextEditorTool | UndoingTextEditorTool | MemoryTool,
+    Field(discriminator="type"),
+    BeforeValidator(_with_type),
+]
+
+
+class FreeToolChoice(WireModel):
+    """Whether a tool may, must or must not be called."""
+
+    type: Literal["auto", "any", "none"]
+    disable_parallel_tool_use: bool | None = None
+
+
+class NamedToolChoice(WireModel):
+    """The one tool that must be called."""
+
+    type: Literal["tool"]
+    name: str
+    disable_parallel_tool_use: bool | None = None
+
+
+ToolChoice = Annotated[FreeToolChoice | NamedToolChoice, Field(discriminator="type")]
+
+
+def check_tools(tools: Sequence[BaseTool], choice: ToolChoice | None) -> None:
+    """Refuse tools that cannot be told apart, that could never be loaded, or a choice among none."""
+    names = {tool.name for tool in tools}
+    if len(names) < len(tools):
+        raise refusal("tools: Tool names must be unique.")
+    for tool in tools:
+        if tool.defer_loading and tool.cache_control is not None:
+            raise refusal(
+                f"Tool '{tool.name}' cannot have both defer_loading=true and cache_control set. "
+                "Tools with defer_loading cannot use prompt caching."
+            )
+    if tools and all(tool.defer_loading for tool in tools):
+        raise refusal("All tools have defer_loading set. At least one tool must be non-deferred.")
+    if isinstance(choice, NamedToolChoice):
+        if choice.name not in names:
+            raise refusal(f"Tool '{choice.name}' not found in provided tools")
+    elif choice is not None and choice.type == "any" and not tools:
+        raise refusal("tool_choice.any may only be specified while providing tools")

@@ -1,0 +1,75 @@
+"""How families of models write reasoning and tool calls; which one a chat template belongs to."""
+
+from commonweight.prompting.formats.deepseek import DEEPSEEK, DEEPSEEK_31
+from commonweight.prompting.formats.generic import GENERIC
+from commonweight.prompting.formats.glm import GLM, GLM_TIGHT
+from commonweight.prompting.formats.harmony import HARMONY
+from commonweight.prompting.formats.hermes import HERMES
+from commonweight.prompting.formats.kimi import KIMI
+from commonweight.prompting.formats.llama3 import LLAMA3
+from commonweight.prompting.formats.minimax import MINIMAX
+from commonweight.prompting.formats.mistral import MISTRAL, MISTRAL_ARGS, MISTRAL_IDS
+from commonweight.prompting.formats.qwen_coder import QWEN_CODER
+from commonweight.prompting.formats.syntax import CALL_ID, Arguments, Format, Tags
+
+FAMILIES = (
+    HARMONY,
+    GLM,
+    GLM_TIGHT,
+    QWEN_CODER,
+    MINIMAX,
+    KIMI,
+    DEEPSEEK,
+    DEEPSEEK_31,
+    MISTRAL_IDS,
+    MISTRAL_ARGS,
+    MISTRAL,
+    LLAMA3,
+    HERMES,
+)
+
+# Reasoning that is not part of a format for calls: many families share one, and one family has several.
+_THINKING = (
+    Tags("<think>", "</think>"),
+    Tags("[THINK]", "[/THINK]"),
+    Tags("<seed:think>", "</seed:think>"),
+    Tags("<|START_THINKING|>", "<|END_THINKING|>"),
+)
+
+SAMPLE_NAME, SAMPLE_KEY, SAMPLE_VALUE, SAMPLE_ID = "zqname", "zqkey", "zqvalue", "a1B2c3D4e"
+
+
+def detect(rendered_call: str) -> Format:
+    """The format in which a template wrote a call of ``SAMPLE_NAME``; the generic one if it is none of ours."""
+
+    def fits(family: Format) -> bool:
+        if family.rendered_before_name:
+            return family.rendered_before_name + SAMPLE_NAME in rendered_call
+        head = family.before_name + SAMPLE_NAME + family.before_input.replace(CALL_ID, SAMPLE_ID)
+        head += family.arguments.before_key if family.arguments else "{"
+        return head in rendered_call and family.opening in rendered_call
+
+    return next((family for family in FAMILIES if fits(family)), GENERIC)
+
+
+def thinking_tags(chat_template: str, family: Format) -> Tags | None:
+    """What stands around the reasoning of the model that a template belongs to, if it was trained to reason."""
+    if family.thinking is not None:
+        return family.thinking
+    return next((tags for tags in _THINKING if tags.closing in chat_template), None)
+
+
+__all__ = [
+    "CALL_ID",
+    "FAMILIES",
+    "GENERIC",
+    "SAMPLE_ID",
+    "SAMPLE_KEY",
+    "SAMPLE_NAME",
+    "SAMPLE_VALUE",
+    "Arguments",
+    "Format",
+    "Tags",
+    "detect",
+    "thinking_tags",
+]

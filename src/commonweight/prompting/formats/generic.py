@@ -1,0 +1,12 @@
+"""For models that were never trained on tools: a plain form, explained in the prompt."""
+
+from commonweight.prompting.formats.syntax import Format
+
+GENERIC = Format(
+    name="generic",
+    trigger="<tool_call>",
+    before_name='<tool_call>\n{"name": "',
+    before_input='", "arguments": ',
+    after_input="}\n</tool_call>",
+    between="\n",
+)

@@ -1,0 +1,25 @@
+"""GLM 4.5 and later: a name, then pairs of key and value; since 4.7 without line breaks.
+
+Source: https://huggingface.co/zai-org/GLM-4.6
+"""
+
+from commonweight.prompting.formats.syntax import Arguments, Format
+
+GLM = Format(
+    name="glm",
+    trigger="<tool_call>",
+    before_name="<tool_call>",
+    before_input="\n",
+    after_input="</tool_call>",
+    between="\n",
+    arguments=Arguments("<arg_key>", "</arg_key>\n<arg_value>", "</arg_value>\n"),
+)
+
+GLM_TIGHT = Format(
+    name="glm-tight",
+    trigger="<tool_call>",
+    before_name="<tool_call>",
+    before_input="",
+    after_input="</tool_call>",
+    arguments=Arguments("<arg_key>", "</arg_key><arg_value>", "</arg_value>"),
+)

@@ -1,0 +1,19 @@
+"""gpt-oss: every stretch of an answer names its channel; the call's end ends the turn.
+
+Source: https://cookbook.openai.com/articles/openai-harmony
+"""
+
+from commonweight.prompting.formats.syntax import Format, Tags
+
+HARMONY = Format(
+    name="harmony",
+    trigger="<|channel|>commentary to=functions.",
+    before_name="<|channel|>commentary to=functions.",
+    rendered_before_name=" to=functions.",
+    before_input=" <|constrain|>json<|message|>",
+    after_input="",
+    thinking=Tags("<|channel|>analysis<|message|>", "<|end|>"),
+    text_openings=("<|channel|>final<|message|>", "<|channel|>commentary<|message|>"),
+    glue="<|start|>assistant",
+    takes_one_call=True,
+)

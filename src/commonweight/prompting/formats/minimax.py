@@ -1,0 +1,17 @@
+"""MiniMax M2: XML with a name for every argument.
+
+Source: https://huggingface.co/MiniMaxAI/MiniMax-M2
+"""
+
+from commonweight.prompting.formats.syntax import Arguments, Format
+
+MINIMAX = Format(
+    name="minimax",
+    trigger="<minimax:tool_call>",
+    opening="<minimax:tool_call>\n",
+    before_name='<invoke name="',
+    before_input='">',
+    after_input="</invoke>\n",
+    closing="</minimax:tool_call>",
+    arguments=Arguments('<parameter name="', '">', "</parameter>"),
+)

@@ -1,0 +1,16 @@
+"""Qwen 3 Coder and Qwen 3.5: every argument in a tag of its own.
+
+Source: https://huggingface.co/Qwen/Qwen3-Coder-30B-A3B-Instruct
+"""
+
+from commonweight.prompting.formats.syntax import Arguments, Format
+
+QWEN_CODER = Format(
+    name="qwen-coder",
+    trigger="<tool_call>",
+    before_name="<tool_call>\n<function=",
+    before_input=">\n",
+    after_input="</function>\n</tool_call>",
+    between="\n",
+    arguments=Arguments("<parameter=", ">\n", "\n</parameter>\n"),
+)

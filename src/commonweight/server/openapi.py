@@ -1,0 +1,52 @@
+"""The API described as OpenAPI. Bodies are not read by FastAPI, so it is told of them here."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from commonweight.messages.request import CountTokensRequest, MessageRequest
+
+_REFERENCE = "#/components/schemas/{model}"
+
+_ERROR = {
+    "description": "What went wrong, in the API's shape.",
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "properties": {
+                    "type": {"const": "error"},
+                    "error": {
+                        "type": "object",
+                        "properties": {"type": {"type": "string"}, "message": {"type": "string"}},
+                        "required": ["type", "message"],
+                    },
+                    "request_id": {"type": "string"},
+                },
+                "required": ["type", "error", "request_id"],
+            }
+        }
+    },
+}
+ERRORS: dict[int | str, dict[str, Any]] = dict.fromkeys((400, 401, 413, 500, 503, 529), _ERROR)
+"""What any endpoint that takes a body may answer."""
+
+
+def takes(model: type[BaseModel]) -> dict[str, Any]:
+    """A route's body."""
+    schema = {"$ref": _REFERENCE.format(model=model.__name__)}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def described(app: FastAPI) -> dict[str, Any]:
+    """The whole document, made once."""
+    if app.openapi_schema is None:
+        document = get_openapi(title=app.title, version=app.version, routes=app.routes)
+        bodies = [(model, "validation") for model in (MessageRequest, CountTokensRequest)]
+        _, schemas = models_json_schema(bodies, ref_template=_REFERENCE)  # type: ignore[arg-type]
+        document.setdefault("components", {}).setdefault("schemas", {}).update(schemas["$defs"])
+        app.openapi_schema = document
+    return app.openapi_schema

@@ -1,0 +1,78 @@
+"""What happens to a request before it runs: reasoning restored, context edited, everything rendered."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from commonweight.messages.content import ContentBlock, ThinkingBlock
+from commonweight.messages.errors import InvalidRequestError
+from commonweight.messages.request import CountTokensRequest, MessageParam
+from commonweight.messages.response import AppliedEdits
+from commonweight.prompting import Prompt, Renderer
+from commonweight.turn.edits import apply_edits
+from commonweight.turn.signature import Signer, TamperedError
+
+Request = TypeVar("Request", bound=CountTokensRequest)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """A request's prompt, and what was left out of it."""
+
+    prompt: Prompt
+    edits: AppliedEdits | None = None
+    """None: the client asked for no edits."""
+
+    @property
+    def original_tokens(self) -> int:
+        """Tokens of the prompt without the edits."""
+        cleared = sum(edit.cleared_input_tokens for edit in self.edits.applied_edits) if self.edits else 0
+        return len(self.prompt.token_ids) + cleared
+
+
+async def prepared(request: CountTokensRequest, renderer: Renderer, signer: Signer) -> Preparation:
+    """The prompt of a request as it will run.
+
+    Raises:
+        InvalidRequestError: it cannot run, in the API's words.
+    """
+    messages = [_restored(message, i, signer) for i, message in enumerate(request.messages)]
+
+    async def render(edited: Sequence[MessageParam]) -> Prompt:
+        # Tokenizing runs without the interpreter lock, so other requests go on meanwhile.
+        return await asyncio.to_thread(renderer.render, _with(request, edited))
+
+    async def count(edited: Sequence[MessageParam]) -> int:
+        return len((await render(edited)).token_ids)
+
+    if request.context_management is None:
+        return Preparation(await render(messages))
+    edited = await apply_edits(messages, request.context_management.edits, count)
+    return Preparation(await render(edited.messages), edited.report)
+
+
+def _with(request: Request, messages: Sequence[MessageParam]) -> Request:
+    return request.model_copy(update={"messages": list(messages)})
+
+
+def _restored(message: MessageParam, index: int, signer: Signer) -> MessageParam:
+    """The message with the reasoning that its signatures carry; what others signed says nothing to this model."""
+    if not any(isinstance(block, ThinkingBlock) for block in message.content):
+        return message
+    content: list[ContentBlock] = []
+    for i, block in enumerate(message.content):
+        if not isinstance(block, ThinkingBlock):
+            content.append(block)
+            continue
+        where = f"messages.{index}.content.{i}"
+        try:
+            reasoning = signer.read(block.signature)
+        except TamperedError as error:
+            raise InvalidRequestError(f"{where}: Invalid `signature` in `thinking` block") from error
+        if reasoning is None:
+            continue
+        if block.thinking not in ("", reasoning):
+            raise InvalidRequestError(f"{where}: `thinking` blocks in assistant messages cannot be modified")
+        content.append(block.model_copy(update={"thinking": reasoning}))
+    return message.model_copy(update={"content": content})

@@ -1,0 +1,78 @@
+"""The coding agent itself: a turn with the starter model, and a tool that really runs."""
+
+import json
+import secrets
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from installed import claude_code, environment
+
+from conftest import Server
+from replay import replaying
+
+pytestmark = [pytest.mark.clients, pytest.mark.timeout(400)]
+
+# The agent's own prompt has more tokens than a small machine likes to read.
+SMALL = ("--tools", "Bash,Read", "--system-prompt", "You are terse.")
+
+
+def ask(prompt: str, folder: Path, url: str, key: str, *options: str, **variables: str) -> list[dict[str, Any]]:
+    """What the agent tells, event by event."""
+    project = folder / "project"
+    project.mkdir()
+    done = subprocess.run(
+        [claude_code(), "--print", prompt, "--output-format", "stream-json", "--verbose", *SMALL, *options],
+        cwd=project,
+        env=environment(folder, url, key) | variables,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert events, done.stderr
+    assert events[-1]["type"] == "result"
+    assert done.returncode == int(events[-1]["is_error"])
+    return events
+
+
+def test_a_plain_turn_with_the_starter_model(server: Server, tmp_path: Path) -> None:
+    *events, result = ask(
+        "Say hello.",
+        tmp_path,
+        server.url,
+        server.key,
+        "--max-turns",
+        "2",
+        CLAUDE_CODE_MAX_OUTPUT_TOKENS="16",
+    )
+    answers = [event for event in events if event["type"] == "assistant"]
+    # The agent's own remarks have no request of ours.
+    own = [answer for answer in answers if answer.get("request_id", "").startswith("req_")]
+    assert any(
+        block["type"] == "text" and block["text"] for answer in own for block in answer["message"]["content"]
+    )
+    usage = result["usage"]
+    assert usage["input_tokens"] + usage["cache_read_input_tokens"] > 200
+    assert usage["output_tokens"] > 0
+    # A tiny model may find no end, or call tools it may not use; the agent tells then which limit it met.
+    limits = {(result["subtype"], result.get("api_error"))}
+    assert limits <= {("success", None), ("success", "max_output_tokens"), ("error_max_turns", None)}, result
+
+
+def test_a_tool_runs_and_the_model_reads_what_it_printed(tmp_path: Path) -> None:
+    # The command computes what it prints: nobody can know it who did not run it.
+    number = secrets.randbelow(10**6)
+    command = f"echo sum $(({number} + 1000000))"
+    call = json.dumps({"name": "Bash", "arguments": {"command": command, "description": "Add"}})
+    script = [f"I will run it.\n<tool_call>\n{call}\n</tool_call>", "That is what it printed."]
+    with replaying(script) as served:
+        *_, result = ask("What is it?", tmp_path, served.url, served.key, "--allowedTools", "Bash")
+    assert (result["subtype"], result["is_error"], result["num_turns"]) == ("success", False, 2)
+    assert result["result"] == "That is what it printed."
+    first, second = served.engine.prompts
+    printed = f"sum {number + 1000000}"
+    assert printed not in first
+    assert printed in second.partition(command)[2]
