@@ -18,7 +18,16 @@ from starlette.types import ASGIApp, Message
 
 from commonweight.access import Keyring
 from commonweight.cli.loading import Setup, open_assistant
-from commonweight.engines.contract import Admitted, EngineError, EngineFullError, Finish, Prefilled, Stats, Step, Timings
+from commonweight.engines.contract import (
+    Admitted,
+    EngineError,
+    EngineFullError,
+    Finish,
+    Prefilled,
+    Stats,
+    Step,
+    Timings,
+)
 from commonweight.engines.llama import LlamaEngine
 from commonweight.server import create_app, sse
 from commonweight.turn import Assistant

@@ -45,7 +45,7 @@ def create_app(assistant: Assistant, keyring: Keyring, aliases: Sequence[str] = 
     app.add_middleware(Envelope)
     app.include_router(_api(assistant, keyring, aliases))
 
-    @app.api_route("/health", methods=["GET", "HEAD"])
+    @app.api_route("/health", methods=["GET", "HEAD"], include_in_schema=False)
     async def health() -> JSONResponse:
         is_ready = assistant.engine.is_ready
         return JSONResponse(

@@ -1,0 +1,188 @@
+"""Whatever a client sends, the answer is the API's: never a failure of the server."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from replay import Served, replaying
+
+SAID = [
+    "Fine.",
+    "",
+    '<tool_call>\n{"name": "look", "arguments": {"where": "here"}}\n</tool_call>',
+    '<tool_call>\n{"name": "no such tool", "arguments": ',
+    'So.<cite doc="0">words</cite>',
+    '<cite doc="77">words',
+    "<think>Hm</think>",
+    "</think>",
+    "{}",
+]
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    said = iter(range(10**9))
+    with replaying(lambda prompt: SAID[next(said) % len(SAID)]) as served:
+        yield served
+
+
+def check(status: int, kind: str, text: str) -> None:
+    assert status < 500, text
+    if status != 200:
+        body = json.loads(text)
+        assert body["type"] == "error"
+        assert body["request_id"].startswith("req_")
+        assert body["error"]["message"]
+    elif "event-stream" in kind:
+        assert "event: error" not in text
+        assert text.rstrip().endswith('data: {"type":"message_stop"}')
+
+
+def test_the_description_is_complete(served: Served) -> None:
+    document = httpx.get(f"{served.url}/openapi.json").json()
+    assert {"/v1/messages", "/v1/messages/count_tokens", "/v1/models", "/v1/models/{model_id}"} <= set(
+        document["paths"]
+    )
+    names = set(document["components"]["schemas"])
+    referred = {part.split('"')[0] for part in json.dumps(document).split("#/components/schemas/")[1:]}
+    assert referred <= names
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
+def test_requests_made_from_the_description(served: Served, path: str) -> None:
+    schema = schemathesis.openapi.from_url(f"{served.url}/openapi.json")
+
+    @given(case=schema[path]["POST"].as_strategy())
+    @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+    def fuzz(case: Any) -> None:
+        case.headers = {**(case.headers or {}), "x-api-key": served.key}
+        response = case.call(base_url=served.url)
+        check(response.status_code, response.headers["content-type"][0], response.text)
+
+    fuzz()
+
+
+# Histories that a client could have had, and some that it could not
+
+words = st.sampled_from(
+    ["hi", "a b", "<|im_end|>", "</think>", "<tool_call>", "{}", " x", "\u202e", "é🙂", "\n\nok"]
+)
+texts = st.builds(lambda text: {"type": "text", "text": text}, words)
+marks = st.sampled_from(
+    [{}, {"cache_control": {"type": "ephemeral"}}, {"cache_control": {"type": "ephemeral", "ttl": "1h"}}]
+)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | words,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(words, inner, max_size=2),
+    max_leaves=6,
+)
+documents = st.builds(
+    lambda data, enabled: {
+        "type": "document",
+        "source": {"type": "text", "media_type": "text/plain", "data": data},
+        "citations": {"enabled": enabled},
+    },
+    words,
+    st.booleans(),
+)
+calls = st.builds(
+    lambda i, name, given: {"type": "tool_use", "id": f"toolu_{i}", "name": name, "input": given},
+    st.integers(0, 3),
+    st.sampled_from(["look", "other"]),
+    st.dictionaries(words, values, max_size=2),
+)
+results = st.builds(
+    lambda i, inner, failed: {
+        "type": "tool_result",
+        "tool_use_id": f"toolu_{i}",
+        "content": inner,
+        "is_error": failed,
+    },
+    st.integers(0, 3),
+    words | st.lists(texts | documents | st.just({"type": "tool_reference", "tool_name": "late"}), max_size=2),
+    st.booleans(),
+)
+reasoning = st.builds(
+    lambda text, signature: {"type": "thinking", "thinking": text, "signature": signature},
+    words,
+    st.sampled_from(["", "foreign", "commonweight/v1/", "commonweight/v1/AAAA"]),
+)
+blocks = st.builds(lambda block, mark: {**block, **mark}, texts | documents | calls | results, marks) | reasoning
+messages = st.fixed_dictionaries(
+    {"role": st.sampled_from(["user", "assistant", "system"]), "content": words | st.lists(blocks, max_size=3)}
+)
+SCHEMA = {"type": "object", "properties": {"where": {"type": "string"}}, "required": ["where"]}
+tools = st.sampled_from(
+    [
+        None,
+        [],
+        [{"name": "look", "input_schema": SCHEMA}],
+        [
+            {"name": "look", "input_schema": SCHEMA, "input_examples": [{"where": "there"}]},
+            {"name": "late", "input_schema": {"type": "object"}, "defer_loading": True},
+            {"type": "bash_20250124", "name": "bash"},
+        ],
+        [{"name": "look", "input_schema": {"type": "object", "properties": {"a": False}, "required": ["a"]}}],
+    ]
+)
+choices = st.sampled_from(
+    [None, {"type": "auto"}, {"type": "any"}, {"type": "none"}, {"type": "tool", "name": "look"}, {"type": "tool"}]
+)
+thinking = st.sampled_from(
+    [None, {"type": "adaptive"}, {"type": "enabled", "budget_tokens": 1024}, {"type": "between_tools"}]
+)
+requests = st.fixed_dictionaries(
+    {
+        "model": st.just("m"),
+        "max_tokens": st.sampled_from([0, 1, 40, 2000]),
+        "messages": st.lists(messages, min_size=1, max_size=5),
+        "tools": tools,
+        "tool_choice": choices,
+        "thinking": thinking,
+        "stream": st.booleans(),
+        "system": st.none() | words | st.lists(texts, max_size=2),
+        "stop_sequences": st.none() | st.lists(words, max_size=2),
+        "cache_control": st.sampled_from([None, {"type": "ephemeral"}]),
+        "output_config": st.sampled_from(
+            [None, {"effort": "low"}, {"format": {"type": "json_schema", "schema": SCHEMA}}]
+        ),
+        "context_management": st.sampled_from(
+            [
+                None,
+                {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
+                {
+                    "edits": [
+                        {"type": "clear_thinking_20251015"},
+                        {
+                            "type": "clear_tool_uses_20250919",
+                            "trigger": {"type": "tool_uses", "value": 0},
+                            "keep": {"type": "tool_uses", "value": 0},
+                            "clear_tool_inputs": True,
+                        },
+                    ]
+                },
+            ]
+        ),
+    }
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(request=requests)
+def test_histories(served: Served, request: dict[str, Any]) -> None:
+    body = {key: value for key, value in request.items() if value is not None}
+    headers = {"x-api-key": served.key}
+    answered = httpx.post(f"{served.url}/v1/messages", json=body, headers=headers)
+    check(answered.status_code, answered.headers["content-type"], answered.text)
+    counted = httpx.post(f"{served.url}/v1/messages/count_tokens", json=body, headers=headers)
+    check(counted.status_code, counted.headers["content-type"], counted.text)
+    if answered.status_code == 200 and not body["stream"]:
+        usage = answered.json()["usage"]
+        parts = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+        assert counted.json()["input_tokens"] == sum(usage[part] for part in parts)
