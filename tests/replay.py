@@ -36,6 +36,7 @@ from commonweight.turn import Assistant
 from commonweight.turn.signature import Signer
 
 KEY = "sk-replay"
+WINDOW = 200_000
 
 Script = Iterable[str] | Callable[[str], str]
 """The model's own words, control tokens by name: one text after the other, or made from the prompt's text."""
@@ -44,7 +45,7 @@ Script = Iterable[str] | Callable[[str], str]
 class Replay:
     """Draws the tokens of a script. A stop token follows each text unless it ends with one."""
 
-    def __init__(self, tokenizer: Tokenizer, script: Script, window: int = 200_000) -> None:
+    def __init__(self, tokenizer: Tokenizer, script: Script, window: int = WINDOW) -> None:
         self.window = window
         self.is_ready = True
         self.stats = Stats()
@@ -140,11 +141,11 @@ class Served:
 
 
 @contextlib.contextmanager
-def replaying(script: Script, model: Path | None = None) -> Iterator[Served]:
+def replaying(script: Script, model: Path | None = None, window: int = WINDOW) -> Iterator[Served]:
     """Serve a model's template and vocabulary, the starter's if none is given, with scripted words."""
     with contextlib.closing(Gguf(model or locate(None))) as gguf:
         tokenizer = Tokenizer(gguf)
-        engine = Replay(tokenizer, script)
+        engine = Replay(tokenizer, script, window)
         app = create_app(Assistant(ModelCard.of(gguf), tokenizer, engine, Signer(bytes(32))), Keyring(KEY))
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=5))
         with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -4,7 +4,7 @@ import json
 from typing import Literal
 
 from langchain_anthropic import ChatAnthropic  # type: ignore[import-not-found]
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 
 class Review(BaseModel):
@@ -12,7 +12,7 @@ class Review(BaseModel):
 
     verdict: Literal["good", "bad"]
     is_long: bool
-    stars: int = Field(ge=1, le=5)
+    stars: Literal[1, 2, 3]  # bounds of a number would be taken out of the schema before it is sent
 
 
 def main() -> None:

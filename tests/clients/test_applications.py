@@ -69,7 +69,7 @@ def test_langchain_invokes_streams_and_gets_objects(server: Server, tmp_path: Pa
     for way in ("tool", "schema"):
         assert facts[way]["verdict"] in ("good", "bad")
         assert facts[way]["is_long"] in (True, False)
-        assert 1 <= facts[way]["stars"] <= 5
+        assert facts[way]["stars"] in (1, 2, 3)
 
 
 def test_litellm_completes_streams_and_forces_tools(server: Server, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The coding agent itself: a turn with the starter model, and a tool that really runs."""
+"""The coding agent itself: a turn with the starter model, a tool that really runs, a window that gets full."""
 
 import json
 import secrets
@@ -76,3 +76,23 @@ def test_a_tool_runs_and_the_model_reads_what_it_printed(tmp_path: Path) -> None
     printed = f"sum {number + 1000000}"
     assert printed not in first
     assert printed in second.partition(command)[2]
+
+
+def test_a_conversation_that_no_longer_fits_is_summarised_and_goes_on(tmp_path: Path) -> None:
+    calls = 0
+
+    def script(prompt: str) -> str:
+        nonlocal calls
+        if "<summary> block" in prompt:
+            return "<summary>Nothing but numbers were printed.</summary>"
+        if "Nothing but numbers were printed." in prompt:
+            return "Enough."
+        calls += 1
+        call = json.dumps({"name": "Bash", "arguments": {"command": f"seq {calls}000 {calls}400"}})
+        return f"<tool_call>\n{call}\n</tool_call>"
+
+    with replaying(script, window=6000) as served:
+        *_, result = ask("Count.", tmp_path, served.url, served.key, "--allowedTools", "Bash")
+    # It does so on the words of our refusal alone: it thinks this model's window is a million tokens.
+    assert (result["subtype"], result["result"]) == ("success", "Enough.")
+    assert calls > 1

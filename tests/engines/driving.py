@@ -14,6 +14,7 @@ from reference import random_probe
 
 from commonweight.engines.contract import EngineEvent, Job, Sampling
 from commonweight.engines.llama.disk import Disk
+from commonweight.engines.llama.grammars import Grammars
 from commonweight.engines.llama.native import MOST_GUESSES, Batch, LoadedModel
 from commonweight.engines.llama.pace import Pace
 from commonweight.engines.llama.plan import Part
@@ -80,6 +81,7 @@ class Machine:
         )
         self.sequences, self.batch_rows = sequences, batch_rows
         self.states = States(self.model.context, self.model.handle, self.model.scratch)
+        self.grammars = Grammars(self.model.vocab)
 
     def bytes_of(self, tokens: int) -> int:
         """What the prefix store takes for a block of so many tokens, with one snapshot if need be."""
@@ -160,6 +162,7 @@ class Driver:
             batch_rows=self.machine.batch_rows,
             drafts=self.drafts,
         )
+        self.scheduler.grammars = self.machine.grammars  # one vocabulary for all of them: it takes a while to read
 
     def submit(self, *jobs: Job) -> list[int]:
         """Queue jobs; their ids count up."""

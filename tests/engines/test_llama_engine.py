@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import msgspec
 import psutil
 import pytest
 import pytest_asyncio
-from outcomes import GREEDY, WINDOW, outcome, starter_options, starter_tokenizer
+from outcomes import GREEDY, WINDOW, Outcome, outcome, starter_options, starter_tokenizer
 
 from commonweight.engines.contract import EngineError, EngineFullError, Finish, Job, Sampling, Step
 from commonweight.engines.llama import LlamaEngine, LoadError, Options
@@ -106,6 +107,50 @@ async def test_narrow_sampling_leaves_only_the_likeliest(engine: LlamaEngine, sa
     greedy = await outcome(engine, Job(token_ids=COUNTING, max_tokens=8, sampling=GREEDY))
     narrow = await outcome(engine, Job(token_ids=COUNTING, max_tokens=8, sampling=sampling))
     assert narrow.tokens == greedy.tokens
+
+
+DEAD_END = 'start: "1 2 3 4 5 6 7 8 9 10" /[ab]{12}/ NOTHING\nNOTHING: /fg/ & ~/fg/\n'
+
+
+async def test_answers_with_grammars(engine: LlamaEngine) -> None:
+    def held(grammar: str) -> Job:
+        return Job(token_ids=COUNTING, max_tokens=200, stop_ids=[2], grammar=grammar)
+
+    free = outcome(engine, Job(token_ids=COUNTING, max_tokens=20, sampling=GREEDY))
+    number, refused, failed, counted = await asyncio.gather(
+        outcome(engine, held("start: / [0-9]{2,4}/")),
+        outcome(engine, held("start: number")),
+        outcome(engine, held(DEAD_END)),
+        free,
+        return_exceptions=True,
+    )
+    assert isinstance(number, Outcome)
+    assert number.finish.reason == "stop"
+    text = b"".join(starter_tokenizer().decode(token) for token in number.tokens[:-1])
+    assert 10 <= int(text) <= 9999
+    assert isinstance(refused, EngineError)
+    assert 'unknown name: "number"' in str(refused)
+    assert isinstance(failed, EngineError)
+    assert "held to its grammar" in str(failed)
+    assert isinstance(counted, Outcome)
+    assert len(counted.tokens) == 20
+    assert not engine._runs
+    while engine.stats.running:
+        await asyncio.sleep(0.01)
+
+
+async def test_what_was_drawn_before_a_failure_arrives(engine: LlamaEngine) -> None:
+    result = Outcome()
+
+    async def read() -> None:
+        async with engine.run(Job(token_ids=COUNTING, max_tokens=200, stop_ids=[2], grammar=DEAD_END)) as events:
+            async for event in events:
+                result.events.append(event)
+
+    with pytest.raises(EngineError, match="held to its grammar"):
+        await read()
+    text = b"".join(starter_tokenizer().decode(token) for token in result.tokens).decode()
+    assert re.fullmatch("1 2 3 4 5 6 7 8 9 10[ab]{12}", text)
 
 
 async def test_more_jobs_than_sequences_all_finish(engine: LlamaEngine) -> None:

@@ -20,6 +20,11 @@ from commonweight.engines.contract import CacheMark, Job, Probe, Sampling
 from commonweight.engines.llama import blocks, run
 from commonweight.engines.llama.disk import Disk
 from commonweight.engines.llama.files import fingerprint
+from commonweight.engines.llama.grammars import Grammars
+from commonweight.engines.llama.sampler import Ids
+
+# llguidance's, of llama.cpp's bindings; once for every token of a vocabulary.
+pytestmark = pytest.mark.filterwarnings("ignore:llama_token_get_attr is deprecated")
 
 BLOCK = 16
 """Tokens: prompts of a hundred have as many blocks as long ones have of 256."""
@@ -41,6 +46,9 @@ TINY_TOLERANCE = 0.15
 """Up to 0.08 was seen: the tiny models' attention is sharp on purpose. A single wrong token changes tenths."""
 SCORE_TOLERANCE = 0.1
 """Of probe scores, in their standard deviations; up to 0.01 was seen."""
+
+GRAMMARS = ("start: /[a-h]{4,20}/", 'start: ("abcdefgh" /[i-n]/ "opqrstuvwxyz")+', "start: TEXT\nTEXT: /(.|\\n)*/")
+"""Some that leave a choice, none, and almost all."""
 
 Pieces = Callable[[random.Random], list[int]]
 """Draws some tokens that may follow any others."""
@@ -125,11 +133,13 @@ class Story:
         if draw.random() < 0.2:
             prompt = prompt[: len(prompt) // BLOCK * BLOCK or None]
         stop = draw.choice(self._pieces(draw))
+        grammar = draw.choice((None, None, None, *GRAMMARS))
         positions = sorted(draw.randrange(len(prompt) + 1) for _ in range(draw.choice((0, 0, 1, 3))))
         return Job(
             token_ids=prompt,
             max_tokens=draw.choice((0, 1, 5, 12, 32)),
-            stop_ids=[stop] if draw.random() < 0.3 else [],
+            stop_ids=[stop] if grammar or draw.random() < 0.3 else [],
+            grammar=grammar,
             sampling=draw.choice((GREEDY, GREEDY, Sampling(seed=draw.randrange(100)))),
             want_logprobs=True,
             cache_marks=[CacheMark(position, draw.choice(("5m", "1h"))) for position in positions],
@@ -139,7 +149,9 @@ class Story:
         )
 
 
-def check(job: Job, outcome: Outcome, reference: Reference, tolerance: float) -> tuple[float, float]:
+def check(
+    job: Job, outcome: Outcome, reference: Reference, grammars: Grammars, tolerance: float
+) -> tuple[float, float]:
     """Compare an answer with a cold pass. Returns by how much log-probabilities and scores differed."""
     outcome.check_order()
     tokens, prompt = outcome.tokens, len(job.token_ids)
@@ -147,6 +159,7 @@ def check(job: Job, outcome: Outcome, reference: Reference, tolerance: float) ->
     assert outcome.finish.reason == ("stop" if stopped else "length")
     assert stopped or len(tokens) == job.max_tokens
     assert not set(tokens[:-1]) & set(job.stop_ids)
+    choices = allowed(job, tokens, grammars)
     written = outcome.prefilled.written
     assert 0 <= written.five_minutes + written.one_hour <= prompt - outcome.cached
     logprobs, scores = reference.read(job.token_ids + tokens, prompt - 1)
@@ -157,8 +170,8 @@ def check(job: Job, outcome: Outcome, reference: Reference, tolerance: float) ->
     assert max(differences, default=0.0) < tolerance
     assert sum(differences) <= MEAN_TOLERANCE * max(len(differences), 8)
     if job.sampling == GREEDY:
-        for token, row in zip(tokens, logprobs, strict=False):
-            assert row.max() - row[token] < tolerance
+        for token, row, choice in zip(tokens, logprobs, choices, strict=False):
+            assert row[choice].max() - row[token] < tolerance
     off = 0.0
     if job.probe:
         got = outcome.scores(job.probe.heads)
@@ -166,6 +179,18 @@ def check(job: Job, outcome: Outcome, reference: Reference, tolerance: float) ->
         off = float(np.abs(got - scores[: len(got)]).max() / scores.std())
         assert off < SCORE_TOLERANCE
     return max(differences, default=0.0), off
+
+
+def allowed(job: Job, tokens: list[int], grammars: Grammars) -> list[Ids | slice]:
+    """What each token of an answer could have been instead; it follows the job's grammar."""
+    if job.grammar is None:
+        return [slice(None)] * len(tokens)
+    guide = grammars.guide(job.grammar, frozenset(job.stop_ids), job.tenant)
+    choices: list[Ids | slice] = []
+    for token in tokens:
+        choices.append(np.array(guide.forced[:1]) if guide.forced else guide._allowed())
+        assert guide.choose(lambda _, token=token: token) == token  # type: ignore[misc]
+    return choices
 
 
 @pytest.fixture(autouse=True)
@@ -217,7 +242,7 @@ def test_little_models(little: World, seed: int, tmp_path: Path) -> None:
     story.live(60)
     assert story.done
     for job, outcome in story.done:
-        note("little", *check(job, outcome, reference, TINY_TOLERANCE))
+        note("little", *check(job, outcome, reference, machine.grammars, TINY_TOLERANCE))
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +261,7 @@ def test_the_starter_model(large: World, seed: int, tmp_path: Path) -> None:
     story.live(16)
     assert story.done
     for job, outcome in story.done:
-        note("starter", *check(job, outcome, reference, STARTER_TOLERANCE))
+        note("starter", *check(job, outcome, reference, machine.grammars, STARTER_TOLERANCE))
 
 
 def note(name: str, *differences: float) -> None:

@@ -43,7 +43,7 @@ def hostile_texts(specials: Iterable[str]) -> st.SearchStrategy[str]:
         | st.sampled_from(NONCHARACTERS)
         | st.text(LETTERS, max_size=3)
     )
-    return st.lists(piece, min_size=1, max_size=5).map("".join).filter(bool)
+    return st.lists(piece, min_size=1, max_size=5).map("".join).filter(str.strip)
 
 
 def conversation(*messages: dict[str, Any], **fields: object) -> Request:
@@ -76,14 +76,34 @@ def text(content: str) -> dict[str, Any]:
     return {"type": "text", "text": content}
 
 
+def thinking(content: str) -> dict[str, Any]:
+    """Reasoning, as it is once its signature is checked."""
+    return {"type": "thinking", "thinking": content, "signature": ""}
+
+
+def tool(**fields: object) -> dict[str, Any]:
+    """A tool of the client's own."""
+    return {"name": "search", "description": "Finds.", "input_schema": schema({"q": {"type": "string"}}), **fields}
+
+
+def schema(properties: dict[str, Any], **fields: object) -> dict[str, Any]:
+    """What a tool takes."""
+    return {"type": "object", "properties": properties, **fields}
+
+
 def tool_use(**fields: object) -> dict[str, Any]:
     """A call of a tool."""
     return {"type": "tool_use", "id": "toolu_1", "name": "search", "input": {}, **fields}
 
 
-def tool_result(content: object) -> dict[str, Any]:
+def tool_result(content: object, **fields: object) -> dict[str, Any]:
     """What a tool answered."""
-    return {"type": "tool_result", "tool_use_id": "toolu_1", "content": content}
+    return {"type": "tool_result", "tool_use_id": "toolu_1", "content": content, **fields}
+
+
+def reference(name: str) -> dict[str, Any]:
+    """A tool that was found and may be called from then on."""
+    return {"type": "tool_reference", "tool_name": name}
 
 
 def document(body: object = "body", **fields: object) -> dict[str, Any]:
@@ -109,6 +129,19 @@ def _said_by_assistant(*blocks: dict[str, Any]) -> Request:
     return conversation(user("ask"), assistant(list(blocks)), user("go on"))
 
 
+def _called(*blocks: dict[str, Any], then: object = "r", **fields: object) -> Request:
+    result = then if isinstance(then, list) else [tool_result(then, tool_use_id=blocks[-1]["id"])]
+    return conversation(user("ask"), assistant(list(blocks)), user(result), **fields)
+
+
+def _answered(*blocks: dict[str, Any]) -> Request:
+    return _called(tool_use(), then=list(blocks))
+
+
+def _offered(**fields: object) -> Request:
+    return conversation(user("ask"), tools=[tool(**fields)])
+
+
 FIELDS: dict[str, Callable[[str], Request]] = {
     "system string": lambda x: conversation(user("ask"), system=x),
     "system block": lambda x: conversation(user("ask"), system=[text("be kind"), text(x)]),
@@ -121,45 +154,64 @@ FIELDS: dict[str, Callable[[str], Request]] = {
     "late system block": lambda x: conversation(user("ask"), system([text(x)]), assistant("yes"), user("go on")),
     "prefill string": lambda x: conversation(user("ask"), assistant(x + ".")),
     "prefill block": lambda x: conversation(user("ask"), assistant([text("a"), text(x), text("b")])),
-    "tool name": lambda x: _said_by_assistant(tool_use(name=x)),
-    "tool id": lambda x: _said_by_assistant(tool_use(id=x)),
-    "tool input key": lambda x: _said_by_assistant(tool_use(input={x: 1})),
-    "tool input value": lambda x: _said_by_assistant(tool_use(input={"q": ["a", {"b": x}]})),
+    "tool description": lambda x: _offered(description=x),
+    "tool property": lambda x: _offered(input_schema=schema({x: {"type": "string"}}, required=[x])),
+    "tool property description": lambda x: _offered(
+        input_schema=schema({"q": {"type": "string", "description": x}})
+    ),
+    "tool property enum": lambda x: _offered(input_schema=schema({"q": {"type": "string", "enum": ["a", x]}})),
+    "tool property default": lambda x: _offered(input_schema=schema({"q": {"default": {"type": x}}})),
+    "tool property keyword": lambda x: _offered(input_schema=schema({"q": {"title": "t", x: x}})),
+    "tool schema keyword": lambda x: _offered(input_schema=schema({"q": {"type": "string"}}, **{x: x})),
+    "tool example key": lambda x: _offered(input_examples=[{x: 1}]),
+    "tool example value": lambda x: _offered(input_examples=[{"q": x}]),
+    "loaded tool": lambda x: _called(
+        tool_use(),
+        then=[tool_result([reference("late")])],
+        tools=[tool(), tool(name="late", description=x, defer_loading=True)],
+    ),
+    "call name": lambda x: _called(tool_use(name=x)),
+    "call id": lambda x: _called(tool_use(id=x)),
+    "call input key": lambda x: _called(tool_use(input={x: 1})),
+    "call input value": lambda x: _called(text("so"), tool_use(input={"q": ["a", {"b": x}]})),
+    "call input text": lambda x: _called(tool_use(input={"q": x}), tools=[tool()]),
+    "text before call": lambda x: _called(text(x), tool_use()),
+    "thinking before call": lambda x: _called(thinking(x), tool_use()),
+    "thinking before text": lambda x: _said_by_assistant(thinking(x), text("so")),
+    "thinking before prefill": lambda x: conversation(user("ask"), assistant([thinking(x), text("so")])),
+    "tool result string": lambda x: _answered(tool_result(x)),
+    "tool result error": lambda x: _answered(tool_result(x, is_error=True)),
+    "tool result block": lambda x: _answered(tool_result([text(x), text("b")]), text("so")),
+    "text after tool result": lambda x: _answered(tool_result("r"), text(x)),
+    "tool result document": lambda x: _answered(tool_result([document(x)])),
+    "tool result search": lambda x: _answered(tool_result([found(content=[text(x)])])),
+    "tool reference": lambda x: _answered(tool_result([reference(x)])),
     "server tool input": lambda x: _said_by_assistant({**tool_use(input={"q": x}), "type": "server_tool_use"}),
     "mcp tool name": lambda x: _said_by_assistant({**tool_use(name=x), "type": "mcp_tool_use", "server_name": x}),
     "server tool result": lambda x: _said_by_assistant(
         {"type": "web_search_tool_result", "tool_use_id": "t", "content": [{"title": x}]}
     ),
     "mcp tool result": lambda x: _said_by_assistant({"type": "mcp_tool_result", "tool_use_id": "t", "content": x}),
-    "tool result id": lambda x: _said_by_user({**tool_result("r"), "tool_use_id": x}),
-    "tool result string": lambda x: _said_by_user(tool_result(x)),
-    "tool result block": lambda x: _said_by_user(tool_result([text(x), text("b")]), text("so")),
-    "tool result document": lambda x: _said_by_user(tool_result([document(x)])),
-    "tool reference": lambda x: _said_by_user(tool_result([{"type": "tool_reference", "tool_name": x}])),
     "document title": lambda x: _said_by_user(document(title=x)),
     "document context": lambda x: _said_by_user(document(title="t", context=x)),
     "document data": lambda x: _said_by_user(document(x)),
+    "cited document": lambda x: _said_by_user(document(x, citations={"enabled": True})),
     "document content": lambda x: _said_by_user(document([text("a"), text(x)])),
     "search title": lambda x: _said_by_user(found(title=x)),
     "search source": lambda x: _said_by_user(found(source=x)),
     "search content": lambda x: _said_by_user(found(content=[text(x), text("b")])),
     "compaction": lambda x: _said_by_assistant({"type": "compaction", "content": x}),
-    "thinking": lambda x: _said_by_assistant({"type": "thinking", "thinking": x, "signature": x}, text("so")),
 }
 """Requests with one text of a client, by the field that it stands in."""
 
-UNSEEN = {"tool id", "tool result id", "thinking"}
-"""Fields that models do not see in this form."""
-
-IN_JSON = {
-    *("tool name", "tool input key", "tool input value", "server tool input", "mcp tool name"),
-    *("server tool result", "mcp tool result"),
+NOT_ALWAYS_SEEN = {
+    *("call id", "thinking before call", "thinking before text", "thinking before prefill", "text before call"),
+    *("tool property default", "tool property keyword", "tool schema keyword"),
 }
-"""Fields whose text models see as JSON writes it."""
+"""Fields that not every template shows to the model."""
 
 
-def as_seen(field: str, content: str) -> str:
-    """How the text of a field should read in the prompt."""
-    if field in UNSEEN:
-        return ""
-    return json.dumps(content, ensure_ascii=False)[1:-1] if field in IN_JSON else content
+def as_seen(content: str) -> list[str]:
+    """How the text of a field may read in the prompt: as it is, or in JSON, which may be in JSON again."""
+    once = json.dumps(content, ensure_ascii=False)[1:-1]
+    return [content, once, json.dumps(once, ensure_ascii=False)[1:-1]]

@@ -3,19 +3,26 @@
 from typing import Any
 
 import pytest
-from hostile import document, found, text, tool_result, tool_use
+from hostile import document, found, text, tool_use
 
 from commonweight.messages.errors import InvalidRequestError
 from commonweight.messages.request import MessageParam
-from commonweight.prompting.flatten import flatten
+from commonweight.prompting.documents import collect
+from commonweight.prompting.flatten import Flattener
+from commonweight.prompting.marks import cache_mark
 
 IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}}
-PDF = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="}}
+DEFINITIONS = {"Bash": {"type": "function", "function": {"name": "Bash", "description": "é"}}}
 
 
 def flat(*blocks: dict[str, Any], joint: str = "\n\n") -> str:
     message = MessageParam.model_validate({"role": "user", "content": list(blocks)})
-    return flatten(message.content, "messages.7.content", joint)
+    documents = collect([message])
+    return Flattener(documents, DEFINITIONS).text(message.content, "messages.0.content", joint)
+
+
+def cited(block: dict[str, Any]) -> dict[str, Any]:
+    return {**block, "citations": {"enabled": True}}
 
 
 @pytest.mark.parametrize(
@@ -23,25 +30,26 @@ def flat(*blocks: dict[str, Any], joint: str = "\n\n") -> str:
     [
         (text(" as it is\n"), " as it is\n"),
         (
-            tool_use(name="Bash", input={"z": "é <b>", "a": [1, None]}),
-            '\n<tool_call>\n{"name": "Bash", "input": {"z": "é <b>", "a": [1, null]}}\n</tool_call>',
+            {**tool_use(name="web_search", input={"z": "é <b>", "a": [1, None]}), "type": "server_tool_use"},
+            '\n<tool_call>\n{"name": "web_search", "input": {"z": "é <b>", "a": [1, null]}}\n</tool_call>',
         ),
-        (
-            {**tool_use(name="web_search"), "type": "server_tool_use"},
-            '\n<tool_call>\n{"name": "web_search", "input": {}}\n</tool_call>',
-        ),
-        (tool_result("STUB_42"), "<tool_result>\nSTUB_42\n</tool_result>"),
-        (tool_result([]), "<tool_result>\n\n</tool_result>"),
-        (tool_result([text("a"), document("b")]), "<tool_result>\na\n\nb\n</tool_result>"),
         (
             {"type": "mcp_tool_result", "tool_use_id": "t", "content": [{"text": "é"}]},
             '\n<tool_result>\n[{"text": "é"}]\n</tool_result>',
         ),
         (document("body"), "body"),
         (document("body", title="title", context="context"), "title\ncontext\nbody"),
-        (document([text("a"), text("b")], title="title"), "title\na\n\nb"),
-        (found(title="t", source="s", content=[text("a"), text("b")]), "t\ns\na\n\nb"),
-        ({"type": "tool_reference", "tool_name": "Bash"}, "Bash"),
+        (document([text("a"), text("b")], title="title"), "title\na\nb"),
+        (cited(document("body", title="title")), '<document number="0">\ntitle\nbody\n</document>'),
+        (found(title="t", source="s", content=[text("a"), text("b")]), "t\ns\na\nb"),
+        (cited(found(title="t", source="s")), '<document number="0">\nt\ns\nc\n</document>'),
+        (
+            {"type": "tool_reference", "tool_name": "Bash"},
+            "This tool can be called from now on:\n"
+            '{"type": "function", "function": {"name": "Bash", "description": "é"}}',
+        ),
+        # Messages may be counted alone, without the tools that they refer to.
+        ({"type": "tool_reference", "tool_name": "X"}, 'This tool can be called from now on:\n{"name": "X"}'),
         ({"type": "compaction", "content": "summary"}, "summary"),
     ],
 )
@@ -49,6 +57,18 @@ def test_what_is_read(block: dict[str, Any], read: str) -> None:
     assert flat(block) == read
     assert flat(text("before"), block, text("after")) == f"before\n\n{read}\n\nafter"
     assert flat(text("before"), block, joint="") == "before" + read
+
+
+def test_documents_that_may_be_cited_are_numbered_with_all_others() -> None:
+    assert flat(document("a"), cited(document("b")), found(), cited(found())) == (
+        'a\n\n<document number="1">\nb\n</document>\n\nt\ns\nc\n\n<document number="3">\nt\ns\nc\n</document>'
+    )
+
+
+def test_cache_marks_follow_their_blocks() -> None:
+    minutes, hour = {"type": "ephemeral"}, {"type": "ephemeral", "ttl": "1h"}
+    marked = flat({**text("a"), "cache_control": minutes}, {**document("b"), "cache_control": hour}, text("c"))
+    assert marked == f"a{cache_mark('5m')}\n\nb{cache_mark('1h')}\n\nc"
 
 
 @pytest.mark.parametrize(
@@ -70,41 +90,15 @@ def test_what_says_nothing_leaves_no_trace(block: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("blocks", "message"),
     [
-        ([IMAGE], "messages.7.content.0.image: this model does not support image input"),
-        ([text("a"), IMAGE], "messages.7.content.1.image: this model does not support image input"),
-        (
-            [text("a"), tool_result([text("b"), text("c"), IMAGE])],
-            "messages.7.content.1.tool_result.content.2.image: this model does not support image input",
-        ),
-        (
-            [document([text("a"), IMAGE])],
-            "messages.7.content.0.document.source.content.1.image: this model does not support image input",
-        ),
-        ([PDF], "messages.7.content.0.document: this model does not support pdf input"),
-        (
-            [tool_result([text("a"), PDF])],
-            "messages.7.content.0.tool_result.content.1.document: this model does not support pdf input",
-        ),
-        (
-            [{"type": "document", "source": {"type": "url", "url": "u"}}],
-            "messages.7.content.0.document: this model does not support url input",
-        ),
-        (
-            [{"type": "document", "source": {"type": "file", "file_id": "f"}}],
-            "messages.7.content.0.document: this model does not support file input",
-        ),
+        ([IMAGE], "messages.0.content.0.image: this model does not support image input"),
+        ([text("a"), IMAGE], "messages.0.content.1.image: this model does not support image input"),
         (
             [{"type": "container_upload", "file_id": "f"}],
-            "messages.7.content.0.container_upload: this model does not support container_upload input",
-        ),
-        (
-            [tool_result([{"type": "browser_state"}])],
-            "messages.7.content.0.tool_result.content.0.browser_state: "
-            "this model does not support browser_state input",
+            "messages.0.content.0.container_upload: this model does not support container_upload input",
         ),
         (
             [{"type": "tool_addition", "tool": {}}],
-            "messages.7.content.0.tool_addition: this model does not support tool_addition input",
+            "messages.0.content.0.tool_addition: this model does not support tool_addition input",
         ),
     ],
 )

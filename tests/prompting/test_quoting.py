@@ -1,5 +1,6 @@
 """Quoted text holds no special token, completes none, and reads the same once unquoted."""
 
+import json
 import re
 from itertools import pairwise
 
@@ -7,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from commonweight.prompting.quoting import Quoter, Specials
+from commonweight.prompting.marks import cache_mark, take_out, unmarked
+from commonweight.prompting.quoting import BREAK, Quoter, Specials, unquoted
 
 # Few letters, so that tokens overlap, nest and repeat.
 tokens = st.text("<|ab>", min_size=2, max_size=5)
@@ -30,8 +32,8 @@ def reaches_into(specials: set[str], before: str, quoted: str, after: str) -> bo
 @pytest.mark.parametrize("is_thorough", [False, True])
 @given(specials=vocabularies, text=texts)
 def test_unquoting_gives_the_text_back(is_thorough: bool, specials: set[str], text: str) -> None:
-    quoter = Quoter(Specials(specials), [text], is_thorough=is_thorough)
-    assert quoter.unquote(quoter.quote(text)) == text
+    quoter = Quoter(Specials(specials), is_thorough=is_thorough)
+    assert unquoted(quoter.quote(text)) == text
 
 
 @st.composite
@@ -53,7 +55,7 @@ def test_no_special_token_has_a_part_of_quoted_text(
     is_thorough: bool, case: tuple[set[str], str, str, str, str]
 ) -> None:
     specials, before, text, other, after = case
-    quoter = Quoter(Specials(specials), [text, other], is_thorough=is_thorough)
+    quoter = Quoter(Specials(specials), is_thorough=is_thorough)
     a, b = quoter.quote(text), quoter.quote(other)
     for shown in (
         a,
@@ -75,7 +77,7 @@ def test_what_is_quoted_thoroughly_survives_removals(
 ) -> None:
     specials, before, text, other, after = case
     content = removed + text.strip() + removed + other.strip() + removed
-    quoter = Quoter(Specials(specials), [content], is_thorough=True)
+    quoter = Quoter(Specials(specials), is_thorough=True)
     assert not reaches_into(specials, before, quoter.quote(content).replace(removed, "").strip(), after)
 
 
@@ -83,11 +85,11 @@ def test_what_is_quoted_thoroughly_survives_removals(
 def test_text_that_threatens_nothing_stays_as_it_is(specials: set[str], text: str) -> None:
     letters = set("".join(specials))
     if letters.isdisjoint(text):
-        assert Quoter(Specials(specials), [text]).quote(text) == text
+        assert Quoter(Specials(specials)).quote(text) == text
 
 
 def test_templates_can_still_compare_what_is_ordinary() -> None:
-    quoter = Quoter(Specials(["<|im_start|>", "<|im_end|>"]), [])
+    quoter = Quoter(Specials(["<|im_start|>", "<|im_end|>"]))
     for text in ("<think>\na\n</think>", "<tool_response>x</tool_response>", "if a < b | c > d:", " x ", ""):
         assert quoter.quote(text) == text
 
@@ -100,7 +102,7 @@ def test_beginnings_are_every_place_where_a_special_token_begins(specials: set[s
 
 @given(specials=vocabularies, text=st.text("<|ab>", max_size=12))
 def test_pieces_are_the_whole_text_and_take_the_longest_special_token_first(specials: set[str], text: str) -> None:
-    pieces = list(Quoter(Specials(specials), [text]).pieces(text))
+    pieces = list(Quoter(Specials(specials)).pieces(text))
     assert "".join(piece for piece, _ in pieces) == text
     longest_first = "|".join(re.escape(s) for s in sorted(specials, key=len, reverse=True))
     assert [piece for piece, is_special in pieces if is_special] == re.findall(longest_first, text)
@@ -110,31 +112,89 @@ def test_pieces_are_the_whole_text_and_take_the_longest_special_token_first(spec
 
 @given(specials=vocabularies, text=texts, other=texts)
 def test_pieces_of_quoted_text_are_never_special(specials: set[str], text: str, other: str) -> None:
-    quoter = Quoter(Specials(specials), [text, other])
+    quoter = Quoter(Specials(specials))
     for piece, is_special in quoter.pieces(quoter.quote(text) + quoter.quote(other)):
         assert not is_special
-        assert quoter.unquote(piece) == text + other
+        assert unquoted(piece) == text + other
 
 
 def test_a_vocabulary_without_special_tokens_quotes_nothing() -> None:
-    specials = Specials([])
     text = "<|im_start|>"
     for is_thorough in (False, True):
-        quoter = Quoter(specials, [text], is_thorough=is_thorough)
-        assert quoter.unquote(quoter.quote(text)) == text
+        quoter = Quoter(Specials([]), is_thorough=is_thorough)
+        assert unquoted(quoter.quote(text)) == text
         assert list(quoter.pieces(text)) == [(text, False)]
 
 
-@given(used=st.sets(st.sampled_from([chr(c) for c in range(0xFDD0, 0xFDF0)])))
-def test_the_mark_is_in_no_text(used: set[str]) -> None:
-    text = "<a>".join(["", *used, ""])
-    quoter = Quoter(Specials(["<a>"]), ["plain", text])
-    assert quoter.mark not in text
-    assert quoter.unquote(quoter.quote(text)) == text
+def test_other_text_can_be_guarded_like_special_tokens() -> None:
+    quoter = Quoter(Specials(["<a>"]), guarded=Specials(["<a>", "</think>"]))
+    assert "</think>" not in quoter.quote("so</think>")
+    assert list(quoter.pieces("</think><a>")) == [("</think>", False), ("<a>", True)]
 
 
-def test_there_must_be_a_mark_left() -> None:
-    every = "".join(chr(c) for c in [*range(0xFDD0, 0xFDF0), *range(0x1FFFE, 0x110000, 0x10000)])
-    with pytest.raises(ValueError, match="noncharacter"):
-        Quoter(Specials(["<a>"]), [every[:20], every[20:]])
-    assert Quoter(Specials(["<a>"]), [every[1:]]).mark == every[0]
+# Marks
+
+
+marked_texts = st.text("<|ab> \n" + cache_mark("5m") + cache_mark("1h"), max_size=10)
+
+
+@pytest.mark.parametrize("is_thorough", [False, True])
+@given(specials=vocabularies, text=marked_texts)
+@settings(max_examples=300)
+def test_marks_change_nothing_about_quoting(is_thorough: bool, specials: set[str], text: str) -> None:
+    quoter = Quoter(Specials(specials), is_thorough=is_thorough)
+    plain = unmarked(text)
+    assert unmarked(quoter.quote(text)) == quoter.quote(plain)
+    # A template's trim finds the same text, marks or not.
+    assert unmarked(quoter.quote(text).strip()) == quoter.quote(plain).strip()
+
+
+@given(specials=vocabularies, text=marked_texts)
+def test_marks_stay_where_they_are_unless_that_is_in_space_around_the_text(specials: set[str], text: str) -> None:
+    plain, marks = take_out(text)
+    _, found = take_out(unquoted(Quoter(Specials(specials)).quote(text)))
+    start = len(plain) - len(plain.lstrip())
+    end = len(plain.rstrip())
+    assert found == ([(min(max(place, start), end), sign) for place, sign in marks] if plain.strip() else [])
+
+
+# JSON
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "repo_na": {"type": ["string", "null"], "enum": ["b", "<a>", 1]},
+        "type": {"type": "string", "description": "name"},
+    },
+    "required": ["repo_na", "type"],
+    "minimum": 1.5,
+    "default": None,
+}
+
+
+def test_templates_still_find_their_way_in_quoted_schemas() -> None:
+    """Even if special tokens hold ``type`` or ``description``, or a property's name."""
+    quoter = Quoter(Specials(["<a>", "<repo_name>", "<|type|>", "<description>"]))
+    quoted = quoter.quote_json(SCHEMA)
+    assert quoted["type"] == "object"
+    assert [fields["type"] for fields in quoted["properties"].values()] == [["string", "null"], "string"]
+    assert list(quoted["properties"]) == quoted["required"]  # names are the same wherever they are
+    assert quoted["properties"]["type"]["description"] == "name"
+    assert (quoted["minimum"], quoted["default"]) == (1.5, None)
+    assert quoted["properties"][quoted["required"][0]]["enum"] == ["b", f"{BREAK}<{BREAK}a>", 1]
+    assert quoted["required"][0] == f"{BREAK}repo_na"  # what stands around it could make it special
+
+
+keys = st.text("<|ab>", max_size=4) | st.sampled_from(["type", "name", "properties"])
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(specials=vocabularies, value=json_values)
+def test_quoted_json_is_the_same_json(specials: set[str], value: object) -> None:
+    quoted = Quoter(Specials(specials)).quote_json(value)
+    assert json.loads(unquoted(json.dumps(quoted, ensure_ascii=False))) == value

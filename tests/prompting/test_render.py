@@ -27,6 +27,8 @@ EVERY = [*FAMILIES, UNTOLD]
 TAKING_SYSTEM = [family for family in FAMILIES if family.takes_system]
 BY_NAME = {family.name: family for family in EVERY}
 GEMMA, MISTRAL, LLAMA_3 = BY_NAME["gemma"], BY_NAME["mistral"], BY_NAME["llama-3"]
+LATE = [family for family in FAMILIES if family.renderer.template.has_late_system]
+NOT_LATE = [family for family in FAMILIES if family not in LATE]
 
 words = st.sampled_from(
     ["hello", "Hello,", "two words", "x = 1", "a\n\nb", "déjà", "日本", "🙂", "if a < b:", "[1]", "don't"]
@@ -51,6 +53,7 @@ def said(family: Family, *messages: dict[str, Any], **fields: object) -> str:
 def expected_ids(family: Family, *turns: tuple[str, str], then: str = "") -> list[int]:
     """llama.cpp's tokens of what the template writes, with everything in it that looks special being so."""
     tokenizer = family.tokenizer
+    then = family.no_thinking + (family.before_prefill + then if then else "")
     token_ids = reference_ids(tokenizer, family.rendered(*turns) + then)
     if tokenizer.adds_bos and token_ids[:1] != [tokenizer.bos_id]:
         assert tokenizer.bos_id is not None
@@ -86,7 +89,7 @@ def test_a_prefill_is_tokenised_as_llama_cpp_does(family: Family, content: str, 
     begun = begun.rstrip()
     found_prompt = prompt(family, user(content), assistant(begun))
     assert found_prompt.token_ids == expected_ids(family, ("user", content), then=begun)
-    assert found_prompt.continues_text
+    assert found_prompt.reading.is_text
 
 
 def test_the_starters_prompt_in_full() -> None:
@@ -164,7 +167,7 @@ def test_consecutive_assistant_messages_at_the_end_are_one_prefill(family: Famil
     apart = prompt(family, user("a"), assistant("One,"), assistant(" two"))
     assert apart == prompt(family, user("a"), assistant([text("One,"), text(" two")]))
     assert apart == prompt(family, user("a"), assistant("One, two"))
-    assert apart.continues_text
+    assert apart.reading.is_text
 
 
 ATTRIBUTION = "x-anthropic-billing-header: cc_version=2.1.330.a1b; cc_entrypoint=cli;"
@@ -201,15 +204,19 @@ def test_a_system_message_with_only_settings_says_nothing(family: Family) -> Non
 # System messages in mid-conversation
 
 
-@pytest.mark.parametrize("name", ["starter", "chatml", "llama-3", "zephyr", "qwen-3"])
-def test_a_late_system_message_stays_where_it_is(name: str) -> None:
-    family = BY_NAME[name]
+def test_who_has_a_place_for_late_system_messages() -> None:
+    without = {"gemma", "mistral", "mistral-nemo", "ministral", "deepseek-3.1", "harmony", "minimax"}
+    assert {family.name for family in NOT_LATE} == without
+
+
+@pytest.mark.parametrize("family", LATE, ids=str)
+def test_a_late_system_message_stays_where_it_is(family: Family) -> None:
     turns = [("user", "first"), ("system", "late"), ("assistant", "second"), ("user", "third")]
     messages = [{"role": role, "content": content} for role, content in turns]
     assert ids(family, *messages) == expected_ids(family, *turns)
 
 
-@pytest.mark.parametrize("family", [GEMMA, MISTRAL], ids=str)
+@pytest.mark.parametrize("family", NOT_LATE, ids=str)
 def test_a_late_system_message_without_a_place_becomes_a_marked_part_of_the_users_turn(family: Family) -> None:
     late = ids(family, user("first"), system("late"), assistant("second"), user("third"), system("last"))
     assert late == expected_ids(
@@ -223,7 +230,6 @@ def test_a_late_system_message_without_a_place_becomes_a_marked_part_of_the_user
 def test_first_system_text_without_a_place_becomes_a_marked_part_of_the_users_turn() -> None:
     expected = expected_ids(GEMMA, ("user", "<system>\nbe kind\n</system>\n\nhello"))
     assert ids(GEMMA, user("hello"), system="be kind") == expected
-    assert ids(GEMMA, system("be kind"), user("hello")) == expected
 
 
 def test_first_system_text_with_a_place_stays_there() -> None:
@@ -243,9 +249,11 @@ def test_a_prompt_with_prefill_goes_on_where_the_prompt_without_ends(
 ) -> None:
     without = prompt(family, user(content))
     prefilled = prompt(family, user(content), assistant(begun))
-    assert not without.continues_text
-    assert prefilled.continues_text
-    assert said(family, user(content), assistant(begun)) == said(family, user(content)) + _after(family) + begun
+    assert not without.reading.is_text
+    assert prefilled.reading.is_text
+    after = family.before_prefill.replace("<|channel|>", "").replace("<|message|>", "")
+    after += begun if after else _after(family) + begun
+    assert said(family, user(content), assistant(begun)) == said(family, user(content)) + after
     if family is not UNTOLD:  # whose prompt ends with an ordinary token that the prefill may join
         shared = len(without.token_ids)
         assert prefilled.token_ids[:shared] == without.token_ids

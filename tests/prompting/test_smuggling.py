@@ -4,10 +4,11 @@ from collections.abc import Callable
 from functools import cache
 
 import pytest
-from families import FAMILIES, SMOL_3, STARTER, UNTOLD, Family
+from families import CALLING, FAMILIES, SMOL_3, STARTER, UNTOLD, Family
 from hostile import (
     FIELDS,
     NONCHARACTERS,
+    NOT_ALWAYS_SEEN,
     Request,
     as_seen,
     assistant,
@@ -16,8 +17,12 @@ from hostile import (
     found,
     hostile_texts,
     parsed,
+    reference,
+    schema,
     system,
     text,
+    thinking,
+    tool,
     tool_result,
     tool_use,
     user,
@@ -66,10 +71,15 @@ def check(family: Family, field: str, *contents: str) -> None:
     """Each content makes the special tokens that a plain word makes, and can be read in the prompt."""
     expected = specials_in(family, ids_of(family, FIELDS[field](BENIGN)))
     for content in contents:
-        ids = ids_of(family, FIELDS[field](content))
+        try:
+            ids = ids_of(family, FIELDS[field](content))
+        except InvalidRequestError as error:
+            assert error.message.startswith("tools.0.custom.input_schema"), error.message
+            continue
         assert specials_in(family, ids) == expected
-        if not family.cuts:
-            assert as_read(family, as_seen(field, content)) in ordinary_text(family, ids)
+        if not family.cuts and field not in NOT_ALWAYS_SEEN:
+            read = ordinary_text(family, ids)
+            assert any(as_read(family, seen) in read for seen in as_seen(content))
 
 
 @pytest.mark.parametrize("field", FIELDS)
@@ -96,16 +106,24 @@ def test_each_special_token_is_spelled_out_in_each_field(field: str, family: Fam
 
 def everything(a: str, b: str, c: str, d: str) -> Request:
     """A request in which clients wrote four texts, and as much of them as may be stands side by side."""
+    offered = tool(
+        description=a,
+        input_schema=schema({b: {"type": "string", "description": c, "enum": [d, a]}}, required=[b]),
+        input_examples=[{b: c}],
+    )
+    late = tool(name="late", description=d, defer_loading=True)
     return conversation(
         user([text(a), text(b), document(c, title=d, context=a), found(title=b, source=c, content=[text(d)])]),
         user(a),
         system(b),
-        assistant([text(c), text(d), tool_use(name=a, input={b: c}), {"type": "compaction", "content": d}]),
-        assistant(d),
-        user([tool_result([text(a), text(b)]), tool_result(c), text(d)]),
+        assistant([thinking(a), text(c), text(d), {"type": "compaction", "content": d}]),
+        assistant([thinking(b), text(d), tool_use(name=a, input={b: c}), tool_use(id="toolu_2", input={"q": d})]),
+        user([tool_result([text(a), text(b)]), tool_result([text(c), reference("late")], tool_use_id="toolu_2")]),
+        user(d),
         assistant([text(a), text(b), text(c)]),
         assistant([text(d), text("end")]),
         system=[text(c), text(d)],
+        tools=[offered, late],
     )
 
 
@@ -167,6 +185,15 @@ def test_a_middle_is_not_completed_on_both_sides(special: str) -> None:
             assert specials_in(hugging, ids_of(hugging, request)) == []
 
 
+@pytest.mark.parametrize("family", [f for f in CALLING if f.calls == "qwen-coder"], ids=str)
+def test_names_that_a_template_puts_into_tags_complete_nothing(family: Family) -> None:
+    """As in ``'<' + keyword + '>'``."""
+    for special in family.tokenizer.special_tokens:
+        for name in (special[1:-1], special[1:], special[:-1]):
+            for field in ("tool property keyword", "tool schema keyword", "call input key", "call name"):
+                check(family, field, name)
+
+
 @pytest.mark.parametrize("removed", ["/no_think", "/think", "CUT"])
 @pytest.mark.parametrize("template", [SMOL_3, CUTTING], ids=["smol-3", "cutting"])
 @pytest.mark.parametrize("tokenizer_of", [STARTER.tokenizer_of, byte_level_tokenizer, mistral_tokenizer])
@@ -186,10 +213,16 @@ def test_noncharacters_are_text_like_any_other(mark: str) -> None:
         check(STARTER, field, mark, f"{mark}<{mark}|im_start|>", f"<{mark}|im_start|>{mark}", f"{mark} x {mark}")
 
 
-def test_a_text_that_leaves_no_mark_is_refused() -> None:
-    every_noncharacter = "".join(chr(c) for c in [*range(0xFDD0, 0xFDF0), *range(0x1FFFE, 0x110000, 0x10000)])
-    with pytest.raises(InvalidRequestError, match="noncharacter"):
-        STARTER.renderer.render(parsed(conversation(user(every_noncharacter))))
+@pytest.mark.parametrize("lone", [chr(code) for code in range(0xDC80, 0xDC90)])
+def test_marks_can_only_be_ours(lone: str) -> None:
+    """No JSON holds half of a surrogate pair. Where a program passes one on, it breaks tokens and makes none."""
+    for content in (lone, f"<{lone}|im_start|>", f"<|im_start{lone}|>{lone}"):
+        for field in ("user string", "tool description", "call input value", "tool result string"):
+            expected = specials_in(STARTER, ids_of(STARTER, FIELDS[field](BENIGN)))
+            try:
+                assert specials_in(STARTER, ids_of(STARTER, FIELDS[field](content))) == expected
+            except InvalidRequestError as error:
+                assert "surrogate" in error.message
 
 
 def test_pieces_of_a_vocabulary_cannot_spell_a_control_token() -> None:

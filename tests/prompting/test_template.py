@@ -3,7 +3,8 @@
 import re
 
 import pytest
-from families import CHATML, GEMMA, LLAMA_3, MISTRAL, QWEN_3, SMOL_3, STARTER, ZEPHYR
+from families import CALLING, CHATML, FAMILIES, GEMMA, LLAMA_3, MISTRAL, SMOL_3, STARTER, UNTOLD, ZEPHYR, Family
+from tool_templates import LLAMA_31, QWEN_3
 
 from commonweight.prompting.template import PLAIN, BadConversationError, ChatTemplate
 
@@ -26,7 +27,7 @@ def template(source: str) -> ChatTemplate:
         ("{% for i in range(9) %}{% if i == 2 %}{% break %}{% endif %}{{ i }}{% endfor %}", "01"),
         ("{% for i in range(4) %}{% if i == 1 %}{% continue %}{% endif %}{{ i }}{% endfor %}", "023"),
         ("a\n  {% if true %}\nb\n  {% endif %}\nc", "a\nb\nc"),
-        ("{{ tools is defined and tools }}{{ documents is defined }}", "FalseFalse"),
+        ("{{ tools is defined and tools }}{{ documents is defined }}", "NoneFalse"),
     ],
 )
 def test_templates_find_what_they_expect(source: str, text: str) -> None:
@@ -49,6 +50,13 @@ def test_templates_can_tell_the_date() -> None:
         (MISTRAL, True, False),
         (GEMMA, False, False),
         (STARTER.template_source, True, True),
+        # System text that moves on to the latest message has no place.
+        (
+            "{% for m in messages if m.role != 'system' %}{{ messages[0].content if loop.last }}{{ m.content }}"
+            "{% endfor %}",
+            False,
+            False,
+        ),
         # System text that is swallowed, or hoisted to the front, has no place.
         ("{% for m in messages if m.role != 'system' %}{{ m.content }}{% endfor %}", False, False),
         (
@@ -101,3 +109,65 @@ def test_templates_are_kept_in_a_sandbox(source: str) -> None:
 def test_the_templates_own_words_are_kept() -> None:
     with pytest.raises(BadConversationError, match=r"^Only one, please$"):
         template("{{ raise_exception('Only one, please') }}").render(HELLO)
+
+
+# What a template knows of tools and reasoning
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, UNTOLD], ids=str)
+def test_the_format_of_calls_is_found_by_trying(family: Family) -> None:
+    found = family.renderer.template
+    assert found.format.name == family.calls
+    assert found.has_calls == (family in CALLING)
+    assert (found.thinking_switch or "") == family.switch
+
+
+BY_NAME = {family.name: family for family in CALLING}
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("qwen-3", "reasoning_content"),
+        ("glm-4.6", "reasoning_content"),
+        ("minimax", "reasoning_content"),
+        ("harmony", "thinking"),
+        ("ministral", "content"),
+        ("deepseek-3.1", None),
+        ("llama-3.1", None),
+        ("kimi", None),
+    ],
+)
+def test_the_place_of_reasoning_is_found_by_trying(name: str, key: str | None) -> None:
+    assert BY_NAME[name].renderer.template.reasoning_key == key
+
+
+def test_blocks_of_content_that_a_template_writes_out_are_no_place_for_reasoning() -> None:
+    assert template("{{ messages[1].content | tojson }}").reasoning_key is None
+    assert template("{{ messages[1].content }}").reasoning_key is None
+
+
+def test_where_tools_are_told_is_found_by_trying() -> None:
+    assert {f.name for f in CALLING if not f.renderer.template.has_tools} == {"deepseek-3.1"}
+    tool_first = {f.name for f in CALLING if f.renderer.template.has_tools and f.renderer.template.has_tools_first}
+    assert tool_first == {"glm-4.6", "kimi"}
+    later = {f.name for f in CALLING if f.renderer.template.has_text_after_results}
+    assert later == {f.name for f in CALLING} - {"mistral-nemo"}
+
+
+def test_arguments_are_text_only_for_templates_that_cannot_write_objects() -> None:
+    call = (
+        "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls or [] %}{{ CALL }}{% endfor %}{% endfor %}"
+    )
+    name = """'<tool_call>\n{"name": "' + c.function.name + '", "arguments": ' + """
+    assert template(call.replace("CALL", name + "c.function.arguments")).has_text_arguments
+    assert not template(call.replace("CALL", name + "c.function.arguments | tojson")).has_text_arguments
+    assert not template(CHATML).has_text_arguments
+
+
+def test_a_template_that_goes_through_the_tools_unasked_gets_an_empty_list() -> None:
+    source = "{% for tool in tools %}{{ tool }}{% endfor %}{{ messages[0].content }}"
+    assert template(source).render(HELLO) == HELLO[0]["content"]
+    # But for most, none is None.
+    assert template("{{ tools is none }}").render(HELLO) == "True"
+    assert "Respond with" not in template(LLAMA_31).render(HELLO)

@@ -48,6 +48,20 @@ def byte_level_tokenizer() -> Tokenizer:
 
 
 @cache
+def markup_tokenizer(*controls: str, tags: tuple[str, ...] = (), eos: str) -> Tokenizer:
+    """Byte-level BPE with a family's own control tokens, of which the first is BOS, and user-defined tags."""
+    words = ("th", "in", "thin", "think", "us", "er", '{"', '":', '"}', "\u010a\u010a", "\u0120the")
+    tokens = [
+        *((letter, NORMAL) for letter in _byte_letters()),
+        *((word, NORMAL) for word in words),
+        *((text, CONTROL) for text in controls),
+        *((text, USER_DEFINED) for text in tags),
+    ]
+    merges = ["t h", "i n", "th in", "thin k", "u s", "e r", '{ "', '" :', '" }', "\u010a \u010a", "\u0120 th"]
+    return _tokenizer("gpt2", tokens, bos=controls[0], eos=eos, pre="qwen2", merges=merges)
+
+
+@cache
 def gemma_tokenizer() -> Tokenizer:
     """SentencePiece without a space in front; BOS is added."""
     tokens = [
@@ -63,7 +77,9 @@ def mistral_tokenizer() -> Tokenizer:
     """SentencePiece where a text begins with a space of its own; BOS is added. It can spell ``<s>`` by merging."""
     tokens = [
         *_sentence_pieces("<s", "s>", "</"),
-        *((text, CONTROL) for text in ("[INST]", "[/INST]")),
+        *((text, CONTROL) for text in ("[INST]", "[/INST]", "[TOOL_CALLS]", "[TOOL_RESULTS]")),
+        ("[/TOOL_RESULTS]", CONTROL),
+        *((text, CONTROL) for text in ("[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[SYSTEM_PROMPT]")),
         *((text, USER_DEFINED) for text in ("<|im_start|>", "<|im_end|>")),
     ]
     return _tokenizer("llama", tokens, bos="<s>", eos="</s>", adds_bos=True)

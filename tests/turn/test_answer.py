@@ -173,7 +173,7 @@ def test_a_call_that_is_cut_off_keeps_what_there_is(tokenizer: Tokenizer) -> Non
 
 
 def test_reasoning_is_a_block_that_ends_with_its_signature(tokenizer: Tokenizer) -> None:
-    options = {"template": THINKING, "thinking": {"type": "adaptive"}}
+    options: dict[str, Any] = {"template": THINKING, "thinking": {"type": "adaptive"}}
     events = told(tokenizer, "Hm, so.\n</think>\n\nFine.", STOPPED, **options)
     reasoning, words = content(folded(events))
     assert (reasoning["type"], reasoning["thinking"]) == ("thinking", "Hm, so.")
@@ -184,7 +184,7 @@ def test_reasoning_is_a_block_that_ends_with_its_signature(tokenizer: Tokenizer)
 
 
 def test_reasoning_that_is_not_shown_is_in_the_signature_alone(tokenizer: Tokenizer) -> None:
-    options = {"template": THINKING, "thinking": {"type": "adaptive", "display": "omitted"}}
+    options: dict[str, Any] = {"template": THINKING, "thinking": {"type": "adaptive", "display": "omitted"}}
     message = answered(tokenizer, "Hm, so.\n</think>\n\nFine.", STOPPED, **options)
     reasoning, _ = content(message)
     assert reasoning["thinking"] == ""
@@ -192,7 +192,7 @@ def test_reasoning_that_is_not_shown_is_in_the_signature_alone(tokenizer: Tokeni
 
 
 def test_reasoning_that_is_cut_off_is_signed_as_well(tokenizer: Tokenizer) -> None:
-    options = {"template": THINKING, "thinking": {"type": "adaptive"}}
+    options: dict[str, Any] = {"template": THINKING, "thinking": {"type": "adaptive"}}
     message = answered(tokenizer, "Hm, so", AT_LIMIT, **options)
     (reasoning,) = content(message)
     assert SIGNER.read(reasoning["signature"]) == reasoning["thinking"] == "Hm, so"
@@ -201,7 +201,7 @@ def test_reasoning_that_is_cut_off_is_signed_as_well(tokenizer: Tokenizer) -> No
 
 
 def test_thinking_tokens_are_counted_apart(tokenizer: Tokenizer) -> None:
-    options = {"template": THINKING, "thinking": {"type": "adaptive"}}
+    options: dict[str, Any] = {"template": THINKING, "thinking": {"type": "adaptive"}}
     said = "Hm, so.\n</think>\n\nFine."
     usage = answered(tokenizer, said, STOPPED, **options).usage
     assert 3 < usage.output_tokens_details.thinking_tokens < usage.output_tokens == len(tokenizer.encode(said))
@@ -209,7 +209,7 @@ def test_thinking_tokens_are_counted_apart(tokenizer: Tokenizer) -> None:
 
 # Citations
 
-DOCUMENT = {
+DOCUMENT: dict[str, Any] = {
     "type": "document",
     "title": "Leaves",
     "source": {"type": "text", "media_type": "text/plain", "data": "The grass is green. The sky is blue."},
@@ -227,9 +227,7 @@ def test_a_quote_becomes_a_citation_of_the_text_before_it(tokenizer: Tokenizer) 
     assert (citation["document_index"], citation["document_title"]) == (0, "Leaves")
     assert (
         DOCUMENT["source"]["data"][citation["start_char_index"] : citation["end_char_index"]]
-        == (  # type: ignore[index]
-            citation["cited_text"]
-        )
+        == (citation["cited_text"])
     )
     assert second == {"type": "text", "text": " So is moss.", "citations": []}
 
@@ -253,7 +251,12 @@ def test_a_quote_without_a_claim_is_its_own_text(tokenizer: Tokenizer) -> None:
 )
 def test_every_stream_follows_the_grammar(tokenizer: Tokenizer, parts: list[str], cut: int) -> None:
     said = "".join(parts)
-    options = {"template": THINKING, "thinking": {"type": "adaptive"}, "tools": [CITY], "messages": ASKED}
+    options: dict[str, Any] = {
+        "template": THINKING,
+        "thinking": {"type": "adaptive"},
+        "tools": [CITY],
+        "messages": ASKED,
+    }
     events = told(tokenizer, said[: len(said) - cut], AT_LIMIT, **options)
     kinds = [event.type for event in events]
     assert (kinds[0], kinds[-2:]) == ("message_start", ["message_delta", "message_stop"])

@@ -166,6 +166,15 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    max_output: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="TOKENS",
+            help="Refuse requests for longer answers. Default: an answer may fill the context.",
+            show_default=False,
+        ),
+    ] = None,
     context: Context = None,
     parallel: Parallel = 8,
     threads: Threads = None,
@@ -179,7 +188,9 @@ def serve(
     from commonweight.cli.loading import Setup
     from commonweight.cli.serve import serve as serve_until_interrupted
 
-    setup = Setup(model, context, parallel, threads, kv_memory, kv_type, cache_ram, cache_disk, speculation)
+    setup = Setup(
+        model, context, parallel, threads, kv_memory, kv_type, cache_ram, cache_disk, speculation, max_output
+    )
     serve_until_interrupted(setup, host=host, port=port, api_key=api_key, aliases=alias or [])
 
 

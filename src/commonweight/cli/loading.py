@@ -34,6 +34,7 @@ class Setup:
     cache_ram: int | None = None
     cache_disk: int | None = None
     speculation: bool = True
+    max_output: int | None = None
 
     def located(self) -> "Setup":
         """The same with the model as a local file, pulled if need be.
@@ -73,7 +74,7 @@ async def open_assistant(
         signer = Signer(load_key(platformdirs.user_data_path("commonweight")))
         try:
             await _start(engine, card.id, console)
-            yield Assistant(card, Tokenizer(gguf), engine, signer)
+            yield Assistant(card, Tokenizer(gguf), engine, signer, setup.max_output)
         finally:
             await engine.close()
 

@@ -67,7 +67,7 @@ class Job(msgspec.Struct, frozen=True):
     sampling: Sampling = Sampling()
     grammar: str | None = None
     """What the answer is held to, in llguidance's dialect of Lark; data, so that it can cross to another machine.
-    Stop tokens are drawn only where it allows the answer to end."""
+    Stop tokens, of which there must be some, are drawn only where it lets the answer end or names them."""
     want_logprobs: bool = False
     cache_marks: list[CacheMark] = []
     """By rising position, within ``token_ids``."""

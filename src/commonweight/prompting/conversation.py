@@ -11,21 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from commonweight.messages.content import (
-    ThinkingBlock,
-    ToolReferenceBlock,
-    ToolResultBlock,
-    ToolUseBlock,
-)
+from commonweight.messages.content import ThinkingBlock, ToolReferenceBlock, ToolResultBlock, ToolUseBlock
 from commonweight.messages.errors import InvalidRequestError
 from commonweight.messages.request import CountTokensRequest, MessageParam
 from commonweight.messages.tools import Tool
 from commonweight.prompting.documents import Document
 from commonweight.prompting.flatten import PARAGRAPH, Flattener, mark_of
-from commonweight.prompting.formats import CALL_ID, Format
+from commonweight.prompting.formats import CALL_ID, NUMBER, Format, filled
 from commonweight.prompting.grammar import QUOTES
-from commonweight.prompting.marks import mark, take_out
-from commonweight.prompting.template import ChatTemplate, TemplateMessage
+from commonweight.prompting.marks import CALLED, REPLY, SAID, THOUGHT, cache_mark, numbered, take_out, unmarked
+from commonweight.prompting.template import ChatTemplate, TemplateMessage, named_id, with_reasoning
 
 # Agents put a block like this first; it differs by conversation and would spoil every shared prefix.
 _ATTRIBUTION = "x-anthropic-billing-header:"
@@ -41,20 +36,31 @@ class Said:
 
     role: str
     text: str = ""
+    number: int = 0
+    """That of the message of the request that it is, or begins with."""
     reasoning: str = ""
     calls: list[ToolUseBlock] = field(default_factory=list)
     result_of: str = ""
     """Of a tool's result: the id of the call."""
+    marks_after: str = ""
+    """Cache marks that stand after it, since calls and definitions of tools have no text that could hold them."""
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """What the template renders."""
+    """What the template renders. Its texts hold marks: the client's, and those that tell whose words are where."""
 
     messages: list[TemplateMessage]
     tools: list[dict[str, Any]] | None
     prefill: str
     """Text of the assistant that the answer continues."""
+    reasoning: str
+    """Reasoning before that text."""
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether the client has begun the answer."""
+        return self.prefill != "" or self.reasoning != ""
 
 
 class Narrator:
@@ -72,35 +78,37 @@ class Narrator:
         """
         tools = request.tools or []
         definitions = {tool.name: _definition(tool) for tool in tools}
-        flattener = Flattener(documents, {n: json.dumps(d, ensure_ascii=False) for n, d in definitions.items()})
-        loaded = [definitions[tool.name] for tool in tools if not tool.defer_loading]
-        shown = loaded if loaded and self._template.has_tools else None
-        said = self._system(request, documents, [] if shown else loaded, flattener)
-        pending = "".join(mark(tool.cache_control.ttl) for tool in tools if tool.cache_control)
+        flattener = Flattener(documents, definitions)
+        loaded = [tool for tool in tools if not tool.defer_loading]
+        is_shown = bool(loaded) and self._template.has_tools
+        said = self._system(request, documents, [] if is_shown else loaded, flattener)
+        waiting = "".join(map(mark_of, loaded)) if is_shown else ""
+        if said and not self._template.has_tools_first:
+            said[0].marks_after, waiting = waiting, ""
         for i, message in enumerate(request.messages):
-            if message.role == "system" and message.is_empty:
-                continue  # carries only settings
-            for part in self._parts(message, f"messages.{i}.content", flattener):
-                part.text, pending = pending + part.text, ""
-                said.append(part)
-            # A call has no text of its own to mark; the mark goes to what follows it.
-            pending = "".join(mark_of(block) for block in message.content if isinstance(block, ToolUseBlock))
+            said += self._parts(message, i, flattener)
         if request.cache_control and said:
-            said[-1].text += mark(request.cache_control.ttl)
+            said[-1].marks_after += cache_mark(request.cache_control.ttl)
         said = self._fitted(_merged([self._placed(part, is_first=i == 0) for i, part in enumerate(said)]))
-        prefill = ""
-        if said and said[-1].role == "assistant":
-            prefill = said.pop().text
-            if prefill != prefill.rstrip():
-                raise InvalidRequestError("messages: final assistant content cannot end with trailing whitespace")
-        names = {call.id: call.name for part in said for call in part.calls}
-        return Conversation([self._message(part, names) for part in said], shown, prefill)
+        _settle(said, waiting)
+        begun = said.pop() if said and said[-1].role == "assistant" else Said("assistant")
+        if (bare := unmarked(begun.text)) != bare.rstrip():
+            raise InvalidRequestError("messages: final assistant content cannot end with trailing whitespace")
+        calls = [call for part in said for call in part.calls]
+        names = {call.id: call.name for call in calls}
+        ids = {call.id: self._id(call, number) for number, call in enumerate(calls)}
+        for part in said:
+            if part.role != "assistant":
+                part.text = REPLY + part.text
+        messages = [self._message(part, names, ids) for part in said]
+        shown = [definitions[tool.name] for tool in loaded] if is_shown else None
+        return Conversation(messages, shown, begun.text, begun.reasoning)
 
     def _system(
         self,
         request: CountTokensRequest,
         documents: Sequence[Document],
-        unshown: Sequence[Mapping[str, Any]],
+        unshown: Sequence[Tool],
         flattener: Flattener,
     ) -> list[Said]:
         system = request.system or []
@@ -111,12 +119,12 @@ class Narrator:
             texts.append(self._explained(unshown))
         if any(document.is_citable for document in documents):
             texts.append(_CITING)
-        instructions = PARAGRAPH.join(text for text in texts if text)
+        instructions = PARAGRAPH.join(text for text in texts if unmarked(text))
         return [Said("system", instructions)] if instructions else []
 
-    def _explained(self, tools: Sequence[Mapping[str, Any]]) -> str:
+    def _explained(self, tools: Sequence[Tool]) -> str:
         """What a template would say of tools."""
-        lines = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools)
+        lines = "\n".join(json.dumps(_definition(tool), ensure_ascii=False) + mark_of(tool) for tool in tools)
         example = self._spelled([("NAME", {"KEY": "VALUE"})])
         return (
             "# Tools\n\nYou may call these tools, described with the JSON schema of what they take:\n"
@@ -137,20 +145,21 @@ class Narrator:
                     for key, value in arguments.items()
                 )
             texts.append(family.before_name + name + family.before_input + body + family.after_input)
-        return (family.opening + family.between.join(texts) + family.closing).replace(CALL_ID, "a1B2c3D4e")
+        return filled(family.opening + family.between.join(texts) + family.closing)
 
-    def _parts(self, message: MessageParam, where: str, flattener: Flattener) -> list[Said]:
+    def _parts(self, message: MessageParam, number: int, flattener: Flattener) -> list[Said]:
         """A message as one said thing, and one more for each result of a tool."""
         results: list[Said] = []
         rest: list[str] = []
-        said = Said(message.role)
+        said = Said(message.role, number=number)
         for i, block in enumerate(message.content):
-            place = f"{where}.{i}"
+            place = f"messages.{number}.content.{i}"
             match block:
                 case ToolResultBlock():
-                    results.append(self._result(block, place, flattener))
+                    results.append(self._result(block, number, place, flattener))
                 case ToolUseBlock():
                     said.calls.append(block)
+                    said.marks_after += mark_of(block)
                 case ThinkingBlock():
                     said.reasoning += block.thinking
                 case _:
@@ -159,21 +168,23 @@ class Narrator:
                         rest.append(text + mark_of(block))
         # Text of an assistant is one text, even when citations cut it into blocks.
         said.text = ("" if message.role == "assistant" else PARAGRAPH).join(rest)
-        return [*results, said] if said.text or said.calls or said.reasoning or not results else results
+        says_something = unmarked(said.text) or said.calls or said.reasoning
+        # Of a turn of the user that is empty, to us, its place remains: the roles alternate.
+        return [*results, said] if says_something or (message.role == "user" and not results) else results
 
-    def _result(self, block: ToolResultBlock, where: str, flattener: Flattener) -> Said:
+    def _result(self, block: ToolResultBlock, number: int, where: str, flattener: Flattener) -> Said:
         text = flattener.text(block.content, f"{where}.tool_result.content")
         if block.is_error:
             text = f"Error: {text}"
-        return Said("tool", text + mark_of(block), result_of=block.tool_use_id)
+        return Said("tool", text + mark_of(block), number, result_of=block.tool_use_id)
 
     def _placed(self, said: Said, *, is_first: bool) -> Said:
         """What the template has no place for becomes a marked part of the user's turn."""
         template = self._template
         if said.role == "system" and not (template.has_system if is_first else template.has_late_system):
-            return Said("user", f"<system>\n{said.text}\n</system>")
+            return replace(said, role="user", text=f"<system>\n{said.text}\n</system>")
         if said.role == "tool" and not template.has_calls:
-            return Said("user", f"<tool_response>\n{said.text}\n</tool_response>")
+            return replace(said, role="user", text=f"<tool_response>\n{said.text}\n</tool_response>", result_of="")
         if said.calls and not template.has_calls:
             calls = self._spelled([(call.name, call.input) for call in said.calls])
             return replace(said, text="\n".join(part for part in (said.text, calls) if part), calls=[])
@@ -186,40 +197,55 @@ class Narrator:
             joins = part.role == "user" and fitted and fitted[-1].role == "tool"
             if joins and not self._template.has_text_after_results:
                 fitted[-1].text += PARAGRAPH + part.text
+                fitted[-1].marks_after += part.marks_after
             else:
                 fitted.append(part)
         return _one_by_one(fitted) if self._format.takes_one_call else fitted
 
-    def _message(self, said: Said, names: Mapping[str, str]) -> TemplateMessage:
-        message: TemplateMessage = {"role": said.role, "content": said.text}
+    def _message(self, said: Said, names: Mapping[str, str], ids: Mapping[str, str]) -> TemplateMessage:
+        text, reasoning = said.text, said.reasoning
+        if text and reasoning and said.calls and self._format.takes_one_call:
+            # One template (gpt-oss) takes either text or reasoning beside a call.
+            text, reasoning = "", reasoning + PARAGRAPH + unmarked(text)
+        if said.role == "assistant" and text:
+            text += numbered(SAID, said.number)
+        message: TemplateMessage = {"role": said.role, "content": text}
         if said.calls:
-            message["tool_calls"] = [self._call(call) for call in said.calls]
+            message["tool_calls"] = [self._call(call, ids[call.id], said.number) for call in said.calls]
         if said.result_of:
-            message["tool_call_id"] = short_id(said.result_of)
-            message["name"] = names.get(said.result_of, "")
+            message["tool_call_id"] = ids[said.result_of]
+            message["name"] = names[said.result_of]
         key = self._template.reasoning_key
-        # One template (gpt-oss) takes either text or reasoning beside a call.
-        if said.reasoning and key and not (said.calls and said.text and self._format.takes_one_call):
-            message[key] = said.reasoning
-        return message
+        return (
+            with_reasoning(message, key, reasoning + numbered(THOUGHT, said.number))
+            if reasoning and key
+            else message
+        )
 
-    def _call(self, call: ToolUseBlock) -> dict[str, Any]:
+    def _id(self, call: ToolUseBlock, number: int) -> str:
+        return named_id(call.name, number) if NUMBER in self._format.before_input else short_id(call.id)
+
+    def _call(self, call: ToolUseBlock, call_id: str, number: int) -> dict[str, Any]:
         arguments: Any = call.input
         if self._template.has_text_arguments:
             arguments = json.dumps(arguments, ensure_ascii=False)
-        return {
-            "id": short_id(call.id),
-            "type": "function",
-            "function": {"name": call.name, "arguments": arguments},
-        }
+        name, mark = call.name, numbered(CALLED, number)
+        if self._template.has_named_ids:
+            call_id += mark
+        else:
+            name += mark
+        return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
 def short_id(tool_use_id: str) -> str:
     """The id of a call as models know it: nine letters and digits, the last of ours."""
     end = tool_use_id[-len(CALL_ID) :]
-    if len(end) == len(CALL_ID) and end.isalnum() and end.isascii():
-        return end
-    return hashlib.sha256(tool_use_id.encode()).hexdigest()[: len(CALL_ID)]
+    return end if is_short_id(end) else hashlib.sha256(tool_use_id.encode()).hexdigest()[: len(CALL_ID)]
+
+
+def is_short_id(text: object) -> bool:
+    """Whether an id is one of these. It can be no part of markup."""
+    return isinstance(text, str) and len(text) == len(CALL_ID) and text.isalnum() and text.isascii()
 
 
 def loaded_tools(request: CountTokensRequest) -> dict[str, dict[str, Any]]:
@@ -238,8 +264,13 @@ def _definition(tool: Tool) -> dict[str, Any]:
     description = tool.description or ""
     for example in tool.input_examples or []:
         description += f"\n\nExample of an input: {json.dumps(example, ensure_ascii=False)}"
-    function = {"name": tool.name, "description": description.strip(), "parameters": tool.input_schema}
-    return {"type": "function", "function": function}
+    schema = tool.input_schema
+    if "properties" not in schema:
+        schema = {**schema, "properties": {}}  # which some templates rely on
+    return {
+        "type": "function",
+        "function": {"name": tool.name, "description": description.strip(), "parameters": schema},
+    }
 
 
 def _merged(said: Sequence[Said]) -> list[Said]:
@@ -248,10 +279,11 @@ def _merged(said: Sequence[Said]) -> list[Said]:
     for part in said:
         last = merged[-1] if merged else None
         if last and last.role == part.role and part.role != "tool":
-            joint = "" if part.role == "assistant" or not take_out(last.text)[0] else PARAGRAPH
-            last.text += joint + part.text
+            has_joint = part.role != "assistant" and unmarked(last.text) != "" and unmarked(part.text) != ""
+            last.text += PARAGRAPH * has_joint + part.text
             last.reasoning += part.reasoning
             last.calls += part.calls
+            last.marks_after += part.marks_after
         else:
             merged.append(part)
     return merged
@@ -267,10 +299,28 @@ def _one_by_one(said: Sequence[Said]) -> list[Said]:
         if not part.calls:
             ordered.append(part)
         for i, call in enumerate(part.calls):
-            ordered.append(replace(part, calls=[call]) if i == 0 else Said(part.role, calls=[call]))
+            first = replace(part, calls=[call], marks_after="")
+            ordered.append(first if i == 0 else Said(part.role, number=part.number, calls=[call]))
             if call.id in results:
                 ordered.append(results[call.id])
+        if part.calls:
+            ordered[-1].marks_after += part.marks_after
     return ordered
+
+
+def _settle(said: Sequence[Said], waiting: str) -> None:
+    """Marks that no text of their own can hold begin the next text, or end the last one."""
+    last: Said | None = None
+    for part in said:
+        text, marks = take_out(part.text)
+        if text.strip():
+            part.text, waiting, last = waiting + part.text, "", part
+        else:
+            part.text = text
+            waiting += "".join(character for _, character in marks)
+        waiting += part.marks_after
+    if last:
+        last.text += waiting
 
 
 def _as_text(value: object) -> str:

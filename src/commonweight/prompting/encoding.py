@@ -1,12 +1,12 @@
 """Rendered text to tokens: special tokens where the template wrote them, ordinary text everywhere else."""
 
+from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from threading import Lock
 
-from commonweight.prompting.marks import Ttl
-from commonweight.prompting.quoting import Quoter, Specials
+from commonweight.prompting.quoting import Quoter, Specials, unquoted
 from commonweight.prompting.recollection import Answer
 from commonweight.prompting.tokenizer import Tokenizer
 
@@ -18,155 +18,206 @@ CACHED_CHARACTERS = 8_000_000
 
 
 @dataclass(frozen=True)
+class Known:
+    """An answer, and the stretch of the prompt that the template wrote for it."""
+
+    answer: Answer
+    start: int
+    content: int | None
+    """A place in the last of its content; the turn ends with the template's next token. None: nobody knows."""
+    is_content_end: bool
+    """The content ends at that place."""
+    limit: int
+    """Where the next message begins, or the prompt ends."""
+
+
+@dataclass(frozen=True)
 class Segment:
-    """A stretch of a rendered prompt, from ``start``."""
+    """A stretch of a prompt, from ``start``."""
 
     start: int
     text: str
     is_special: bool = False
-    known: Sequence[int] | None = None
-    """Its tokens, if it was generated."""
+    answer: Answer | None = None
+    """What was generated there."""
+
+    @property
+    def end(self) -> int:
+        """Where it ends."""
+        return self.start + len(self.text)
 
 
 class Encoder:
     """Encodes rendered prompts for one tokenizer. Safe to use from several threads."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, quoter: Quoter, most_characters: int = CACHED_CHARACTERS) -> None:
         self._tokenizer = tokenizer
-        self._special_ids = frozenset(tokenizer.special_tokens.values())
+        self._quoter = quoter
+        self._names = {token_id: text.encode() for text, token_id in tokenizer.special_tokens.items()}
         self._specials = Specials(tokenizer.special_tokens)
-        self._cache = _TextCache(CACHED_CHARACTERS)
+        self._cache = _TextCache(most_characters)
 
     def encode(
-        self, text: str, quoter: Quoter, answers: Sequence[Answer], marks: Sequence[tuple[int, Ttl]], tenant: str
-    ) -> tuple[list[int], list[tuple[int, Ttl]]]:
-        """The tokens of a rendered prompt, and the marks by the number of tokens before them.
+        self, text: str, tenant: str, answers: Sequence[Known] = (), cut: int = 0, places: Sequence[int] = ()
+    ) -> tuple[list[int], list[int]]:
+        """The tokens of a quoted prompt, and how many of them stand before each of ``places``, which are in order.
 
-        ``answers``: what was generated after a beginning of this very text; ``marks``: by their place in it.
+        ``cut``: a place that no token reaches over. Answers are in the order of their places, too; of those that
+        may stand in one place, the first that fits is taken.
         """
         tokenizer = self._tokenizer
-        segments = self._segments(text, quoter, answers)
+        segments = list(self._cut(self._segments(text, answers), cut))
         bos = tokenizer.bos_id
-        first = segments[0] if segments else None
-        has_bos = first is not None and first.is_special and tokenizer.special_tokens[first.text] == bos
+        has_bos = bool(segments) and segments[0].is_special and tokenizer.special_tokens[segments[0].text] == bos
         ids = [bos] if tokenizer.adds_bos and bos is not None and not has_bos else []
-        placed: list[tuple[int, Ttl]] = []
-        waiting = list(marks)
+        counts: list[int] = []
+        waiting = iter([*places, len(text) + 1])
+        place = next(waiting)
         for i, segment in enumerate(segments):
             before = len(ids)
-            kept, skipped = segment.text, 0
-            if segment.known is not None:
-                ids += segment.known
+            skipped = 0
+            if segment.answer is not None:
+                ids += segment.answer.token_ids
             elif segment.is_special:
                 ids.append(tokenizer.special_tokens[segment.text])
             else:
+                kept = segment.text
+                previous = segments[i - 1] if i else None
+                following = segments[i + 1] if i + 1 < len(segments) else None
                 # Text stands between special tokens, and some of them swallow the space beside them.
-                if i and segments[i - 1].is_special and tokenizer.strips(ids[-1])[1]:
+                if previous and previous.is_special and tokenizer.strips(ids[-1])[1]:
                     kept = kept.lstrip(_C_SPACE)
                     skipped = len(segment.text) - len(kept)
-                following = segments[i + 1] if i + 1 < len(segments) else None
                 if following and following.is_special:
                     strips_before, _ = tokenizer.strips(tokenizer.special_tokens[following.text])
                     kept = kept.rstrip(_C_SPACE) if strips_before else kept
-                ids += self._encode_text(quoter.unquote(kept), tenant)
-            end = segment.start + len(segment.text)
-            while waiting and waiting[0][0] <= end:
-                place, ttl = waiting.pop(0)
-                position = len(ids)
-                if place < end and not segment.is_special and segment.known is None:
-                    part = quoter.unquote(kept[: max(0, place - segment.start - skipped)])
-                    position = before + self._tokens_within(ids[before:], part)
-                placed.append((position, ttl))
-        return ids, placed
+                follows_text = previous is not None and not previous.is_special
+                ids += self._encode_text(unquoted(kept), tenant, follows_text)
+            while place <= segment.end:
+                is_within = not segment.is_special and place < segment.end
+                part = segment.text[skipped : max(place - segment.start, skipped)]
+                counts.append(before + self._count(ids[before:], part, segment) if is_within else len(ids))
+                place = next(waiting)
+        return ids, counts + [len(ids)] * (len(places) - len(counts))
 
-    def _segments(self, text: str, quoter: Quoter, answers: Sequence[Answer]) -> list[Segment]:
-        segments: list[Segment] = []
+    def _segments(self, text: str, answers: Sequence[Known]) -> Iterator[Segment]:
+        """The prompt in segments, and in the place of each answer that it shows whole the answer itself."""
+        pieces: list[Segment] = []
         start = 0
-        for piece, is_special in quoter.pieces(text):
-            segments.append(Segment(start, piece, is_special))
+        for piece, is_special in self._quoter.pieces(text):
+            pieces.append(Segment(start, piece, is_special))
             start += len(piece)
-        for answer in answers:
-            segments = self._spliced(segments, answer, quoter)
-        return segments
-
-    def _spliced(self, segments: list[Segment], answer: Answer, quoter: Quoter) -> list[Segment]:
-        """The segments with an answer's own tokens in its place, if the template still shows all of it."""
-        start = answer.origin.length
-        generated = set(answer.token_ids)
-        before: list[Segment] = []
-        stretch: list[Segment] = []
-        after: list[Segment] = []
-        for segment in segments:
-            segment_end = segment.start + len(segment.text)
-            if segment_end <= start:
-                before.append(segment)
+        starts = [piece.start for piece in pieces]
+        done = 0
+        for known in answers:
+            first = bisect_right(starts, known.start) - 1
+            last = self._end(known, text, pieces[first:]) if known.start >= done and pieces else None
+            if last is None:
                 continue
-            is_end = segment.is_special and self._tokenizer.special_tokens[segment.text] not in generated
-            if after or is_end or segment.known is not None:
-                after.append(segment)
-            elif segment.start < start:  # the text that leads to the answer goes on with it
-                before.append(Segment(segment.start, segment.text[: start - segment.start]))
-                stretch.append(Segment(start, segment.text[start - segment.start :]))
-            else:
-                stretch.append(segment)
-        text = quoter.unquote("".join(segment.text for segment in stretch))
-        is_whole = after and stretch and answer.reasoning.strip() in text
-        if not is_whole:
-            return segments
-        return [*before, Segment(start, "".join(s.text for s in stretch), known=answer.token_ids), *after]
+            yield from _between(pieces, starts, done, known.start)
+            yield Segment(known.start, text[known.start : last], answer=known.answer)
+            done = last
+        yield from _between(pieces, starts, done, len(text))
 
-    def _tokens_within(self, ids: Sequence[int], text: str) -> int:
-        """How many of the tokens lie within the text that they begin with."""
-        room = len(text.encode())
+    def _end(self, known: Known, text: str, pieces: Sequence[Segment]) -> int | None:
+        """Where the answer ends, if all of it is there."""
+        if known.content is not None:
+            generated = {self._names.get(token_id) for token_id in known.answer.token_ids}
+            own = (p.start for p in pieces if p.is_special and p.text.encode() not in generated)
+            end = next((place for place in own if place >= known.content), known.limit)
+            if end >= known.limit and known.is_content_end:
+                end = known.content  # a template that ends turns with text
+            is_shown = known.answer.reasoning.strip() in unquoted(text[known.start : end])
+            return end if end < known.limit and is_shown else None
+        # An answer that was cut off shall go on.
+        shown = unquoted(text[known.start :]).encode() if known.limit == len(text) else b""
+        return known.limit if shown.strip() == self._spelled(known.answer.token_ids).strip() else None
+
+    def _spelled(self, ids: Iterable[int]) -> bytes:
+        return b"".join(map(self._bytes_of, ids))
+
+    def _bytes_of(self, token_id: int) -> bytes:
+        return self._names.get(token_id) or self._tokenizer.decode(token_id)
+
+    def _count(self, ids: Sequence[int], text: str, segment: Segment) -> int:
+        """How many of a segment's tokens lie within a text that the segment begins with."""
+        wanted = unquoted(text).encode()
+        spelled = self._spelled(ids[: len(wanted) + 1])
+        if segment.answer is not None and not spelled.lstrip(b" ").startswith(wanted.lstrip(b" ")):
+            return len(ids)  # the template writes it in another way
+        # Some models write a space of their own where a text begins.
+        room = len(wanted) + (spelled.startswith(b" ") and not wanted.startswith(b" "))
         for i, token_id in enumerate(ids):
-            room -= len(self._tokenizer.decode(token_id))
+            room -= len(self._bytes_of(token_id))
             if room < 0:
                 return i
         return len(ids)
 
-    def _encode_text(self, text: str, tenant: str) -> list[int]:
-        found = self._cache.get(tenant, text)
+    def _encode_text(self, text: str, tenant: str, continues: bool) -> list[int]:
+        found = self._cache.get(tenant, text, continues)
         if found is None:
-            found = self._encode_new(text)
-            self._cache.put(tenant, text, found)
+            found = self._encode_new(text, continues)
+            self._cache.put(tenant, text, continues, found)
         return found
 
-    def _encode_new(self, text: str) -> list[int]:
-        ids = self._tokenizer.encode(text)
-        if self._special_ids.isdisjoint(ids):
+    def _encode_new(self, text: str, continues: bool) -> list[int]:
+        ids = self._tokenizer.encode(text, continues=continues)
+        if self._names.keys().isdisjoint(ids):
             return ids
         # A user-defined token that reads like markup, which tokenizers match even in ordinary text, or a control
         # token that a vocabulary can spell: cut in two it is neither.
         ids = []
         done = 0
         for start in self._specials.beginnings(text):
-            ids += self._tokenizer.encode(text[done : start + 1], continues=done > 0)
+            ids += self._tokenizer.encode(text[done : start + 1], continues=continues or done > 0)
             done = start + 1
-        return ids + self._tokenizer.encode(text[done:], continues=done > 0)
+        return ids + self._tokenizer.encode(text[done:], continues=continues or done > 0)
+
+    @staticmethod
+    def _cut(segments: Iterator[Segment], place: int) -> Iterator[Segment]:
+        for segment in segments:
+            is_text = not segment.is_special and segment.answer is None
+            if is_text and segment.start < place < segment.end:
+                yield Segment(segment.start, segment.text[: place - segment.start])
+                yield Segment(place, segment.text[place - segment.start :])
+            else:
+                yield segment
+
+
+def _between(pieces: Sequence[Segment], starts: Sequence[int], start: int, end: int) -> Iterator[Segment]:
+    """The pieces from one place to another, of which either may cut a text."""
+    for piece in pieces[max(bisect_right(starts, start) - 1, 0) :]:
+        if piece.start >= end:
+            return
+        if piece.end > start:
+            kept = piece.text[max(start - piece.start, 0) : end - piece.start]
+            yield Segment(max(piece.start, start), kept, piece.is_special)
 
 
 class _TextCache:
     """Tokens of texts, the latest used for longest. Tenants do not see how long each other's take."""
 
     def __init__(self, characters: int) -> None:
-        self._texts: OrderedDict[tuple[str, str], list[int]] = OrderedDict()
+        self._texts: OrderedDict[tuple[str, str, bool], list[int]] = OrderedDict()
         self._most = self._room = characters
         self._lock = Lock()
 
-    def get(self, tenant: str, text: str) -> list[int] | None:
+    def get(self, tenant: str, text: str, continues: bool) -> list[int] | None:
+        key = tenant, text, continues
         with self._lock:
-            found = self._texts.get((tenant, text))
+            found = self._texts.get(key)
             if found is not None:
-                self._texts.move_to_end((tenant, text))
+                self._texts.move_to_end(key)
             return found
 
-    def put(self, tenant: str, text: str, ids: list[int]) -> None:
+    def put(self, tenant: str, text: str, continues: bool, ids: list[int]) -> None:
         if len(text) > self._most:
             return
+        key = tenant, text, continues
         with self._lock:
-            if (tenant, text) not in self._texts:
-                self._texts[tenant, text] = ids
+            if key not in self._texts:
+                self._texts[key] = ids
                 self._room -= len(text)
             while self._room < 0:
-                (_, forgotten), _ = self._texts.popitem(last=False)
+                (_, forgotten, _), _ = self._texts.popitem(last=False)
                 self._room += len(forgotten)

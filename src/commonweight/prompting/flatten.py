@@ -19,7 +19,7 @@ from commonweight.messages.content import (
 from commonweight.messages.errors import InvalidRequestError
 from commonweight.messages.wire import WireModel
 from commonweight.prompting.documents import Document
-from commonweight.prompting.marks import mark
+from commonweight.prompting.marks import cache_mark
 
 PARAGRAPH = "\n\n"
 
@@ -29,7 +29,7 @@ _SILENT = frozenset({"thinking", "redacted_thinking", "fallback", "mcp_tool_list
 class Flattener:
     """Writes the blocks of one request as text."""
 
-    def __init__(self, documents: Sequence[Document], definitions: Mapping[str, str]) -> None:
+    def __init__(self, documents: Sequence[Document], definitions: Mapping[str, object]) -> None:
         self._documents = {document.where: (i, document) for i, document in enumerate(documents)}
         self._definitions = definitions
 
@@ -60,12 +60,9 @@ class Flattener:
             case DocumentBlock() | SearchResultBlock():
                 return self._document(where)
             case ToolReferenceBlock():
-                definition = self._definitions.get(block.tool_name)
-                if definition is None:
-                    raise InvalidRequestError(
-                        f"{where}.tool_reference: Tool '{block.tool_name}' not found in provided tools"
-                    )
-                return f"This tool can be called from now on:\n{definition}"
+                # Agents count messages alone, too, without the tools that they refer to.
+                definition = self._definitions.get(block.tool_name, {"name": block.tool_name})
+                return f"This tool can be called from now on:\n{json.dumps(definition, ensure_ascii=False)}"
             case CompactionBlock():
                 return block.content
             case _:
@@ -83,4 +80,4 @@ class Flattener:
 
 def mark_of(block: WireModel) -> str:
     """The block's cache mark as it stands in a text, or nothing."""
-    return mark(block.cache_control.ttl) if isinstance(block, Block) and block.cache_control else ""
+    return cache_mark(block.cache_control.ttl) if isinstance(block, Block) and block.cache_control else ""

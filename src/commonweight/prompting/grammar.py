@@ -7,15 +7,25 @@ Source: https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from commonweight.prompting.formats import CALL_ID, Arguments, Format, Tags
-from commonweight.prompting.quoting import Specials
-from commonweight.prompting.schema import Schema, json_grammar
+from commonweight.prompting.arguments import Argument, arguments_of
+from commonweight.prompting.formats import Arguments, Format, Tags
+from commonweight.prompting.lark import Literals, regex_around, string
+from commonweight.prompting.schema import BadSchemaError, Schema, json_grammar
 
-_ANY = "/(.|\\n)*/"
+QUOTES = Tags('<cite doc="', "</cite>")
+"""Around a quote; between the opening and the quote stand the document's number and ``">``."""
+
+MOST_QUOTABLE = 50_000
+"""Characters of documents to whose very words quotes are held: their grammar takes 0.2 s to prepare, and
+llguidance refuses twice as many. Other quotes are free, and looked up when they are told."""
+
+CHARACTERS_A_TOKEN = 4
+"""For budgets of reasoning, where what ends it is no token: then only characters can be counted."""
 
 
 @dataclass(frozen=True)
@@ -35,17 +45,18 @@ class Rules:
     budget: int | None = None
     """Tokens of reasoning at most."""
     quotable: tuple[str, ...] = ()
-    """Documents that the answer may quote, by their number."""
+    """Documents by their number. Those that the answer may not quote are empty."""
+    is_text: bool = False
+    """The answer goes on with text that the prompt ends with."""
 
 
 class GrammarWriter:
-    """Writes grammars for one model."""
+    """Writes grammars for one model. Safe to use from several threads."""
 
     def __init__(self, family: Format, thinking: Tags | None, specials: Mapping[str, int]) -> None:
         self._format = family
         self._thinking = thinking
-        self._ids = specials
-        self._specials = Specials(specials)
+        self._literals = Literals(specials)
 
     def write(self, rules: Rules) -> str | None:
         """The grammar, or None if any answer is fine.
@@ -53,162 +64,185 @@ class GrammarWriter:
         Raises:
             BadSchemaError: an answer cannot be held to one of the schemas.
         """
-        calls = bool(rules.tools) and rules.may_call
-        has_thinking = rules.thinking != "over" and self._thinking is not None
-        is_free = not rules.tools and rules.schema is None and not rules.quotable
-        if is_free and not (has_thinking and rules.budget) and not self._format.text_openings:
+        thinking = self._thinking if rules.thinking != "over" else None
+        holds_text = rules.tools or rules.schema is not None or any(map(str.strip, rules.quotable))
+        if not holds_text and not (thinking and rules.budget) and not self._format.text_openings:
             return None
-        lines = ["%llguidance {}", f"TEXT: {_ANY}"]
-        head = self._think(rules, lines) if has_thinking else ""
-        body = self._body(rules, calls, lines)
-        lines.insert(1, f"start: {head} ({body})" if head else f"start: {body}")
-        return "\n".join(lines) + "\n"
+        return _Grammar(self._format, thinking, self._literals, rules).text()
 
-    def _think(self, rules: Rules, lines: list[str]) -> str:
-        assert self._thinking is not None
-        opening, closing = self._literal(self._thinking.opening), self._literal(self._thinking.closing)
-        glue = self._literal(self._format.glue)
-        # Where reasoning is followed by a call at once, there may be space between.
-        space = "" if self._format.text_openings else "SPACE?"
-        if space:
-            lines.append("SPACE: /[ \\n]+/")
-        budget = f"[max_tokens={rules.budget}]" if rules.budget else ""
-        if closing.startswith("<["):
-            lines += [f"reasoning{budget}: TEXT", f"reasoned: reasoning {closing} {glue} {space}"]
+
+class _Grammar:
+    """One grammar while it is written."""
+
+    def __init__(self, family: Format, thinking: Tags | None, literals: Literals, rules: Rules) -> None:
+        self._format = family
+        self._thinking = thinking
+        self._literals = literals
+        self._rules = rules
+        self._lines = ["TEXT: /(.|\\n)*/"]
+
+    def text(self) -> str:
+        body = self._body()
+        if self._thinking:
+            body = f"{self._reasoned(self._thinking)} ({body})"
+        return "\n".join(["%llguidance {}", f"start: {body}", *self._lines, ""])
+
+    def _add(self, rule: str, definition: str) -> None:
+        self._lines.append(f"{rule}: {definition}")
+
+    def _write(self, text: str) -> str:
+        return self._literals.write(text)
+
+    def _add_through(self, rule: str, marker: str) -> None:
+        """Text up to a marker and with it. It is the first, since text does not hold the marker."""
+        before, token_and_after = self._literals.split(marker)
+        if token_and_after:
+            self._add(rule.upper(), f"TEXT {string(before)}")
+            self._add(rule, f"{rule.upper()} {token_and_after}")
         else:
-            # Text ends where the closing tag is complete; no budget can be kept then.
-            lines += [f"reasoning[lazy]: TEXT {closing}", f"reasoned: reasoning {glue} {space}"]
-        if rules.thinking == "begun":
-            return "reasoned"
-        lines.append(f"thinking: {opening} reasoned")
-        # Text could be the tag as well, where it is no token of its own.
-        return "thinking?" if opening.startswith("<[") else ""
+            self._add(f"{rule}[lazy]", f"TEXT {string(marker)}")
 
-    def _body(self, rules: Rules, calls: bool, lines: list[str]) -> str:
-        options = []
+    def _reasoned(self, tags: Tags) -> str:
+        budget = self._rules.budget
+        closing = self._write(tags.closing)
+        if self._literals.begins_with_token(tags.closing):
+            self._add(f"reasoning[max_tokens={budget}]" if budget else "reasoning", "TEXT")
+            self._add("reasoned", f"reasoning {closing}")
+        else:
+            reasoning = f"/(.|\\n){{0,{budget * CHARACTERS_A_TOKEN}}}/" if budget else "TEXT"
+            self._add("reasoned[lazy]", f"{reasoning} {closing}")
+        glue = self._write(self._format.glue)
+        if not glue:
+            # Models put space between their reasoning and what follows, whatever that is.
+            self._add("SPACE", "/[ \\t\\r\\n]+/")
+            glue = "SPACE?"
+        begun = self._rules.thinking == "begun"
+        return f"reasoned {glue}" if begun else f"({self._write(tags.opening)} reasoned {glue})?"
+
+    def _body(self) -> str:
+        """All but the reasoning."""
+        rules, family = self._rules, self._format
+        # What goes on with text can begin no call where that needs a beginning of its own.
+        is_late = rules.is_text and (family.is_whole_answer or family.text_openings)
+        calls = rules.tools and rules.may_call and not is_late
         if calls:
-            self._calls(rules, lines)
-            if rules.must_call:
-                return "calls"
+            self._add_calls()
+        if calls and rules.must_call:
+            return "opened calls_opened" if rules.is_text else "calls"
+        opening = "" if rules.is_text else self._write("".join(family.text_openings[:1]))
         if rules.schema is not None:
-            lines.append(f"answer: {json_grammar(rules.schema)}")
-            options.append(f"{self._text_opening()} answer")
-            return " | ".join([*options, "calls"] if calls else options)
-        quotes = self._quotes(rules, lines)
-        if self._format.text_openings:
-            preamble = f"{self._literal(self._format.text_openings[1])} TEXT {self._literal('<|end|>')}"
-            glue = self._literal(self._format.glue)
-            options.append(f"{self._text_opening()} {quotes} TEXT")
-            return " | ".join([*options, f"({preamble} {glue})? calls"] if calls else options)
-        if calls and self._format.is_whole_answer:
-            lines.append("UNCALLED: /[^{](.|\\n)*/")
-            return "calls | UNCALLED?"
-        if calls:
-            return f"{quotes} (opened calls_opened | TEXT)"
-        if rules.tools and not self._literal(self._format.trigger).startswith("<["):
-            trigger = _regex(self._format.trigger)
-            lines.append(f"UNCALLED: {_ANY} & ~/(.|\\n)*{trigger}(.|\\n)*/")
-            return "UNCALLED"
-        return f"{quotes} TEXT"
+            self._add("answer", f"{opening} {json_grammar(rules.schema)}")
+            return "answer | calls" if calls else "answer"
+        self._add_text()
+        if not calls:
+            return f"{opening} text"
+        if family.text_openings:
+            self._add_through("before_calls", family.after_text)
+            before = f"{self._write(family.text_openings[1])} before_calls {self._write(family.glue)}"
+            return f"{opening} text | ({before})? calls"
+        return "text | calls" if family.is_whole_answer else "text | quoted* opened calls_opened"
 
-    def _text_opening(self) -> str:
-        return self._literal(self._format.text_openings[0]) if self._format.text_openings else ""
+    # Text
 
-    def _quotes(self, rules: Rules, lines: list[str]) -> str:
-        if not rules.quotable:
-            return ""
-        for i, text in enumerate(rules.quotable):
-            source = json.dumps({"substring_chars": text}, ensure_ascii=False)
-            number, closing = json.dumps(f'{i}">'), json.dumps(QUOTES.closing)
-            lines += [f"quote_{i}: {number} QUOTE_{i} {closing}", f"QUOTE_{i}: %regex {source}"]
-        lines.append(f"quoting[lazy]: TEXT {json.dumps(QUOTES.opening)}")
-        lines.append("quoted: quoting (" + " | ".join(f"quote_{i}" for i in range(len(rules.quotable))) + ")")
-        return "quoted*"
+    def _add_text(self) -> None:
+        """Rules for ``text``, with quotes if there may be some, and for what of it ends with one: ``quoted``."""
+        first, rest = self._prose()
+        quote = " | ".join(self._quotes())
+        opening = string(QUOTES.opening)
+        self._add("quoting[lazy]", f"{rest} {opening}")
+        self._add("quoted", f"quoting ({quote})" if quote else '""')
+        if not quote:
+            self._add("text", first)
+        elif first == rest:
+            self._add("text", f"quoted* {rest}")
+        else:
+            self._add("beginning[lazy]", f"{first} {opening}")
+            self._add("text", f"{first} | beginning ({quote}) quoted* {rest}")
 
-    def _calls(self, rules: Rules, lines: list[str]) -> None:
+    def _prose(self) -> tuple[str, str]:
+        """The terminals for text: at its beginning, and further on."""
+        rules, family = self._rules, self._format
+        if rules.tools and family.is_whole_answer and not rules.is_text:
+            # Text that begins like a call could not become one any more.
+            self._add("UNCALLED", "TEXT & ~/[{ \\t\\r\\n](.|\\n)*/")
+            return "UNCALLED", "TEXT"
+        if rules.tools and not rules.may_call and not self._literals.begins_with_token(family.trigger):
+            self._add("UNCALLED", f"TEXT & ~{regex_around(family.trigger)}")
+            return "UNCALLED", "UNCALLED"
+        return "TEXT", "TEXT"
+
+    def _quotes(self) -> list[str]:
+        """The rules for a quote of each document that has any words."""
+        names = []
+        room = MOST_QUOTABLE
+        for i, text in enumerate(self._rules.quotable):
+            if not text.strip():
+                continue
+            names.append(f"quote_{i}")
+            # With "<" in it, a quote could not be told from what closes it.
+            words = "/[^<]*[^<\\s][^<]*/"
+            room -= len(text)
+            if room >= 0:
+                self._add(f"DOCUMENT_{i}", f"%regex {json.dumps({'substring_chars': text}, ensure_ascii=False)}")
+                words += f" & DOCUMENT_{i}"
+            self._add(f"QUOTE_{i}", words)
+            number = string(f'{i}">')
+            self._add(f"quote_{i}", f"{number} QUOTE_{i} {string(QUOTES.closing)}")
+        return names
+
+    # Calls
+
+    def _add_calls(self) -> None:
+        """Rules for ``calls``, and for the same after text: ``opened calls_opened``."""
         family = self._format
-        head = family.opening + family.before_name
-        trigger = self._literal(family.trigger)
-        assert head.startswith(family.trigger)
-        first: list[str] = []
-        more: list[str] = []
-        for i, (name, schema) in enumerate(rules.tools.items()):
-            tail = f"input_{i} {self._literal(family.after_input)}"
-            lines.append(f"input_{i}: {self._input(i, schema, lines)}")
-            first.append(f"{self._literal(head[len(family.trigger) :] + name + family.before_input)} {tail}")
-            more.append(
-                f"{self._literal(family.between + family.before_name + name + family.before_input)} {tail}"
-            )
-        rest = "(" + " | ".join(more) + ")*" if rules.is_parallel and not family.takes_one_call else ""
-        lines.append(f"calls_opened: ({' | '.join(first)}) {rest} {self._literal(family.closing)}")
-        lines.append(f"calls: {trigger} calls_opened")
-        lazily = "" if trigger.startswith("<[") else "[lazy]"
-        lines.append(f"opened{lazily}: TEXT {trigger}")
+        write, trigger = self._write, family.trigger
+        if family.is_whole_answer:
+            write, trigger = _json_parts, ""
+        first, more = [], []
+        for i, (name, schema) in enumerate(self._rules.tools.items()):
+            self._add(f"input_{i}", f"{self._input(i, schema)} {write(family.after_input)}")
+            head = family.before_name + name + family.before_input
+            first.append(f"{write((family.opening + head).removeprefix(trigger))} input_{i}")
+            more.append(f"{write(family.between + head)} input_{i}")
+        rest = f"({' | '.join(more)})*" if self._rules.is_parallel and not family.takes_one_call else ""
+        self._add("calls_opened", f"({' | '.join(first)}) {rest} {write(family.closing)}")
+        self._add("calls", f"{write(trigger)} calls_opened")
+        if trigger:
+            self._add_through("opened", trigger)
 
-    def _input(self, tool: int, schema: Schema, lines: list[str]) -> str:
+    def _input(self, tool: int, schema: Schema) -> str:
+        whole = json_grammar({**schema, "type": "object"})
         around = self._format.arguments
         if around is None:
-            return json_grammar(schema)
-        required = set(schema.get("required", ()))
+            return whole
+        before_key, before_value = self._write(around.before_key), self._write(around.before_value)
+        named, others = arguments_of(schema)
         parts = []
-        for i, (key, value) in enumerate(_properties(schema).items()):
+        for i, (key, argument) in enumerate(named.items()):
             rule = f"argument_{tool}_{i}"
-            lines.append(f"{rule}: {self._argument(key, value, schema, around, rule, lines)}")
-            parts.append(rule if key in required else f"{rule}?")
+            self._add(rule, f"{before_key} {string(key)} {before_value} {self._value(rule, argument, around)}")
+            parts.append(rule if argument.is_required else f"{rule}?")
+        if others:
+            rule = f"argument_{tool}"
+            self._add(rule, f"{before_key} /[a-zA-Z0-9_.-]+/ {before_value} {self._value(rule, others, around)}")
+            parts.append(f"{rule}*")
         return " ".join(parts) or '""'
 
-    def _argument(
-        self,
-        key: str,
-        schema: Any,
-        root: Schema,
-        around: Arguments,
-        rule: str,
-        lines: list[str],
-    ) -> str:
-        opening = self._literal(around.before_key + key + around.before_value)
-        closing = self._literal(around.after_value)
-        if not is_text(schema):
-            whole = {**schema, **{k: root[k] for k in ("$defs", "definitions") if k in root}}
-            return f"{opening} {json_grammar(whole)} {closing}"
-        if "enum" in schema:
-            return f"{opening} ({' | '.join(self._literal(str(choice)) for choice in schema['enum'])}) {closing}"
-        if closing.startswith("<["):
-            return f"{opening} TEXT {closing}"
-        lines.append(f"{rule}_text[lazy]: TEXT {closing}")
-        return f"{opening} {rule}_text"
-
-    def _literal(self, text: str) -> str:
-        """Text as terms of the grammar: special tokens by id, and strings."""
-        terms: list[str] = []
-        done = 0
-        for start in self._specials.beginnings(text):
-            if start >= done:
-                terms += _strings(text[done:start])
-                done = start + self._specials.at(text, start)
-                terms.append(f"<[{self._ids[text[start:done]]}]>")
-        return " ".join(terms + _strings(text[done:]))
+    def _value(self, rule: str, argument: Argument, around: Arguments) -> str:
+        """An argument's value and what stands after it."""
+        closing = self._write(around.after_value)
+        if argument.choices is not None:
+            choices = (c if isinstance(c, str) else json.dumps(c, ensure_ascii=False) for c in argument.choices)
+            return f"({' | '.join(map(string, choices))}) {closing}"
+        if "string" in argument.kinds:
+            self._add_through(f"{rule}_text", around.after_value)
+            return f"{rule}_text"
+        try:
+            return f"{json_grammar(argument.schema)} {closing}"
+        except BadSchemaError:  # it refers to a place that is not here
+            return f"{json_grammar({'type': sorted(argument.kinds)})} {closing}"
 
 
-QUOTES = Tags('<cite doc="', "</cite>")
-"""Around a quote; between the opening and the quote stand the document's number and ``">``."""
-
-
-def is_text(schema: Any) -> bool:  # noqa: ANN401 - any JSON may stand for a property's schema
-    """Whether an argument is written as it is, not as JSON."""
-    return isinstance(schema, dict) and schema.get("type") == "string"
-
-
-def _properties(schema: Schema) -> Mapping[str, Any]:
-    found = schema.get("properties", {})
-    return found if isinstance(found, dict) else {}
-
-
-def _strings(text: str) -> list[str]:
-    before, found, after = text.partition(CALL_ID)
-    terms = [json.dumps(before, ensure_ascii=False)] if before else []
-    return [*terms, "/[a-zA-Z0-9]{9}/", *_strings(after)] if found else terms
-
-
-def _regex(text: str) -> str:
-    return "".join(f"\\{c}" if c in r"\/.*+?()[]{}|^$&~" else c for c in text)
+def _json_parts(text: str) -> str:
+    """JSON cut up as in the grammar of a schema: an answer may become either."""
+    return " ".join(string(part) for part in re.split(r'("[^"]*")', text) if part)

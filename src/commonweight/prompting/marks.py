@@ -1,40 +1,55 @@
-"""Cache marks inside texts: where a client's ``cache_control`` stands, carried through a template.
+"""Marks inside texts: places that are carried through a template, to be found again in what it writes.
 
-A mark is a lone surrogate, which no text of a request can hold. It is taken out again before anything is
-tokenised, so that a mark that moves changes no token.
+A mark is made of lone surrogates, which no text of a request can hold. Marks are taken out again before anything
+is tokenised, so that one that moves changes no token.
 """
 
+import re
+from collections.abc import Iterable
 from typing import Literal
 
 Ttl = Literal["5m", "1h"]
 
-_CHARACTERS: dict[Ttl, str] = {"5m": "\udc85", "1h": "\udc86"}
-MARKS: dict[str, Ttl] = {character: ttl for ttl, character in _CHARACTERS.items()}
+_CACHE: dict[Ttl, str] = {"5m": "\udc85", "1h": "\udc86"}
+TTLS: dict[str, Ttl] = {character: ttl for ttl, character in _CACHE.items()}
+SAID, THOUGHT, CALLED, REPLY = "\udc88", "\udc89", "\udc8a", "\udc8b"
+"""After a text of the assistant, its reasoning, and the name of a call; before what anybody else says.
+
+Messages that are equal stay so: templates compare what the user says.
+"""
+
+_ZERO = 0xDCF0
+_MARK = re.compile(f"[{''.join(TTLS)}{REPLY}]|[{SAID}{THOUGHT}{CALLED}][{chr(_ZERO)}-{chr(_ZERO + 9)}]*")
+
+Place = tuple[int, str]
+"""A place in a text, and the mark that stood there."""
 
 
-def mark(ttl: Ttl) -> str:
-    """What stands in a text for a mark."""
-    return _CHARACTERS[ttl]
+def cache_mark(ttl: Ttl) -> str:
+    """A client's ``cache_control``, as it stands in a text."""
+    return _CACHE[ttl]
 
 
-def take_out(text: str) -> tuple[str, list[tuple[int, Ttl]]]:
-    """The text without marks, and where in it they stood."""
-    if not any(character in text for character in MARKS):
-        return text, []
-    found: list[tuple[int, Ttl]] = []
-    kept: list[str] = []
-    length = done = 0
-    for i, character in enumerate(text):
-        if character in MARKS:
-            kept.append(text[done:i])
-            length += i - done
-            done = i + 1
-            found.append((length, MARKS[character]))
-    return "".join([*kept, text[done:]]), found
+def numbered(kind: str, number: int) -> str:
+    """A mark of the assistant's message with this number."""
+    return kind + "".join(chr(_ZERO + int(digit)) for digit in str(number))
 
 
-def put_back(text: str, marks: list[tuple[int, Ttl]]) -> str:
-    """The text with its marks again."""
-    for place, ttl in reversed(marks):
-        text = text[:place] + mark(ttl) + text[place:]
-    return text
+def number_of(mark: str) -> int:
+    """The number of a numbered mark."""
+    return int("".join(str(ord(digit) - _ZERO) for digit in mark[1:]))
+
+
+def take_out(text: str) -> tuple[str, list[Place]]:
+    """The text without marks, and where in it each of them stood."""
+    found: list[Place] = []
+    length = 0
+    for match in _MARK.finditer(text):
+        found.append((match.start() - length, match[0]))
+        length += len(match[0])
+    return (_MARK.sub("", text) if found else text), found
+
+
+def unmarked(text: str, kinds: Iterable[str] | None = None) -> str:
+    """The text without marks, or only without those of the kinds."""
+    return _MARK.sub("" if kinds is None else lambda match: "" if match[0][0] in kinds else match[0], text)

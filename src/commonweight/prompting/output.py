@@ -1,19 +1,16 @@
 """Generated tokens to the pieces of an answer: reasoning, text, calls of tools, quotes."""
 
 import codecs
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from commonweight.prompting.formats import CALL_ID, Format, Tags
-from commonweight.prompting.grammar import QUOTES, is_text
-from commonweight.prompting.quoting import Specials
+from commonweight.prompting.formats import CALL_ID, Format, Tags, respelled, texts_of
+from commonweight.prompting.grammar import QUOTES
+from commonweight.prompting.inputs import ArgumentsInput, JsonInput
 from commonweight.prompting.schema import Schema
 from commonweight.prompting.stops import StopScanner
 from commonweight.prompting.tokenizer import Tokenizer
-
-_SPECIAL = "\udc80"
-# Stands before a special token in the text that is parsed. A lone surrogate is in no text that a model writes.
+from commonweight.prompting.unread import Signs, Unread, measure
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +69,8 @@ class Reading:
     """The prompt ends within the reasoning."""
     is_text: bool = False
     """The answer goes on with text that the prompt ends with."""
+    is_json: bool = False
+    """The text, if there is some, is JSON and the whole answer."""
     tools: Mapping[str, Schema] | None = None
     """What may be called."""
     has_quotes: bool = False
@@ -83,67 +82,43 @@ class OutputParser:
     """Turns one answer's tokens into pieces.
 
     A character whose bytes are spread over tokens appears with its last byte; one that the end cuts off does not
-    appear. Stop sequences are looked for in text only.
+    appear. Stop sequences are looked for in text only, and markup is no text.
     """
 
     def __init__(self, tokenizer: Tokenizer, reading: Reading, stop_sequences: Sequence[str] = ()) -> None:
         self._tokenizer = tokenizer
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._reading = reading
-        self._tools = reading.tools or {}
+        self._drops_space = tokenizer.marks_word_starts and not reading.is_text
         self._stops = StopScanner([*stop_sequences, *reading.turn_ends])
         self._stop_sequences = frozenset(stop_sequences)
-        self._drops_space = tokenizer.marks_word_starts and not reading.is_text
-        specials = Specials(tokenizer.special_tokens)
+        self._reading = reading
+        self._tools = reading.tools or {}
         family, thinking = reading.family, reading.thinking
-        self._is_structure = {
-            tokenizer.special_tokens[token]: _SPECIAL + token
-            for token in tokenizer.special_tokens
-            if any(token in text for text in _texts(family, thinking))
-        }
-
-        def spelled(text: str) -> str:
-            parts, done = [], 0
-            for start in specials.beginnings(text):
-                if start >= done:
-                    end = start + specials.at(text, start)
-                    parts += [text[done:start], _SPECIAL, text[start:end]]
-                    done = end
-            return "".join(parts) + text[done:]
-
-        self._thinking = thinking and Tags(spelled(thinking.opening), spelled(thinking.closing))
-        self._text_openings = tuple(spelled(opening) for opening in family.text_openings)
-        self._text_end = spelled(thinking.closing) if thinking and family.text_openings else ""
-        self._glue = spelled(family.glue)
-        self._trigger = spelled(family.trigger)
-        self._heads = self._all_heads(family.opening, spelled)
-        self._next_heads = self._all_heads(family.between, spelled)
-        self._after_input = spelled(family.after_input)
-        self._key, self._value, self._value_end = (
-            (spelled(a.before_key), spelled(a.before_value), spelled(a.after_value))
-            if (a := family.arguments)
-            else ("", "", "")
-        )
-        self._buffer = ""
+        parts = [part for part in (thinking, family if self._tools or family.text_openings else None) if part]
+        self._signs = Signs(tokenizer, [text for part in parts for text in texts_of(part)])
+        self._unread = Unread(self._signs)
+        self._format = family = respelled(family, self._signs.spell)
+        self._thinking = respelled(thinking, self._signs.spell) if thinking else None
+        self._heads = self._all_heads(family.opening)
+        self._next_heads = self._all_heads(family.between)
+        self._input: JsonInput | ArgumentsInput = JsonInput()
+        self._openings = self._all_openings()
+        calls_come_first = family.is_whole_answer or reading.is_json
+        markers = [family.after_text, family.trigger if self._tools and not calls_come_first else ""]
+        self._markers = [marker for marker in (*markers, QUOTES.opening if reading.has_quotes else "") if marker]
         self._space = ""
-        self._is_last = False
+        """What ended the text so far; it is none if a call follows."""
+        self._is_beginning = True
         self._has_reasoning = False
-        self._has_calls = False
-        self._json = _JsonEnd()
-        self._properties: Mapping[str, object] = {}
-        self._is_first_argument = True
         self._state: Callable[[], Iterator[Piece]] = self._between
         if reading.is_thinking:
             self._state = self._reason
         elif reading.is_text:
             self._state = self._text
-        self.thinking_tokens = 0
-        """Tokens that were reasoning."""
-
-    @property
-    def has_calls(self) -> bool:
+        self.has_calls = False
         """Whether a tool was called."""
-        return self._has_calls
+        self.thinking_tokens = 0
+        """Tokens that were reasoning, without its tags where these are tokens."""
 
     @property
     def is_complete(self) -> bool:
@@ -157,64 +132,60 @@ class OutputParser:
 
     def feed(self, token_id: int) -> list[Piece]:
         """Take the next token; returns what can be told now."""
-        if self._state == self._reason:
-            self.thinking_tokens += 1
-        structure = self._is_structure.get(token_id)
-        text = self._utf8.decode(self._tokenizer.decode(token_id)) if structure is None else structure
+        was_reasoning = self._state == self._reason
+        self._unread.text += self._decoded(token_id)
+        pieces = list(self._read())
+        self.thinking_tokens += was_reasoning and self._state == self._reason
+        return pieces
+
+    def flush(self, *, is_cut: bool = False) -> list[Piece]:
+        """No more tokens come; returns what was held back.
+
+        ``is_cut``: a limit ended the answer, so that what could be the beginning of markup is no text.
+        """
+        self._unread.is_last, self._unread.is_cut = True, is_cut
+        return list(self._read())
+
+    def _decoded(self, token_id: int) -> str:
+        sign = self._signs.by_id.get(token_id)
+        if sign is not None:
+            self._utf8.reset()  # half a character before markup is none
+            return sign
+        text = self._utf8.decode(self._tokenizer.decode(token_id))
         if text and self._drops_space:
             self._drops_space = False
             text = text.removeprefix(" ")
-        self._buffer += text
-        return list(self._read())
+        return text
 
-    def flush(self) -> list[Piece]:
-        """No more tokens come; returns what was held back."""
-        self._is_last = True
-        pieces = list(self._read())
-        if text := self._stops.flush():
-            pieces.append(Text(text))
-        return pieces
-
-    # One method for each place in an answer. Each takes from the buffer what it understands.
+    # One method for each place in an answer. Each takes from what is unread as much as it understands.
 
     def _read(self) -> Iterator[Piece]:
         while True:
-            before = self._state, len(self._buffer)
+            before = self._state, len(self._unread.text)
             yield from self._state()
-            if self._stops.matched is not None or (self._state, len(self._buffer)) == before:
+            if self.is_complete or (self._state, len(self._unread.text)) == before:
                 return
 
     def _between(self) -> Iterator[Piece]:
         """At the beginning, and after reasoning or a stretch of text."""
-        openings = [*self._text_openings]
-        if self._thinking:
-            openings.append(self._thinking.opening)
-        if self._tools:
-            openings += self._heads if self._reading.family.is_whole_answer else [self._trigger]
-        body = self._buffer.lstrip() if openings else self._buffer
-        body = body.removeprefix(self._glue)
-        if not self._is_last and (not body or any(_may_become(body, opening) for opening in openings)):
-            return
-        opening = next((opening for opening in openings if body.startswith(opening)), None)
-        if opening is None:
-            # Without reasoning before it, the space belongs to the text.
-            self._buffer = body if self.thinking_tokens else self._buffer
+        unread, glue = self._unread, self._format.glue
+        body = unread.text.lstrip() if self._openings else unread.text
+        body = body.removeprefix(glue)
+        opening = next((opening for opening in self._openings if body.startswith(opening)), None)
+        may_open = not body or any(opening.startswith(body) for opening in (*self._openings, glue))
+        if opening is not None:
+            self._state = self._openings[opening]
+            unread.text = body if self._state == self._call else body.removeprefix(opening)
+        elif not may_open or (unread.is_last and (not unread.is_cut or self._reading.is_json)):
+            # Space at the very beginning belongs to the text.
+            unread.text = unread.text if self._is_beginning else body
             self._state = self._text
-        elif self._thinking and opening == self._thinking.opening:
-            self._buffer = body[len(opening) :]
-            self._state = self._reason
-        elif opening in self._text_openings:
-            self._buffer = body[len(opening) :]
-            self._state = self._text
-        else:
-            self._buffer = body
-            self._state = self._call
         yield from ()
 
     def _reason(self) -> Iterator[Piece]:
         assert self._thinking is not None
-        text, marker = self._until([self._thinking.closing])
-        text = self._spaced(text)
+        text, marker = self._unread.until(self._thinking.closing)
+        text = self._without_end(text)
         if not self._has_reasoning:
             text = text.lstrip()
         if text:
@@ -222,206 +193,122 @@ class OutputParser:
             yield Reasoning(text)
         if marker is not None:
             self._space = ""
+            self._is_beginning = False
             self._state = self._between
 
     def _text(self) -> Iterator[Piece]:
-        markers = [QUOTES.opening] if self._reading.has_quotes else []
-        if self._text_end:
-            markers.append(self._text_end)
-        if self._tools and not self._reading.family.is_whole_answer:
-            markers.append(self._trigger)
-        text, marker = self._until(markers)
-        if self._tools or self._reading.thinking:
-            text = self._spaced(text)
-        shown = self._stops.feed(text)
-        if shown:
-            yield Text(shown)
-        if self._stops.matched is None and marker is not None:
-            if held := self._stops.flush():
-                yield Text(held)
+        text, marker = self._unread.until(*self._markers)
+        is_over = marker is not None or self._unread.is_last
+        yield from self._say(text, is_over=is_over)
+        if self.is_complete or (marker is None and is_over):
+            yield from self._say_space()
+        elif marker is not None and marker == self._format.after_text:
             self._space = ""
-            self._buffer = marker * (marker != self._text_end) + self._buffer
-            self._state = {self._text_end: self._between, QUOTES.opening: self._quote}.get(marker, self._call)
-        elif self._is_last and self._space:
-            shown, self._space = self._stops.feed(self._space), ""
-            if shown:
-                yield Text(shown)
-
-    def _call(self) -> Iterator[Piece]:
-        heads = self._next_heads if self._has_calls else self._heads
-        for head, (name, length) in heads.items():
-            if len(self._buffer) >= len(head) and _agrees(head, self._buffer[: len(head)]):
-                yield from self._open(head[:length], name)
-                return
-        if not any(_agrees(head, self._buffer) for head in heads) or self._is_last:
-            if self._is_last:
-                self._buffer = ""  # a call that was cut off before its input began
-            elif self._has_calls:
-                self._state = self._after_calls
-            else:
-                self._state = self._plain
-
-    def _plain(self) -> Iterator[Piece]:
-        """What looked like a call was text."""
-        yield Text(self._buffer.replace(_SPECIAL, ""))
-        self._buffer, self._state = "", self._text
-
-    def _after_calls(self) -> Iterator[Piece]:
-        """Nothing but the end of the section of calls belongs here."""
-        self._buffer = ""
-        yield from ()
-
-    def _open(self, head: str, name: str) -> Iterator[Piece]:
-        call_id = _call_id(head, self._buffer)
-        self._buffer = self._buffer[len(head) :]
-        self._has_calls = True
-        yield CallOpened(name, call_id)
-        self._json = _JsonEnd()
-        self._is_first_argument = True
-        found = self._tools[name].get("properties", {})
-        self._properties = found if isinstance(found, dict) else {}
-        self._state = self._input if self._reading.family.arguments is None else self._arguments
-
-    def _input(self) -> Iterator[Piece]:
-        end = self._json.find(self._buffer)
-        text, self._buffer = self._buffer[:end], self._buffer[end:]
-        if text:
-            yield CallInput(text)
-        if self._json.is_complete:
-            self._state = self._close
-
-    def _close(self) -> Iterator[Piece]:
-        if len(self._buffer) < len(self._after_input) and not self._is_last:
-            return
-        self._buffer = self._buffer[len(self._after_input) :]
-        yield CallClosed()
-        self._state = self._call
-
-    def _arguments(self) -> Iterator[Piece]:
-        if self._buffer.startswith(self._key):
-            key, found, rest = self._buffer[len(self._key) :].partition(self._value)
-            if found:
-                self._buffer = rest
-                opening = "{" if self._is_first_argument else ", "
-                self._is_first_argument = False
-                yield CallInput(f"{opening}{json.dumps(key, ensure_ascii=False)}: ")
-                self._state = self._text_argument if is_text(self._properties.get(key)) else self._json_argument
-                if self._state == self._text_argument:
-                    yield CallInput('"')
-        elif len(self._buffer) >= len(self._after_input) and self._buffer.startswith(self._after_input):
-            yield CallInput("{}" if self._is_first_argument else "}")
-            self._state = self._close
-
-    def _text_argument(self) -> Iterator[Piece]:
-        text, marker = self._until([self._value_end])
-        if text:
-            yield CallInput(json.dumps(text, ensure_ascii=False)[1:-1])
-        if marker is not None:
-            yield CallInput('"')
-            self._state = self._arguments
-
-    def _json_argument(self) -> Iterator[Piece]:
-        text, marker = self._until([self._value_end])
-        if text:
-            yield CallInput(text)
-        if marker is not None:
-            self._state = self._arguments
+            self._is_beginning = False
+            self._state = self._between
+        elif marker is not None:
+            self._unread.text = marker + self._unread.text
+            self._state = self._quote if marker == QUOTES.opening else self._call
 
     def _quote(self) -> Iterator[Piece]:
-        body = self._buffer[len(QUOTES.opening) :]
-        number, is_opened, rest = body.partition('">')
+        number, is_opened, rest = self._unread.text.removeprefix(QUOTES.opening).partition('">')
         text, is_closed, rest = rest.partition(QUOTES.closing)
-        if is_opened and is_closed:
-            yield Quote(int(number), text)
-            self._buffer, self._state = rest, self._text
-        elif self._is_last:
-            self._buffer, self._state = "", self._text  # a quote that was cut off
+        if is_opened and not number.isdecimal():
+            yield from self._say(self._unread.take(len(QUOTES.opening)))
+            self._state = self._text
+        elif is_closed:
+            yield from self._say_space()
+            yield Quote(int(number), self._signs.show(text))
+            self._unread.text = rest
+            self._state = self._text
+        elif self._unread.is_last:
+            self._unread.text = ""  # a quote that was cut off
+            self._state = self._text
+
+    def _call(self) -> Iterator[Piece]:
+        text = self._unread.text
+        may_open = False
+        for head, (name, length) in (self._next_heads if self.has_calls else self._heads).items():
+            end = measure(head, text)
+            if end is not None and end <= len(text):
+                yield from self._open(name, head[:length])
+                return
+            may_open = may_open or end is not None
+        if may_open and not self._unread.is_last:
+            return
+        if may_open or self.has_calls:
+            self._unread.text = ""  # a call that was cut off before its input; the end of the section of calls
+        else:
+            yield from self._say(self._unread.take(len(self._format.trigger)))
+            self._state = self._text
+
+    def _open(self, name: str, head: str) -> Iterator[Piece]:
+        place = head.find(CALL_ID)
+        yield CallOpened(name, self._unread.text[place : place + len(CALL_ID)] if place >= 0 else None)
+        self._unread.take(measure(head, self._unread.text) or 0)
+        around = self._format.arguments
+        self._input = (
+            ArgumentsInput(around, self._format.after_input, self._tools[name]) if around else JsonInput()
+        )
+        self._space = ""
+        self.has_calls = True
+        self._state = self._read_input
+
+    def _read_input(self) -> Iterator[Piece]:
+        yield from map(CallInput, self._input.read(self._unread))
+        if self._input.is_complete:
+            yield CallClosed()
+            self._state = self._after_input
+
+    def _after_input(self) -> Iterator[Piece]:
+        length = measure(self._format.after_input, self._unread.text) or 0
+        if length <= len(self._unread.text) or self._unread.is_last:
+            self._unread.take(length)
+            self._state = self._call
+        yield from ()
 
     # What they share
 
-    def _all_heads(self, before: str, spelled: Callable[[str], str]) -> dict[str, tuple[str, int]]:
-        """What a call of each tool begins with, its name, and how much of that is no input."""
-        family = self._reading.family
-        # Where nothing ends the name, what may follow it does.
-        around = family.arguments
-        ends = [""] if family.before_input or not around else [around.before_key, family.after_input]
-        heads: dict[str, tuple[str, int]] = {}
-        for name in self._tools:
-            head = spelled(before + family.before_name + name + family.before_input)
-            heads |= {head + spelled(end): (name, len(head)) for end in ends}
-        return heads
+    def _say(self, text: str, *, is_over: bool = False) -> Iterator[Piece]:
+        """Text, but for what may become a stop sequence (unless it is over), and space before a call."""
+        text = self._stops.feed(text)
+        if is_over:
+            text += self._stops.flush()
+        if self._tools:
+            text = self._without_end(text)
+        if text:
+            yield Text(text)
 
-    def _until(self, markers: Sequence[str]) -> tuple[str, str | None]:
-        """The buffer up to the first marker, which is taken, too; without one, as far as none can have begun."""
-        found = [(place, marker) for marker in markers if (place := self._buffer.find(marker)) >= 0]
-        if found:
-            place, marker = min(found)
-            text, self._buffer = self._buffer[:place], self._buffer[place + len(marker) :]
-            return text.replace(_SPECIAL, ""), marker
-        longest = max((len(marker) for marker in markers), default=1) - 1
-        held = 0
-        if not self._is_last:
-            lengths = range(min(longest, len(self._buffer)), 0, -1)
-            held = next((n for n in lengths if any(m.startswith(self._buffer[-n:]) for m in markers)), 0)
-        end = len(self._buffer) - held
-        text, self._buffer = self._buffer[:end], self._buffer[end:]
-        return text.replace(_SPECIAL, ""), None
+    def _say_space(self) -> Iterator[Piece]:
+        if self._space:
+            yield Text(self._space)
+            self._space = ""
 
-    def _spaced(self, text: str) -> str:
+    def _without_end(self, text: str) -> str:
         """Without the space at its end, which is held back: a call may follow, or the end of reasoning."""
         text = self._space + text
         body = text.rstrip()
         self._space = text[len(body) :]
         return body
 
+    def _all_openings(self) -> dict[str, Callable[[], Iterator[Piece]]]:
+        """What may come first, and what it begins."""
+        family = self._format
+        openings = dict.fromkeys(family.text_openings, self._text)
+        if self._thinking:
+            openings[self._thinking.opening] = self._reason
+        if self._tools:
+            openings |= dict.fromkeys(self._heads if family.is_whole_answer else [family.trigger], self._call)
+        return openings
 
-class _JsonEnd:
-    """Finds where a JSON object that arrives in parts is complete."""
-
-    def __init__(self) -> None:
-        self._depth = 0
-        self._is_string = self._is_escaped = False
-        self.is_complete = False
-
-    def find(self, text: str) -> int:
-        """How many characters of ``text`` belong to the object."""
-        for i, c in enumerate(text):
-            if self._is_escaped:
-                self._is_escaped = False
-            elif self._is_string:
-                self._is_escaped = c == "\\"
-                self._is_string = c != '"'
-            elif c == '"':
-                self._is_string = True
-            elif c in "{[":
-                self._depth += 1
-            elif c in "}]":
-                self._depth -= 1
-                if self._depth == 0:
-                    self.is_complete = True
-                    return i + 1
-        return len(text)
-
-
-def _texts(family: Format, thinking: Tags | None) -> list[str]:
-    texts = [family.trigger, family.opening, family.before_name, family.before_input, family.after_input]
-    texts += [family.between, family.closing, family.glue, *family.text_openings]
-    if family.arguments:
-        texts += [family.arguments.before_key, family.arguments.before_value, family.arguments.after_value]
-    return texts + ([thinking.opening, thinking.closing] if thinking else [])
-
-
-def _may_become(text: str, whole: str) -> bool:
-    return len(text) < len(whole) and _agrees(whole, text)
-
-
-def _agrees(pattern: str, text: str) -> bool:
-    """Whether the text is the beginning of the pattern, in which any character may stand for a call id's."""
-    return len(text) <= len(pattern) and all(
-        p == c or (p == CALL_ID[0] and c.isalnum()) for p, c in zip(pattern, text, strict=False)
-    )
-
-
-def _call_id(pattern: str, text: str) -> str | None:
-    place = pattern.find(CALL_ID)
-    return None if place < 0 else text[place : place + len(CALL_ID)]
+    def _all_heads(self, before: str) -> dict[str, tuple[str, int]]:
+        """What a call of each tool begins with, its name, and how much of that is no input."""
+        family = self._format
+        # Where nothing ends the name, what may follow it does.
+        ends = (
+            [""]
+            if family.before_input or not family.arguments
+            else [family.arguments.before_key, family.after_input]
+        )
+        heads = {name: before + family.before_name + name + family.before_input for name in self._tools}
+        return {head + end: (name, len(head)) for name, head in heads.items() for end in ends}

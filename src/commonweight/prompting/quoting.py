@@ -2,7 +2,7 @@
 
 A chat template mixes its own markup and the text of users, tools and documents into one string, in which
 ``<|im_start|>`` typed by a user looks the same as the template's. So text is *quoted* before it goes in: a mark
-(a noncharacter that the conversation does not contain) breaks every special token inside the text, and stands at
+(a lone surrogate, which no text of a request can hold) breaks every special token inside the text, and stands at
 either end where the text could complete one together with its neighbours. In the rendered prompt only unbroken
 special tokens are special. Templates may trim, split, join and compare quoted text: all that can lose is a mark at
 an edge that the template itself cut. For templates that take something out of the middle of a text, so that what
@@ -11,11 +11,22 @@ stood apart comes together, quoting is thorough: nothing in the text that could 
 
 import re
 from collections.abc import Iterable, Iterator
+from typing import Any
 
-from commonweight.prompting.marks import mark, put_back, take_out
+from commonweight.prompting.marks import take_out
 
-# Unicode reserves these code points for internal use and never assigns them.
-_MARKS = [chr(c) for c in range(0xFDD0, 0xFDF0)] + [chr(plane << 16 | 0xFFFE) for plane in range(1, 17)]
+BREAK = "\udc87"
+
+# What templates know of JSON schemas, and compare: it stays as it is. Nobody says more by these words than the
+# template itself might.
+_SCHEMA_WORDS = frozenset(
+    {
+        *("type", "function", "name", "description", "parameters", "arguments", "return"),
+        *("properties", "required", "items", "enum", "const", "default", "title", "format", "nullable"),
+        *("anyOf", "oneOf", "allOf", "$ref", "$defs", "definitions", "additionalProperties"),
+        *("string", "number", "integer", "boolean", "object", "array", "null"),
+    }
+)
 
 
 class Specials:
@@ -63,43 +74,33 @@ def _any_of(openings: set[str]) -> re.Pattern[str]:
 
 
 class Quoter:
-    """Quotes the texts of one conversation."""
+    """Quotes texts for one template and tokenizer."""
 
-    def __init__(
-        self,
-        specials: Specials,
-        texts: Iterable[str],
-        *,
-        guarded: Specials | None = None,
-        is_thorough: bool = False,
-    ) -> None:
-        used = {mark for text in texts if not text.isascii() for mark in _MARKS if mark in text}
-        unused = [mark for mark in _MARKS if mark not in used]
-        if not unused:
-            raise ValueError("the text uses every noncharacter of Unicode; remove one of them")
-        self.mark = unused[0]
+    def __init__(self, specials: Specials, *, guarded: Specials | None = None, is_thorough: bool = False) -> None:
         self._specials = specials
         # What is broken in texts: special tokens, and other text that the template itself looks for.
         self._guarded = guarded or specials
         self._is_thorough = is_thorough
 
     def quote(self, text: str) -> str:
-        """The text, with marks where it contains a special token or could complete one."""
-        # Cache marks are nothing between characters, here as in the prompt.
-        text, cache_marks = take_out(text)
+        """The text, broken where it contains a special token or could complete one. Its marks stay."""
+        text, marks = take_out(text)
         body = text.strip()
         if not body:
-            return put_back(text, cache_marks)
-        # Marks go inside of surrounding space, so that a template's trim leaves them in place.
+            return text
+        # Everything goes inside of surrounding space, so that a template's trim leaves it in place.
         start = text.index(body)
+        end = start + len(body)
         find = self._guarded.initials if self._is_thorough else self._guarded.beginnings
         places = {place + 1 for place in find(text)}
         if self._is_thorough or self._guarded.may_be_completed_before(body):
             places.add(start)
         if self._guarded.may_be_completed_after(body):
-            places.add(start + len(body))
-        inserted = [(place, self.mark) for place in places]
-        inserted += [(place, mark(ttl)) for place, ttl in cache_marks]
+            places.add(end)
+        inserted = [(place, BREAK) for place in places]
+        inserted += [(min(max(place, start), end), character) for place, character in marks]
+        if not inserted:
+            return text
         parts = []
         done = 0
         for place, character in sorted(inserted, key=lambda one: one[0]):
@@ -107,20 +108,18 @@ class Quoter:
             done = place
         return "".join([*parts, text[done:]])
 
-    def broken(self, text: str) -> str:
-        """The text, with marks only where it contains a special token: for words that a template must know."""
-        places = [place + 1 for place in self._guarded.beginnings(text)]
-        return "".join(
-            text[start:end] + self.mark * (end < len(text))
-            for start, end in zip([0, *places], [*places, len(text)], strict=True)
-        )
-
-    def unquote(self, text: str) -> str:
-        """The text without its marks."""
-        return text.replace(self.mark, "")
+    def quote_json(self, value: Any) -> Any:  # noqa: ANN401 - any JSON
+        """JSON whose texts are quoted, keys and all, but for the words of JSON schemas."""
+        if isinstance(value, str):
+            return value if value in _SCHEMA_WORDS else self.quote(value)
+        if isinstance(value, list):
+            return [self.quote_json(part) for part in value]
+        if isinstance(value, dict):
+            return {self.quote_json(key): self.quote_json(part) for key, part in value.items()}
+        return value
 
     def pieces(self, rendered: str) -> Iterator[tuple[str, bool]]:
-        """A rendered prompt as ``(text, is special)`` pieces; texts keep their marks."""
+        """A rendered prompt as ``(text, is special)`` pieces; texts stay quoted."""
         done = 0
         for start in self._specials.beginnings(rendered):
             if start >= done:
@@ -131,3 +130,8 @@ class Quoter:
                 done = end
         if done < len(rendered):
             yield rendered[done:], False
+
+
+def unquoted(text: str) -> str:
+    """Quoted text as it was."""
+    return text.replace(BREAK, "")

@@ -4,10 +4,13 @@ Source: https://github.com/guidance-ai/llguidance/blob/main/docs/json_schema.md
 """
 
 import json
-from functools import lru_cache
+import re
+from collections.abc import Iterator
+from decimal import Decimal
+from functools import cache, lru_cache
 from typing import Any
 
-from llguidance import LLMatcher
+from llguidance import LLMatcher, LLTokenizer
 
 MAX_SCHEMA = 256 * 1024
 """Characters of one schema as JSON."""
@@ -17,6 +20,17 @@ Schema = dict[str, Any]
 # Written the way chat templates write JSON, so that a call is the same text when it comes back in the history.
 _SPACING = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False}
 
+# What grammars can hold a value to in some cases only: some expressions, some ranges.
+_DETAILS = frozenset(
+    {"$schema", "pattern", "patternProperties", "propertyNames", "format", "multipleOf"}
+    | {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
+)
+_NAMED_SCHEMAS = frozenset({"properties", "$defs", "definitions"})
+_PLAIN_VALUES = frozenset({"const", "enum", "default", "examples"})
+
+# A state for every remainder: beyond this, the engine would take seconds to prepare, and a million takes minutes.
+_MOST_REMAINDERS = 10_000
+
 
 class BadSchemaError(ValueError):
     """No answer can be held to this schema; the message says why."""
@@ -25,24 +39,84 @@ class BadSchemaError(ValueError):
 def json_grammar(schema: Schema) -> str:
     """A schema as a term of a Lark grammar.
 
-    Keywords that grammars cannot express (``not``, some formats) are left out; the rest holds.
+    Properties come in the schema's order. Keywords that grammars cannot express (``not``, some formats and
+    expressions) are left out; the rest holds.
 
     Raises:
         BadSchemaError: it is too large, contradicts itself or is no schema.
     """
     plain = {key: value for key, value in schema.items() if key != "x-guidance"}
-    return "%json " + _checked(json.dumps(plain, ensure_ascii=False))
+    try:
+        return "%json " + _checked(json.dumps(plain, ensure_ascii=False))
+    except RecursionError as error:
+        raise BadSchemaError("the schema is nested too deeply") from error
 
 
-@lru_cache(maxsize=512)
-def _checked(schema: str) -> str:
-    if len(schema) > MAX_SCHEMA:
-        raise BadSchemaError(f"the schema is too large: {len(schema)} characters > {MAX_SCHEMA} maximum")
-    problem = ""
-    for is_lenient in (False, True):
+@lru_cache(maxsize=128)
+def _checked(text: str) -> str:
+    if len(text) > MAX_SCHEMA:
+        raise BadSchemaError(f"the schema is too large: {len(text)} characters > {MAX_SCHEMA} maximum")
+    schema = json.loads(text)
+    if sum(_remainders(schema)) > _MOST_REMAINDERS:
+        schema = _without(schema, frozenset({"multipleOf"}))
+    problems = []
+    for is_lenient, part in ((False, schema), (True, schema), (True, _without(schema, _DETAILS))):
         options = _SPACING | {"lenient": is_lenient}
-        spelled = json.dumps({**json.loads(schema), "x-guidance": options}, ensure_ascii=False)
-        problem = LLMatcher.validate_grammar(f"%llguidance {{}}\nstart: %json {spelled}")
+        spelled = json.dumps({**part, "x-guidance": options}, ensure_ascii=False)
+        problem = _problem(spelled)
         if not problem:
             return spelled
-    raise BadSchemaError(problem.partition("failed to compile JSON schema: ")[2].partition("\n")[0] or "no schema")
+        problems.append(problem)
+        if problem.startswith("Unsatisfiable"):
+            break
+    raise BadSchemaError(problems[0])
+
+
+def _problem(schema: str) -> str:
+    """Why no answer can be held to a schema; nothing if one can."""
+    matcher = LLMatcher(_bytes(), f"%llguidance {{}}\nstart: %json {schema}", log_level=0)
+    matcher.compute_bitmask()
+    message = matcher.get_error()
+    if "NoExtension" in message:
+        return "Unsatisfiable schema: no value has an end"
+    if "recursion limit exceeded" in message:
+        return "the schema is nested too deeply"
+    # What follows is the grammar around it.
+    reason: str = re.split(r"\n *\d+ \| |\n<state>", message.partition("JSON schema: ")[2] or message)[0]
+    return reason
+
+
+@cache
+def _bytes() -> LLTokenizer:
+    return LLTokenizer("byte")
+
+
+def _remainders(schema: object) -> Iterator[int]:
+    """How many remainders each ``multipleOf`` makes a grammar tell apart."""
+    match schema:
+        case dict():
+            step = schema.get("multipleOf")
+            if isinstance(step, int | float):
+                yield int("".join(map(str, Decimal(str(step)).normalize().as_tuple().digits)))
+            for part in schema.values():
+                yield from _remainders(part)
+        case list():
+            for part in schema:
+                yield from _remainders(part)
+
+
+def _without(schema: Any, keywords: frozenset[str]) -> Any:  # noqa: ANN401 - any JSON
+    """The schema without some of its keywords."""
+    if isinstance(schema, list):
+        return [_without(part, keywords) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: value
+        if key in _PLAIN_VALUES
+        else {name: _without(part, keywords) for name, part in value.items()}
+        if key in _NAMED_SCHEMAS and isinstance(value, dict)
+        else _without(value, keywords)
+        for key, value in schema.items()
+        if key not in keywords
+    }

@@ -60,32 +60,38 @@ class ChatTemplate:
         self.source = source
         self._template = environment.from_string(source)
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
-        self.has_system = self._keeps_order(_said("system"), _said("user"))
-        """A system message may come first."""
+        self._no_tools: list[Any] | None = None
+        if not self._tried([_ASKED]):
+            self._no_tools = []  # some go through the tools without asking whether there are any
+        self.has_system = self._keeps_order(*map(_said, ("system", "user", "assistant", "user")))
+        """A system message may come first and stays there."""
         self.has_late_system = self._keeps_order(*map(_said, ("user", "system", "assistant", "user")))
         """A system message may stand in the middle and stays there."""
         self.may_cut_texts = _BRINGS_TOGETHER.search(source) is not None
         """It may take something out of the middle of a text."""
-        self.has_text_arguments = SAMPLE_VALUE not in self._tried([_ASKED, _CALLED])
+        self.has_text_arguments = self._wants_text_arguments()
         """It wants the arguments of a call as JSON text, not as an object."""
-        self.format = detect(self._tried([_ASKED, self._called()]))
+        self._called, self.has_named_ids = self._sample()
+        self.format = detect(self._tried([_ASKED, self._called]))
         """How it writes calls."""
-        self.has_calls = self.format is not GENERIC and self._keeps_order(_ASKED, self._called(), _RESULT)
+        self.has_calls = self.format is not GENERIC and self._keeps_order(_ASKED, self._called, _RESULT)
         """It has a place for calls and their results."""
         self.has_text_after_results = self.has_calls and self._keeps_order(
-            _ASKED, self._called(), _RESULT, _said("user"), _said("assistant"), _said("user")
+            _ASKED, self._called, _RESULT, _said("user"), _said("assistant"), _said("user")
         )
         """A user's text may follow a result."""
         self.has_tools = self.has_calls and SAMPLE_NAME in self._tried([_ASKED], tools=[_TOOL])
         """It tells the model which tools there are."""
+        self.has_tools_first = self._has_tools_first()
+        """It does so before the system's text."""
         self.thinking = thinking_tags(source, self.format)
         """What stands around reasoning, if the model reasons."""
         self.thinking_switch = self._thinking_switch() if self.thinking else None
         """The variable that turns reasoning on and off."""
         self.has_effort = self._depends_on("reasoning_effort", "low", "high")
         """It tells the model how hard to think."""
-        self.reasoning_key = next((key for key in ("reasoning_content", "thinking") if key in source), None)
-        """Where a message carries reasoning, if the template knows any place."""
+        self.reasoning_key = next(filter(self._shows_reasoning, _REASONING_KEYS), None)
+        """Where a message carries reasoning, if the template knows any place: see ``with_reasoning``."""
 
     def render(
         self, messages: Sequence[TemplateMessage], tools: Sequence[Any] | None = None, **variables: object
@@ -97,13 +103,21 @@ class ChatTemplate:
         """
         try:
             return self._template.render(
-                messages=messages, tools=tools, add_generation_prompt=True, **self._tokens, **variables
+                messages=messages,
+                tools=tools or self._no_tools,
+                add_generation_prompt=True,
+                **self._tokens,
+                **variables,
             )
         except Exception as error:  # the model's own code; whatever it stumbles over, it is this conversation
             raise BadConversationError(str(error)) from error
 
-    def _called(self) -> TemplateMessage:
-        return _CALLED_IN_TEXT if self.has_text_arguments else _CALLED
+    def _sample(self) -> tuple[TemplateMessage, bool]:
+        """A call as the template likes it, and whether it writes the id for the name."""
+        arguments = json.dumps(_ARGUMENTS) if self.has_text_arguments else _ARGUMENTS
+        called, named = _calls(arguments), _calls(arguments, named_id(SAMPLE_NAME, 0))
+        knows, knows_named = (detect(self._tried([_ASKED, call])) is not GENERIC for call in (called, named))
+        return (named, True) if knows_named and not knows else (called, False)
 
     def _tried(self, messages: Sequence[TemplateMessage], **variables: Any) -> str:  # noqa: ANN401 - Jinja's
         try:
@@ -118,6 +132,23 @@ class ChatTemplate:
         words = [SAMPLE_NAME if "tool_calls" in message else message["content"] for message in named]
         places = [text.find(word) for word in words]
         return -1 not in places and places == sorted(places)
+
+    def _wants_text_arguments(self) -> bool:
+        samples = _calls(_ARGUMENTS), _calls(json.dumps(_ARGUMENTS))
+        as_object, as_text = (self._tried([_ASKED, call]) for call in samples)
+        return SAMPLE_VALUE not in as_object and SAMPLE_VALUE in as_text
+
+    def _has_tools_first(self) -> bool:
+        named = [{**_said(role), "content": f"word{i}"} for i, role in enumerate(("system", "user"))]
+        text = self._tried(named, tools=[_TOOL])
+        return text.find(SAMPLE_NAME) < text.find("word0")
+
+    def _shows_reasoning(self, key: str) -> bool:
+        # Templates show reasoning at least while tools are being called.
+        said = [with_reasoning(message, key, "word0") for message in (_said("assistant"), self._called)]
+        texts = [self._tried([_ASKED, message, _RESULT], enable_thinking=True, thinking=True) for message in said]
+        # Some write out blocks of content that they know nothing of.
+        return any("word0" in text and not re.search("""['"]word0""", text) for text in texts)
 
     def _thinking_switch(self) -> str | None:
         names = ("enable_thinking", "thinking")
@@ -134,17 +165,31 @@ def _said(role: str) -> TemplateMessage:
 _ASKED = _said("user")
 
 
-def _calls(arguments: object) -> TemplateMessage:
+def _calls(arguments: object, call_id: str = SAMPLE_ID) -> TemplateMessage:
     function = {"name": SAMPLE_NAME, "arguments": arguments}
-    call = {"id": SAMPLE_ID, "type": "function", "function": function}
+    call = {"id": call_id, "type": "function", "function": function}
     return {"role": "assistant", "content": "", "tool_calls": [call]}
 
 
-_CALLED = _calls({SAMPLE_KEY: SAMPLE_VALUE})
-_CALLED_IN_TEXT = _calls(json.dumps({SAMPLE_KEY: SAMPLE_VALUE}))
+_ARGUMENTS = {SAMPLE_KEY: SAMPLE_VALUE}
 _RESULT = {"role": "tool", "content": "result", "tool_call_id": SAMPLE_ID, "name": SAMPLE_NAME}
 _SCHEMA = {"type": "object", "properties": {SAMPLE_KEY: {"type": "string", "description": "a key"}}}
-_TOOL = {"type": "function", "function": {"name": SAMPLE_NAME, "description": "a tool", "parameters": _SCHEMA}}
+_FUNCTION = {"name": SAMPLE_NAME, "description": "a tool", "parameters": _SCHEMA}
+_TOOL = {"type": "function", "function": _FUNCTION}
+_REASONING_KEYS = ("reasoning_content", "thinking", "reasoning", "content")
+
+
+def named_id(name: str, number: int) -> str:
+    """The id of a call for a family (Kimi) that tells the tool by it; calls are numbered through a conversation."""
+    return f"functions.{name}:{number}"
+
+
+def with_reasoning(message: TemplateMessage, key: str, reasoning: str) -> TemplateMessage:
+    """The message with its reasoning, which templates of one family (Mistral) want among blocks of content."""
+    if key != "content":
+        return {**message, key: reasoning}
+    text = [{"type": "text", "text": message["content"]}] if message["content"] else []
+    return {**message, "content": [{"type": "thinking", "thinking": reasoning}, *text]}
 
 
 class _Generation(Extension):

@@ -134,7 +134,7 @@ def _info(assistant: Assistant, name: str) -> ModelInfo:
         display_name=assistant.card.name,
         created_at=assistant.card.created_at,
         max_input_tokens=window,
-        max_tokens=window,
+        max_tokens=int(min(window, assistant.max_output)),
         capabilities=Capabilities(
             citations=can,
             pdf_input=can,

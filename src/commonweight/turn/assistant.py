@@ -1,5 +1,6 @@
 """The assistant: a model's engine and prompting put together. Every way in (HTTP, terminal) is its client."""
 
+import math
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
@@ -28,13 +29,26 @@ class Turn:
 class Assistant:
     """Answers requests with one model."""
 
-    def __init__(self, card: ModelCard, tokenizer: Tokenizer, engine: Engine, signer: Signer) -> None:
+    def __init__(
+        self,
+        card: ModelCard,
+        tokenizer: Tokenizer,
+        engine: Engine,
+        signer: Signer,
+        max_output: int | None = None,
+    ) -> None:
         self.card = card
         self.engine = engine
+        self._max_output = max_output
         self._tokenizer = tokenizer
         self._renderer = Renderer(tokenizer, card.chat_template)
         self._signer = signer
         self._stop_ids = sorted(tokenizer.end_ids)
+
+    @property
+    def max_output(self) -> float:
+        """Most tokens that a request may ask for. Without a limit, an answer is cut at the end of the window."""
+        return math.inf if self._max_output is None else self._max_output
 
     @property
     def thinks(self) -> bool:
@@ -58,12 +72,21 @@ class Assistant:
         Raises:
             InvalidRequestError: it does not fit this model, in the API's own words where clients act on them.
         """
+        if request.max_tokens > self.max_output:
+            raise InvalidRequestError(
+                f"max_tokens: {request.max_tokens} > {self.max_output}, which is the maximum allowed number of "
+                f"output tokens for {request.model}"
+            )
         ready = await prepared(request, self._renderer, self._signer)
         prompt = ready.prompt
-        room = self.engine.window - len(prompt.token_ids)
+        length, window = len(prompt.token_ids), self.engine.window
+        room = window - length
         if room < 0:
+            raise InvalidRequestError(f"prompt is too long: {length} tokens > {window} maximum")
+        if room == 0 < request.max_tokens:
             raise InvalidRequestError(
-                f"prompt is too long: {len(prompt.token_ids)} tokens > {self.engine.window} maximum"
+                f"input length and `max_tokens` exceed context limit: {length} + {request.max_tokens} > {window}, "
+                "decrease input length or `max_tokens` and try again"
             )
         if not prompt.token_ids:
             raise InvalidRequestError("messages: the conversation holds no text that this model can read")

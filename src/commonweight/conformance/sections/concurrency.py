@@ -4,7 +4,7 @@ import asyncio
 
 from commonweight.conformance.checks import check
 from commonweight.conformance.conversation import COUNTING, ENDS_SOON, GREETING, STORY, Json, user
-from commonweight.conformance.sections.tools import check_calls
+from commonweight.conformance.sections.tools import ONE, check_one_call
 from commonweight.conformance.shapes import check_error, prompt_tokens
 from commonweight.conformance.target import Target
 from commonweight.conformance.toolbox import CLOCK, WEATHER
@@ -42,10 +42,10 @@ async def calls_at_once(target: Target) -> None:
     """Forced calls at once are each valid for their own tools (§7)."""
     tools = [WEATHER, CLOCK] * 2
     answers = await asyncio.gather(
-        *(target.message(tools=[tool], tool_choice={"type": "any"}, max_tokens=64) for tool in tools)
+        *(target.message(tools=[tool], tool_choice=ONE, max_tokens=64) for tool in tools)
     )
     for tool, message in zip(tools, answers, strict=True):
-        check_calls(message, tool)
+        check_one_call(message, tool)
 
 
 @check()

@@ -77,6 +77,13 @@ async def empty_messages(target: Target) -> None:
 
 
 @check()
+async def more_messages_than_are_allowed(target: Target) -> None:
+    """A conversation has at most 100,000 messages (§5)."""
+    refusal = await target.refusal(messages=GREETING * 100_001)
+    assert refusal.startswith("messages"), f"refused for: {refusal}"
+
+
+@check()
 async def a_begun_answer_that_ends_in_space(target: Target) -> None:
     """A begun answer must not end in white space (§5)."""
     refusal = await target.refusal(messages=[*GREETING, assistant("Hello ")])

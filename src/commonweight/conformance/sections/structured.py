@@ -168,5 +168,9 @@ def check_answer(message: Json, schema: Json) -> None:
     """One text block of valid JSON, and an ordinary end."""
     kinds = [block["type"] for block in message["content"]]
     assert kinds == ["text"], f"the blocks are {kinds}"
+    try:
+        answer = json.loads(text_of(message))
+    except ValueError as error:
+        raise AssertionError(f"no JSON: {text_of(message)!r}") from error
+    check_instance(answer, schema)
     assert message["stop_reason"] == "end_turn", f"stop_reason is {message['stop_reason']!r}"
-    check_instance(json.loads(text_of(message)), schema)

@@ -163,6 +163,13 @@ async def unknown_paths(target: Target) -> None:
         check_error(await target.post({}, path), 404, "not_found_error")
 
 
+@check(lacks="batch")
+async def no_batches_where_there_are_none(target: Target) -> None:
+    """A server that declares no batches has no place for them either (§2, §11)."""
+    batch = {"requests": [{"custom_id": "a", "params": target.request()}]}
+    check_error(await target.post(batch, MESSAGES + "/batches"), 404, "not_found_error")
+
+
 @check()
 async def wrong_methods(target: Target) -> None:
     """A path asked for with a method that it has not is an error of the API's shape (§9.1)."""

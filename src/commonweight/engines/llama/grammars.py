@@ -2,19 +2,24 @@
 
 Nothing is masked in advance: a token is drawn freely first, and only if the grammar refuses it is another drawn
 from those it allows. What comes out is distributed as if all had been masked (a refused draw is repeated with its
-own chance), and free text costs a microsecond a token.
+own chance), and free text costs microseconds a token. Where top_k, top_p or min_p cut candidates, the first draw
+cuts among all tokens and only the second among those allowed, as llama.cpp's own sampling does.
+
+What has to come next is not drawn at all: those tokens are known before they are computed, and go into one batch.
 
 Source: https://github.com/guidance-ai/llguidance
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
 from functools import cached_property
 
 import llama_cpp.llama_cpp as llama
 import numpy as np
-import numpy.typing as npt
-from llguidance import LLMatcher, LLTokenizer
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from llguidance.llamacpp import lltokenizer_from_vocab
+
+from commonweight.engines.llama.sampler import Ids
 
 MOST_KEPT = 64
 """Compiled grammars: an agent sends the same one every turn."""
@@ -31,32 +36,48 @@ class Guide:
         self._matcher = matcher
         self._size = size
         self._ends = ends
+        self.forced = self._look_ahead()
+        """The tokens that come next, as far as there is no choice; at the latest an end is the last."""
 
-    def take(self, token_id: int) -> bool:
-        """Go on with a token that was drawn; False, and nothing changes, if the grammar does not allow it."""
-        if token_id in self._ends:  # the matcher takes none where nothing else may follow
-            return bool(self._matcher.is_accepting())
-        return self._matcher.try_consume_tokens([token_id]) == 1
+    def choose(self, draw: Callable[[Ids | None], int]) -> int:
+        """Go on with the next token, and return it: one that is forced, or one that is drawn.
 
-    def allowed(self) -> npt.NDArray[np.bool_]:
-        """Which tokens may come next, by their ids.
+        ``draw`` draws from all tokens, or from those it is given. Which tokens are forced, and so how often it is
+        called, depends on the tokens before alone, not on how many of them were computed at once.
 
         Raises:
-            GrammarError: the grammar is at its end, or too complex to follow.
+            GrammarError: no token may follow, or the grammar is too complex to follow.
         """
-        bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
-        allowed = np.unpackbits(bits, bitorder="little")[: self._size].view(np.bool_)
-        if self._matcher.is_error() or not allowed.any():
-            raise GrammarError(self._matcher.get_error() or "no token may follow")
-        return allowed
-
-    def forced(self) -> list[int]:
-        """The tokens that must come next, as far as there is no choice."""
-        return list(self._matcher.compute_ff_tokens())
+        token = self.forced[0] if self.forced else draw(None)
+        if not self._take(token):
+            allowed = self._allowed()
+            if self.forced or not len(allowed) or not self._take(token := draw(allowed)):
+                reason = self._matcher.get_error().partition("\n")[0] or "nowhere to go"
+                raise GrammarError(f"no token may follow ({reason})")
+        self.forced = self.forced[1:] or self._look_ahead()
+        return token
 
     def checked(self, draft: list[int]) -> list[int]:
         """The guesses up to the first that the grammar does not allow."""
-        return draft[: self._matcher.validate_tokens(draft)] if draft else draft
+        return draft[: self._matcher.validate_tokens(draft)]
+
+    def _take(self, token_id: int) -> bool:
+        """Go on with a token; False, and nothing changes, if the grammar does not allow it."""
+        if self._matcher.try_consume_tokens([token_id]):
+            return True
+        return token_id in self._ends and self._matcher.is_accepting()
+
+    def _allowed(self) -> Ids:
+        bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+        allowed = np.unpackbits(bits, count=self._size, bitorder="little").view(np.bool_)
+        if self._matcher.is_accepting():
+            allowed[list(self._ends)] = True
+        return np.flatnonzero(allowed)
+
+    def _look_ahead(self) -> list[int]:
+        forced = self.checked(self._matcher.compute_ff_tokens())
+        end = next((i for i, token in enumerate(forced, 1) if token in self._ends), None)
+        return forced[:end]
 
 
 class Grammars:
@@ -65,27 +86,33 @@ class Grammars:
     def __init__(self, vocab: llama.llama_vocab_p) -> None:
         self._vocab = vocab
         self._size: int = llama.llama_vocab_n_tokens(vocab)
-        self._ends = frozenset(i for i in range(self._size) if llama.llama_vocab_is_eog(vocab, i))
-        self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
+        self._compiled: OrderedDict[tuple[str, str], LLMatcher] = OrderedDict()
 
     @cached_property
     def tokenizer(self) -> LLTokenizer:
         """The vocabulary as grammars see it. Takes a good part of a second to make."""
-        return lltokenizer_from_vocab(self._vocab, eos_token=sorted(self._ends))
+        # A token that no model has stands for the end. Which tokens end an answer is the job's to say, and any of
+        # the model's own may have its place within a grammar: llguidance takes none of those it knows as ends.
+        return lltokenizer_from_vocab(self._vocab, n_vocab=self._size + 1, eos_token=self._size)
 
-    def guide(self, grammar: str) -> Guide:
-        """A guide at the beginning of a grammar.
+    def guide(self, grammar: str, ends: frozenset[int], tenant: str) -> Guide:
+        """A guide at the beginning of a grammar; ``ends`` are allowed where it may end, or names them.
 
         Raises:
-            GrammarError: it is no grammar, or a too large one.
+            GrammarError: it is no grammar, or a too large one, or there are no ends.
         """
-        matcher = self._compiled.get(grammar)
-        if matcher is None:
-            matcher = LLMatcher(self.tokenizer, grammar)
-            if matcher.is_error():
-                raise GrammarError(f"the grammar cannot be followed: {matcher.get_error()}")
-            self._compiled[grammar] = matcher
-            if len(self._compiled) > MOST_KEPT:
-                self._compiled.popitem(last=False)
-        self._compiled.move_to_end(grammar)
-        return Guide(matcher.deep_copy(), self._size, self._ends)
+        if not ends:
+            raise GrammarError("an answer that is held to a grammar needs stop tokens, or it could not end")
+        # By tenant: that a grammar is compiled already can be told from the time it takes.
+        matcher = self._compiled.pop((tenant, grammar), None) or self._compile(grammar)
+        self._compiled[tenant, grammar] = matcher
+        if len(self._compiled) > MOST_KEPT:
+            self._compiled.popitem(last=False)
+        return Guide(matcher.deep_copy(), self._size, ends)
+
+    def _compile(self, grammar: str) -> LLMatcher:
+        limits = LLParserLimits(verbose_errors=False)
+        matcher = LLMatcher(self.tokenizer, grammar, log_level=0, limits=limits)
+        if matcher.is_error():
+            raise GrammarError(f"the grammar cannot be followed: {matcher.get_error().strip()}")
+        return matcher

@@ -1,4 +1,4 @@
-"""What the next batch computes: rows of streams, guesses how they go on, chunks of prompts.
+"""What the next batch computes: rows of streams, how they go on by guess or by grammar, chunks of prompts.
 
 A chunk is as long as fits a time that keeps the streams' cadence.
 """
@@ -77,7 +77,8 @@ class Planner:
         return unread[0] if chunk < unread[0] <= min(chunk * LENIENCE, room) else chunk
 
     def _propose(self, streams: list[Run], chunk: int, pace: Pace) -> None:
-        """Guess how streams go on, as far as it pays beside a chunk of prompts."""
+        """Say how streams go on: what their grammars leave no choice about, or guesses, as far as they pay beside
+        a chunk of prompts."""
         rows = len(streams) + chunk
         progress = float(rows)
         guesses = min(MOST_GUESSES, self._batch.capacity - rows, self._cells.free - rows)
@@ -85,15 +86,16 @@ class Planner:
             run.draft = []
             if self._drafts and run.drafter is None:
                 run.drafter = Drafter(Lookup(run.tokens))
-            most = min(run.remaining - 1, guesses)
+            most = max(0, min(run.remaining - 1, guesses))
             gain = 0.0
             if run.forced:
-                run.draft = run.forced[: max(0, most)]
+                run.draft = run.forced[:most]
                 gain = len(run.draft)
-            elif run.drafter and (most := min(self._drafts, most)) > 0:
-                run.draft, gain = run.drafter.propose(rows, progress, pace, most)
+            elif run.drafter:
+                run.draft, gain = run.drafter.propose(rows, progress, pace, min(self._drafts, most))
                 if run.guide:
                     run.draft = run.guide.checked(run.draft)
+                    gain = min(gain, len(run.draft))
             rows += len(run.draft)
             guesses -= len(run.draft)
             progress += gain
@@ -105,5 +107,4 @@ class Planner:
 
 def _outputs(run: Run) -> int:
     """Rows of a stream that something is drawn from, counted from the end."""
-    known = 0 if run.job.want_logprobs else min(len(run.forced), len(run.draft))
-    return 1 + len(run.draft) - known
+    return 1 if run.forced and not run.job.want_logprobs else 1 + len(run.draft)

@@ -19,7 +19,7 @@ HEADROOM = 256
 class Run:
     """Tokens, how many of them are computed, and where."""
 
-    def __init__(self, run_id: int, job: Job) -> None:
+    def __init__(self, run_id: int, job: Job, guide: Guide | None = None) -> None:
         self.run_id = run_id
         self.job = job
         self.tokens = list(job.token_ids)
@@ -49,12 +49,10 @@ class Run:
         width = job.probe.heads if job.probe else 0
         self.scores: Scores = np.zeros((len(self.cells), width), np.float32)
         """Of the probe, for each computed token."""
-        self.guide: Guide | None = None
+        self.guide = guide
         """What its answer is held to."""
-        self.forced: list[int] = []
-        """Tokens that its grammar leaves no choice about: they come next, and nothing is drawn."""
         self.draft: list[int] = []
-        """Tokens of the next step beyond the last drawn: forced ones, or guesses."""
+        """Tokens of the next step beyond the last drawn: guesses, or ones that are known."""
         self.marks = job.cache_marks
         """What is stored of it counts as marked from the beginning."""
 
@@ -67,6 +65,11 @@ class Run:
     def version(self) -> str | None:
         """Of its probe: whose scores it needs of what is remembered."""
         return self.job.probe.version if self.job.probe else None
+
+    @property
+    def forced(self) -> list[int]:
+        """Tokens that its grammar leaves no choice about: they come next, and nothing is drawn."""
+        return self.guide.forced if self.guide else []
 
     @property
     def generated(self) -> int:

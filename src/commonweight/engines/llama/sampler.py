@@ -1,5 +1,6 @@
 """Drawing the next token with llama.cpp's samplers, one chain a job."""
 
+import ctypes
 import random
 import secrets
 
@@ -12,12 +13,16 @@ from commonweight.engines.llama.native import LoadedModel
 
 COLDEST = 1e-4
 """Below this temperature a division of logits would leave what float32 can hold; it is as good as 0."""
+Ids = npt.NDArray[np.intp]
+"""Tokens of the vocabulary, ascending."""
 STRIDE = 256
 """Probabilities are summed in two levels: what lies before a number is then found without a sum over all."""
+CANDIDATE = np.dtype([("id", "i4"), ("logit", "f4"), ("p", "f4")])
+"""llama.cpp's ``llama_token_data``."""
 
 
 class Sampler:
-    """How one job's tokens are drawn. The n-th token gets the n-th random number of the job's seed, whoever is in
+    """How one job's tokens are drawn. The n-th draw gets the n-th random number of the job's seed, whoever is in
     the batch, and however many tokens were guessed right before.
 
     Settings that sort or cut candidates are llama.cpp's work. The likeliest token, and one of all at some
@@ -35,15 +40,12 @@ class Sampler:
             for link in (temperature, *cuts, llama.llama_sampler_init_dist(seed)):
                 llama.llama_sampler_chain_add(self._chain, link)
 
-    def draw(self, model: LoadedModel, row: int, allowed: npt.NDArray[np.bool_] | None = None) -> int:
-        """Draw a token from the logits of ``row``; of those ``allowed`` (by token id), if given."""
-        logits = model.logits(row)
+    def draw(self, model: LoadedModel, row: int, allowed: Ids | None = None) -> int:
+        """Draw a token from the logits of ``row``; of those ``allowed``, if given. The logits stay as they are."""
         if allowed is not None:
-            logits[~allowed] = -np.inf
-        if self._temperature < COLDEST:
-            return int(logits.argmax())
+            return int(allowed[self._choose(model.logits(row)[allowed])])
         if self._chain is None:
-            return _draw(logits, self._temperature, self._chance.random())
+            return self._choose(model.logits(row))
         token: int = llama.llama_sampler_sample(self._chain, model.context, row)
         return token
 
@@ -51,6 +53,20 @@ class Sampler:
         """Free the chain."""
         if self._chain is not None:
             llama.llama_sampler_free(self._chain)
+
+    def _choose(self, logits: npt.NDArray[np.float32]) -> int:
+        """The index of one of these logits."""
+        if self._temperature < COLDEST:
+            return int(logits.argmax())
+        if self._chain is None:
+            return _draw(logits, self._temperature, self._chance.random())
+        candidates = np.zeros(len(logits), CANDIDATE)
+        candidates["id"], candidates["logit"] = np.arange(len(logits)), logits
+        data = candidates.ctypes.data_as(llama.llama_token_data_p)
+        array = llama.llama_token_data_array(data=data, size=len(logits), selected=-1, sorted=False)
+        llama.llama_sampler_apply(self._chain, ctypes.byref(array))
+        index: int = array.data[array.selected].id
+        return index
 
 
 def _cuts(sampling: Sampling) -> list[int]:

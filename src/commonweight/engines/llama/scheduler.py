@@ -10,6 +10,7 @@ store and back to the queue, and nothing that was sent is lost or repeated.
 """
 
 from collections import Counter
+from functools import partial
 from time import perf_counter
 from typing import Literal
 
@@ -99,15 +100,17 @@ class Scheduler:
         """Queue a job.
 
         Raises:
-            ValueError: its probe or its tokens are not for this model, or nothing can follow its grammar.
+            ValueError: its probe or its tokens are not for this model, or its grammar is none.
         """
         if job.probe and (reason := self._taps.check(job.probe)):
             raise ValueError(reason)
-        if not 0 <= min(job.token_ids) <= max(job.token_ids) < self._model.vocabulary_size:
-            raise ValueError("a token of the prompt is not in this model's vocabulary")
-        run = Run(run_id, job)
+        for name, tokens in (("prompt", job.token_ids), ("stop", job.stop_ids)):
+            if tokens and not 0 <= min(tokens) <= max(tokens) < self._model.vocabulary_size:
+                raise ValueError(f"a {name} token is not in this model's vocabulary")
+        guide = None
         if job.grammar is not None:
-            run.guide = self.grammars.guide(job.grammar)
+            guide = self.grammars.guide(job.grammar, frozenset(job.stop_ids), job.tenant)
+        run = Run(run_id, job, guide)
         self._fairness.enter(job.tenant)
         self._waiting.append(run)
         self._look_in = 0
@@ -259,20 +262,21 @@ class Scheduler:
         return events + self._draw(run, last_row)
 
     def _draw(self, run: Run, row: int) -> list[EngineEvent]:
-        """Draw tokens from ``row`` on: one, and one more for every guess that was right."""
+        """Draw tokens from ``row`` on: one, and one more for every token of the draft that was right."""
         events: list[EngineEvent] = []
         reason: Literal["stop", "length"] | None = None if run.remaining else "length"
-        guesses = [*run.draft, -1]
+        is_known = bool(run.forced)
         base = run.computed - len(run.draft)
         right = 0
-        for offset, guess in enumerate(guesses):
+        for offset, expected in enumerate([*run.draft, -1]):
             if reason:
                 break
+            draw = partial(run.sampler.draw, self._model, row + offset)
             try:
-                token = self._next(run, row + offset, offset)
+                token = run.guide.choose(draw) if run.guide else draw()
             except GrammarError as error:
-                self.failed.append((run.run_id, str(error)))
-                self._drop(run)
+                self.failed.append((run.run_id, f"the answer could not be held to its grammar: {error}"))
+                self._drop(run, base + right)
                 return events
             run.tokens.append(token)
             score = run.scores[base + offset - 1].tobytes() if run.job.probe else None
@@ -282,38 +286,23 @@ class Scheduler:
                 reason = "stop"
             elif not run.remaining:
                 reason = "length"
-            if token != guess:
+            if token != expected:
                 break
             right += 1
-        if run.draft:
-            self._take_back(run, base + right)
-            if run.forced:
-                self._stats.forced_tokens += right
-            else:
-                self._stats.drafted_tokens += len(run.draft)
-                self._stats.accepted_tokens += right
+        self._take_back(run, base + right)
+        if is_known:
+            self._stats.forced_tokens += right
+        else:
+            self._stats.drafted_tokens += len(run.draft)
+            self._stats.accepted_tokens += right
         if run.drafter:
             run.drafter.extend(run.tokens[len(run.tokens) - len(events) :])
         run.draft = []
-        run.forced = run.guide.forced() if run.guide and not reason else []
         self._stats.generated_tokens += len(events)
         if reason:
             events.append(Finish(reason, run.timings()))
             self._drop(run)
         return events
-
-    def _next(self, run: Run, row: int, offset: int) -> int:
-        """The token that comes next, drawn from ``row`` unless it is known; ``offset`` is its place in the step."""
-        if offset < len(run.forced) and offset < len(run.draft):
-            token = run.draft[offset]
-            assert run.guide and run.guide.take(token)
-            return token
-        token = run.sampler.draw(self._model, row)
-        if run.guide and not run.guide.take(token):
-            token = run.sampler.draw(self._model, row, run.guide.allowed())
-            if not run.guide.take(token):
-                raise GrammarError("the grammar refused a token that it had allowed")
-        return token
 
     def _take_back(self, run: Run, end: int) -> None:
         """Free the cells of guesses that were wrong."""

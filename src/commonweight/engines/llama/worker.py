@@ -115,7 +115,7 @@ def _serve(options: Options, reports: BinaryIO) -> None:
         batch_rows=options.batch_rows,
         drafts=options.drafts,
     )
-    _ = scheduler.grammars.tokenizer  # made now, not in the middle of other jobs
+    _ = scheduler.grammars.tokenizer  # made now, not while others wait for their tokens
     send(Events([], scheduler.stats))
     send(Ready())
     # Asleep in read() but for arrivals: it costs the steps nothing, and an idle process waits without spinning.
@@ -127,11 +127,11 @@ def _serve(options: Options, reports: BinaryIO) -> None:
         for advance in (scheduler.admit, scheduler.step):
             gathered += advance()
             is_due = time.monotonic() - sent >= GATHER or any(not isinstance(event, Step) for _, event in gathered)
-            if gathered and is_due:
+            if gathered and (is_due or scheduler.failed):
                 send(Events(gathered, scheduler.stats))
                 gathered, sent = [], time.monotonic()
-        while scheduler.failed:
-            send(Refused(*scheduler.failed.pop()))
+            while scheduler.failed:
+                send(Refused(*scheduler.failed.pop()))
     prefixes.close()
     model.close()
 

@@ -8,15 +8,17 @@ from commonweight.prompting.formats.hermes import HERMES
 from commonweight.prompting.formats.kimi import KIMI
 from commonweight.prompting.formats.llama3 import LLAMA3
 from commonweight.prompting.formats.minimax import MINIMAX
-from commonweight.prompting.formats.mistral import MISTRAL, MISTRAL_ARGS, MISTRAL_IDS
+from commonweight.prompting.formats.mistral import MISTRAL, MISTRAL_ARGS, MISTRAL_IDS, MISTRAL_SPACED
 from commonweight.prompting.formats.qwen_coder import QWEN_CODER
-from commonweight.prompting.formats.syntax import CALL_ID, Arguments, Format, Tags
+from commonweight.prompting.formats.seed import SEED
+from commonweight.prompting.formats.syntax import CALL_ID, NUMBER, Arguments, Format, Tags, respelled, texts_of
 
 FAMILIES = (
     HARMONY,
     GLM,
     GLM_TIGHT,
     QWEN_CODER,
+    SEED,
     MINIMAX,
     KIMI,
     DEEPSEEK,
@@ -24,6 +26,7 @@ FAMILIES = (
     MISTRAL_IDS,
     MISTRAL_ARGS,
     MISTRAL,
+    MISTRAL_SPACED,
     LLAMA3,
     HERMES,
 )
@@ -45,11 +48,16 @@ def detect(rendered_call: str) -> Format:
     def fits(family: Format) -> bool:
         if family.rendered_before_name:
             return family.rendered_before_name + SAMPLE_NAME in rendered_call
-        head = family.before_name + SAMPLE_NAME + family.before_input.replace(CALL_ID, SAMPLE_ID)
+        head = family.before_name + SAMPLE_NAME + filled(family.before_input)
         head += family.arguments.before_key if family.arguments else "{"
         return head in rendered_call and family.opening in rendered_call
 
     return next((family for family in FAMILIES if fits(family)), GENERIC)
+
+
+def filled(text: str) -> str:
+    """A format's text with an example of each thing that the model makes up."""
+    return text.replace(CALL_ID, SAMPLE_ID).replace(NUMBER, "0")
 
 
 def thinking_tags(chat_template: str, family: Format) -> Tags | None:
@@ -63,6 +71,7 @@ __all__ = [
     "CALL_ID",
     "FAMILIES",
     "GENERIC",
+    "NUMBER",
     "SAMPLE_ID",
     "SAMPLE_KEY",
     "SAMPLE_NAME",
@@ -71,5 +80,8 @@ __all__ = [
     "Format",
     "Tags",
     "detect",
+    "filled",
+    "respelled",
+    "texts_of",
     "thinking_tags",
 ]

@@ -14,6 +14,7 @@ HARMONY = Format(
     after_input="",
     thinking=Tags("<|channel|>analysis<|message|>", "<|end|>"),
     text_openings=("<|channel|>final<|message|>", "<|channel|>commentary<|message|>"),
+    after_text="<|end|>",
     glue="<|start|>assistant",
     takes_one_call=True,
 )

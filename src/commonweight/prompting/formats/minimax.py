@@ -10,8 +10,8 @@ MINIMAX = Format(
     trigger="<minimax:tool_call>",
     opening="<minimax:tool_call>\n",
     before_name='<invoke name="',
-    before_input='">',
+    before_input='">\n',
     after_input="</invoke>\n",
     closing="</minimax:tool_call>",
-    arguments=Arguments('<parameter name="', '">', "</parameter>"),
+    arguments=Arguments('<parameter name="', '">', "</parameter>\n"),
 )

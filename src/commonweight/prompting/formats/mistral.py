@@ -3,6 +3,8 @@
 Source: https://github.com/mistralai/mistral-common
 """
 
+from dataclasses import replace
+
 from commonweight.prompting.formats.syntax import CALL_ID, Format
 
 MISTRAL = Format(
@@ -15,6 +17,8 @@ MISTRAL = Format(
     between=", ",
     closing="]",
 )
+
+MISTRAL_SPACED = replace(MISTRAL, name="mistral-spaced", opening="[TOOL_CALLS] [")
 
 MISTRAL_IDS = Format(
     name="mistral-ids",

@@ -1,0 +1,118 @@
+"""The arguments that a tool takes, for formats in which each stands by itself."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from commonweight.prompting.schema import Schema
+
+KINDS = frozenset({"string", "number", "boolean", "null", "object", "array"})
+"""Of JSON values."""
+
+
+@dataclass(frozen=True)
+class Argument:
+    """What one argument may be."""
+
+    schema: Schema
+    """With what it refers to."""
+    kinds: frozenset[str] = KINDS
+    is_required: bool = False
+
+    @property
+    def choices(self) -> list[Any] | None:
+        """All that it may be, if the schema lists that."""
+        listed = [self.schema["const"]] if "const" in self.schema else self.schema.get("enum")
+        return [choice for choice in listed if kind_of(choice) in self.kinds] if isinstance(listed, list) else None
+
+
+ANYTHING = Argument({})
+
+
+def arguments_of(tool: Schema) -> tuple[Mapping[str, Argument], Argument | None]:
+    """The arguments of a tool by their names, in order; and what others may be, if there may be others.
+
+    A schema that names some and says nothing of others means just these. ``tool``: one that a grammar can be made
+    of, so that it is well formed.
+    """
+    reader = _Reader(tool)
+    tool = reader.resolved(tool)
+    properties: dict[str, Any] = tool.get("properties", {})
+    required = frozenset(tool.get("required", ()))
+    # What is required need not be described.
+    undescribed: dict[str, Any] = dict.fromkeys(sorted(required - properties.keys()), True)
+    named = {
+        name: reader.argument(schema, is_required=name in required)
+        for name, schema in (properties | undescribed).items()
+    }
+    others = reader.argument(tool.get("additionalProperties", "properties" not in tool))
+    return {n: argument for n, argument in named.items() if argument.kinds}, others if others.kinds else None
+
+
+def kind_of(value: object) -> str:
+    """The kind of a JSON value."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "boolean"
+        case str():
+            return "string"
+        case int() | float():
+            return "number"
+        case dict():
+            return "object"
+        case _:
+            return "array"
+
+
+class _Reader:
+    """Reads the parts of one schema."""
+
+    def __init__(self, root: Schema) -> None:
+        self._root = root
+        self._definitions = {key: root[key] for key in ("$defs", "definitions") if key in root}
+        self._referred: dict[str, frozenset[str]] = {}
+
+    def argument(self, schema: object, *, is_required: bool = False) -> Argument:
+        return Argument(self.resolved(schema) | self._definitions, self._kinds(schema), is_required)
+
+    def resolved(self, schema: object) -> Schema:
+        """An object's own keywords and those of what it refers to."""
+        seen: set[str] = set()
+        while isinstance(schema, dict) and isinstance(ref := schema.get("$ref"), str) and ref not in seen:
+            seen.add(ref)
+            target = self._at(ref)
+            if isinstance(target, dict):
+                own = {key: value for key, value in schema.items() if key != "$ref"}
+                schema = target | own
+        return schema if isinstance(schema, dict) else {}
+
+    def _at(self, ref: str) -> object:
+        """What ``#/a/b`` points to; None if it points nowhere in here."""
+        found: object = self._root
+        for step in ref.removeprefix("#").split("/")[1:]:
+            found = found.get(step.replace("~1", "/").replace("~0", "~")) if isinstance(found, dict) else None
+        return found
+
+    def _kinds(self, schema: object) -> frozenset[str]:
+        if not isinstance(schema, dict):
+            return frozenset() if schema is False else KINDS
+        kinds = KINDS
+        if isinstance(ref := schema.get("$ref"), str):
+            if ref not in self._referred:
+                self._referred[ref] = KINDS  # while it is looked at: it may refer to itself
+                self._referred[ref] = self._kinds(self._at(ref))
+            kinds &= self._referred[ref]
+        if types := schema.get("type"):
+            named = [types] if isinstance(types, str) else types
+            kinds &= {"number" if name == "integer" else name for name in named}
+        choices = Argument(schema).choices
+        if choices is not None:
+            kinds &= {kind_of(choice) for choice in choices}
+        for key in ("anyOf", "oneOf"):
+            if key in schema:
+                kinds &= frozenset[str]().union(*map(self._kinds, schema[key]))
+        for part in schema.get("allOf", ()):
+            kinds &= self._kinds(part)
+        return kinds

@@ -1,0 +1,16 @@
+"""Seed-OSS: like Qwen 3 Coder, with tags of its own.
+
+Source: https://huggingface.co/ByteDance-Seed/Seed-OSS-36B-Instruct
+"""
+
+from commonweight.prompting.formats.syntax import Arguments, Format
+
+SEED = Format(
+    name="seed",
+    trigger="<seed:tool_call>",
+    before_name="<seed:tool_call>\n<function=",
+    before_input=">\n",
+    after_input="</function>\n</seed:tool_call>",
+    between="\n",
+    arguments=Arguments("<parameter=", ">", "</parameter>\n"),
+)

@@ -1,0 +1,429 @@
+"""What answers are held to: reasoning and its budget, JSON, quotes, and text that is unlike a call."""
+
+import time
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from tongues import TONGUES, Answer, Tongue, as_json, read, tongue, vocabulary
+from vocabularies import starter_tokenizer
+
+from commonweight.prompting.formats import GENERIC, Tags
+from commonweight.prompting.grammar import MOST_QUOTABLE, GrammarWriter, Rules
+from commonweight.prompting.lark import Literals, regex_around, string
+from commonweight.prompting.schema import BadSchemaError
+
+PING = {"ping": {"type": "object", "properties": {}, "additionalProperties": False}}
+GET = {"get": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}
+NAMED = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "parameters": {"type": "integer"}},
+    "required": ["name"],
+    "additionalProperties": False,
+}
+
+with_each_tongue = pytest.mark.parametrize("speaker", TONGUES, ids=str)
+SPEAKERS = [
+    "hermes",
+    "hermes-in-text",
+    "qwen-coder",
+    "llama3",
+    "llama3-in-text",
+    "harmony",
+    "mistral-args",
+    "kimi",
+]
+with_some_tongues = pytest.mark.parametrize("speaker", [tongue(name) for name in SPEAKERS], ids=str)
+
+
+# When there is one
+
+
+def test_an_answer_that_may_be_anything_has_no_grammar() -> None:
+    hermes, harmony = tongue("hermes"), tongue("harmony")
+    writer = GrammarWriter(hermes.family, hermes.thinking, hermes.specials)
+    for rules in (Rules({}), Rules({}, thinking="begun"), Rules({}, budget=1024), Rules({}, quotable=("", " \n"))):
+        assert writer.write(rules) is None
+    for rules in (Rules(PING), Rules(PING, may_call=False), Rules({}, schema={}), Rules({}, quotable=("a",))):
+        assert writer.write(rules) is not None
+    assert writer.write(Rules({}, thinking="begun", budget=1024)) is not None
+    assert GrammarWriter(hermes.family, None, hermes.specials).write(Rules({}, thinking="begun", budget=9)) is None
+    # Here even text has a form.
+    assert GrammarWriter(harmony.family, harmony.thinking, harmony.specials).write(Rules({})) is not None
+
+
+# Reasoning
+
+
+@with_each_tongue
+@pytest.mark.parametrize("is_begun", [True, False])
+def test_reasoning_is_kept_within_its_budget(speaker: Tongue, is_begun: bool) -> None:
+    closing = speaker.thinking.closing
+    budget = 5
+    rules = Rules(PING, thinking="begun" if is_begun else "possible", budget=budget)
+    start = Answer(speaker).markup("" if is_begun else speaker.thinking.opening).tokens()
+    if not is_begun and speaker.is_text(speaker.thinking.opening):
+        return  # where text could be the tag, the tag is text
+    most = budget if not speaker.is_text(closing) else 4 * budget
+    guide = speaker.guide(rules)
+    assert guide.follow([*start, *Answer(speaker).text("🙂" * 20).tokens()]) - len(start) >= most
+    end = Answer(speaker).markup(closing).tokens()
+    assert guide.allowed() == {end[0]}
+    assert guide.follow(end) == len(end)
+
+
+@with_each_tongue
+@pytest.mark.parametrize("is_begun", [True, False])
+@pytest.mark.parametrize("budget", [None, 64])
+def test_a_forced_call_may_follow_reasoning(speaker: Tongue, is_begun: bool, budget: int | None) -> None:
+    rules = Rules(PING, must_call=True, thinking="begun" if is_begun else "possible", budget=budget)
+    for reasoning in ("I need it.", "", None if not is_begun else " "):
+        answer = speaker.answer(reasoning, calls=[("ping", {})], is_begun=is_begun)
+        assert speaker.guide(rules).accepts(answer.tokens())
+        found = read(speaker.parser(rules), answer.tokens())
+        assert (found.reasoning, found.text) == ((reasoning or "").strip(), "")
+        assert found.whole_calls == [("ping", {})]
+    text = speaker.answer("I need it.", "So:", is_begun=is_begun)
+    assert not speaker.guide(rules).accepts(text.tokens())
+
+
+@with_each_tongue
+def test_calls_do_not_begin_within_reasoning(speaker: Tongue) -> None:
+    rules = Rules(PING, thinking="begun")
+    answer = Answer(speaker).text("Hm ").markup(str(speaker.answer(calls=[("ping", {})])))
+    assert not speaker.guide(rules).accepts(answer.tokens())
+    found = read(speaker.parser(rules), answer.tokens())
+    assert not found.calls
+    assert found.text == ""
+
+
+@with_each_tongue
+def test_tokens_of_reasoning_are_counted_without_its_tags(speaker: Tongue) -> None:
+    if speaker.is_text(speaker.thinking.closing):
+        return  # parts of a tag may count then
+    for is_begun in (True, False):
+        rules = Rules(PING, thinking="begun" if is_begun else "possible")
+        for reasoning in ("", "a", "\n\nabc 🙂\n"):
+            parser = speaker.parser(rules)
+            read(parser, speaker.answer(reasoning, "So.", is_begun=is_begun).tokens())
+            assert parser.thinking_tokens == len(reasoning.encode())
+    parser = speaker.parser(Rules(PING, thinking="possible"))
+    read(parser, speaker.answer(None, "So.").tokens())
+    assert parser.thinking_tokens == 0
+
+
+def test_reasoning_may_come_twice() -> None:
+    speaker = tongue("hermes")
+    answer = speaker.answer("one").markup(str(speaker.answer("two", "text")))
+    found = read(speaker.parser(Rules(PING, thinking="possible")), answer.tokens())
+    assert (found.reasoning, found.text) == ("onetwo", "text")
+
+
+# JSON
+
+ANSWERS: list[Any] = [
+    {"name": "Bob"},
+    {"name": "ping"},
+    {"name": "pingpong", "parameters": 1},
+    {"name": "{<tool_call>"},
+]
+
+
+@with_some_tongues
+@pytest.mark.parametrize("thinking", ["over", "begun", "possible"])
+@pytest.mark.parametrize("has_tools", [True, False])
+def test_an_answer_may_be_json_or_calls(speaker: Tongue, thinking: Any, has_tools: bool) -> None:
+    rules = Rules(
+        PING if has_tools else {}, schema=NAMED, thinking=thinking, budget=None if thinking == "over" else 64
+    )
+    reasoning, is_begun = None if thinking == "over" else "Hm.", thinking == "begun"
+    for value in ANSWERS:
+        answer = speaker.answer(reasoning, as_json(value), is_begun=is_begun)
+        for random in (None, Random(1), Random(2)):
+            assert speaker.guide(rules).accepts(answer.tokens(random))
+            found = read(speaker.parser(rules), answer.tokens(random))
+            assert (found.reasoning, found.text, found.calls) == (reasoning or "", as_json(value), [])
+    for text in ("Bob", '{"name": 5}', '{"name": "Bob"} ', '{"name": "Bob", "age": 5}', '{"name":"Bob"}', ""):
+        assert not speaker.guide(rules).accepts(speaker.answer(reasoning, text, is_begun=is_begun).tokens())
+    call = speaker.answer(reasoning, calls=[("ping", {})], is_begun=is_begun)
+    assert speaker.guide(rules).accepts(call.tokens()) == has_tools
+    if has_tools:
+        assert read(speaker.parser(rules), call.tokens()).whole_calls == [("ping", {})]
+        refused = Answer(speaker).markup(str(call).replace("ping", "pong"))
+        assert not speaker.guide(rules).accepts(refused.tokens())
+
+
+@pytest.mark.parametrize("first", ["name", "nam", "namespace", "a", "n"])
+def test_json_that_begins_like_a_call_is_decided_when_it_differs(first: str) -> None:
+    speaker = tongue("llama3")
+    rules = Rules(GET, schema={"type": "object", "properties": {first: {"type": "string"}}, "required": [first]})
+    for value in ("get", "ge", "getting", "x"):
+        tokens = speaker.answer(text=as_json({first: value})).tokens()
+        assert speaker.guide(rules).accepts(tokens)
+        assert read(speaker.parser(rules), tokens).text == as_json({first: value})
+    call = speaker.answer(calls=[("get", {"city": "x"})]).tokens()
+    assert speaker.guide(rules).accepts(call)
+    assert read(speaker.parser(rules), call).whole_calls == [("get", {"city": "x"})]
+    # JSON that is cut off is JSON as far as it goes.
+    assert read(speaker.parser(rules), call[:8], is_cut=True).text == '{"name":'
+
+
+@with_some_tongues
+def test_json_is_cut_off_as_text(speaker: Tongue) -> None:
+    rules = Rules(PING, schema=NAMED)
+    answer = speaker.answer(text=as_json({"name": "pin<tool_call>g"}))
+    start = len(answer.tokens()) - len(as_json({"name": "pin<tool_call>g"}))
+    for count in range(start, len(answer.tokens())):
+        found = read(speaker.parser(rules), answer.tokens()[:count], is_cut=True)
+        assert found.text == as_json({"name": "pin<tool_call>g"})[: count - start]
+
+
+def test_schemas_that_no_answer_fits_are_refused() -> None:
+    bad = {"type": "object", "properties": {"a": {"type": "strin"}}}
+    for name in ("hermes", "glm"):
+        speaker = tongue(name)
+        with pytest.raises(BadSchemaError):
+            speaker.grammar(Rules({"tool": bad}))
+        with pytest.raises(BadSchemaError):
+            speaker.grammar(Rules({}, schema=bad))
+
+
+def test_what_a_tool_takes_is_an_object_whatever_its_schema_says() -> None:
+    for schema in (
+        {},
+        {"type": ["object", "null"]},
+        {"description": "anything"},
+        {"$ref": "#/$defs/a", "$defs": {"a": {}}},
+    ):
+        for name in ("hermes", "glm"):
+            speaker = tongue(name)
+            assert speaker.guide(Rules({"tool": schema})).accepts(speaker.answer(calls=[("tool", {})]).tokens())
+        text = Answer(speaker := tongue("mistral-args")).markup("[TOOL_CALLS]tool[ARGS]").text("null")
+        assert not speaker.guide(Rules({"tool": schema})).accepts(text.tokens())
+
+
+# Text
+
+
+@pytest.mark.parametrize("speaker", [s for s in TONGUES if not s.family.text_openings], ids=str)
+def test_text_that_goes_on_may_begin_with_anything(speaker: Tongue) -> None:
+    for tools in ({}, PING):
+        rules = Rules(tools, is_text=True, quotable=("words",))
+        for text in (" and", "\n{", '{"name": "x"}', ". ", ""):
+            tokens = Answer(speaker).text(text).tokens()
+            assert speaker.guide(rules).accepts(tokens)
+            assert read(speaker.parser(rules), tokens).text == text
+    late = Answer(speaker).text(" and").markup(str(speaker.answer(calls=[("ping", {})])))
+    rules = Rules(PING, is_text=True)
+    if not speaker.family.is_whole_answer:
+        assert speaker.guide(rules).accepts(late.tokens())
+        assert read(speaker.parser(rules), late.tokens()).whole_calls == [("ping", {})]
+        forced = Rules(PING, is_text=True, must_call=True)
+        assert speaker.guide(forced).accepts(late.tokens())
+        assert not speaker.guide(forced).accepts(Answer(speaker).text(" and").tokens())
+
+
+@pytest.mark.parametrize("name", ["harmony", "harmony-in-text"])
+def test_text_of_harmony_goes_on_without_another_opening(name: str) -> None:
+    speaker = tongue(name)
+    rules = Rules(PING, is_text=True)
+    tokens = Answer(speaker).text(" and so on").tokens()
+    assert speaker.guide(rules).accepts(tokens)
+    assert read(speaker.parser(rules), tokens).text == " and so on"
+
+
+def test_whole_answers_are_calls_or_text_by_their_beginning() -> None:
+    for name in ("llama3", "llama3-in-text"):
+        speaker = tongue(name)
+        for text in ('{"name": "Bob"}', "{", ' {"name": "ping", "parameters": {}}', "\n{"):
+            for rules in (Rules(PING), Rules(PING, may_call=False)):
+                assert not speaker.guide(rules).accepts(Answer(speaker).text(text).tokens())
+        text = 'So: {"name": "ping", "parameters": {}}'
+        assert speaker.guide(Rules(PING)).accepts(Answer(speaker).text(text).tokens())
+        assert read(speaker.parser(Rules(PING)), Answer(speaker).text(text).tokens()).text == text
+
+
+# Quotes
+
+DOCUMENTS = ("The sky is blue.\nGrass is green.", "", 'He said "</cite> <b>no</b>" & left.', " \n ", "été 🙂 été")
+
+
+def quoting(speaker: Tongue, *parts: str | tuple[int | str, str], opening: str = "") -> Answer:
+    """Text with quotes in it."""
+    answer = Answer(speaker).markup(opening or "".join(speaker.family.text_openings[:1]))
+    for part in parts:
+        if isinstance(part, str):
+            answer.text(part)
+        else:
+            answer.text(f'<cite doc="{part[0]}">{part[1]}</cite>')
+    return answer
+
+
+@with_each_tongue
+@pytest.mark.parametrize("has_tools", [True, False])
+def test_quotes_are_words_of_the_document(speaker: Tongue, has_tools: bool) -> None:
+    for may_call in (True, False) if has_tools else (True,):
+        rules = Rules(PING if has_tools else {}, may_call=may_call, quotable=DOCUMENTS)
+        answer = quoting(
+            speaker,
+            "It is. ",
+            (0, "sky is"),
+            " Two:",
+            (2, 'He said "'),
+            (4, "é 🙂 é"),
+            (0, "e.\nG"),
+            " Well < that.\n",
+        )
+        for random in (None, Random(1), Random(2)):
+            tokens = answer.tokens(random)
+            assert speaker.guide(rules).accepts(tokens)
+            found = read(speaker.parser(rules), tokens)
+            assert found.text == "It is.  Two: Well < that.\n"
+            assert found.quotes == [(0, "sky is"), (2, 'He said "'), (4, "é 🙂 é"), (0, "e.\nG")]
+        assert speaker.guide(rules).accepts(quoting(speaker, "None.").tokens())
+
+
+@with_some_tongues
+@pytest.mark.parametrize(
+    "quote",
+    [
+        *((0, ""), (0, " "), (0, "\n"), (0, "sky was"), (0, "The sky is blue. Grass"), (0, "Sky"), (0, "été")),
+        *((1, ""), (1, "The"), (3, " "), (3, ""), (5, "The"), (9, "x"), ("00", "sky"), ("", "sky"), ("x", "sky")),
+        *((2, "<"), (2, "< <b>"), (2, "<b>no")),
+    ],
+)
+def test_no_other_quote_can_be_written(speaker: Tongue, quote: tuple[int | str, str]) -> None:
+    for tools in ({}, PING):
+        rules = Rules(tools, quotable=DOCUMENTS)
+        assert not speaker.guide(rules).accepts(quoting(speaker, "It is. ", quote, ".").tokens())
+        if not speaker.family.is_whole_answer:
+            assert not speaker.guide(rules).accepts(quoting(speaker, quote).tokens())
+
+
+@with_each_tongue
+def test_quotes_may_come_before_calls(speaker: Tongue) -> None:
+    rules = Rules(PING, quotable=DOCUMENTS)
+    if speaker.family.is_whole_answer or speaker.family.text_openings:
+        return
+    answer = quoting(speaker, "It is ", (0, "sky"), " so.\n").markup(str(speaker.answer(calls=[("ping", {})])))
+    assert speaker.guide(rules).accepts(answer.tokens())
+    found = read(speaker.parser(rules), answer.tokens())
+    assert (found.text, found.quotes, found.whole_calls) == ("It is  so.", [(0, "sky")], [("ping", {})])
+
+
+@pytest.mark.parametrize("name", ["hermes", "llama3", "harmony"])
+def test_a_quote_that_is_cut_off_is_nothing(name: str) -> None:
+    speaker = tongue(name)
+    rules = Rules(PING, quotable=DOCUMENTS)
+    tokens = quoting(speaker, "It is.", (0, "sky is blue")).tokens()
+    start = len(quoting(speaker, "It is.").tokens())
+    for count in range(start, len(tokens)):
+        found = read(speaker.parser(rules), tokens[:count], is_cut=True)
+        assert (found.text, found.quotes) == ("It is.", [])
+        read(speaker.parser(rules), tokens[:count])
+
+
+def test_text_that_begins_like_a_quote_is_text_without_documents() -> None:
+    speaker = tongue("hermes")
+    tokens = Answer(speaker).text('<cite doc="0">a</cite>').tokens()
+    assert read(speaker.parser(Rules(PING)), tokens).text == '<cite doc="0">a</cite>'
+
+
+def test_what_is_no_quote_after_all_is_text() -> None:
+    speaker = tongue("hermes")
+    for text in ('<cite doc="a">b</cite> c', '<cite doc="">b', '<cite doc="²">b</cite>'):
+        parser = speaker.parser(Rules({}, quotable=DOCUMENTS))
+        assert read(parser, Answer(speaker).text(text).tokens()).text == text
+
+
+@given(
+    text=st.text(st.sampled_from('ab <>/"\n🙂é\x7f'), max_size=40),
+    random=st.randoms(use_true_random=False),
+    data=st.data(),
+)
+@settings(max_examples=60, deadline=None)
+def test_any_words_between_angles_can_be_quoted(text: str, random: Random, data: st.DataObject) -> None:
+    speaker = tongue("hermes")
+    start, end = sorted(data.draw(st.tuples(st.integers(0, len(text)), st.integers(0, len(text)))))
+    quote = text[start:end]
+    rules = Rules({}, quotable=(text, "other"))
+    tokens = quoting(speaker, "x", (0, quote), "y").tokens(random)
+    assert speaker.guide(rules).accepts(tokens) == (bool(quote.strip()) and "<" not in quote)
+
+
+def test_long_documents_are_quoted_as_fast_as_short_ones() -> None:
+    speaker = Tongue(GENERIC, Tags("<think>", "</think>"), starter_tokenizer(), "starter")
+    random = Random(0)
+    words = ["".join(random.choices("abcdefghijklmnopqrstuvwxyz", k=random.randint(1, 9))) for _ in range(3000)]
+    text = " ".join(random.choices(words, k=9000))[:MOST_QUOTABLE]
+    assert len(text) == MOST_QUOTABLE
+    rules = Rules({}, quotable=(text, text))
+    started = time.monotonic()
+    guide = speaker.guide(rules)
+    tokens = speaker.tokenizer.encode(f'It is.<cite doc="0">{text[20_000:20_500]}</cite> So.')
+    for token in tokens:
+        assert token in guide.allowed()
+        assert guide.follow([token]) == 1
+    assert guide.may_end
+    assert time.monotonic() - started < 20  # seconds; it takes one
+    # There is no room for the second: any words will do, as long as there are some.
+    other = '<cite doc="1">whatever</cite>'
+    assert speaker.guide(rules).accepts(speaker.tokenizer.encode(other))
+    assert not speaker.guide(rules).accepts(speaker.tokenizer.encode(other.replace("whatever", " ")))
+
+
+# Names and other text in the grammar
+
+
+@given(text=st.text(st.characters(codec="utf-8"), min_size=1, max_size=20))
+@example('"\\/\x7f\x00\u2028\n\r\t//#<[5]>%json{')
+@settings(max_examples=200, deadline=None)
+def test_any_text_can_stand_in_a_grammar(text: str) -> None:
+    speaker = tongue("generic-in-text")
+    tokens = Answer(speaker).text(text).tokens()
+    assert speaker.guide_of(f"start: {string(text)}\n").accepts(tokens)
+    without = speaker.guide_of(f"start: TEXT\nTEXT: /(.|\\n)*/ & ~{regex_around(text)}\n")
+    assert without.accepts(Answer(speaker).text(text[:-1]).tokens())
+    assert not without.accepts([*Answer(speaker).text("a").tokens(), *tokens, *tokens])
+
+
+def test_special_tokens_in_a_format_are_tokens_and_in_names_text() -> None:
+    literals = Literals({"<a>": 7, "<ab>": 8, "<": 9})
+    assert literals.write("x<a><ab>\n<") == '"x" <[7]> <[8]> "\\n<"'
+    assert literals.write("") == ""
+    assert literals.split("\n<a>b") == ("\n", '<[7]> "b"')
+    assert literals.split("ab") == ("ab", "")
+    assert literals.begins_with_token("<ab>")
+    assert not literals.begins_with_token("< a>")
+
+
+def test_tools_may_have_names_that_begin_alike() -> None:
+    names = ["a", "aa", "a-b", "a_b", "ab", "get", "get_", "getter", "name", "x" * 128]
+    tools = dict.fromkeys(names, GET["get"])
+    for speaker in TONGUES:
+        guide_rules = Rules(tools, must_call=True)
+        for name in names:
+            tokens = speaker.answer(calls=[(name, {"city": "x"})]).tokens()
+            assert speaker.guide(guide_rules).accepts(tokens)
+            assert read(speaker.parser(guide_rules), tokens).whole_calls == [(name, {"city": "x"})]
+
+
+def test_many_tools_are_no_burden() -> None:
+    properties: dict[str, Any] = {f"argument_{i}": {"type": ["string", "integer"][i % 2]} for i in range(12)}
+    tools = {f"tool_{i}": {"type": "object", "properties": properties, "description": str(i)} for i in range(200)}
+    for name in ("hermes", "glm-tight", "qwen-coder-in-text"):
+        speaker = tongue(name)
+        started = time.monotonic()
+        assert speaker.guide(Rules(tools)).accepts(speaker.answer(calls=[("tool_7", {"argument_1": 5})]).tokens())
+        assert time.monotonic() - started < 20  # seconds; it takes a fraction of one
+
+
+def test_markup_may_begin_with_text_and_hold_a_token() -> None:
+    speaker = Tongue(tongue("qwen-coder").family, Tags("<think>", "</think>"), vocabulary("</parameter>"), "mixed")
+    rules = Rules(GET)
+    for value in ("Rome", "", "\n", "a\nb\n", "</parameter>"):
+        tokens = speaker.answer(calls=[("get", {"city": value})]).tokens()
+        assert speaker.guide(rules).accepts(tokens)
+        assert read(speaker.parser(rules), tokens).whole_calls == [("get", {"city": value})]
