@@ -1,7 +1,7 @@
 """Conversations as agents have them: a client that sends everything again each turn, and a model that calls tools.
 
-The client never sends a message twice in the same form, and the model never writes in the form, or with the tokens,
-that the template and the tokenizer would use.
+The client never sends a message twice in the same form, and the model never writes in the form, or with the
+tokens, that the template and the tokenizer would use.
 """
 
 import json
@@ -76,7 +76,7 @@ class Turn:
     calls: tuple[tuple[str, Body], ...]
 
 
-calls = st.tuples(st.just("search"), inputs) | st.just(("touch", {}))
+calls: st.SearchStrategy[tuple[str, Body]] = st.tuples(st.just("search"), inputs) | st.just(("touch", {}))
 turns = st.builds(
     Turn,
     says=st.none() | texts,

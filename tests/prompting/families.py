@@ -6,7 +6,7 @@ The templates are written for these tests; each does what well-known ones of its
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Literal
+from typing import Any, Literal
 
 import tool_templates
 import vocabularies
@@ -134,7 +134,7 @@ class Family:
         assert tokenizer.eos_id is not None
         bos_token, eos_token = tokenizer.text_of(tokenizer.bos_id), tokenizer.text_of(tokenizer.eos_id)
         template = ChatTemplate(self.template_source, bos_token=bos_token, eos_token=eos_token)
-        variables = {self.switch: False} if self.switch else {}
+        variables: dict[str, Any] = {self.switch: False} if self.switch else {}
         return template.render([{"role": role, "content": text} for role, text in turns], **variables)
 
 

@@ -54,6 +54,28 @@ def test_an_answer_that_may_be_anything_has_no_grammar() -> None:
     assert GrammarWriter(harmony.family, harmony.thinking, harmony.specials).write(Rules({})) is not None
 
 
+# Input
+
+
+@pytest.mark.parametrize(
+    ("says_more", "takes_others"),
+    [
+        ({}, False),
+        ({"additionalProperties": {"type": "integer"}}, True),
+        ({"patternProperties": {"^b": {"type": "integer"}}}, True),
+        ({"allOf": [{"properties": {"b": {"type": "integer"}}}]}, True),
+    ],
+    ids=str,
+)
+def test_a_tool_that_names_what_it_takes_takes_nothing_else(says_more: dict[str, Any], takes_others: bool) -> None:
+    speaker = tongue("hermes")
+    tools = {"get": {"type": "object", "properties": {"a": {"type": "integer"}}, **says_more}}
+    for body, is_taken in (({"a": 1}, True), ({}, True), ({"a": 1, "b": 2}, takes_others)):
+        call = as_json({"name": "get", "arguments": body})
+        answer = Answer(speaker).markup("<tool_call>").text(f"\n{call}\n").markup("</tool_call>").tokens()
+        assert speaker.guide(Rules(tools)).accepts(answer) == is_taken
+
+
 # Reasoning
 
 

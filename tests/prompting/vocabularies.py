@@ -50,14 +50,27 @@ def byte_level_tokenizer() -> Tokenizer:
 @cache
 def markup_tokenizer(*controls: str, tags: tuple[str, ...] = (), eos: str) -> Tokenizer:
     """Byte-level BPE with a family's own control tokens, of which the first is BOS, and user-defined tags."""
-    words = ("th", "in", "thin", "think", "us", "er", '{"', '":', '"}', "\u010a\u010a", "\u0120the")
+    words = ("th", "in", "thin", "think", "us", "er", '{"', '":', '"}', "\u010a\u010a", "\u0120th", "\u0120the")
     tokens = [
         *((letter, NORMAL) for letter in _byte_letters()),
         *((word, NORMAL) for word in words),
         *((text, CONTROL) for text in controls),
         *((text, USER_DEFINED) for text in tags),
     ]
-    merges = ["t h", "i n", "th in", "thin k", "u s", "e r", '{ "', '" :', '" }', "\u010a \u010a", "\u0120 th"]
+    merges = [
+        "t h",
+        "i n",
+        "th in",
+        "thin k",
+        "u s",
+        "e r",
+        '{ "',
+        '" :',
+        '" }',
+        "\u010a \u010a",
+        "\u0120 th",
+        "\u0120th e",
+    ]
     return _tokenizer("gpt2", tokens, bos=controls[0], eos=eos, pre="qwen2", merges=merges)
 
 

@@ -21,7 +21,7 @@ def _field(kind: str, description: str, **keywords: object) -> dict[str, Any]:
 
 
 def _object(required: list[str], **properties: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": required}
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
 
 _PATH = _field("string", "Absolute path of the file or directory.")
@@ -53,7 +53,8 @@ _BASH = Definition(
         [],
         command=_field("string", "The command to run. Required unless restart is true."),
         restart=_field("boolean", "True starts the session afresh instead of running a command."),
-    ),
+    )
+    | {"anyOf": [{"required": ["command"]}, {"required": ["restart"]}]},
 )
 
 _EDITOR = Definition(

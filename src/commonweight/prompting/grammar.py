@@ -211,7 +211,7 @@ class _Grammar:
             self._add_through("opened", trigger)
 
     def _input(self, tool: int, schema: Schema) -> str:
-        whole = json_grammar({**schema, "type": "object"})
+        whole = json_grammar({**_closed(schema), "type": "object"})
         around = self._format.arguments
         if around is None:
             return whole
@@ -241,6 +241,12 @@ class _Grammar:
             return f"{json_grammar(argument.schema)} {closing}"
         except BadSchemaError:  # it refers to a place that is not here
             return f"{json_grammar({'type': sorted(argument.kinds)})} {closing}"
+
+
+def _closed(schema: Schema) -> Schema:
+    """The schema of a tool's input. One that names properties and says nothing of others means just these."""
+    says_more = schema.keys() & {"additionalProperties", "patternProperties", "$ref", "anyOf", "oneOf", "allOf"}
+    return schema if says_more or "properties" not in schema else {**schema, "additionalProperties": False}
 
 
 def _json_parts(text: str) -> str:

@@ -73,8 +73,10 @@ class ArgumentsInput:
             if key is None and not any((k + around.before_value).startswith(rest) for k in self._named):
                 key = rest[:place] if (place := rest.find(around.before_value)) >= 0 else None
             if key is not None:
-                unread.take(len(around.before_key + key + around.before_value))
-                yield f"{', ' if self._has_arguments else '{'}{json.dumps(key, ensure_ascii=False)}: "
+                unread.take(len(around.before_key))
+                name = json.dumps(unread.take(len(key)), ensure_ascii=False)
+                unread.take(len(around.before_value))
+                yield f"{', ' if self._has_arguments else '{'}{name}: "
                 self._has_arguments = True
                 self._argument = self._named.get(key) or self._others or ANYTHING
                 self._state = self._value

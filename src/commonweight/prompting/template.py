@@ -180,7 +180,7 @@ _REASONING_KEYS = ("reasoning_content", "thinking", "reasoning", "content")
 
 
 def named_id(name: str, number: int) -> str:
-    """The id of a call for a family (Kimi) that tells the tool by it; calls are numbered through a conversation."""
+    """The id of a call for a family (Kimi) that tells the tool by it; a conversation's calls are numbered."""
     return f"functions.{name}:{number}"
 
 
