@@ -17,12 +17,14 @@ from commonweight.messages.citations import (
     PageLocation,
     SearchResultLocation,
 )
+from commonweight.messages.content import DocumentBlock
 from commonweight.messages.conversation import MessageParam
 from commonweight.messages.errors import InvalidRequestError
 from commonweight.prompting import pdf as pdf_module
 from commonweight.prompting.documents import Document, collect, locate
 
 MESSAGES = TypeAdapter(list[MessageParam])
+ANY = DocumentBlock.model_validate(document())
 Kind = Literal["text", "pdf", "blocks", "search_result"]
 LINES = st.text(st.sampled_from("ab \n\t\u3000é"), max_size=12)
 
@@ -37,7 +39,7 @@ def collected(*messages: dict[str, Any]) -> list[Document]:
 
 
 def of(kind: Kind, *parts: str) -> Document:
-    return Document("messages.0.content.0", 7, kind, list(parts), "T", source="S")
+    return Document(ANY, 7, kind, list(parts), "T", source="S")
 
 
 def bare(quote: str) -> str:
@@ -51,10 +53,10 @@ def test_every_kind_becomes_text_with_its_parts() -> None:
         user([pdf_document(pdf("first page", "", "last")), found(title="R", source="S", content=[text("c")])]),
     )
     assert documents == [
-        Document("messages.0.content.0", 0, "text", ["one"], "T", context="C"),
-        Document("messages.0.content.1", 1, "blocks", ["a", "", "b"], None),
-        Document("messages.2.content.0", 2, "pdf", ["first page", "", "last"], None),
-        Document("messages.2.content.1", 0, "search_result", ["c"], "R", source="S"),
+        Document(ANY, 0, "text", ["one"], "T", context="C"),
+        Document(ANY, 1, "blocks", ["a", "", "b"], None),
+        Document(ANY, 2, "pdf", ["first page", "", "last"], None),
+        Document(ANY, 0, "search_result", ["c"], "R", source="S"),
     ]
 
 
@@ -64,16 +66,16 @@ def test_documents_and_search_results_count_on_their_own_also_inside_tool_result
         assistant([{"type": "tool_use", "id": "toolu_1", "name": "x", "input": {}}, document("c")]),
         user([tool_result([text("so"), found(), document("d"), found()]), found(), document("e")]),
     )
-    assert [(document.where, document.kind, document.index) for document in documents] == [
-        ("messages.0.content.0", "search_result", 0),
-        ("messages.0.content.1", "text", 0),
-        ("messages.0.content.3", "text", 1),
-        ("messages.1.content.1", "text", 2),
-        ("messages.2.content.0.tool_result.content.1", "search_result", 1),
-        ("messages.2.content.0.tool_result.content.2", "text", 3),
-        ("messages.2.content.0.tool_result.content.3", "search_result", 2),
-        ("messages.2.content.1", "search_result", 3),
-        ("messages.2.content.2", "text", 4),
+    assert [(document.kind, document.index) for document in documents] == [
+        ("search_result", 0),
+        ("text", 0),
+        ("text", 1),
+        ("text", 2),
+        ("search_result", 1),
+        ("text", 3),
+        ("search_result", 2),
+        ("search_result", 3),
+        ("text", 4),
     ]
 
 

@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -35,8 +35,8 @@ from commonweight.prompting.quotes import QuotableText
 class Document:
     """One document or search result, as text."""
 
-    where: str
-    """Its block's place in the request: ``messages.0.content.1``."""
+    block: DocumentBlock | SearchResultBlock = field(repr=False, compare=False)
+    """What it is in the request."""
     index: int
     """Documents count from 0 in the order of the request, and so do search results on their own."""
     kind: Literal["text", "pdf", "blocks", "search_result"]
@@ -131,11 +131,11 @@ def _read(block: DocumentBlock | SearchResultBlock, where: str, index: int, page
         case SearchResultBlock():
             texts = [part.text for part in block.content]
             return Document(
-                where, index, "search_result", texts, block.title, source=block.source, is_citable=is_citable
+                block, index, "search_result", texts, block.title, source=block.source, is_citable=is_citable
             )
         case DocumentBlock():
             kind, parts = _parts(block, where, pages_before)
-            return Document(where, index, kind, parts, block.title, context=block.context, is_citable=is_citable)
+            return Document(block, index, kind, parts, block.title, context=block.context, is_citable=is_citable)
 
 
 def _parts(

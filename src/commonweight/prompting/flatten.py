@@ -30,7 +30,7 @@ class Flattener:
     """Writes the blocks of one request as text."""
 
     def __init__(self, documents: Sequence[Document], definitions: Mapping[str, object]) -> None:
-        self._documents = {document.where: (i, document) for i, document in enumerate(documents)}
+        self._documents = {id(document.block): (i, document) for i, document in enumerate(documents)}
         self._definitions = definitions
 
     def text(self, blocks: Sequence[WireModel], where: str, joint: str = PARAGRAPH) -> str:
@@ -58,7 +58,7 @@ class Flattener:
                 body = json.dumps(block.content, ensure_ascii=False)
                 return f"\n<tool_result>\n{body}\n</tool_result>"
             case DocumentBlock() | SearchResultBlock():
-                return self._document(where)
+                return self._document(block)
             case ToolReferenceBlock():
                 # Agents count messages alone, too, without the tools that they refer to.
                 definition = self._definitions.get(block.tool_name, {"name": block.tool_name})
@@ -71,8 +71,8 @@ class Flattener:
                     return None
                 raise InvalidRequestError(f"{where}.{kind}: this model does not support {kind} input")
 
-    def _document(self, where: str) -> str:
-        number, document = self._documents[where]
+    def _document(self, block: DocumentBlock | SearchResultBlock) -> str:
+        number, document = self._documents[id(block)]
         lines = [document.title, document.source, document.context, "\n".join(document.parts)]
         body = "\n".join(line for line in lines if line)
         return f'<document number="{number}">\n{body}\n</document>' if document.is_citable else body

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from commonweight.messages.content import ToolResultBlock
+from commonweight.messages.content import ToolResultBlock, walk
 from commonweight.messages.errors import InvalidRequestError
 from commonweight.messages.request import BudgetedThinking, CountTokensRequest
 from commonweight.messages.response import OutputToolUse
@@ -102,14 +102,19 @@ class Renderer:
         self._encoder = Encoder(tokenizer, self._quoter)
         self._recollection = Recollection()
 
-    def render(self, request: CountTokensRequest, tenant: str = "") -> Prompt:
+    def render(
+        self, request: CountTokensRequest, tenant: str = "", documents: Sequence[Document] | None = None
+    ) -> Prompt:
         """The prompt of a request.
+
+        ``documents``: those of the client's own request, if this one is an edited copy of it. They keep their
+        numbers, and the blocks that are left are the same objects.
 
         Raises:
             InvalidRequestError: a block that this model cannot read, a conversation its template refuses, or a
                 schema that no answer can be held to.
         """
-        documents = collect(request.messages)
+        documents = collect(request.messages) if documents is None else documents
         conversation = self._narrator.tell(request, documents)
         thinks = self._thinks(request) and not conversation.is_begun
         try:
@@ -127,7 +132,9 @@ class Renderer:
         except UnicodeEncodeError as error:
             raise InvalidRequestError("messages: a text holds half of a surrogate pair") from error
         before = dict(zip(sorted(places), counts, strict=True))
-        rules = self._rules(request, documents, thinks, text)
+        shown = {id(block) for message in request.messages for _, block in walk(message.content, "")}
+        quotable = tuple(d.quotable.text if d.is_citable and id(d.block) in shown else "" for d in documents)
+        rules = self._rules(request, quotable, thinks, text)
         return Prompt(
             token_ids=token_ids,
             origin=Origin.of(text[:opening]),
@@ -136,7 +143,7 @@ class Renderer:
             grammar=self._grammar(request, conversation, rules),
             marks=[(before[place], ttl) for place, ttl in cache_marks],
             reading=self._reading(conversation, rules),
-            documents=documents,
+            documents=list(documents),
             tenant=tenant,
         )
 
@@ -245,7 +252,7 @@ class Renderer:
             return any(isinstance(block, ToolResultBlock) for block in request.messages[-1].content)
         return True
 
-    def _rules(self, request: CountTokensRequest, documents: Sequence[Document], thinks: bool, text: str) -> Rules:
+    def _rules(self, request: CountTokensRequest, quotable: tuple[str, ...], thinks: bool, text: str) -> Rules:
         choice = request.tool_choice
         kind = choice.type if choice else "auto"
         tools = loaded_tools(request)
@@ -268,9 +275,7 @@ class Renderer:
             schema=request.output_schema,
             thinking=thinking,
             budget=budget,
-            quotable=tuple(d.quotable.text if d.is_citable else "" for d in documents)
-            if any(d.is_citable for d in documents)
-            else (),
+            quotable=quotable if any(quotable) else (),
         )
 
     def _reading(self, conversation: Conversation, rules: Rules) -> Reading:

@@ -10,6 +10,7 @@ from commonweight.messages.errors import InvalidRequestError
 from commonweight.messages.request import CountTokensRequest, MessageParam
 from commonweight.messages.response import AppliedEdits
 from commonweight.prompting import Prompt, Renderer
+from commonweight.prompting.documents import collect
 from commonweight.turn.edits import apply_edits
 from commonweight.turn.signature import Signer, TamperedError
 
@@ -38,10 +39,11 @@ async def prepared(request: CountTokensRequest, renderer: Renderer, signer: Sign
         InvalidRequestError: it cannot run, in the API's words.
     """
     messages = [_restored(message, i, signer) for i, message in enumerate(request.messages)]
+    documents = await asyncio.to_thread(collect, request.messages)
 
     async def render(edited: Sequence[MessageParam]) -> Prompt:
         # Tokenizing runs without the interpreter lock, so other requests go on meanwhile.
-        return await asyncio.to_thread(renderer.render, _with(request, edited))
+        return await asyncio.to_thread(renderer.render, _with(request, edited), documents=documents)
 
     async def count(edited: Sequence[MessageParam]) -> int:
         return len((await render(edited)).token_ids)
