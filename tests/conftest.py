@@ -25,6 +25,8 @@ os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 CACHES = tempfile.TemporaryDirectory(prefix="commonweight-tests-")
 os.environ["XDG_CACHE_HOME"] = os.environ["XDG_DATA_HOME"] = CACHES.name
 
+pytest_plugins = ["databases"]
+
 KEY = "sk-local-test"
 ALIAS = "claude-test-alias"
 LONGEST_START = 60.0

@@ -1,5 +1,6 @@
 """Who may do what."""
 
 from commonweight.access.keyring import Keyring
+from commonweight.access.principal import SCOPES, Limits, Principal, Scope
 
-__all__ = ["Keyring"]
+__all__ = ["SCOPES", "Keyring", "Limits", "Principal", "Scope"]

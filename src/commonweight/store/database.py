@@ -1,0 +1,157 @@
+"""The database: SQLite in the data folder, or PostgreSQL by its URL. Opening it brings its tables up to date."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, event, make_url, text
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+_MIGRATIONS = Path(__file__).with_name("migrations")
+_LOCK = 0x636F6D6D6F6E  # of PostgreSQL's advisory locks: one server migrates at a time
+BUSY = 30
+"""Seconds that SQLite waits for another writer."""
+
+
+class DatabaseError(Exception):
+    """The database cannot be used; the message says why, and what to do."""
+
+
+class Database:
+    """A pool of connections to one database."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(cls, url: str) -> AsyncIterator["Database"]:
+        """Open the database at a URL, such as ``sqlite+aiosqlite:////folder/commonweight.db``.
+
+        Raises:
+            DatabaseError: it cannot be reached, or a newer version of this program has changed it.
+        """
+        engine = _engine(url)
+        try:
+            try:
+                await _upgraded(engine)
+            except (DBAPIError, OSError) as error:
+                raise DatabaseError(f"cannot use the database at {_shown(url)}: {_reason(error)}") from error
+            yield cls(engine)
+        finally:
+            await engine.dispose()
+
+    @property
+    def is_postgresql(self) -> bool:
+        """Whether it is PostgreSQL; SQLite otherwise."""
+        return self._engine.dialect.name == "postgresql"
+
+    @contextlib.asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A connection to read from."""
+        async with self._engine.connect() as connection:
+            yield connection
+
+    @contextlib.asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction: everything in it happens, or nothing.
+
+        SQLite has one writer at a time, and takes the lock at once, so that what was read in it stays true.
+        """
+        async with self._engine.connect() as connection:
+            if not self.is_postgresql:
+                await connection.execute(text("BEGIN IMMEDIATE"))
+            async with contextlib.AsyncExitStack() as stack:
+                stack.push_async_callback(connection.rollback)  # of what was not committed
+                yield connection
+                await connection.commit()
+
+
+def sqlite_url(folder: Path) -> str:
+    """The URL of the database in a data folder, which is made if need be."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return f"sqlite+aiosqlite:///{folder / 'commonweight.db'}"
+
+
+def _engine(url: str) -> AsyncEngine:
+    try:
+        parsed = make_url(url)
+        if parsed.drivername not in ("sqlite+aiosqlite", "postgresql+asyncpg"):
+            raise DatabaseError(
+                f"{_shown(url)}: use a URL that begins with postgresql+asyncpg:// or sqlite+aiosqlite:///"
+            )
+        if parsed.drivername == "postgresql+asyncpg":
+            return create_async_engine(parsed, pool_pre_ping=True)
+    except ArgumentError as error:
+        raise DatabaseError(f"{_shown(url)} is no database URL") from error
+    engine = create_async_engine(parsed, connect_args={"timeout": BUSY})
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def prepare(connection: Any, _record: object) -> None:  # noqa: ANN401 - what the driver makes
+        # Transactions begin where `write` says, not where the driver guesses.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in ("synchronous=FULL", "foreign_keys=ON"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    return engine
+
+
+async def _upgraded(engine: AsyncEngine) -> None:
+    async with engine.connect() as connection:
+        if engine.dialect.name == "postgresql":
+            await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        else:
+            await _write_ahead(connection)
+            await connection.execute(text("BEGIN IMMEDIATE"))
+        await connection.run_sync(_upgrade)
+        await connection.commit()
+
+
+async def _write_ahead(connection: AsyncConnection) -> None:
+    """Let readers go on beside a writer, from now on and for whoever opens the file."""
+    deadline = time.monotonic() + BUSY
+    while True:
+        try:
+            await connection.execute(text("PRAGMA journal_mode=WAL"))
+        except OperationalError as error:
+            # Another opens it at this moment; for this one statement SQLite does not wait by itself.
+            if "locked" not in str(error.orig) or time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(0.02)
+        else:
+            return
+
+
+def _upgrade(connection: Connection) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    config.attributes["connection"] = connection
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    current = MigrationContext.configure(connection).get_current_revision()
+    if current is not None and current not in known:
+        raise DatabaseError(
+            f"the database was changed by a newer version of Commonweight (its version is {current}); run that one"
+        )
+    command.upgrade(config, "head")
+
+
+def _shown(url: str) -> str:
+    """A URL without its password."""
+    with contextlib.suppress(ArgumentError):
+        return make_url(url).render_as_string(hide_password=True)
+    return "what was given"
+
+
+def _reason(error: Exception) -> str:
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
+    return str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__

@@ -1,0 +1,137 @@
+"""The database: made and brought up to date when it is opened, and all or nothing when it is written."""
+
+import asyncio
+import sqlite3
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, func, select, text, update
+from sqlalchemy.exc import IntegrityError
+
+from commonweight.store import Database, DatabaseError, sqlite_url
+from commonweight.store.schema import keys, leases, metadata
+
+KEY = {"name": "n", "tenant": "t", "hint": "h", "scopes": "", "created_at": 1.0}
+
+
+async def count(database: Database) -> int:
+    async with database.read() as connection:
+        return (await connection.execute(select(func.count()).select_from(keys))).scalar_one()
+
+
+async def test_the_migrations_make_the_tables(database: Database) -> None:
+    def differences(connection: Connection) -> list[object]:
+        return list(compare_metadata(MigrationContext.configure(connection), metadata))
+
+    async with database.read() as connection:
+        assert await connection.run_sync(differences) == []
+
+
+async def test_what_is_written_is_there_when_it_is_opened_again(database_url: str) -> None:
+    async with Database.open(database_url) as database, database.write() as connection:
+        await connection.execute(keys.insert().values(id="a", digest="d", **KEY))
+    async with Database.open(database_url) as database:
+        assert await count(database) == 1
+
+
+async def test_a_transaction_that_fails_leaves_nothing(database: Database) -> None:
+    with pytest.raises(RuntimeError):
+        async with database.write() as connection:
+            await connection.execute(keys.insert().values(id="a", digest="d", **KEY))
+            raise RuntimeError
+    assert await count(database) == 0
+    async with database.write() as connection:  # and locks nothing
+        await connection.execute(keys.insert().values(id="a", digest="d", **KEY))
+    assert await count(database) == 1
+
+
+async def test_a_cancelled_transaction_leaves_nothing(database: Database) -> None:
+    begun = asyncio.Event()
+
+    async def write() -> None:
+        async with database.write() as connection:
+            await connection.execute(keys.insert().values(id="a", digest="d", **KEY))
+            begun.set()
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(write())
+    await begun.wait()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    async with database.write() as connection:
+        await connection.execute(keys.insert().values(id="b", digest="d", **KEY))
+    assert await count(database) == 1
+
+
+async def test_references_hold(database: Database) -> None:
+    with pytest.raises(IntegrityError):
+        async with database.write() as connection:
+            await connection.execute(leases.insert().values(id="l", key_id="nobody", expires_at=1.0))
+
+
+async def test_writers_wait_for_each_other(database: Database) -> None:
+    async with database.write() as connection:
+        await connection.execute(keys.insert().values(id="a", digest="d", **KEY | {"created_at": 0.0}))
+
+    async def increment() -> None:
+        async with database.write() as connection:
+            await connection.execute(update(keys).values(created_at=keys.c.created_at + 1))
+
+    await asyncio.gather(*(increment() for _ in range(40)))
+    async with database.read() as connection:
+        assert (await connection.execute(select(keys.c.created_at))).scalar_one() == 40
+
+
+async def test_many_may_open_a_new_database_at_once(database_url: str) -> None:
+    async def use(number: int) -> None:
+        async with Database.open(database_url) as database, database.write() as connection:
+            await connection.execute(keys.insert().values(id=str(number), digest=str(number), **KEY))
+
+    await asyncio.gather(*map(use, range(6)))
+    async with Database.open(database_url) as database:
+        assert await count(database) == 6
+
+
+async def test_a_database_of_a_newer_version_is_refused(database_url: str) -> None:
+    async with Database.open(database_url) as database, database.write() as connection:
+        await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(DatabaseError, match=r"newer version of Commonweight \(its version is 9999\)"):
+        async with Database.open(database_url):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("nonsense", "no database URL"),
+        ("mysql://u:secret@h/d", r"mysql://u:\*\*\*@h/d: use a URL that begins with postgresql\+asyncpg://"),
+        (
+            "postgresql+asyncpg://u:secret@127.0.0.1:1/d",
+            r"cannot use .*u:\*\*\*@127\.0\.0\.1:1/d: .*refused|Connect",
+        ),
+        ("sqlite+aiosqlite:////nowhere/at/all/x.db", "cannot use .*unable to open database file"),
+    ],
+)
+async def test_what_is_wrong_is_said_without_the_password(url: str, problem: str) -> None:
+    with pytest.raises(DatabaseError, match=problem) as caught:
+        async with Database.open(url):
+            pass
+    assert "secret" not in str(caught.value)
+
+
+async def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "commonweight.db").write_bytes(b"no database at all, but long enough to be read as one" * 100)
+    with pytest.raises(DatabaseError, match="file is not a database"):
+        async with Database.open(sqlite_url(tmp_path)):
+            pass
+
+
+async def test_sqlite_writes_ahead_and_keeps_others_out(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    async with Database.open(sqlite_url(folder)):
+        connection = sqlite3.connect(folder / "commonweight.db")
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        connection.close()
+    assert folder.stat().st_mode & 0o077 == 0
