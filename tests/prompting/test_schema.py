@@ -1,7 +1,6 @@
 """JSON schemas as grammars: what holds, what is let pass, and what is refused."""
 
 import json
-import time
 from typing import Any
 
 import pytest
@@ -152,11 +151,9 @@ def nested(depth: int, within: str) -> Schema:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_no_answer_can_be_held_to_is_refused(schema: Schema, problem: str) -> None:
-    started = time.monotonic()
     with pytest.raises(BadSchemaError) as caught:
         json_grammar(schema)
     assert str(caught.value) == problem
-    assert time.monotonic() - started < 20  # seconds; it takes a fraction of one
 
 
 @pytest.mark.parametrize(
@@ -175,10 +172,8 @@ def test_what_no_answer_can_be_held_to_is_refused(schema: Schema, problem: str) 
     ],
     ids=range(7),
 )
-def test_large_schemas_take_no_long_time(schema: Schema) -> None:
-    started = time.monotonic()
+def test_large_schemas_are_taken(schema: Schema) -> None:
     assert json_grammar(schema)
-    assert time.monotonic() - started < 20  # seconds; it takes one or two at most
 
 
 def test_json_is_spaced_as_templates_space_it() -> None:
@@ -253,13 +248,11 @@ def test_kinds_of_values_are_read_from_schemas(schema: Any, kinds: set[str]) -> 
     assert others is None
 
 
-def test_kinds_of_many_references_take_no_long_time() -> None:
+def test_kinds_of_many_references_are_read_once() -> None:
     both = [{"anyOf": [{"$ref": f"#/$defs/d{i + 1}"}, {"$ref": f"#/$defs/d{i + 1}"}]} for i in range(100)]
     definitions = {f"d{i}": schema for i, schema in enumerate([*both, TEXT])}
-    started = time.monotonic()
     named, _ = arguments_of({"properties": {"a": {"$ref": "#/$defs/d0"}}, "$defs": definitions})
     assert named["a"].kinds == {"string"}
-    assert time.monotonic() - started < 5  # seconds; it takes milliseconds
 
 
 def test_arguments_come_in_the_schemas_order() -> None:

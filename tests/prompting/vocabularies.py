@@ -108,6 +108,35 @@ def phi_tokenizer() -> Tokenizer:
     return _tokenizer("llama", tokens, bos="<s>", eos="<|endoftext|>", name="phi-3")
 
 
+@cache
+def spaced_tokenizer() -> Tokenizer:
+    """Byte-level BPE with tokens for runs of spaces and lines, and for pieces of each other."""
+    texts = [" " * n for n in range(2, 9)] + [
+        "\n",
+        "\n\n",
+        "\n\n\n",
+        "\t",
+        "<br>",
+        "<br><br>",
+        "ab",
+        "bc",
+        "<b",
+        "br>",
+    ]
+    tokens = [
+        *((letter, NORMAL) for letter in _byte_letters()),
+        ("<|end|>", CONTROL),
+        *((text, USER_DEFINED) for text in texts),
+    ]
+    return _tokenizer("gpt2", tokens, bos="<|end|>", eos="<|end|>", pre="qwen2")
+
+
+def regex_tokenizer(pre: str) -> Tokenizer:
+    """Byte-level BPE whose words are found by one of llama.cpp's pre-tokenizers."""
+    tokens = [*((letter, NORMAL) for letter in _byte_letters()), ("<|end|>", CONTROL)]
+    return _tokenizer("gpt2", tokens, bos="<|end|>", eos="<|end|>", pre=pre)
+
+
 def reference_ids(tokenizer: Tokenizer, text: str) -> list[int]:
     """llama.cpp's own tokenisation, in which whatever looks like a special token is one."""
     data = text.encode()
