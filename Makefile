@@ -4,6 +4,8 @@ VENV := .venv
 OLD_SDK := $(VENV)/old-sdk
 CLIENTS := $(VENV)/clients
 BIN := $(VENV)/bin
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+	--custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
 .PHONY: help serve test lint bench clients lock clean
@@ -29,8 +31,9 @@ bench: $(VENV)/installed $(VENV)/bench-installed ## the same work here and on ll
 clients: $(CLIENTS)/installed ## install the agents and SDKs that `pytest -m clients` runs (1 GB, needs npm)
 
 lock: $(VENV)/installed ## resolve every dependency again into requirements.lock
-	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --all-extras \
-		--no-annotate --custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
+	$(LOCK) --upgrade --all-extras --output-file requirements.lock pyproject.toml
+	$(LOCK) --extra starter --extra tracing --constraints requirements.lock --output-file deploy/requirements.lock \
+		pyproject.toml
 
 clean: ## remove the environment (the compiled wheel stays in pip's cache)
 	rm -rf $(VENV)
