@@ -1,6 +1,7 @@
 """Shared by all tests: a live server on the starter model, started once, as a person would start it."""
 
 import contextlib
+import logging
 import os
 import re
 import subprocess
@@ -85,6 +86,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
         assert process.poll() is None, f"the server left during the tests:\n{server.log.read_text()}"
     assert process.returncode == 0, server.log.read_text()
+
+
+@pytest.fixture
+def restored_logs() -> Iterator[None]:
+    """Logging is afterwards as it was."""
+    root, ours = logging.getLogger(), logging.getLogger("commonweight")
+    handlers, levels = root.handlers[:], (root.level, ours.level)
+    yield
+    root.handlers[:] = handlers
+    for logger, level in zip((root, ours), levels, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.hookimpl(wrapper=True)

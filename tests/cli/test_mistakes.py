@@ -15,7 +15,7 @@ Mistake = Callable[..., str]
 
 
 @pytest.fixture
-def mistake(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Mistake:
+def mistake(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, restored_logs: None) -> Mistake:
     """What the command says to such arguments; in this process, which has the heavy imports behind it."""
     monkeypatch.delenv("COMMONWEIGHT_API_KEY", raising=False)
 

@@ -126,14 +126,15 @@ def test_a_signal_ends_it_with_all_its_processes(number: signal.Signals, tmp_pat
 def test_a_signal_during_a_stream_ends_it_with_an_error_that_clients_know(
     is_in_a_hurry: bool, tmp_path: Path
 ) -> None:
-    with running(tmp_path / "log.txt") as (server, process):
+    patience = LONGEST if is_in_a_hurry else 1
+    with running(tmp_path / "log.txt", "--drain", str(patience)) as (server, process):
         engine = psutil.Process(server.pid).children(recursive=True)
         with streaming(server) as events:
             process.send_signal(signal.SIGTERM)
             # For a while the stream goes on as if nothing had happened; a second signal ends that.
             assert next(events)["type"] == "content_block_delta"
+            wait_until_printed("Stopping.", server.log)
             if is_in_a_hurry:
-                wait_until_printed("Stopping.", server.log)
                 process.send_signal(signal.SIGTERM)
             *_, last = events
         assert last["type"] == "error"
@@ -141,9 +142,63 @@ def test_a_signal_during_a_stream_ends_it_with_an_error_that_clients_know(
         assert process.wait(LONGEST) == 0
         assert_all_end(engine)
     output = server.log.read_text()
-    assert "Stopping." in output
+    assert f"Running requests get {patience:g} seconds" in output
     assert "Traceback" not in output
     assert "ERROR" not in output
+
+
+def test_while_a_stream_is_finished_no_other_work_is_begun(tmp_path: Path) -> None:
+    with running(tmp_path / "log.txt", "--drain", str(LONGEST)) as (server, process):
+        headers = {"x-api-key": server.key}
+        with streaming(server) as events:
+            process.send_signal(signal.SIGTERM)
+            wait_until_printed("Stopping.", server.log)
+            ready = httpx.get(f"{server.url}/ready")
+            assert (ready.status_code, ready.json()["checks"]["accepting"]) == (503, False)
+            assert httpx.get(f"{server.url}/health").json()["status"] == "stopping"
+            refused = httpx.post(f"{server.url}/v1/messages", headers=headers, json=ENDLESS)
+            assert (refused.status_code, refused.json()["error"]["type"]) == (503, "api_error")
+            assert 1 <= int(refused.headers["retry-after"]) <= LONGEST
+            assert next(events)["type"] == "content_block_delta"
+        # Its client has left, so there is nothing more to wait for.
+        assert process.wait(LONGEST) == 0
+
+
+def test_prompts_on_their_way_to_disk_arrive_before_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    long = {"model": "any", "max_tokens": 1, "messages": [{"role": "user", "content": "word " * 1000}]}
+    read = []
+    for number in range(2):
+        with running(tmp_path / f"log{number}.txt", "--cache-disk", "500MB") as (server, process):
+            answer = httpx.post(
+                f"{server.url}/v1/messages", headers={"x-api-key": server.key}, json=long, timeout=LONGEST
+            )
+            process.send_signal(signal.SIGTERM)
+            read.append(answer.json()["usage"]["cache_read_input_tokens"])
+            assert process.wait(LONGEST) == 0
+    assert read[0] == 0
+    assert read[1] > 900
+
+
+def test_the_log_is_json_where_that_is_asked_for(tmp_path: Path) -> None:
+    with running(tmp_path / "log.txt", "--log-format", "json") as (server, _):
+        answer = httpx.get(f"{server.url}/v1/models", headers={"x-api-key": server.key})
+        wait_until_printed("GET /v1/models", server.log)
+    [line] = [line for line in server.log.read_text().splitlines() if line.startswith("{")]
+    told = json.loads(line)
+    assert told["request_id"] == answer.headers["request-id"]
+    assert (told["method"], told["route"], told["status"]) == ("GET", "/v1/models", 200)
+
+
+def test_metrics_of_a_server_that_needs_a_key_need_it_too(server: Server) -> None:
+    url = f"{server.url}/metrics"
+    assert httpx.get(url).status_code == 401
+    figures = httpx.get(url, headers={"authorization": f"Bearer {server.key}"})
+    assert figures.status_code == 200
+    assert re.search(r"^commonweight_engine_kv_cells [1-9]", figures.text, re.MULTILINE)
+    assert re.search(r"^process_resident_memory_bytes [1-9]", figures.text, re.MULTILINE)
 
 
 def test_an_answer_that_is_nearly_done_is_finished_before_it_ends(tmp_path: Path) -> None:

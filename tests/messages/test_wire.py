@@ -16,7 +16,7 @@ BODY: dict[str, Any] = {"model": "m", "max_tokens": 1, "messages": [{"role": "us
 @pytest.fixture(autouse=True)
 def nothing_noted(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     monkeypatch.setattr(wire, "_noted", set())
-    with caplog.at_level(logging.INFO, wire.log.name):
+    with caplog.at_level(logging.DEBUG, wire.log.name):
         yield
 
 

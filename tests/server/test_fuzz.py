@@ -10,6 +10,7 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from conftest import Server
 from replay import Served, replaying
 
 SAID = [
@@ -66,6 +67,70 @@ def test_requests_made_from_the_description(served: Served, path: str) -> None:
         check(response.status_code, response.headers["content-type"][0], response.text)
 
     fuzz()
+
+
+@pytest.mark.parametrize(
+    ("path", "method"),
+    [
+        ("/v1/files", "POST"),
+        ("/v1/files", "GET"),
+        ("/v1/files/{file_id}", "GET"),
+        ("/v1/files/{file_id}", "DELETE"),
+        ("/v1/files/{file_id}/content", "GET"),
+    ],
+)
+def test_requests_for_files_made_from_the_description(server: Server, path: str, method: str) -> None:
+    schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
+
+    @given(case=schema[path][method].as_strategy())
+    @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+    def fuzz(case: Any) -> None:
+        case.headers = {**(case.headers or {}), "x-api-key": server.key}
+        response = case.call(base_url=server.url)
+        check(response.status_code, response.headers["content-type"][0], response.text)
+
+    fuzz()
+
+
+LINES = [
+    "--b\r\n",
+    "--b--\r\n",
+    "--b",
+    'Content-Disposition: form-data; name="file"; filename="a.txt"\r\n',
+    'Content-Disposition: form-data; name="file"; filename="../\\0\u202e"\r\n',
+    'Content-Disposition: form-data; name="expires_in_seconds"\r\n',
+    'Content-Disposition: form-data; name="other"\r\n',
+    "Content-Disposition: form-data; name*=utf-8''file\r\n",
+    "Content-Type: application/pdf\r\n",
+    "Content-Transfer-Encoding: base64\r\n",
+    ": \r\n",
+    "\r\n",
+    "\n",
+    "3600",
+    "%PDF-",
+    "\0",
+]
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    pieces=st.lists(st.sampled_from(LINES).map(str.encode) | st.binary(max_size=8), max_size=12),
+    boundary=st.sampled_from(["b", '"b"', "", "-", "b" * 70, "\xff"]) | st.just("b"),
+    begins=st.booleans(),
+)
+def test_forms(server: Server, pieces: list[bytes], boundary: str, begins: bool) -> None:
+    start = "".join([LINES[0], LINES[3], "\r\n"]).encode() if begins else b""
+    headers = {b"x-api-key": server.key.encode()}
+    headers[b"content-type"] = f"multipart/form-data; boundary={boundary}".encode("latin-1")
+    response = httpx.post(f"{server.url}/v1/files", content=start + b"".join(pieces), headers=headers)
+    check(response.status_code, response.headers["content-type"], response.text)
+
+
+def test_what_the_fuzzing_uploaded_is_gone(server: Server) -> None:
+    with httpx.Client(base_url=server.url, headers={"x-api-key": server.key}) as client:
+        while files := client.get("/v1/files").json()["data"]:
+            for file in files:
+                assert client.delete(f"/v1/files/{file['id']}").status_code == 200
 
 
 # Histories that a client could have had, and some that it could not

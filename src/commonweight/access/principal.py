@@ -19,6 +19,9 @@ class Limits:
     concurrency: int | None = None
 
 
+UNLIMITED = Limits()
+
+
 @dataclass(frozen=True)
 class Principal:
     """The sender of a request."""
@@ -28,7 +31,7 @@ class Principal:
     key_id: str | None = None
     """None: no key was needed, or it is the one that the operator gave on the command line."""
     scopes: frozenset[Scope] = SCOPES
-    limits: Limits = Limits()
+    limits: Limits = UNLIMITED
 
     def require(self, scope: Scope) -> None:
         """Raise :class:`PermissionDeniedError` unless the key was made for this."""

@@ -99,13 +99,27 @@ def cached() -> list[Path]:
     return sorted(path for path in found if path.exists() and not _LATER_PART.search(path.name))
 
 
-def _fetch(file: _HubFile) -> Path:
+def find(reference: str) -> Path | None:
+    """The file that :func:`pull` would give without a download, unchecked.
+
+    Raises:
+        BadReferenceError: the reference has another form.
+    """
+    return _find(_HubFile.parse(reference).parts()[0])
+
+
+def _find(file: _HubFile) -> Path | None:
     try:
         # Not hf_hub_download(local_files_only=True): it may go online, for a user agent it then never sends.
         found = try_to_load_from_cache(file.repo, file.name, revision=file.revision)
     except ValueError as error:
         raise BadReferenceError(str(file)) from error
-    if not isinstance(found, str):
+    return Path(found) if isinstance(found, str) else None
+
+
+def _fetch(file: _HubFile) -> Path:
+    found: Path | str | None = _find(file)
+    if found is None:
         try:
             found = hf_hub_download(file.repo, file.name, revision=file.revision)
         except Exception as error:  # the client's own, httpx's and xet's share no narrower class
@@ -115,19 +129,26 @@ def _fetch(file: _HubFile) -> Path:
     return path
 
 
-def _check(path: Path) -> None:
+def stated_sha256(path: Path) -> str | None:
+    """What the hub states about a file in its cache; None where it states nothing."""
     # One hop only: a blob may itself link to the store that repositories share, where names are xet hashes.
-    blob = path.parent / path.readlink() if path.is_symlink() else path
-    # Small files kept in plain git have a 40-digit etag, and a file system without links loses the etag:
-    # there is no SHA-256 to compare with.
-    if not _SHA256.fullmatch(blob.name):
-        return
-    found = sha256_of(path)
-    if found != blob.name:
-        for step in (path.resolve(), blob, path):
+    # Small files kept in plain git have a 40-digit etag, and a file system without links loses the etag.
+    blob = _blob(path)
+    return blob.name if _SHA256.fullmatch(blob.name) else None
+
+
+def _blob(path: Path) -> Path:
+    return path.parent / path.readlink() if path.is_symlink() else path
+
+
+def _check(path: Path) -> None:
+    stated = stated_sha256(path)
+    found = stated and sha256_of(path)
+    if found != stated:
+        for step in (path.resolve(), _blob(path), path):
             step.unlink(missing_ok=True)
         raise CorruptDownloadError(
-            f"{path.name} is corrupt: the hub states SHA-256 {blob.name}, the content has {found}; "
+            f"{path.name} is corrupt: the hub states SHA-256 {stated}, the content has {found}; "
             "it is removed, and running this again downloads it afresh"
         )
 

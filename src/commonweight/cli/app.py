@@ -8,7 +8,10 @@ from typing import Annotated, Literal
 import typer
 
 from commonweight import __version__
+from commonweight.cli import keys
+from commonweight.cli.options import DATA_PANEL, DatabaseUrl, DataFolder
 from commonweight.cli.terminal import UserError, plain_console
+from commonweight.cli.usage import usage
 
 app = typer.Typer(
     help="Run open-weight models as complete, guarded assistants behind the Messages API.",
@@ -16,9 +19,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
     rich_markup_mode="markdown",
+    pretty_exceptions_show_locals=False,  # they hold keys and conversations
 )
 models = typer.Typer(help="See which models are on this machine.", no_args_is_help=True)
 app.add_typer(models, name="models")
+app.add_typer(keys.commands, name="keys")
+app.command()(usage)
 
 errors = plain_console(stderr=True)
 
@@ -46,6 +52,7 @@ Model = Annotated[
 ]
 
 _MEMORY_AND_SPEED = "Memory and speed"
+_OPERATION = "Operation"
 Context = Annotated[
     int | None,
     typer.Option(
@@ -154,7 +161,7 @@ def serve(
         typer.Option(
             envvar="COMMONWEIGHT_API_KEY",
             metavar="KEY",
-            help="Key that clients must show. Needed to listen beyond this machine.",
+            help="One key for everything, beside those of `commonweight keys`.",
             show_default=False,
         ),
     ] = None,
@@ -183,15 +190,67 @@ def serve(
     cache_ram: CacheRam = None,
     cache_disk: CacheDisk = None,
     speculation: Speculation = True,
+    drain: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            help="How long running requests may go on after a signal to stop.",
+            rich_help_panel=_OPERATION,
+        ),
+    ] = 30,
+    log_format: Annotated[
+        Literal["text", "json"],
+        typer.Option(help="How the log is written to standard error.", rich_help_panel=_OPERATION),
+    ] = "text",
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        typer.Option(help="From which level on; info has a line for each request.", rich_help_panel=_OPERATION),
+    ] = "info",
+    data: DataFolder = None,
+    database: DatabaseUrl = None,
+    keep_content: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=36500,
+            metavar="DAYS",
+            help="Keep what is asked and answered, in the database, for so long. Default: none of it.",
+            show_default=False,
+            rich_help_panel=DATA_PANEL,
+        ),
+    ] = None,
+    file_quota: Annotated[
+        int,
+        typer.Option(
+            parser=size,
+            metavar="SIZE",
+            help="Disk space for the uploaded files of each tenant.",
+            rich_help_panel=DATA_PANEL,
+        ),
+    ] = "10GB",  # type: ignore[assignment] # typer parses defaults, too
 ) -> None:
     """Serve a model behind **POST /v1/messages**."""
+    from commonweight.cli.data import Data
     from commonweight.cli.loading import Setup
+    from commonweight.cli.logs import set_up_logs
     from commonweight.cli.serve import serve as serve_until_interrupted
 
+    set_up_logs(log_format, log_level)
     setup = Setup(
         model, context, parallel, threads, kv_memory, kv_type, cache_ram, cache_disk, speculation, max_output
     )
-    serve_until_interrupted(setup, host=host, port=port, api_key=api_key, aliases=alias or [])
+    serve_until_interrupted(
+        setup,
+        Data.at(data, database),
+        host=host,
+        port=port,
+        api_key=api_key,
+        aliases=alias or [],
+        drain=drain,
+        keep_content=keep_content or None,
+        file_quota=file_quota,
+    )
 
 
 @app.command()
@@ -275,6 +334,30 @@ def conformance(
         raise typer.Exit(1)
 
 
+@app.command()
+def doctor(
+    model: Model = None,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, metavar="PORT", help="Port to listen on.")] = 8000,
+    context: Context = None,
+    parallel: Parallel = 8,
+    kv_memory: KvMemory = None,
+    kv_type: KvType = "f16",
+    cache_ram: CacheRam = None,
+    cache_disk: CacheDisk = None,
+    data: DataFolder = None,
+    database: DatabaseUrl = None,
+) -> None:
+    """Look at what a server needs of this machine, and say what to do where something is missing."""
+    from commonweight.cli.data import Data
+    from commonweight.cli.doctor import doctor as examine
+    from commonweight.cli.loading import Setup
+
+    setup = Setup(model, context, parallel, None, kv_memory, kv_type, cache_ram, cache_disk)
+    if not examine(setup, Data.at(data, database), host=host, port=port):
+        raise typer.Exit(1)
+
+
 @models.command("list")
 def models_list() -> None:
     """List the models that need no download."""
@@ -309,5 +392,6 @@ def _is_for_people(error: Exception) -> bool:
     from commonweight.catalog.hub import BadReferenceError
     from commonweight.catalog.locate import NoModelError
     from commonweight.engines.contract import EngineError
+    from commonweight.store import DatabaseError
 
-    return isinstance(error, UserError | OSError | BadReferenceError | NoModelError | EngineError)
+    return isinstance(error, UserError | OSError | BadReferenceError | NoModelError | EngineError | DatabaseError)

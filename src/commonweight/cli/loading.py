@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import platformdirs
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from commonweight.catalog.gguf import Gguf
-from commonweight.catalog.locate import locate
+from commonweight.catalog.locate import check_content, locate
 from commonweight.catalog.model import ModelCard
+from commonweight.cli.data import Data
 from commonweight.engines.llama import LlamaEngine, options
 from commonweight.prompting import Tokenizer
 from commonweight.turn import Assistant
@@ -41,16 +41,20 @@ class Setup:
 
         To be called outside of an event loop, where the first Ctrl-C would not stop a download.
         """
-        return replace(self, model=str(locate(self.model)))
+        path = locate(self.model)
+        with contextlib.suppress(FileNotFoundError):  # which whoever opens it says better
+            check_content(path)
+        return replace(self, model=str(path))
 
 
 @contextlib.asynccontextmanager
 async def open_assistant(
-    setup: Setup, console: Console, tell: Callable[[str], None] = log.info
+    setup: Setup, console: Console, tell: Callable[[str], None] = log.info, data: Data | None = None
 ) -> AsyncIterator[Assistant]:
     """Locate the model, load it with its progress on ``console``, and free everything at the end.
 
-    ``tell`` gets a line on the memory that was set aside.
+    ``tell`` gets a line on the memory that was set aside. ``data`` has the key that signs reasoning;
+    this user's by default.
     """
     with contextlib.closing(Gguf(locate(setup.model))) as gguf:
         card = ModelCard.of(gguf)
@@ -71,7 +75,7 @@ async def open_assistant(
                 tell=tell,
             )
         )
-        signer = Signer(load_key(platformdirs.user_data_path("commonweight")))
+        signer = Signer(load_key((data or Data.at(None, None)).folder))
         try:
             await _start(engine, card.id, console)
             yield Assistant(card, Tokenizer(gguf), engine, signer, setup.max_output)

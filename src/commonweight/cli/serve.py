@@ -8,110 +8,108 @@ import json
 import os
 import re
 import shlex
-import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import uvicorn
 from rich.console import Console
 
 from commonweight import __version__
-from commonweight.access import Keyring
+from commonweight.access import Keyring, Ledger, Limiter
+from commonweight.cli import checks
+from commonweight.cli.data import Data
+from commonweight.cli.graceful import GracefulServer
 from commonweight.cli.loading import Setup, open_assistant
 from commonweight.cli.terminal import UserError, plain_console
+from commonweight.cli.tracing import open_tracing
 from commonweight.engines.llama import LlamaEngine
-from commonweight.server import create_app
+from commonweight.files import Library
+from commonweight.server import Lifecycle, create_app
+from commonweight.store import Database
 from commonweight.turn import Assistant
 
-PATIENCE_AT_EXIT = 5
-"""Seconds that running requests get to finish."""
 KEEP_ALIVE = 75
 """Seconds that an idle connection stays open: longer than clients keep theirs, or they would meet a closed one."""
-LAST_RESORT = 20
-"""Seconds after which requests are dropped that not even a closed engine could end."""
 
 
-def serve(setup: Setup, *, host: str, port: int, api_key: str | None, aliases: Sequence[str]) -> None:
-    """Load the model, pulling it if need be, and serve it until interrupted."""
-    _check_key(api_key, host)
-    # Taken before the model loads: to learn minutes later that the port is in use would be a poor joke.
-    with _listener(host, port) as listener:
-        setup = setup.located()
-        with asyncio.Runner(loop_factory=_event_loop()) as runner:
+def serve(
+    setup: Setup,
+    data: Data,
+    *,
+    host: str,
+    port: int,
+    api_key: str | None,
+    aliases: Sequence[str],
+    drain: float,
+    keep_content: float | None,
+    file_quota: int,
+) -> None:
+    """Load the model, pulling it if need be, and serve it until interrupted.
+
+    Requests that run then have ``drain`` seconds to finish. What is asked and answered is kept for
+    ``keep_content`` days, and not at all without. Each tenant's files may have ``file_quota`` bytes.
+    """
+    _check_key(api_key)
+    checks.insist(checks.data_folder(data))
+    checks.insist(checks.cache_folder())
+    with asyncio.Runner(loop_factory=_event_loop()) as runner:
+        runner.run(_check_database(data, host, api_key))
+        # Taken before the model loads: to learn minutes later that the port is in use would be a poor joke.
+        with listener_at(host, port) as listener:
+            setup = setup.located()
             url = _url(host, listener.getsockname()[1])
-            runner.run(_serve(setup, listener, url, api_key, aliases))
+            runner.run(_serve(setup, data, listener, url, api_key, aliases, drain, keep_content, file_quota))
 
 
 async def _serve(
-    setup: Setup, listener: socket.socket, url: str, api_key: str | None, aliases: Sequence[str]
+    setup: Setup,
+    data: Data,
+    listener: socket.socket,
+    url: str,
+    api_key: str | None,
+    aliases: Sequence[str],
+    drain: float,
+    keep_content: float | None,
+    file_quota: int,
 ) -> None:
     console = plain_console()
     sizes: list[str] = []
-    async with open_assistant(setup, plain_console(stderr=True), sizes.append) as assistant:
-        config = uvicorn.Config(
-            create_app(assistant, Keyring(api_key), aliases),
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            timeout_keep_alive=KEEP_ALIVE,
-            timeout_graceful_shutdown=LAST_RESORT,
+    lifecycle = Lifecycle()
+    async with contextlib.AsyncExitStack() as services:
+        # What is entered here is left in the reverse order, after the last answer.
+        tracer_provider = await services.enter_async_context(open_tracing())
+        database = await services.enter_async_context(Database.open(data.database_url))
+        ledger = await services.enter_async_context(Ledger.open(database, keep_content))
+        library = await services.enter_async_context(Library.open(database, data.folder / "files", file_quota))
+        assistant = await services.enter_async_context(
+            open_assistant(setup, plain_console(stderr=True), sizes.append, data)
         )
-
-        def welcome() -> None:
-            _welcome(console, assistant, url, sizes, has_key=api_key is not None)
-
+        assistant.listeners.append(ledger.on_turn)
+        keyring = Keyring(api_key, database)
+        has_key = await keyring.needs_key()
+        # What gives the engine work of its own accord is entered here, and left as soon as draining begins.
+        background = await services.enter_async_context(contextlib.AsyncExitStack())
+        app = create_app(
+            assistant,
+            keyring,
+            aliases,
+            limiter=Limiter(database),
+            library=library,
+            lifecycle=lifecycle,
+            probes={"database": database.ping},
+            tracer_provider=tracer_provider,
+        )
         assert isinstance(assistant.engine, LlamaEngine)
-        await _Server(config, assistant.engine, console, welcome).serve(sockets=[listener])
-
-
-class _Server(uvicorn.Server):
-    """Uvicorn with an end that clients understand: what still runs gets an error of the API, not a cut line."""
-
-    def __init__(
-        self, config: uvicorn.Config, engine: LlamaEngine, console: Console, on_started: Callable[[], None]
-    ) -> None:
-        super().__init__(config)
-        self._engine = engine
-        self._console = console
-        self._on_started = on_started
-        self._in_a_hurry = asyncio.Event()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Obey signals, without raising them again in the end as uvicorn does: the engine is still open then."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._on_signal)
-        yield
-
-    def _on_signal(self) -> None:
-        if self.should_exit:
-            self._in_a_hurry.set()
-        elif self.server_state.tasks:
-            self._console.print(
-                f"\nStopping. Running requests get {PATIENCE_AT_EXIT} seconds; Ctrl-C again ends them now."
-            )
-        self.should_exit = True
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Tell the address once it is served, and signals are obeyed."""
-        await super().startup(sockets)
-        self._on_started()
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Let running requests finish; those that take too long end with the engine."""
-        hanging_up = asyncio.create_task(self._hang_up())
-        try:
-            await super().shutdown(sockets)
-        finally:
-            # Not cancelled: a close that is cut in half would leave the engine process behind.
-            self._in_a_hurry.set()
-            await hanging_up
-
-    async def _hang_up(self) -> None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._in_a_hurry.wait(), PATIENCE_AT_EXIT)
-        await self._engine.close()
+        server = GracefulServer(
+            uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_keep_alive=KEEP_ALIVE),
+            lifecycle,
+            patience=drain,
+            on_started=lambda: _welcome(console, assistant, url, sizes, has_key=has_key),
+            console=console,
+            leave_off=background.aclose,
+            hang_up=assistant.engine.close,
+        )
+        await server.serve(sockets=[listener])
 
 
 def _event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -123,17 +121,29 @@ def _event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-def _check_key(api_key: str | None, host: str) -> None:
-    if api_key is None:
-        if not _is_this_machine(host):
-            raise UserError(f"{host} lets other machines in: set --api-key or COMMONWEIGHT_API_KEY as well")
-    elif not api_key:
+def _check_key(api_key: str | None) -> None:
+    if api_key == "":
         raise UserError("the API key is empty; is the variable set that it was taken from?")
-    elif not re.fullmatch(r"[!-~]+", api_key):
+    if api_key is not None and not re.fullmatch(r"[!-~]+", api_key):
         raise UserError("an API key travels in a header: use ASCII letters, digits and signs, and no spaces")
 
 
-def _listener(host: str, port: int) -> socket.socket:
+async def _check_database(data: Data, host: str, api_key: str | None) -> None:
+    """Bring it up to date, and see that nobody comes in without a key but from this machine."""
+    async with Database.open(data.database_url) as database:
+        if not _is_this_machine(host) and not await Keyring(api_key, database).needs_key():
+            raise UserError(
+                f"{host} lets other machines in: create a key first with `commonweight keys create NAME`, "
+                "or set --api-key or COMMONWEIGHT_API_KEY"
+            )
+
+
+def listener_at(host: str, port: int) -> socket.socket:
+    """A socket that listens there.
+
+    Raises:
+        UserError: it cannot, for the reason given.
+    """
     try:
         (family, *_), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         return socket.create_server((host, port), family=family, backlog=2048)

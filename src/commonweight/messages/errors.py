@@ -116,10 +116,13 @@ class OverloadedError(ApiError):
     type = "overloaded_error"
 
 
-def invalid_request(error: ValidationError) -> InvalidRequestError:
-    """The API's sentence for the first thing that is wrong: ``messages.0.role: Input should be ...``."""
+def invalid_request(error: ValidationError, within: tuple[str | int, ...] = ()) -> InvalidRequestError:
+    """The API's sentence for the first thing that is wrong: ``messages.0.role: Input should be ...``.
+
+    ``within`` is the place of what was validated, if it is a part of the request.
+    """
     first = error.errors(include_url=False, include_input=False)[0]
-    place, message = first["loc"], first["msg"]
+    place, message = (*within, *first["loc"]), first["msg"]
     details = None
     if first["type"] == "refused":
         field, error_code = first["ctx"]["field"], first["ctx"]["error_code"]

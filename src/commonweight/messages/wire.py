@@ -31,7 +31,7 @@ class WireModel(BaseModel):
                 note = (cls.__name__, str(name)[:80])
                 if note not in _noted and len(_noted) < _MAX_NOTED:
                     _noted.add(note)
-                    log.info("ignoring unknown field %r of %s", note[1], note[0])
+                    log.debug("ignoring unknown field %r of %s", note[1], note[0])
         return data
 
 

@@ -48,6 +48,8 @@ class Rules:
     """Documents by their number. Those that the answer may not quote are empty."""
     is_text: bool = False
     """The answer goes on with text that the prompt ends with."""
+    tenant: str = ""
+    """Who alone may learn, by the time it takes, which schemas were seen before."""
 
 
 class GrammarWriter:
@@ -131,7 +133,7 @@ class _Grammar:
             return "opened calls_opened" if rules.is_text else "calls"
         opening = "" if rules.is_text else self._write("".join(family.text_openings[:1]))
         if rules.schema is not None:
-            self._add("answer", f"{opening} {json_grammar(rules.schema)}")
+            self._add("answer", f"{opening} {json_grammar(rules.schema, rules.tenant)}")
             return "answer | calls" if calls else "answer"
         self._add_text()
         if not calls:
@@ -211,7 +213,7 @@ class _Grammar:
             self._add_through("opened", trigger)
 
     def _input(self, tool: int, schema: Schema) -> str:
-        whole = json_grammar({**_closed(schema), "type": "object"})
+        whole = json_grammar({**_closed(schema), "type": "object"}, self._rules.tenant)
         around = self._format.arguments
         if around is None:
             return whole
@@ -238,7 +240,7 @@ class _Grammar:
             self._add_through(f"{rule}_text", around.after_value)
             return f"{rule}_text"
         try:
-            return f"{json_grammar(argument.schema)} {closing}"
+            return f"{json_grammar(argument.schema, self._rules.tenant)} {closing}"
         except BadSchemaError:  # it refers to a place that is not here
             return f"{json_grammar({'type': sorted(argument.kinds)})} {closing}"
 

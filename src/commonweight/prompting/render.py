@@ -12,6 +12,7 @@ from commonweight.messages.request import BudgetedThinking, CountTokensRequest
 from commonweight.messages.response import OutputToolUse
 from commonweight.messages.tools import NamedToolChoice
 from commonweight.prompting.conversation import Conversation, Narrator, is_short_id, loaded_tools
+from commonweight.prompting.cuts import DenseTextError
 from commonweight.prompting.documents import Document, collect
 from commonweight.prompting.encoding import Encoder, Known
 from commonweight.prompting.grammar import GrammarWriter, Rules
@@ -131,10 +132,12 @@ class Renderer:
             token_ids, counts = self._encoder.encode(text, tenant, known, cut=opening, places=sorted(places))
         except UnicodeEncodeError as error:
             raise InvalidRequestError("messages: a text holds half of a surrogate pair") from error
+        except DenseTextError as error:
+            raise InvalidRequestError(f"messages: {error}") from error
         before = dict(zip(sorted(places), counts, strict=True))
         shown = {id(block) for message in request.messages for _, block in walk(message.content, "")}
         quotable = tuple(d.quotable.text if d.is_citable and id(d.block) in shown else "" for d in documents)
-        rules = self._rules(request, quotable, thinks, text)
+        rules = self._rules(request, quotable, thinks, text, tenant)
         return Prompt(
             token_ids=token_ids,
             origin=Origin.of(text[:opening]),
@@ -252,7 +255,9 @@ class Renderer:
             return any(isinstance(block, ToolResultBlock) for block in request.messages[-1].content)
         return True
 
-    def _rules(self, request: CountTokensRequest, quotable: tuple[str, ...], thinks: bool, text: str) -> Rules:
+    def _rules(
+        self, request: CountTokensRequest, quotable: tuple[str, ...], thinks: bool, text: str, tenant: str
+    ) -> Rules:
         choice = request.tool_choice
         kind = choice.type if choice else "auto"
         tools = loaded_tools(request)
@@ -276,6 +281,7 @@ class Renderer:
             thinking=thinking,
             budget=budget,
             quotable=quotable if any(quotable) else (),
+            tenant=tenant,
         )
 
     def _reading(self, conversation: Conversation, rules: Rules) -> Reading:
@@ -293,7 +299,7 @@ class Renderer:
     def _grammar(self, request: CountTokensRequest, conversation: Conversation, rules: Rules) -> str | None:
         for i, tool in enumerate(request.tools or []):
             try:
-                json_grammar(tool.input_schema)
+                json_grammar(tool.input_schema, rules.tenant)
             except BadSchemaError as error:
                 raise InvalidRequestError(f"tools.{i}.custom.input_schema: {error}") from error
         if conversation.prefill and self.template.format.text_openings:

@@ -1,19 +1,12 @@
-"""The model's own chat template, run in a sandbox the way ``transformers`` runs it.
-
-Source: https://huggingface.co/docs/transformers/chat_templating_writing
-"""
+"""The model's own chat template: what it renders, and what it can render, found by trying."""
 
 import json
 import re
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
-from jinja2 import nodes
-from jinja2.ext import Extension, loopcontrols
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
+from commonweight.catalog.gguf import UnreadableModelError
 from commonweight.prompting.formats import (
     GENERIC,
     SAMPLE_ID,
@@ -23,6 +16,7 @@ from commonweight.prompting.formats import (
     detect,
     thinking_tags,
 )
+from commonweight.prompting.sandbox import LimitError, RenderError, TemplateError, sandbox
 
 PLAIN = """\
 {%- for message in messages -%}
@@ -32,11 +26,19 @@ PLAIN = """\
 {%- if add_generation_prompt -%}Assistant:{%- endif -%}"""
 """For models without a template: base models, which continue such a transcript."""
 
+MOST_SECONDS, MOST_SECONDS_TO_TRY = 5.0, 1.0
+"""Of processor time for a conversation, and for each of the few words that a template is tried with. Most take
+milliseconds; 32 MB of many short messages were seen to take two seconds."""
+
 PLAIN_TURN_END = "\n\nUser:"
 """Where such a model goes on in the user's name, its turn was over."""
 
 
 _BRINGS_TOGETHER = re.compile(r"\b(replace|join|striptags)\b")
+
+
+class BadTemplateError(UnreadableModelError):
+    """A template that nothing could be rendered with."""
 
 
 class BadConversationError(ValueError):
@@ -48,17 +50,14 @@ TemplateMessage = dict[str, Any]
 
 
 class ChatTemplate:
-    """A compiled chat template, and what it can render, found by trying."""
+    """A chat template, and what it can render, found by trying. Safe to use from several threads.
+
+    Raises:
+        BadTemplateError: it is none, or takes too much time or memory for a few words.
+    """
 
     def __init__(self, source: str, *, bos_token: str, eos_token: str) -> None:
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
-        )
-        environment.filters["tojson"] = _to_json
-        environment.globals["raise_exception"] = _raise
-        environment.globals["strftime_now"] = _strftime_now
         self.source = source
-        self._template = environment.from_string(source)
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
         self._no_tools: list[Any] | None = None
         if not self._tried([_ASKED]):
@@ -102,15 +101,19 @@ class ChatTemplate:
             BadConversationError: the template raises for these messages.
         """
         try:
-            return self._template.render(
-                messages=messages,
-                tools=tools or self._no_tools,
-                add_generation_prompt=True,
-                **self._tokens,
-                **variables,
-            )
-        except Exception as error:  # the model's own code; whatever it stumbles over, it is this conversation
+            return self._rendered(messages, tools, MOST_SECONDS, variables)
+        except RenderError as error:
             raise BadConversationError(str(error)) from error
+
+    def _rendered(
+        self,
+        messages: Sequence[TemplateMessage],
+        tools: Sequence[Any] | None,
+        seconds: float,
+        variables: Mapping[str, object],
+    ) -> str:
+        given = {"messages": messages, "tools": tools or self._no_tools, "add_generation_prompt": True}
+        return sandbox().render(self.source, given | self._tokens | dict(variables), seconds)
 
     def _sample(self) -> tuple[TemplateMessage, bool]:
         """A call as the template likes it, and whether it writes the id for the name."""
@@ -119,11 +122,20 @@ class ChatTemplate:
         knows, knows_named = (detect(self._tried([_ASKED, call])) is not GENERIC for call in (called, named))
         return (named, True) if knows_named and not knows else (called, False)
 
-    def _tried(self, messages: Sequence[TemplateMessage], **variables: Any) -> str:  # noqa: ANN401 - Jinja's
+    def _tried(
+        self,
+        messages: Sequence[TemplateMessage],
+        tools: Sequence[Any] | None = None,
+        variables: Mapping[str, object] = MappingProxyType({}),
+    ) -> str:
         try:
-            return self.render(messages, **variables)
-        except BadConversationError:
+            return self._rendered(messages, tools, MOST_SECONDS_TO_TRY, variables)
+        except LimitError as error:
+            raise BadTemplateError(f"the model's chat template is refused: {error}") from error
+        except RenderError:
             return ""
+        except TemplateError as error:
+            raise BadTemplateError(f"the model's chat template cannot be read: {error}") from error
 
     def _keeps_order(self, *messages: TemplateMessage) -> bool:
         named = [{**message, "content": f"word{i}"} for i, message in enumerate(messages)]
@@ -146,7 +158,8 @@ class ChatTemplate:
     def _shows_reasoning(self, key: str) -> bool:
         # Templates show reasoning at least while tools are being called.
         said = [with_reasoning(message, key, "word0") for message in (_said("assistant"), self._called)]
-        texts = [self._tried([_ASKED, message, _RESULT], enable_thinking=True, thinking=True) for message in said]
+        switches = {"enable_thinking": True, "thinking": True}
+        texts = [self._tried([_ASKED, message, _RESULT], variables=switches) for message in said]
         # Some write out blocks of content that they know nothing of.
         return any("word0" in text and not re.search("""['"]word0""", text) for text in texts)
 
@@ -155,7 +168,7 @@ class ChatTemplate:
         return next((name for name in names if self._depends_on(name, True, False)), None)
 
     def _depends_on(self, name: str, one: object, other: object) -> bool:
-        return self._tried([_ASKED], **{name: one}) != self._tried([_ASKED], **{name: other})
+        return self._tried([_ASKED], variables={name: one}) != self._tried([_ASKED], variables={name: other})
 
 
 def _said(role: str) -> TemplateMessage:
@@ -190,26 +203,3 @@ def with_reasoning(message: TemplateMessage, key: str, reasoning: str) -> Templa
         return {**message, key: reasoning}
     text = [{"type": "text", "text": message["content"]}] if message["content"] else []
     return {**message, "content": [{"type": "thinking", "thinking": reasoning}, *text]}
-
-
-class _Generation(Extension):
-    """``{% generation %}`` marks assistant text for training; when rendering, it is only its body."""
-
-    tags = {"generation"}  # noqa: RUF012 - the base class wants a set
-
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, **options: Any) -> str:  # noqa: ANN401
-    # Jinja's own filter escapes HTML, which templates do not want.
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **options)
-
-
-def _raise(message: str) -> None:
-    raise BadConversationError(message)
-
-
-def _strftime_now(format: str) -> str:  # noqa: A002 - templates call it with this name
-    return datetime.now().strftime(format)

@@ -7,6 +7,17 @@ from functools import cached_property
 import llama_cpp.llama_cpp as llama
 
 from commonweight.catalog.gguf import Gguf
+from commonweight.prompting.cuts import Cutter
+
+# Pre-tokenizers that llama.cpp has code for. The others are regular expressions, which cuts.py tells about.
+_WITHOUT_REGEX = frozenset(
+    {
+        *("gpt-2", "llama-bpe", "llama3", "llama-v3", "qwen2", "qwen35", "smollm", "gemma4", "kimi-k2", "lfm2"),
+        *("glm4", "chatglm-bpe", "command-r", "starcoder", "refact", "codeshell", "hunyuan", "exaone", "exaone4"),
+        *("olmo", "dbrx", "stablelm2", "falcon3", "falcon-h1", "pixtral", "phi-2", "mpt", "smaug-bpe", "megrez"),
+        *("deepseek-r1-qwen", "modern-bert", "grok-2", "midm-2.0"),
+    }
+)
 
 _SPECIAL = llama.LLAMA_TOKEN_ATTR_CONTROL | llama.LLAMA_TOKEN_ATTR_UNKNOWN
 
@@ -26,6 +37,10 @@ class Tokenizer:
             and gguf.metadata.get("tokenizer.ggml.add_space_prefix") != "false"
         )
         """Whether every text begins with a space that is not part of it (SentencePiece)."""
+        self._has_regex: bool = (
+            llama.llama_vocab_type(self._vocab) == llama.LLAMA_VOCAB_TYPE_BPE
+            and gguf.metadata.get("tokenizer.ggml.pre") not in _WITHOUT_REGEX
+        )
 
     @cached_property
     def special_tokens(self) -> dict[str, int]:
@@ -36,7 +51,7 @@ class Tokenizer:
         """
         found = {}
         for token_id in range(self.size):
-            attributes = llama.llama_vocab_get_attr(self._vocab, token_id)
+            attributes = self._attributes(token_id)
             text = self.text_of(token_id)
             if text and (
                 attributes & _SPECIAL or (attributes & llama.LLAMA_TOKEN_ATTR_USER_DEFINED and not _is_plain(text))
@@ -44,9 +59,15 @@ class Tokenizer:
                 found[text] = token_id
         return found
 
+    @cached_property
+    def _cutter(self) -> Cutter:
+        ids = [i for i in range(self.size) if self._attributes(i) & llama.LLAMA_TOKEN_ATTR_USER_DEFINED]
+        strips = any(any(self.strips(token_id)) for token_id in ids)
+        return Cutter(map(self.text_of, ids), strips=strips, has_regex=self._has_regex)
+
     def strips(self, token_id: int) -> tuple[bool, bool]:
         """Whether a special token swallows the space before it, and after it."""
-        attributes = llama.llama_vocab_get_attr(self._vocab, token_id)
+        attributes = self._attributes(token_id)
         return bool(attributes & llama.LLAMA_TOKEN_ATTR_LSTRIP), bool(attributes & llama.LLAMA_TOKEN_ATTR_RSTRIP)
 
     @cached_property
@@ -63,10 +84,16 @@ class Tokenizer:
         """Ordinary text to tokens: nothing in it is looked up as a control token.
 
         ``continues``: it follows other text, so that no space is put in front where the model marks word starts.
+
+        Raises:
+            DenseTextError: it would take minutes.
         """
         if continues and self.marks_word_starts:
             # NUL is in no piece of a vocabulary, so what it becomes can be cut off again.
             return self.encode("\0" + text)[len(self.encode("\0")) :]
+        return [token_id for piece in self._cutter.pieces(text) for token_id in self._encode(piece)]
+
+    def _encode(self, text: str) -> list[int]:
         data = text.encode()
         room = len(data) + 8
         while True:
@@ -82,6 +109,10 @@ class Tokenizer:
         if piece is None:
             piece = self._pieces[token_id] = self._read_piece(token_id)
         return piece
+
+    def _attributes(self, token_id: int) -> int:
+        attributes: int = llama.llama_vocab_get_attr(self._vocab, token_id)
+        return attributes
 
     def _read_piece(self, token_id: int) -> bytes:
         room = 64

@@ -1,5 +1,6 @@
 """Routes, bodies, server-sent events, errors in the API's shape. Decides nothing about conversation."""
 
 from commonweight.server.app import create_app
+from commonweight.server.lifecycle import Lifecycle
 
-__all__ = ["create_app"]
+__all__ = ["Lifecycle", "create_app"]

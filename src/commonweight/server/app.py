@@ -1,39 +1,56 @@
-"""The HTTP application: routes, and who composes what."""
+"""The HTTP application: who composes what."""
 
-import contextlib
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Mapping, Sequence
 
-from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from opentelemetry.trace import TracerProvider
 
 from commonweight import __version__
-from commonweight.access import Keyring
-from commonweight.messages.errors import InvalidRequestError, NotFoundError
-from commonweight.messages.events import MessageFold
-from commonweight.messages.models import (
-    Capabilities,
-    ContextManagement,
-    EffortLevels,
-    ModelInfo,
-    ModelPage,
-    Supported,
-    ThinkingSupport,
-    ThinkingTypes,
-)
-from commonweight.messages.request import CountTokensRequest, MessageRequest
-from commonweight.messages.response import Message, TokenCount
-from commonweight.server.body import BodyReader
+from commonweight.access import Keyring, Limiter
+from commonweight.batches import BatchDesk
+from commonweight.files import Library
+from commonweight.messages.errors import InvalidRequestError
+from commonweight.server.access_log import PROBED, log_exchange
+from commonweight.server.admission import authorised, permitted
+from commonweight.server.batches import batches_router
 from commonweight.server.envelope import Envelope, handlers
-from commonweight.server.openapi import ERRORS, described, takes
-from commonweight.server.sse import EventStream, unless_gone
-from commonweight.turn import Assistant, Turn
+from commonweight.server.exchange import note_turn
+from commonweight.server.files import files_router
+from commonweight.server.health import Probe, health_router
+from commonweight.server.lifecycle import Lifecycle
+from commonweight.server.messages import messages_router
+from commonweight.server.metrics import MEDIA_TYPE, Metrics
+from commonweight.server.models import models_router
+from commonweight.server.openapi import described
+from commonweight.server.tracing import turn_tracer
+from commonweight.turn import Assistant
 
 API_VERSIONS = frozenset({"2023-06-01", "2026-10-21"})
 
 
-def create_app(assistant: Assistant, keyring: Keyring, aliases: Sequence[str] = ()) -> FastAPI:
-    """The API over one assistant. ``aliases`` are further names that the models endpoint lists it under."""
+def create_app(
+    assistant: Assistant,
+    keyring: Keyring,
+    aliases: Sequence[str] = (),
+    *,
+    limiter: Limiter | None = None,
+    batches: BatchDesk | None = None,
+    library: Library | None = None,
+    lifecycle: Lifecycle | None = None,
+    probes: Mapping[str, Probe] | None = None,
+    tracer_provider: TracerProvider | None = None,
+) -> FastAPI:
+    """The API over one assistant.
+
+    ``aliases`` are further names that the models endpoint lists it under, ``probes`` what ``/ready`` asks. With a
+    ``tracer_provider``, requests and turns become spans.
+    """
+    lifecycle = lifecycle or Lifecycle()
+    limiter = limiter or Limiter()
+    metrics = Metrics(assistant, lifecycle)
+    assistant.listeners += [note_turn, metrics.count_turn, limiter.on_turn]
+    if tracer_provider is not None:
+        assistant.listeners.append(turn_tracer(tracer_provider))
     app = FastAPI(
         title="Commonweight",
         version=__version__,
@@ -41,113 +58,43 @@ def create_app(assistant: Assistant, keyring: Keyring, aliases: Sequence[str] = 
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        telemetry={
+            "tracer_provider": tracer_provider,
+            "tracing": tracer_provider is not None,
+            "operation_spans": False,
+            "exclude": lambda scope: scope["path"] in PROBED,
+            # Ours are in Prometheus's format, and in lines without texts of exceptions.
+            "metrics": False,
+            "logs": False,
+            "auto_configure": False,
+        },
     )
-    app.add_middleware(Envelope)
-    app.include_router(_api(assistant, keyring, aliases))
+    app.add_middleware(Envelope, lifecycle=lifecycle, listeners=[metrics.count_exchange, log_exchange])
 
-    @app.api_route("/health", methods=["GET", "HEAD"], include_in_schema=False)
-    async def health() -> JSONResponse:
-        is_ready = assistant.engine.is_ready
-        return JSONResponse(
-            {"status": "ok" if is_ready else "starting", "model": assistant.card.id},
-            status_code=200 if is_ready else 503,
-        )
+    has_key = Depends(authorised(keyring))
+    for_models = [Depends(permitted("models"))]
+    api = APIRouter(dependencies=[has_key, Depends(known_version), Depends(lifecycle.check)])
+    api.include_router(messages_router(assistant, limiter), dependencies=for_models)
+    api.include_router(models_router(assistant, aliases, has_batches=batches is not None), dependencies=for_models)
+    if batches is not None:
+        api.include_router(batches_router(batches))
+    if library is not None:
+        assistant.load_files = library.load
+        api.include_router(files_router(library), dependencies=[Depends(permitted("files"))])
+    app.include_router(api)
+    app.include_router(health_router(assistant, lifecycle, probes or {}))
+
+    @app.get("/metrics", include_in_schema=False, dependencies=[has_key, Depends(permitted("admin"))])
+    async def figures() -> Response:
+        return Response(metrics.text(), media_type=MEDIA_TYPE)
 
     setattr(app, "openapi", lambda: described(app))  # noqa: B010 - FastAPI's documented way, which mypy refuses
     return app
 
 
-def _api(assistant: Assistant, keyring: Keyring, aliases: Sequence[str]) -> APIRouter:
-    bodies = BodyReader()
-
-    async def authorised(request: Request) -> None:
-        keyring.check(request.headers)
-
-    async def known_version(request: Request) -> None:
-        # curl users forget the header; they mean the version that every example shows.
-        version = request.headers.get("anthropic-version", "2023-06-01")
-        if version not in API_VERSIONS:
-            raise InvalidRequestError(f'anthropic-version: "{version}" is not a valid version')
-
-    router = APIRouter(prefix="/v1", dependencies=[Depends(authorised), Depends(known_version)])
-
-    @router.post("/messages", response_model=Message, openapi_extra=takes(MessageRequest), responses=ERRORS)
-    async def create_message(request: Request) -> Response:
-        async with bodies.read(request, MessageRequest) as body:
-            turn = await assistant.prepare(body)
-        if body.stream:
-            return EventStream(assistant.stream(turn), request.state.request_id)
-        message = await unless_gone(request.receive, _whole(assistant, turn))
-        return Response(message.model_dump_json(), media_type="application/json")
-
-    @router.post("/messages/count_tokens", openapi_extra=takes(CountTokensRequest), responses=ERRORS)
-    async def count_tokens(request: Request) -> TokenCount:
-        async with bodies.read(request, CountTokensRequest) as body:
-            return await assistant.count_tokens(body)
-
-    @router.get("/models")
-    async def list_models(
-        limit: Annotated[int, Query(ge=1, le=1000)] = 20,
-        after_id: str | None = None,
-        before_id: str | None = None,
-    ) -> ModelPage:
-        ids = [assistant.card.id, *aliases]
-        for cursor in (after_id, before_id):
-            if cursor is not None and cursor not in ids:
-                raise InvalidRequestError(f"no model has the id {cursor!r}")
-        first = 0 if after_id is None else ids.index(after_id) + 1
-        last = len(ids) if before_id is None else ids.index(before_id)
-        # A page before a cursor is the one that ends there.
-        page = ids[first:last][-limit:] if before_id is not None else ids[first:last][:limit]
-        return ModelPage(
-            data=[_info(assistant, name) for name in page],
-            has_more=len(page) < last - first,
-            first_id=page[0] if page else None,
-            last_id=page[-1] if page else None,
-        )
-
-    @router.get("/models/{model_id:path}")
-    async def get_model(model_id: str) -> ModelInfo:
-        if model_id not in (assistant.card.id, *aliases):
-            raise NotFoundError(f"model: {model_id}")
-        return _info(assistant, model_id)
-
-    return router
-
-
-async def _whole(assistant: Assistant, turn: Turn) -> Message:
-    """The JSON answer is the folded stream."""
-    fold = MessageFold()
-    async with contextlib.aclosing(assistant.stream(turn)) as events:
-        async for event in events:
-            fold.add(event)
-    return fold.message()
-
-
-def _info(assistant: Assistant, name: str) -> ModelInfo:
-    window = assistant.engine.window
-    can, cannot = Supported(supported=True), Supported()
-    thinks = Supported(supported=assistant.thinks)
-    effort = Supported(supported=assistant.thinks or assistant.has_effort)
-    return ModelInfo(
-        id=name,
-        display_name=assistant.card.name,
-        created_at=assistant.card.created_at,
-        max_input_tokens=window,
-        max_tokens=int(min(window, assistant.max_output)),
-        capabilities=Capabilities(
-            citations=can,
-            pdf_input=can,
-            structured_outputs=can,
-            context_management=ContextManagement(
-                supported=True, clear_thinking_20251015=thinks, clear_tool_uses_20250919=can
-            ),
-            effort=EffortLevels(
-                supported=effort.supported, low=effort, medium=effort, high=effort, xhigh=cannot, max=cannot
-            ),
-            thinking=ThinkingSupport(
-                supported=thinks.supported,
-                types=ThinkingTypes(adaptive=thinks, between_tools=thinks, disabled=can, enabled=thinks),
-            ),
-        ),
-    )
+async def known_version(request: Request) -> None:
+    """A dependency: refuse versions of the API that are not known."""
+    # curl users forget the header; they mean the version that every example shows.
+    version = request.headers.get("anthropic-version", "2023-06-01")
+    if version not in API_VERSIONS:
+        raise InvalidRequestError(f'anthropic-version: "{version}" is not a valid version')

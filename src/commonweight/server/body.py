@@ -35,15 +35,20 @@ class BodyReader:
         Raises:
             RequestTooLargeError, InvalidRequestError: in the API's words.
         """
-        encoding = request.headers.get("content-encoding", "identity").lower()
-        if encoding != "identity":
-            raise InvalidRequestError(f"content-encoding: {encoding} is not supported; send the body as it is")
+        check_encoding(request)
         body = await _bounded(request)
         if len(body) < LARGE:
             yield _parsed(body, model)
         else:
             async with self._large:
                 yield await asyncio.to_thread(_parsed, body, model)
+
+
+def check_encoding(request: Request) -> None:
+    """Raise :class:`InvalidRequestError` if the body is compressed."""
+    encoding = request.headers.get("content-encoding", "identity").lower()
+    if encoding != "identity":
+        raise InvalidRequestError(f"content-encoding: {encoding} is not supported; send the body as it is")
 
 
 async def _bounded(request: Request) -> bytes:

@@ -1,6 +1,8 @@
 """What surrounds every answer: a request id, and the API's error shape for whatever goes wrong."""
 
 import logging
+import time
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import Request, Response
@@ -12,41 +14,62 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from commonweight.messages.errors import ApiError, InvalidRequestError, MethodNotAllowedError, NotFoundError
 from commonweight.messages.response import new_id
+from commonweight.server.exchange import Exchange, ExchangeListener, begin, note_error
+from commonweight.server.lifecycle import Lifecycle
 
 log = logging.getLogger(__name__)
 
 
 class Envelope:
-    """The layer around all routes: nothing leaves without ``request-id``, no failure as a stack trace."""
+    """The layer around all routes: nothing leaves without ``request-id``, no failure as a stack trace, and
+    nothing without being counted.
+    """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, lifecycle: Lifecycle, listeners: Sequence[ExchangeListener]) -> None:
         self._app = app
+        self._lifecycle = lifecycle
+        self._listeners = listeners
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = new_id("req")
-        scope.setdefault("state", {})["request_id"] = request_id
-        has_started = False
+        exchange = Exchange(new_id("req"), scope["method"], scope["path"])
+        begin(exchange)
+        started = time.perf_counter()
+        try:
+            with self._lifecycle.request():
+                await self._serve(exchange, scope, receive, send)
+        finally:
+            exchange.seconds = time.perf_counter() - started
+            exchange.route = getattr(scope.get("route"), "path_format", None)
+            if principal := scope.get("state", {}).get("principal"):
+                exchange.key_id = principal.key_id
+            for listener in self._listeners:
+                listener(exchange)
+
+    async def _serve(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
+        request_id = exchange.request_id
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id
 
         async def send_with_id(message: Message) -> None:
-            nonlocal has_started
             if message["type"] == "http.response.start":
-                has_started = True
-                message["headers"] = [*message.get("headers", []), (b"request-id", request_id.encode())]
+                exchange.status = message["status"]
+                headers = {"request-id": request_id, **state.get("limits", {})}
+                more = [(name.encode(), value.encode()) for name, value in headers.items()]
+                message["headers"] = [*message.get("headers", []), *more]
             await send(message)
 
         try:
             await self._app(scope, receive, send_with_id)
         except ClientDisconnect:
-            log.info("the client of %s %s left (%s)", scope["method"], scope["path"], request_id)
-            if not has_started:  # nobody reads it, but every request has an answer
+            if not exchange.status:  # nobody reads it, but every request has an answer
                 await Response(status_code=499)(scope, receive, send_with_id)
         except Exception:
-            log.exception("%s %s failed (%s)", scope["method"], scope["path"], request_id)
-            if has_started:
+            log.exception("%s failed", scope["method"])
+            if exchange.status:
                 raise
             response = error_response(ApiError("Internal server error"), request_id)
             await response(scope, receive, send_with_id)
@@ -54,6 +77,7 @@ class Envelope:
 
 def error_response(error: ApiError, request_id: str) -> JSONResponse:
     """An error as a whole answer."""
+    note_error(error.type)
     headers = {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
     if error.should_retry is not None:
         headers["x-should-retry"] = str(error.should_retry).lower()

@@ -7,6 +7,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from commonweight.messages.batches import BatchCreateRequest
 from commonweight.messages.request import CountTokensRequest, MessageRequest
 
 _REFERENCE = "#/components/schemas/{model}"
@@ -31,7 +32,7 @@ _ERROR = {
         }
     },
 }
-ERRORS: dict[int | str, dict[str, Any]] = dict.fromkeys((400, 401, 413, 500, 503, 529), _ERROR)
+ERRORS: dict[int | str, dict[str, Any]] = dict.fromkeys((400, 401, 403, 413, 429, 500, 503, 529), _ERROR)
 """What any endpoint that takes a body may answer."""
 
 
@@ -45,8 +46,12 @@ def described(app: FastAPI) -> dict[str, Any]:
     """The whole document, made once."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, routes=app.routes)
-        bodies = [(model, "validation") for model in (MessageRequest, CountTokensRequest)]
+        bodies = [(model, "validation") for model in (MessageRequest, CountTokensRequest, BatchCreateRequest)]
         _, schemas = models_json_schema(bodies, ref_template=_REFERENCE)  # type: ignore[arg-type]
+        # They are read only when their turn comes, so the model does not say what they are.
+        schemas["$defs"]["BatchRequest"]["properties"]["params"] = {
+            "$ref": _REFERENCE.format(model="MessageRequest")
+        }
         document.setdefault("components", {}).setdefault("schemas", {}).update(schemas["$defs"])
         app.openapi_schema = document
     return app.openapi_schema

@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from commonweight.messages.errors import ApiError
 from commonweight.messages.events import Ping, StreamEvent
+from commonweight.server.exchange import note_error
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +117,7 @@ class EventStream(Response):
 
     def _error_frame(self, error: Exception) -> bytes:
         if not isinstance(error, ApiError):
-            log.error("a stream failed (%s)", self._request_id, exc_info=error)
+            log.error("a stream failed", exc_info=error)
             error = ApiError("Internal server error")
+        note_error(error.type)
         return b"event: error\ndata: " + error.json(self._request_id) + b"\n\n"

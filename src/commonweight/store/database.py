@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,11 @@ class Database:
         """Whether it is PostgreSQL; SQLite otherwise."""
         return self._engine.dialect.name == "postgresql"
 
+    async def ping(self) -> None:
+        """Ask for nothing, to see whether there is an answer. Raises what the driver raises."""
+        async with self.read() as connection:
+            await connection.execute(text("SELECT 1"))
+
     @contextlib.asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """A connection to read from."""
@@ -73,6 +79,37 @@ class Database:
                 stack.push_async_callback(connection.rollback)  # of what was not committed
                 yield connection
                 await connection.commit()
+
+
+@dataclass(frozen=True)
+class Revisions:
+    """Versions of the tables."""
+
+    current: str | None
+    """None: there are none yet."""
+    newest: str
+    """What this program works with, and brings them up to."""
+    is_known: bool
+    """False: a newer version of this program has changed them."""
+
+
+async def revisions(url: str) -> Revisions:
+    """Look at the tables of the database at a URL, and change nothing.
+
+    Raises:
+        DatabaseError: it cannot be reached.
+    """
+    engine = _engine(url)
+    try:
+        file = None if engine.dialect.name == "postgresql" else engine.url.database
+        if file is not None and not await asyncio.to_thread(Path(file).exists):
+            return _revisions(None)  # to look would make it
+        async with engine.connect() as connection:
+            return await connection.run_sync(_revisions)
+    except (DBAPIError, OSError) as error:
+        raise DatabaseError(f"cannot use the database at {_shown(url)}: {_reason(error)}") from error
+    finally:
+        await engine.dispose()
 
 
 def sqlite_url(folder: Path) -> str:
@@ -133,16 +170,28 @@ async def _write_ahead(connection: AsyncConnection) -> None:
 
 
 def _upgrade(connection: Connection) -> None:
+    found = _revisions(connection)
+    if not found.is_known:
+        raise DatabaseError(
+            "the database was changed by a newer version of Commonweight "
+            f"(its version is {found.current}); run that one"
+        )
+    config = _config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _revisions(connection: Connection | None) -> Revisions:
+    scripts = ScriptDirectory.from_config(_config())
+    current = MigrationContext.configure(connection).get_current_revision() if connection else None
+    known = {None, *(script.revision for script in scripts.walk_revisions())}
+    return Revisions(current, scripts.get_current_head() or "", current in known)
+
+
+def _config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
-    config.attributes["connection"] = connection
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    current = MigrationContext.configure(connection).get_current_revision()
-    if current is not None and current not in known:
-        raise DatabaseError(
-            f"the database was changed by a newer version of Commonweight (its version is {current}); run that one"
-        )
-    command.upgrade(config, "head")
+    return config
 
 
 def _shown(url: str) -> str:

@@ -92,6 +92,10 @@ contents = Table(
     Column("expires_at", Double, nullable=False, index=True),
 )
 
+# Names the folder of this database's files. So a server on another database, with the same data folder, can never
+# take them for files that nobody knows.
+library = Table("library", metadata, Column("folder", String(64), primary_key=True))
+
 files = Table(
     "files",
     metadata,
@@ -101,10 +105,11 @@ files = Table(
     Column("filename", String(255), nullable=False),
     Column("mime_type", String(200), nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
-    Column("blob", String(64), nullable=False, index=True),  # SHA-256 of the content, which names it on disk
+    # SHA-256 of the content, which names it on disk. None: it has expired, and its content is gone.
+    Column("blob", String(64), index=True),
     Column("created_at", Double, nullable=False),
     Column("expires_at", Double, index=True),
-    Index("ix_files_tenant_created_at", "tenant", "created_at"),
+    Index("ix_files_tenant_created_at", "tenant", "created_at", "id"),
 )
 
 batches = Table(
@@ -113,12 +118,18 @@ batches = Table(
     Column("id", String(64), primary_key=True),
     Column("tenant", String(200), nullable=False),
     Column("key_id", String(64)),
-    Column("status", String(16), nullable=False),  # receiving, in_progress, canceling, ended
+    Column("status", String(16), nullable=False, index=True),  # receiving, in_progress, canceling, ended, deleted
     Column("total", Integer, nullable=False),
+    # How many items ended in which state; all 0 until the batch has ended.
+    Column("succeeded", Integer, nullable=False),
+    Column("errored", Integer, nullable=False),
+    Column("canceled", Integer, nullable=False),
+    Column("expired", Integer, nullable=False),
     Column("created_at", Double, nullable=False),
-    Column("expires_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),  # while it is received: when it counts as given up
     Column("ended_at", Double),
     Column("cancel_initiated_at", Double),
+    Column("archived_at", Double),
     Index("ix_batches_tenant_created_at", "tenant", "created_at"),
 )
 
@@ -130,7 +141,7 @@ batch_items = Table(
     Column("custom_id", String(64), nullable=False),
     Column("params", Text, nullable=False),  # the request as JSON
     Column("state", String(16), nullable=False),  # waiting, running, succeeded, errored, canceled, expired
-    Column("result", Text),  # as a line of the results has it
+    Column("result", Text),  # as a line of the results has it; None says no more than the state
     Column("owner", String(64)),  # the server that runs it
     Column("lease_until", Double),
     Index("ix_batch_items_state", "state", "batch_id", "number"),

@@ -1,5 +1,6 @@
 """One assistant turn, from the request to its last event."""
 
 from commonweight.turn.assistant import Assistant, Turn
+from commonweight.turn.record import Origin, TurnListener, TurnRecord
 
-__all__ = ["Assistant", "Turn"]
+__all__ = ["Assistant", "Origin", "Turn", "TurnListener", "TurnRecord"]

@@ -71,11 +71,22 @@ class Answer:
         """What was generated."""
         self.is_complete = False
         """No event follows; the engine may stop."""
+        self.has_begun = False
+        """The prompt is read, and ``message_start`` told."""
+        self.stop_reason: StopReason | None = None
 
     @property
     def message(self) -> Message:
         """The message as far as it is told."""
         return self._fold.message()
+
+    @property
+    def usage(self) -> Usage:
+        """What it has cost so far: nothing before the prompt is read."""
+        if not self.has_begun:
+            return Usage(input_tokens=0, output_tokens=0)
+        details = OutputTokensDetails(thinking_tokens=self._parser.thinking_tokens)
+        return self._usage.model_copy(update={"output_tokens_details": details})
 
     @property
     def is_whole(self) -> bool:
@@ -93,6 +104,7 @@ class Answer:
             case Admitted(cached_tokens):
                 self._cached = cached_tokens
             case Prefilled(written):
+                self.has_begun = True
                 usage = self._usage
                 usage.cache_read_input_tokens = self._cached
                 usage.cache_creation.ephemeral_5m_input_tokens = written.five_minutes
@@ -162,6 +174,7 @@ class Answer:
 
     def _end(self, reason: StopReason) -> Iterator[StreamEvent]:
         self.is_complete = True
+        self.stop_reason = reason
         yield from self._leave()
         self._usage.output_tokens_details = OutputTokensDetails(thinking_tokens=self._parser.thinking_tokens)
         ending = Ending(stop_reason=reason, stop_sequence=self._parser.stop_sequence)

@@ -1,8 +1,10 @@
 """The assistant: a model's engine and prompting put together. Every way in (HTTP, terminal) is its client."""
 
+import contextlib
+import logging
 import math
-from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Iterator
+from dataclasses import dataclass, field
 
 from commonweight.catalog.model import ModelCard
 from commonweight.engines.contract import CacheMark, Engine, EngineError, EngineFullError, Job, Sampling
@@ -12,8 +14,11 @@ from commonweight.messages.request import CountTokensRequest, MessageRequest
 from commonweight.messages.response import AppliedEdits, OriginalTokens, StopReason, TokenCount
 from commonweight.prompting import OutputParser, Prompt, Renderer, Tokenizer
 from commonweight.turn.answer import Answer
-from commonweight.turn.prepare import prepared
+from commonweight.turn.prepare import LoadFiles, prepared
+from commonweight.turn.record import ANONYMOUS, Origin, Stopwatch, TurnListener, TurnRecord
 from commonweight.turn.signature import Signer
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,8 @@ class Turn:
     prompt: Prompt
     job: Job
     edits: AppliedEdits | None
+    origin: Origin = ANONYMOUS
+    watch: Stopwatch = field(default_factory=Stopwatch)
 
 
 class Assistant:
@@ -44,6 +51,10 @@ class Assistant:
         self._renderer = Renderer(tokenizer, card.chat_template)
         self._signer = signer
         self._stop_ids = sorted(tokenizer.end_ids)
+        self.listeners: list[TurnListener] = []
+        """Called with the record of every turn that was begun, at its end."""
+        self.load_files: LoadFiles | None = None
+        """Where uploaded files come from; None: there are none."""
 
     @property
     def max_output(self) -> float:
@@ -60,24 +71,26 @@ class Assistant:
         """Whether the model can be told how hard to think."""
         return self._renderer.template.has_effort
 
-    async def count_tokens(self, request: CountTokensRequest) -> TokenCount:
+    async def count_tokens(self, request: CountTokensRequest, tenant: str = "") -> TokenCount:
         """The tokens of the request's prompt, rendered as it would run."""
-        ready = await prepared(request, self._renderer, self._signer)
+        ready = await prepared(request, self._renderer, self._signer, tenant, self.load_files)
         original = OriginalTokens(original_input_tokens=ready.original_tokens) if ready.edits else None
         return TokenCount(input_tokens=len(ready.prompt.token_ids), context_management=original)
 
-    async def prepare(self, request: MessageRequest) -> Turn:
+    async def prepare(self, request: MessageRequest, origin: Origin = ANONYMOUS) -> Turn:
         """Everything that can fail because of the request.
 
         Raises:
             InvalidRequestError: it does not fit this model, in the API's own words where clients act on them.
+            NotFoundError: it refers to a file that is not there.
         """
+        watch = Stopwatch()
         if request.max_tokens > self.max_output:
             raise InvalidRequestError(
                 f"max_tokens: {request.max_tokens} > {self.max_output}, which is the maximum allowed number of "
                 f"output tokens for {request.model}"
             )
-        ready = await prepared(request, self._renderer, self._signer)
+        ready = await prepared(request, self._renderer, self._signer, origin.tenant, self.load_files)
         prompt = ready.prompt
         length, window = len(prompt.token_ids), self.engine.window
         room = window - length
@@ -102,8 +115,10 @@ class Assistant:
             grammar=prompt.grammar,
             cache_marks=[CacheMark(position, ttl) for position, ttl in prompt.marks],
             tenant=prompt.tenant,
+            priority=origin.priority,
         )
-        return Turn(request, prompt, job, ready.edits)
+        watch.prepared()
+        return Turn(request, prompt, job, ready.edits, origin, watch)
 
     async def stream(self, turn: Turn) -> AsyncGenerator[StreamEvent]:
         """Run the turn. Close the iterator (``contextlib.aclosing``) to cancel.
@@ -116,9 +131,10 @@ class Assistant:
         is_clamped = turn.job.max_tokens < request.max_tokens
         at_limit: StopReason = "model_context_window_exceeded" if is_clamped else "max_tokens"
         answer = Answer(request, prompt, parser, self._signer, at_limit, turn.edits)
-        try:
+        with self._recorded(turn, answer), _api_errors():
             async with self.engine.run(turn.job) as generation:
                 async for step in generation:
+                    turn.watch.take(step)
                     events = list(answer.take(step))
                     if answer.is_complete:
                         # The engine may be ahead; what it drew past a stop sequence is nobody's.
@@ -128,13 +144,46 @@ class Assistant:
                         yield event
                     if answer.is_complete:
                         return
-        except EngineFullError as error:
-            raise OverloadedError(str(error), retry_after=1) from error
-        except EngineError as error:
-            raise ApiError(str(error)) from error
+
+    @contextlib.contextmanager
+    def _recorded(self, turn: Turn, answer: Answer) -> Iterator[None]:
+        """Tell the listeners of the turn when the block is left, in whatever way."""
+        error: str | None = None
+        try:
+            yield
+        except Exception as failure:
+            error = failure.type if isinstance(failure, ApiError) else ApiError.type
+            raise
+        finally:
+            record = TurnRecord(
+                origin=turn.origin,
+                model=turn.request.model,
+                served_by=self.card.id,
+                usage=answer.usage,
+                stop_reason=answer.stop_reason,
+                error=error,
+                times=turn.watch.times(),
+                request=turn.request,
+                message=lambda: answer.message if answer.has_begun else None,
+            )
+            for listener in self.listeners:
+                try:
+                    listener(record)
+                except Exception:
+                    log.exception("a listener failed (%s)", turn.origin.request_id)
 
     def _remember(self, prompt: Prompt, answer: Answer) -> None:
         if answer.is_whole:
             ids = answer.token_ids
             said = ids[:-1] if ids and ids[-1] in self._tokenizer.end_ids else ids
             self._renderer.remember(prompt, answer.message.content, said, answer.reasoning)
+
+
+@contextlib.contextmanager
+def _api_errors() -> Iterator[None]:
+    try:
+        yield
+    except EngineFullError as error:
+        raise OverloadedError(str(error), retry_after=1) from error
+    except EngineError as error:
+        raise ApiError(str(error)) from error

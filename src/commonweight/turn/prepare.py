@@ -1,7 +1,8 @@
 """What happens to a request before it runs: reasoning restored, context edited, everything rendered."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -10,11 +11,15 @@ from commonweight.messages.errors import InvalidRequestError
 from commonweight.messages.request import CountTokensRequest, MessageParam
 from commonweight.messages.response import AppliedEdits
 from commonweight.prompting import Prompt, Renderer
-from commonweight.prompting.documents import collect
+from commonweight.prompting.documents import UploadedFile, collect, file_ids
 from commonweight.turn.edits import apply_edits
 from commonweight.turn.signature import Signer, TamperedError
 
 Request = TypeVar("Request", bound=CountTokensRequest)
+
+LoadFiles = Callable[[str, Sequence[str]], AbstractAsyncContextManager[Mapping[str, UploadedFile]]]
+"""A tenant's uploaded files by their ids, while they are read and rendered. Raises ``NotFoundError`` for one that
+is not there, or not theirs."""
 
 
 @dataclass(frozen=True)
@@ -32,26 +37,37 @@ class Preparation:
         return len(self.prompt.token_ids) + cleared
 
 
-async def prepared(request: CountTokensRequest, renderer: Renderer, signer: Signer) -> Preparation:
+async def prepared(
+    request: CountTokensRequest,
+    renderer: Renderer,
+    signer: Signer,
+    tenant: str = "",
+    load_files: LoadFiles | None = None,
+) -> Preparation:
     """The prompt of a request as it will run.
 
     Raises:
         InvalidRequestError: it cannot run, in the API's words.
+        NotFoundError: it refers to a file that is not there.
     """
     messages = [_restored(message, i, signer) for i, message in enumerate(request.messages)]
-    documents = await asyncio.to_thread(collect, request.messages)
+    loading: AbstractAsyncContextManager[Mapping[str, UploadedFile] | None] = (
+        load_files(tenant, file_ids(request.messages)) if load_files else nullcontext()
+    )
+    async with loading as files:
+        documents = await asyncio.to_thread(collect, request.messages, files)
 
-    async def render(edited: Sequence[MessageParam]) -> Prompt:
-        # Tokenizing runs without the interpreter lock, so other requests go on meanwhile.
-        return await asyncio.to_thread(renderer.render, _with(request, edited), documents=documents)
+        async def render(edited: Sequence[MessageParam]) -> Prompt:
+            # Tokenizing runs without the interpreter lock, so other requests go on meanwhile.
+            return await asyncio.to_thread(renderer.render, _with(request, edited), tenant, documents)
 
-    async def count(edited: Sequence[MessageParam]) -> int:
-        return len((await render(edited)).token_ids)
+        async def count(edited: Sequence[MessageParam]) -> int:
+            return len((await render(edited)).token_ids)
 
-    if request.context_management is None:
-        return Preparation(await render(messages))
-    edited = await apply_edits(messages, request.context_management.edits, count)
-    return Preparation(await render(edited.messages), edited.report)
+        if request.context_management is None:
+            return Preparation(await render(messages))
+        edited = await apply_edits(messages, request.context_management.edits, count)
+        return Preparation(await render(edited.messages), edited.report)
 
 
 def _with(request: Request, messages: Sequence[MessageParam]) -> Request:

@@ -105,7 +105,7 @@ class LlamaEngine:
     @property
     def is_ready(self) -> bool:
         """Whether a job would start now."""
-        return self._ready.is_set()
+        return self._ready.is_set() and not self._is_closed
 
     @property
     def pid(self) -> int | None:
@@ -215,14 +215,14 @@ class LlamaEngine:
                             self._submit_waiting()
                         case LoadFailed(reason):
                             raise LoadError(reason)
-            was_ready = self.is_ready
+            was_ready = self._ready.is_set()
             self._ready.clear()  # what comes from now on waits for the next process
             code = await process.wait()
             if not was_ready:
                 raise LoadError(f"the engine process ended with {code} while loading")
             return code
         finally:
-            patience = PATIENCE_AT_EXIT if self.is_ready else 0
+            patience = PATIENCE_AT_EXIT if self._ready.is_set() else 0
             self._ready.clear()
             self._process = None
             await _end(process, patience)

@@ -16,12 +16,18 @@ def upgrade() -> None:
         sa.Column("key_id", sa.String(length=64), nullable=True),
         sa.Column("status", sa.String(length=16), nullable=False),
         sa.Column("total", sa.Integer(), nullable=False),
+        sa.Column("succeeded", sa.Integer(), nullable=False),
+        sa.Column("errored", sa.Integer(), nullable=False),
+        sa.Column("canceled", sa.Integer(), nullable=False),
+        sa.Column("expired", sa.Integer(), nullable=False),
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.Column("expires_at", sa.Double(), nullable=False),
         sa.Column("ended_at", sa.Double(), nullable=True),
         sa.Column("cancel_initiated_at", sa.Double(), nullable=True),
+        sa.Column("archived_at", sa.Double(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_batches")),
     )
+    op.create_index(op.f("ix_batches_status"), "batches", ["status"], unique=False)
     op.create_index("ix_batches_tenant_created_at", "batches", ["tenant", "created_at"], unique=False)
     op.create_table(
         "contents",
@@ -41,14 +47,14 @@ def upgrade() -> None:
         sa.Column("filename", sa.String(length=255), nullable=False),
         sa.Column("mime_type", sa.String(length=200), nullable=False),
         sa.Column("size_bytes", sa.BigInteger(), nullable=False),
-        sa.Column("blob", sa.String(length=64), nullable=False),
+        sa.Column("blob", sa.String(length=64), nullable=True),
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.Column("expires_at", sa.Double(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_files")),
     )
     op.create_index(op.f("ix_files_blob"), "files", ["blob"], unique=False)
     op.create_index(op.f("ix_files_expires_at"), "files", ["expires_at"], unique=False)
-    op.create_index("ix_files_tenant_created_at", "files", ["tenant", "created_at"], unique=False)
+    op.create_index("ix_files_tenant_created_at", "files", ["tenant", "created_at", "id"], unique=False)
     op.create_table(
         "keys",
         sa.Column("id", sa.String(length=64), nullable=False),
@@ -65,6 +71,11 @@ def upgrade() -> None:
         sa.Column("revoked_at", sa.Double(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_keys")),
         sa.UniqueConstraint("digest", name=op.f("uq_keys_digest")),
+    )
+    op.create_table(
+        "library",
+        sa.Column("folder", sa.String(length=64), nullable=False),
+        sa.PrimaryKeyConstraint("folder", name=op.f("pk_library")),
     )
     op.create_table(
         "usage",

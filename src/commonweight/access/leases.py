@@ -1,0 +1,61 @@
+"""Places among the requests of a key that run at once: held while the request runs, and this server lives."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from commonweight.messages.response import new_id
+from commonweight.store import Database
+from commonweight.store.failures import FAILURES, reason
+from commonweight.store.limits import LEASE, lease, release, renew
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT = LEASE / 3
+"""Seconds between renewals: one may fail."""
+
+
+class Leases:
+    """The leases that this server holds. They are renewed while there are any."""
+
+    def __init__(self, database: Database | None, now: Callable[[], float]) -> None:
+        self._database = database
+        self._now = now
+        self._held: dict[str, str] = {}
+        self._heart: asyncio.Task[None] | None = None
+
+    async def take(self, key_id: str, limit: int) -> str | None:
+        """A new lease for a key, unless as many as its limit are held."""
+        assert self._database is not None
+        lease_id = new_id("lease")
+        async with self._database.write() as connection:
+            if not await lease(connection, key_id, lease_id, limit, self._now):
+                return None
+        self._held[lease_id] = key_id
+        if self._heart is None:
+            self._heart = asyncio.create_task(self._beat())
+        return lease_id
+
+    def forget(self, lease_id: str) -> None:
+        """Renew it no longer."""
+        self._held.pop(lease_id, None)
+        if not self._held and self._heart is not None:
+            self._heart.cancel()
+            self._heart = None
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(HEARTBEAT)
+            try:
+                await self._renew()
+            except FAILURES as error:
+                log.warning("could not renew the leases of running requests (%s)", reason(error))
+
+    async def _renew(self) -> None:
+        assert self._database is not None
+        held = dict(self._held)
+        async with self._database.write() as connection:
+            await renew(connection, held.items(), self._now)
+            # What ended meanwhile must not come back to life.
+            for lease_id in held.keys() - self._held.keys():
+                await release(connection, lease_id)

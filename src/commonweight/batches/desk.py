@@ -1,0 +1,171 @@
+"""Where batches are handed in, asked for, and taken back."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO, NoReturn
+
+from commonweight.batches.upload import read_requests
+from commonweight.messages.errors import InvalidRequestError, NotFoundError
+from commonweight.messages.response import new_id
+from commonweight.store import Database
+from commonweight.store.batches import Batch, BatchStore, NewItem
+
+MAX_UPLOAD = 256 * 1024 * 1024
+"""Bytes of the body that creates a batch."""
+LIFETIME = 24 * 60 * 60
+"""Seconds until what is not answered expires."""
+PATIENCE = 120
+"""Seconds after which a batch that is being received counts as given up, because nothing more of it came."""
+PORTION, PORTION_SIZE = 500, 4 * 1024 * 1024
+"""Items, and characters, that are written in one transaction."""
+PAGE = 100
+"""Results that are read at once."""
+
+
+class BatchDesk:
+    """Everybody's batches. A tenant sees its own ones and no others."""
+
+    def __init__(
+        self,
+        database: Database,
+        folder: Path,
+        on_change: Callable[[], None] = lambda: None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.folder = folder
+        """Where uploads are kept while they are read; they may be large."""
+        self._store = BatchStore(database)
+        self._on_change = on_change
+        self._now = now
+        self._reading = asyncio.Semaphore(1)
+
+    async def create(self, upload: BinaryIO, tenant: str, key_id: str | None) -> Batch:
+        """Take in a whole batch. When this returns, it is in the database; otherwise nothing of it is seen.
+
+        Raises:
+            InvalidRequestError, RequestTooLargeError: in the API's words.
+        """
+        batch_id = new_id("msgbatch")
+        async with self._reading:  # seconds of work, and the memory it takes, once and not many times
+            now = self._now()
+            await self._store.begin(batch_id, tenant, key_id, now, now + PATIENCE)
+            try:
+                batch = await self._receive(batch_id, upload)
+            except BaseException:
+                await asyncio.shield(self._store.delete(batch_id))
+                raise
+        self._on_change()
+        return batch
+
+    async def _receive(self, batch_id: str, upload: BinaryIO) -> Batch:
+        total = 0
+        portions = _portions(upload)
+        while portion := await asyncio.to_thread(next, portions, None):
+            await self._store.add(batch_id, portion, self._now() + PATIENCE)
+            total += len(portion)
+        now = self._now()
+        return await self._store.complete(batch_id, total, now, now + LIFETIME)
+
+    async def get(self, tenant: str, batch_id: str) -> Batch:
+        """A batch.
+
+        Raises:
+            NotFoundError: the tenant has none of this id.
+        """
+        return await self._store.get(tenant, batch_id) or _unknown(batch_id)
+
+    async def page(
+        self, tenant: str, limit: int, after_id: str | None, before_id: str | None
+    ) -> tuple[list[Batch], bool]:
+        """A page of batches, newest first, and whether there are more.
+
+        Raises:
+            InvalidRequestError: a cursor is none of the tenant's batches.
+        """
+        cursors = [None if name is None else await self._store.get(tenant, name) for name in (after_id, before_id)]
+        for name, cursor in zip((after_id, before_id), cursors, strict=True):
+            if name is not None and cursor is None:
+                raise InvalidRequestError(f"no batch has the id {name!r}")
+        return await self._store.newest(tenant, limit, *cursors)
+
+    async def cancel(self, tenant: str, batch_id: str) -> Batch:
+        """Let nothing more of a batch begin, and stop what runs.
+
+        Raises:
+            NotFoundError: the tenant has none of this id.
+            InvalidRequestError: it has ended.
+        """
+        batch = await self._store.cancel(tenant, batch_id, self._now())
+        if batch is None:
+            _unknown(batch_id)
+        if batch.status == "ended":
+            raise InvalidRequestError(f"Message Batch {batch_id} has ended and can no longer be canceled")
+        self._on_change()
+        return batch
+
+    async def delete(self, tenant: str, batch_id: str) -> None:
+        """Forget a batch that has ended.
+
+        Raises:
+            NotFoundError: the tenant has none of this id.
+            InvalidRequestError: it has not ended.
+        """
+        await self.get(tenant, batch_id)
+        if not await self._store.delete(batch_id):
+            raise InvalidRequestError(
+                f"Message Batch {batch_id} cannot be deleted while it is processing; cancel it first"
+            )
+        self._on_change()
+
+    async def results(self, tenant: str, batch_id: str) -> AsyncIterator[str]:
+        """Lines of JSON, one for each request, in portions. They are read as they are wanted.
+
+        Raises:
+            NotFoundError: there are no such results, not yet, or not any more.
+        """
+        batch = await self.get(tenant, batch_id)
+        if batch.status != "ended":
+            raise NotFoundError(f"Message Batch {batch_id} has no results yet: it is still processing")
+        if batch.archived_at is not None:
+            raise NotFoundError(f"The results of Message Batch {batch_id} are no longer available")
+        return self._lines(batch)
+
+    async def _lines(self, batch: Batch) -> AsyncIterator[str]:
+        last, told = -1, 0
+        while page := await self._store.results(batch.id, last, PAGE):
+            yield "".join(
+                f'{{"custom_id":{json.dumps(line.custom_id)},"result":{line.result or _bare(line.state)}}}\n'
+                for line in page
+            )
+            last, told = page[-1].number, told + len(page)
+        if told < batch.total:  # deleted meanwhile: who reads must not take this for everything
+            raise RuntimeError(f"the results of {batch.id} went while they were read")
+
+
+def _portions(upload: BinaryIO) -> Iterator[list[NewItem]]:
+    portion: list[NewItem] = []
+    size = 0
+    for number, request in enumerate(read_requests(upload)):
+        try:
+            # In ASCII, because databases do not take every character that JSON can name.
+            params = json.dumps(request.params, allow_nan=False, separators=(",", ":"))
+        except ValueError as error:
+            raise InvalidRequestError(f"requests.{number}.params: {error}") from error
+        portion.append(NewItem(number, request.custom_id, params))
+        size += len(params)
+        if len(portion) == PORTION or size > PORTION_SIZE:
+            yield portion
+            portion, size = [], 0
+    if portion:
+        yield portion
+
+
+def _bare(state: str) -> str:
+    return json.dumps({"type": state})
+
+
+def _unknown(batch_id: str) -> NoReturn:
+    raise NotFoundError(f"Message Batch {batch_id} not found")

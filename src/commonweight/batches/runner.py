@@ -1,0 +1,217 @@
+"""Runs what waits in batches, a few items at a time and behind everything interactive."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from typing import TypeVar
+
+import pydantic_core
+from pydantic import ValidationError
+
+from commonweight.batches.rotation import Rotation
+from commonweight.messages.batches import ErroredResult, SucceededResult
+from commonweight.messages.errors import ApiError, InvalidRequestError, OverloadedError, invalid_request
+from commonweight.messages.events import MessageFold
+from commonweight.messages.request import MessageRequest
+from commonweight.messages.response import Message, new_id
+from commonweight.store import Database
+from commonweight.store.batch_items import BatchItemStore, Claim, Ending
+from commonweight.store.batches import BatchStore
+from commonweight.turn import Assistant, Origin
+
+log = logging.getLogger(__name__)
+
+LEASE = 30.0
+"""Seconds after which an item is run again whose server has not been heard of."""
+HEARTBEAT = LEASE / 3
+POLL = 2.0
+"""Seconds between looks for batches that came in through other servers."""
+KEPT = 29 * 24 * 60 * 60
+"""Seconds from its creation until the results of a batch go."""
+CRASHES = 3
+"""Times that the engine may die of an item."""
+LONGEST_PAUSE = 30.0
+"""Seconds between attempts when the engine or the database cannot be used."""
+PORTION = 1000
+"""Rows that are changed in one transaction, so that others get their turn in between."""
+
+T = TypeVar("T")
+
+
+class BatchRunner:
+    """Runs batches while :meth:`running`. Any number of servers may run those of one database."""
+
+    def __init__(
+        self, assistant: Assistant, database: Database, at_once: int = 8, now: Callable[[], float] = time.time
+    ) -> None:
+        self._assistant = assistant
+        self._batches = BatchStore(database)
+        self._items = BatchItemStore(database, new_id("runner"))
+        self._now = now
+        self._slots = asyncio.Semaphore(at_once)
+        self._rotation = Rotation()
+        self._work: dict[tuple[str, int], asyncio.Task[None]] = {}
+        self._has_waiting, self._has_news = asyncio.Event(), asyncio.Event()
+        self._preparing = asyncio.Semaphore(1)
+        self._suspects = asyncio.Semaphore(1)
+
+    def look(self) -> None:
+        """A batch has come or changed: see to it now, and not only when the time comes."""
+        self._has_waiting.set()
+        self._has_news.set()
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run batches until the block is left. What is not done by then waits for whoever runs them next."""
+        loops = [asyncio.create_task(self._feed()), asyncio.create_task(self._tend_forever())]
+        try:
+            yield
+        finally:
+            await _cancelled(*loops)
+            await _cancelled(*self._work.values())
+            try:
+                await self._items.give_back()
+            except Exception as error:
+                log.warning("items of batches wait until their leases end: %s", error)
+
+    # Taking items
+
+    async def _feed(self) -> None:
+        while True:
+            await self._slots.acquire()
+            claim = await _insisted(self._claim)
+            if claim is not None:
+                task = self._work[claim.place] = asyncio.create_task(self._run(claim))
+                task.add_done_callback(partial(self._done, claim.place))
+                continue
+            self._slots.release()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._has_waiting.wait(), POLL)
+            self._has_waiting.clear()
+
+    async def _claim(self) -> Claim | None:
+        for batch in self._rotation.order(await self._items.waiting(self._now())):
+            if claim := await self._items.claim(batch, self._now() + LEASE):
+                self._rotation.serve(batch)
+                return claim
+        return None
+
+    def _done(self, place: tuple[str, int], task: asyncio.Task[None]) -> None:
+        self._slots.release()
+        if self._work.get(place) is task:
+            del self._work[place]
+        if not task.cancelled() and (error := task.exception()):
+            log.error("an item of a batch failed (%s, %s)", *place, exc_info=error)
+
+    # Running one
+
+    async def _run(self, claim: Claim) -> None:
+        state, result = await self._result(claim)
+        await _insisted(lambda: self._items.record(*claim.place, state, result))
+        await _insisted(lambda: self._batches.end(claim.batch.id, self._now()))
+
+    async def _result(self, claim: Claim) -> tuple[Ending, str]:
+        """What becomes of the item. An engine that is full or dies is no fault of its own."""
+        crashes = attempts = 0
+        while True:
+            request_id = new_id("req")
+            origin = Origin(request_id, claim.batch.tenant, claim.batch.key_id, "batch")
+            try:
+                # Once the engine has died with it, an item runs beside no other suspect, so that those which were
+                # just in bad company do not share the blame.
+                async with self._suspects if crashes else contextlib.nullcontext():
+                    message = await self._answer(claim.params, origin)
+                return "succeeded", SucceededResult(message=message).model_dump_json()
+            except OverloadedError:
+                pass
+            except ApiError as error:
+                has_died = error.status >= 500 and not self._assistant.engine.is_ready
+                crashes += has_died
+                if not has_died or crashes == CRASHES:
+                    return _errored(error, request_id)
+            except Exception:
+                log.exception("an item of a batch failed (%s, %s)", *claim.place)
+                return _errored(ApiError("Internal server error"), request_id)
+            await asyncio.sleep(min(2.0**attempts, LONGEST_PAUSE))
+            attempts += 1
+            while not self._assistant.engine.is_ready:  # noqa: ASYNC110 - engines, also remote ones, tell no more
+                await asyncio.sleep(0.25)
+
+    async def _answer(self, params: str, origin: Origin) -> Message:
+        async with self._preparing:  # one at a time: interactive requests want the cores, too
+            turn = await self._assistant.prepare(await asyncio.to_thread(_parsed, params), origin)
+        fold = MessageFold()
+        async with contextlib.aclosing(self._assistant.stream(turn)) as events:
+            async for event in events:
+                fold.add(event)
+        return fold.message()
+
+    # What time brings
+
+    async def _tend_forever(self) -> None:
+        while True:
+            await _insisted(self._tend)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._has_news.wait(), HEARTBEAT)
+            self._has_news.clear()
+
+    async def _tend(self) -> None:
+        now = self._now()
+        work = dict(self._work)
+        held = await self._items.renew(now + LEASE)
+        await _cancelled(*(task for place, task in work.items() if place not in held))
+        await self._items.take_back(now)
+        for batch_id, ending in await self._items.doomed(now):
+            await self._stop(batch_id, ending)
+        for batch_id in await self._items.unended():
+            await self._batches.end(batch_id, self._now())
+        await self._batches.give_up(now)
+        await self._batches.archive(now - KEPT, now)
+        while await self._batches.clear(PORTION):
+            pass
+
+    async def _stop(self, batch_id: str, ending: Ending) -> None:
+        """End what is left of a batch: nothing of it is begun any more."""
+        work = {place: task for place, task in self._work.items() if place[0] == batch_id}
+        await _cancelled(*work.values())
+        for place in work:
+            await self._items.record(*place, ending)
+        while await self._items.settle(batch_id, ending, PORTION):
+            pass
+
+
+async def _cancelled(*tasks: asyncio.Task[None]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _insisted(work: Callable[[], Awaitable[T]]) -> T:
+    """The result of work with the database, tried again until it can be had."""
+    attempts = 0
+    while True:
+        try:
+            return await work()
+        except Exception as error:
+            pause = min(2.0**attempts, LONGEST_PAUSE)
+            log.warning("batches: %s: %s; trying again in %d s", type(error).__name__, error, pause)
+        await asyncio.sleep(pause)
+        attempts += 1
+
+
+def _parsed(params: str) -> MessageRequest:
+    try:
+        return MessageRequest.model_validate(pydantic_core.from_json(params, allow_inf_nan=False))
+    except ValidationError as error:
+        raise invalid_request(error) from error
+    except ValueError as error:
+        raise InvalidRequestError(f"The request is not valid JSON: {error}") from error
+
+
+def _errored(error: ApiError, request_id: str) -> tuple[Ending, str]:
+    # In ASCII, because the message may quote what no database takes.
+    return "errored", json.dumps(ErroredResult(error=error.body(request_id)).model_dump())

@@ -1,0 +1,34 @@
+"""Times as people write them."""
+
+import re
+import time
+from datetime import UTC, datetime
+
+import typer
+
+_SECONDS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+def duration(text: str) -> float:
+    """Seconds, from "90d", "12h", "30m" or "2w"."""
+    if match := re.fullmatch(r"(\d{1,6})([mhdw])", text.strip().lower(), re.ASCII):
+        number, unit = match.groups()
+        if int(number):
+            return float(int(number) * _SECONDS[unit])
+    raise typer.BadParameter(f"{text!r} is no duration; write for example 90d, 12h or 2w.")
+
+
+def moment(text: str) -> float:
+    """Seconds since the epoch, from a day such as "2026-01-31" (its beginning in UTC), or a duration ago."""
+    try:
+        return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        try:
+            return time.time() - duration(text)
+        except typer.BadParameter:
+            raise typer.BadParameter(f"{text!r} is no day; write for example 2026-01-31, or 7d.") from None
+
+
+def day(at: float) -> str:
+    """The day of a time, in UTC."""
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d}"

@@ -1,0 +1,311 @@
+"""The library: each tenant's uploaded files, and nobody else's."""
+
+import asyncio
+import contextlib
+import logging
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+from commonweight.files.blobs import Arriving, BlobFolder
+from commonweight.files.names import checked_name, name_for
+from commonweight.files.types import UNKNOWN, Sniffer
+from commonweight.messages.errors import (
+    ApiError,
+    InvalidRequestError,
+    NotFoundError,
+    RequestTooLargeError,
+    UnavailableError,
+)
+from commonweight.messages.response import new_id
+from commonweight.prompting.documents import UploadedFile
+from commonweight.store import Database
+from commonweight.store.failures import FAILURES, reason
+from commonweight.store.files import FileTable, Position, StoredFile
+
+log = logging.getLogger(__name__)
+
+MAX_BYTES = 500_000_000
+"""Of one file."""
+REMEMBERED = 30 * 86_400
+"""Seconds that an expired file is still known, so that clients learn what became of it."""
+SWEEP_EVERY = 600
+"""Seconds. An expired file can no longer be read at once; its content is gone after these."""
+
+LARGE = 256 * 1024
+"""Bytes from which the files of a request count as large."""
+
+_ID = re.compile(r"file_[0-9A-Za-z]{1,50}")
+
+
+class Upload:
+    """A file that a client is sending. It exists for nobody until the library keeps it."""
+
+    def __init__(self, blobs: BlobFolder, arriving: Arriving, admit: Callable[[int], None]) -> None:
+        self.arriving = arriving
+        self.size = 0
+        self.name = ""
+        self.declared = UNKNOWN
+        self._blobs = blobs
+        self._admit = admit
+        self._sniffer = Sniffer()
+
+    def describe(self, name: str, declared: str) -> None:
+        """What the client calls the file, and says that it is.
+
+        Raises:
+            InvalidRequestError: no file may be called that.
+        """
+        self.name = checked_name(name)
+        self.declared = declared
+
+    def write(self, data: bytes) -> None:
+        """More of the content. Blocks: for a thread.
+
+        Raises:
+            RequestTooLargeError: it is larger than files may be.
+            InvalidRequestError: the tenant's quota is used up.
+            ApiError: the disk is full.
+        """
+        if self.size + len(data) > MAX_BYTES:
+            raise too_large()
+        self._admit(len(data))
+        self.size += len(data)
+        self._sniffer.feed(data)
+        self._blobs.write(self.arriving, data)
+
+    def mime_type(self) -> str:
+        """What the whole content is.
+
+        Raises:
+            InvalidRequestError: not what it is declared to be.
+        """
+        return self._sniffer.mime_type(self.declared)
+
+
+class Library:
+    """All files. Several servers may have one database and one data folder."""
+
+    def __init__(self, table: FileTable, blobs: BlobFolder, quota: int, now: Callable[[], float]) -> None:
+        self._table = table
+        self._blobs = blobs
+        self._quota = quota
+        self._now = now
+        self._large = asyncio.Semaphore(1)
+        self._lock = threading.Lock()
+        self._arriving: Counter[str] = Counter()  # bytes by tenant, which become files or vanish
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(
+        cls, database: Database, folder: Path, quota: int, now: Callable[[], float] = time.time
+    ) -> AsyncIterator["Library"]:
+        """The library of a database, with its contents in ``folder``, and swept as long as the block lasts.
+
+        ``quota``: bytes of each tenant's files.
+        """
+        table = FileTable(database)
+        blobs = await asyncio.to_thread(BlobFolder, folder / await table.folder())
+        library = cls(table, blobs, quota, now)
+        sweeping = asyncio.create_task(library._keep_swept())
+        try:
+            yield library
+        finally:
+            sweeping.cancel()
+            await asyncio.gather(sweeping, return_exceptions=True)
+
+    @contextlib.asynccontextmanager
+    async def receive(self, tenant: str) -> AsyncIterator[Upload]:
+        """A new upload. What is not kept within the block is gone after it."""
+        with _database():
+            used = await self._table.used_by(tenant, self._now())
+
+        def admit(size: int) -> None:
+            nonlocal used
+            with self._lock:
+                used += size
+                # Those that arrive are not counted together with those that are there, as one of them may just
+                # have become one of these. What counts is decided when a file is kept.
+                if max(used, self._arriving[tenant] + size) > self._quota:
+                    raise self._exceeded()
+                self._arriving[tenant] += size
+
+        upload = Upload(self._blobs, await asyncio.to_thread(self._blobs.receive), admit)
+        try:
+            yield upload
+        finally:
+            await asyncio.to_thread(upload.arriving.discard)
+            with self._lock:
+                self._arriving[tenant] -= upload.size
+
+    async def keep(
+        self, upload: Upload, tenant: str, key_id: str | None = None, lifetime: int | None = None
+    ) -> StoredFile:
+        """Make a whole upload a file of the tenant, for ``lifetime`` seconds or for good.
+
+        Raises:
+            InvalidRequestError: it is not what it is declared to be, or the quota is used up.
+            ApiError: the disk is full.
+        """
+        mime_type = upload.mime_type()
+        blob = await asyncio.to_thread(self._blobs.finish, upload.arriving)
+        now = self._now()
+        file = StoredFile(
+            id=new_id("file"),
+            tenant=tenant,
+            key_id=key_id,
+            filename=upload.name or name_for(mime_type),
+            mime_type=mime_type,
+            size_bytes=upload.size,
+            blob=blob,
+            created_at=now,
+            expires_at=None if lifetime is None else now + lifetime,
+        )
+        with _database():
+            await self._keep(file, upload.arriving, blob)
+        return file
+
+    async def _keep(self, file: StoredFile, arriving: Arriving, blob: str) -> None:
+        async with self._table.changing() as connection:
+            if await self._table.used(connection, file.tenant, file.created_at) + file.size_bytes > self._quota:
+                raise self._exceeded()
+            await self._table.add(connection, file)
+            # Before the row can be seen, so that no file is without its content.
+            await asyncio.to_thread(self._blobs.keep, arriving, blob)
+
+    async def get(self, tenant: str, file_id: str) -> StoredFile:
+        """One file, expired or not.
+
+        Raises:
+            NotFoundError: the tenant has no such file.
+        """
+        for file in await self.find(tenant, [file_id]):
+            return file
+        raise _unknown(file_id)
+
+    async def find(self, tenant: str, ids: Iterable[str]) -> list[StoredFile]:
+        """Those of the files that are there and the tenant's, newest first."""
+        with _database():
+            return await self._table.find(tenant, sorted({name for name in ids if _ID.fullmatch(name)}))
+
+    async def page(
+        self, tenant: str, limit: int, after: Position | None = None, before: Position | None = None
+    ) -> tuple[list[StoredFile], bool]:
+        """Files of a tenant, newest first, and whether there are more; see :meth:`FileTable.page`."""
+        with _database():
+            return await self._table.page(tenant, limit, after, before)
+
+    async def delete(self, tenant: str, file_id: str) -> None:
+        """Delete a file, and its content if it is no other file's.
+
+        Raises:
+            NotFoundError: the tenant has no such file.
+        """
+        with _database():
+            file = await self._table.delete(tenant, file_id) if _ID.fullmatch(file_id) else None
+        if file is None:
+            raise _unknown(file_id)
+        if file.blob is not None:
+            with contextlib.suppress(*FAILURES):  # the file is deleted; what it leaves is swept some time
+                await self._release([file.blob])
+
+    async def open_content(self, tenant: str, file_id: str) -> tuple[StoredFile, BinaryIO]:
+        """A file, and its content to read.
+
+        Raises:
+            NotFoundError: the tenant has no such file, or it has expired (``file_expired``).
+        """
+        file = await self.get(tenant, file_id)
+        return file, await asyncio.to_thread(self._opened, file)
+
+    @contextlib.asynccontextmanager
+    async def load(self, tenant: str, ids: Sequence[str]) -> AsyncIterator[Mapping[str, UploadedFile]]:
+        """The files that the documents of a request refer to. The block is for reading and rendering them.
+
+        Large ones are for one request at a time: seconds of work must not keep small requests waiting.
+
+        Raises:
+            NotFoundError: the tenant has no such file, or it has expired (``file_expired``).
+        """
+        files = {file.id: file for file in await self.find(tenant, ids)}
+        for file_id in ids:
+            if file_id not in files:
+                raise _unknown(file_id)
+            self._require_content(files[file_id])
+        loaded = {
+            file.id: UploadedFile(file.mime_type, file.size_bytes, partial(self._read, file))
+            for file in files.values()
+        }
+        is_large = sum(loaded[file_id].size for file_id in ids) >= LARGE
+        async with self._large if is_large else contextlib.nullcontext():
+            yield loaded
+
+    async def sweep(self) -> None:
+        """Remove the contents of expired files, and what servers left behind when they died."""
+        now = self._now()
+        await self._table.expire(now, now - REMEMBERED)
+        await asyncio.to_thread(self._blobs.sweep)
+        stored = await asyncio.to_thread(lambda: set(self._blobs.names()))
+        await self._release(stored - await self._table.blobs())
+
+    async def _release(self, blobs: Iterable[str]) -> None:
+        """Remove contents that are no file's."""
+        for blob in blobs:
+            # An upload of the same content comes before this, and is seen, or after it, and brings it back.
+            async with self._table.changing() as connection:
+                if not await self._table.is_used(connection, blob):
+                    await asyncio.to_thread(self._blobs.remove, blob)
+
+    async def _keep_swept(self) -> None:
+        while True:
+            try:
+                await self.sweep()
+            except FAILURES as error:
+                log.warning("files could not be swept, which is tried again: %s", reason(error))
+            await asyncio.sleep(SWEEP_EVERY)
+
+    def _require_content(self, file: StoredFile) -> None:
+        if file.has_expired(self._now()):
+            raise NotFoundError(f"File has expired: {file.id}", details={"error_code": "file_expired"})
+
+    def _opened(self, file: StoredFile) -> BinaryIO:
+        self._require_content(file)
+        assert file.blob is not None
+        try:
+            return self._blobs.open(file.blob)
+        except FileNotFoundError as error:  # it was deleted just now
+            raise _unknown(file.id) from error
+
+    def _read(self, file: StoredFile) -> bytes:
+        with self._opened(file) as content:
+            return content.read()
+
+    def _exceeded(self) -> ApiError:
+        return InvalidRequestError(
+            f"The storage quota of {self._quota} bytes is used up. Delete files to free up space, then try again.",
+            details={"error_code": "storage_quota_exceeded"},
+        )
+
+
+@contextlib.contextmanager
+def _database() -> Iterator[None]:
+    """What the database cannot do now, it may do later."""
+    try:
+        yield
+    except FAILURES as error:
+        log.error("files cannot be reached: %s", reason(error))
+        raise UnavailableError("Files cannot be reached at the moment", retry_after=5) from error
+
+
+def too_large() -> RequestTooLargeError:
+    """The error for a file beyond the limit."""
+    return RequestTooLargeError(f"file: the file exceeds the maximum size of {MAX_BYTES} bytes")
+
+
+def _unknown(file_id: str) -> NotFoundError:
+    return NotFoundError(f"File not found: {file_id}")

@@ -1,0 +1,56 @@
+"""``/v1/files``: what is told of an uploaded file.
+
+The beta that came before (header ``anthropic-beta: files-api-2025-04-14``) has shapes of its own.
+"""
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel
+
+FILES_BETA = "files-api-2025-04-14"
+
+
+class FileMetadata(BaseModel):
+    """One file. After ``expires_at`` its content is gone."""
+
+    id: str
+    type: Literal["file"] = "file"
+    filename: str
+    mime_type: str
+    size_bytes: int
+    created_at: datetime
+    expires_at: datetime | None
+    downloadable: bool = True
+    """On one's own server one's own files are."""
+
+
+class FilePage(BaseModel):
+    """A page of ``GET /v1/files``, newest first."""
+
+    data: list[FileMetadata]
+    next_page: str | None
+    """What the next page is asked for with; None: this was the last."""
+
+
+class BetaFileMetadata(FileMetadata):
+    """One file, in the beta's shape."""
+
+    scope: None = None
+    """Here no file belongs to a session."""
+
+
+class BetaFilePage(BaseModel):
+    """A page, in the beta's shape."""
+
+    data: list[BetaFileMetadata]
+    has_more: bool
+    first_id: str | None
+    last_id: str | None
+
+
+class DeletedFile(BaseModel):
+    """The answer to a deletion."""
+
+    id: str
+    type: Literal["file_deleted"] = "file_deleted"

@@ -1,0 +1,136 @@
+"""Long texts are tokenized in pieces, because llama.cpp's time and stack do not bear some of them whole.
+
+Its time is quadratic in the number of user-defined tokens of a text (20 s for 400 kB of ``<br>x``), so a text is
+cut in front of such tokens. That is exact: llama.cpp takes a text apart there, too, before anything else.
+
+Pre-tokenizers that are regular expressions take a frame of the stack for each character of a match, and past some
+26,000 the process dies. So where thousands of characters follow each other without a space, or are nothing else,
+they are cut. llama.cpp reads runs between 4,096 and 26,000 characters as one, so a token there may differ.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from itertools import groupby, pairwise
+
+WINDOW = 4096
+"""Characters of a text that is left whole, and about those of a piece."""
+MOST_TOKENS = 8192
+"""User-defined tokens of a text that cannot be cut: llama.cpp takes half a second for them."""
+
+# Where words end for every pre-tokenizer, or nearly: in the middle of what has no spaces.
+_SEAM = re.compile(r"(?<=\w)(?=[,;:!?，。、；：！？])")  # noqa: RUF001
+_SPACE = re.compile(r"[ \t\n\v\f\r]")
+
+
+class DenseTextError(ValueError):
+    """The text would take llama.cpp minutes."""
+
+
+class Cutter:
+    """Cuts texts for one tokenizer."""
+
+    def __init__(self, user_defined: Iterable[str], *, strips: bool, has_regex: bool) -> None:
+        self._tokens = frozenset(filter(None, user_defined))
+        self._lengths = sorted({len(token) for token in self._tokens}, reverse=True)
+        heads = sorted({token[:4] for token in self._tokens}, key=len)
+        # All but the first character is only looked at, so that overlapping places are found, too.
+        self._heads = re.compile("|".join(f"{re.escape(h[0])}(?={re.escape(h[1:])})" for h in heads) or "(?!)")
+        self._strips = strips
+        self._has_regex = has_regex
+        self._found = lru_cache(1024)(self._find)
+
+    def pieces(self, text: str) -> list[str]:
+        """The text in pieces, to be tokenized one by one.
+
+        Raises:
+            DenseTextError: too many user-defined tokens, between which this vocabulary cannot be cut.
+        """
+        if len(text) <= WINDOW:
+            return [text]
+        pieces = list(self._between_tokens(text))
+        return [part for piece in pieces for part in _unbroken(piece)] if self._has_regex else pieces
+
+    def _between_tokens(self, text: str) -> Iterator[str]:
+        done = count = 0
+        for start, end in self._clusters(text):
+            for place, is_sure in self._matches(text[start:end]):
+                count += 1
+                if start + place - done >= WINDOW and is_sure and not self._strips:
+                    yield text[done : start + place]
+                    done = start + place
+                    count = 0
+                if count > MOST_TOKENS:
+                    raise DenseTextError(
+                        f"a text holds more than {MOST_TOKENS} tags or runs of spaces close together"
+                    )
+        yield text[done:]
+
+    def _clusters(self, text: str) -> Iterator[tuple[int, int]]:
+        """Where tokens stand: stretches that overlap no other token, each as long as the tokens in it overlap."""
+        start = end = -1
+        for match in self._heads.finditer(text):
+            place = match.start()
+            length = next((n for n in self._lengths if text[place : place + n] in self._tokens), 0)
+            if not length:
+                continue
+            if place >= end:
+                if end > 0:
+                    yield start, end
+                start = place
+            end = max(end, place + length)
+        if end > 0:
+            yield start, end
+
+    def _matches(self, cluster: str) -> list[tuple[int, bool]]:
+        """Where llama.cpp finds tokens in a cluster, in order, and whether it is sure that it does."""
+        return [(0, True)] if cluster in self._tokens else self._found(cluster)
+
+    def _find(self, cluster: str) -> list[tuple[int, bool]]:
+        # The longest first, each from left to right in what the longer ones left over.
+        present = sorted((token for token in self._tokens if token in cluster), key=len, reverse=True)
+        free = [(0, len(cluster))]
+        places: list[tuple[int, bool]] = []
+        is_sure = True
+        for length, tokens in groupby(present, len):
+            found = sorted(place for token in tokens for place in _occurrences(token, cluster, free))
+            # In which order those of one length come, only llama.cpp knows.
+            is_sure &= all(b - a >= length for a, b in pairwise(found))
+            places += ((place, is_sure) for place in found)
+            free = list(_without(free, found, length)) if is_sure else free
+        return sorted(places)
+
+
+def _occurrences(token: str, text: str, free: Iterable[tuple[int, int]]) -> Iterator[int]:
+    for start, end in free:
+        place = text.find(token, start, end)
+        while place >= 0:
+            yield place
+            place = text.find(token, place + len(token), end)
+
+
+def _without(free: Iterable[tuple[int, int]], found: Sequence[int], length: int) -> Iterator[tuple[int, int]]:
+    """What is free, without the places that have been found in it."""
+    places = iter([*found, -1])
+    place = next(places)
+    for start, end in free:
+        done = start
+        while start <= place < end:
+            yield done, place
+            done = place + length
+            place = next(places)
+        yield done, end
+
+
+def _unbroken(text: str) -> Iterator[str]:
+    """The text, cut within every stretch of a window's length that has no space, or nothing else."""
+    done = 0
+    for start in range(0, len(text), WINDOW):
+        end = start + WINDOW
+        if end <= len(text) and (not _SPACE.search(text, start, end) or text[start:end].isspace()):
+            seam = _SEAM.search(text, max(start, 1), end)
+            place = seam.start() if seam else start
+            if place > done:
+                yield text[done:place]
+                done = place
+    yield text[done:]

@@ -1,0 +1,129 @@
+"""The process that chat templates run in: ``python sandboxed.py``, with frames on stdin and stdout.
+
+It is started from its path and imports nothing of ours, so that it is there at once and small.
+"""
+
+import contextlib
+import json
+import marshal
+import resource
+import signal
+import struct
+import sys
+import time
+from collections.abc import Callable
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, BinaryIO
+
+import jinja2.constants
+import jinja2.debug  # noqa: F401 - Jinja imports these when a template needs them, which is too late here
+from jinja2 import Template, TemplateSyntaxError, nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+MEMORY = 1 << 30
+"""Bytes of address space: the largest body, quoted and rendered, has room in half of it."""
+MOST_CHARACTERS = 64_000_000
+"""Of a prompt: twice the largest body."""
+MOST_SAID = 2000
+"""Characters of a template's own error."""
+
+TEXT, REFUSED, BROKEN, EXCEEDED = b"trbx"
+"""What a reply is: the prompt; what the template raised; why it is no template; what it took too much of."""
+
+LENGTH = struct.Struct("<Q")
+
+
+class _Generation(Extension):
+    """``{% generation %}`` marks assistant text for training; when rendering, it is only its body."""
+
+    tags = {"generation"}  # noqa: RUF012 - the base class wants a set
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, **options: Any) -> str:  # noqa: ANN401
+    # Jinja's own filter escapes HTML, which templates do not want.
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **options)
+
+
+def _raise(message: str) -> None:
+    raise ValueError(message)
+
+
+def _strftime_now(format: str) -> str:  # noqa: A002 - templates call it with this name
+    return datetime.now().strftime(format)
+
+
+def _compiler() -> Callable[[str], Template]:
+    """Jinja as ``transformers`` sets it up. Source: https://huggingface.co/docs/transformers/chat_templating_writing"""
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _raise
+    environment.globals["strftime_now"] = _strftime_now
+    return lru_cache(8)(environment.from_string)
+
+
+def _answer(compiled: Callable[[str], Template], source: str, variables: dict[str, Any]) -> tuple[int, str]:
+    try:
+        template = compiled(source)
+    except TemplateSyntaxError as error:
+        return BROKEN, f"line {error.lineno}: {error.message}"
+    except MemoryError:
+        return EXCEEDED, "takes too much memory"
+    except Exception as error:  # whatever Jinja's compiler stumbles over
+        return BROKEN, str(error)
+    try:
+        text = template.render(variables)
+    except MemoryError:
+        return EXCEEDED, "takes too much memory"
+    except Exception as error:  # the model's own code; whatever it stumbles over, it is this conversation
+        return REFUSED, str(error)[:MOST_SAID]
+    if len(text) > MOST_CHARACTERS:
+        return EXCEEDED, "makes too long a prompt"
+    return TEXT, text
+
+
+def _lock() -> None:
+    """Give up what rendering does not need: more memory, files, sockets and processes."""
+    limits = {
+        resource.RLIMIT_AS: MEMORY,
+        resource.RLIMIT_NOFILE: 3,  # the standard ones, which are open
+        resource.RLIMIT_NPROC: 0,
+        resource.RLIMIT_FSIZE: 0,
+        resource.RLIMIT_CORE: 0,
+    }
+    for kind, limit in limits.items():
+        with contextlib.suppress(ValueError, OSError):  # some systems do not know them all
+            resource.setrlimit(kind, (limit, limit))
+
+
+def _serve(requests: BinaryIO, replies: BinaryIO) -> None:
+    compiled = _compiler()
+    # Whatever Python and Jinja load on first use, they load now, while files may be opened.
+    _answer(compiled, "{{ strftime_now('%Y') }}{{ raise_exception({} | tojson) }}", {})
+    time.localtime()
+    _lock()
+    while length := requests.read(LENGTH.size):
+        seconds, source, variables = marshal.loads(requests.read(*LENGTH.unpack(length)))
+        # Processor time, so that a busy machine refuses nothing; the signal ends the process, whatever it is in.
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+        kind, text = _answer(compiled, source, variables)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        reply = text.encode(errors="surrogatepass")
+        replies.write(LENGTH.pack(len(reply)) + bytes([kind]))
+        replies.write(reply)
+        replies.flush()
+
+
+if __name__ == "__main__":
+    # Ctrl-C, and a service manager's stop, reach every process of the group; this one leaves when its input ends.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    _serve(sys.stdin.buffer, sys.stdout.buffer)

@@ -1,0 +1,46 @@
+"""One line for each request. It says who asked for what and how that went, and never what was said."""
+
+import logging
+from typing import Any
+
+from commonweight.server.exchange import Exchange
+
+log = logging.getLogger(__name__)
+
+PROBED = frozenset({"/health", "/ready", "/metrics"})
+"""Paths that machines which look after the server ask all day. Their lines are for debugging."""
+_MOST_PATH = 200
+
+
+def log_exchange(exchange: Exchange) -> None:
+    """Write the line."""
+    level = logging.DEBUG if exchange.route in PROBED else logging.INFO
+    if not log.isEnabledFor(level):
+        return
+    # Without the query, where some put keys; and not as it came, since it may hold line breaks.
+    path = ascii(exchange.path[:_MOST_PATH])[1:-1]
+    log.log(level, "%s %s %d", exchange.method, path, exchange.status, extra=_facts(exchange))
+
+
+def _facts(exchange: Exchange) -> dict[str, Any]:
+    facts = {
+        "request_id": exchange.request_id,
+        "method": exchange.method,
+        "route": exchange.route,
+        "status": exchange.status,
+        "seconds": round(exchange.seconds, 3),
+        "key_id": exchange.key_id,
+        "error": exchange.error,
+    }
+    if turn := exchange.turn:
+        usage, times = turn.usage, turn.times
+        facts |= {
+            "input_tokens": usage.input_tokens,
+            "cache_read_tokens": usage.cache_read_input_tokens,
+            "cache_write_tokens": usage.cache_creation_input_tokens,
+            "output_tokens": usage.output_tokens,
+            "outcome": turn.outcome,
+            "queue_seconds": times.queue and round(times.queue, 3),
+            "first_token_seconds": times.first_token and round(times.first_token, 3),
+        }
+    return {name: value for name, value in facts.items() if value is not None}

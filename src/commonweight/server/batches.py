@@ -1,0 +1,127 @@
+"""``/v1/messages/batches``: many requests at once, answered some time within a day."""
+
+import asyncio
+import tempfile
+from datetime import UTC, datetime
+from typing import Annotated, Any, BinaryIO
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import StreamingResponse
+
+from commonweight.access.principal import Principal
+from commonweight.batches import MAX_UPLOAD, BatchDesk
+from commonweight.messages.batches import (
+    BatchCreateRequest,
+    BatchResult,
+    DeletedMessageBatch,
+    MessageBatch,
+    MessageBatchPage,
+    RequestCounts,
+)
+from commonweight.messages.errors import RequestTooLargeError
+from commonweight.server.body import check_encoding
+from commonweight.server.openapi import ERRORS, takes
+from commonweight.store.batches import Batch
+
+MAX_DRAINED = 2 * MAX_UPLOAD
+"""Bytes read and thrown away, so that a client that is still sending gets to see why it was refused."""
+_RESULTS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "A line of JSON for every request, in any order.",
+        "content": {"application/x-jsonl": {"schema": BatchResult.model_json_schema()}},
+    }
+}
+
+
+def batches_router(desk: BatchDesk) -> APIRouter:
+    """Create, list, retrieve, cancel and delete batches, and read their results."""
+    router = APIRouter(prefix="/v1/messages/batches", dependencies=[Depends(_allowed)])
+
+    @router.post("", response_model=MessageBatch, openapi_extra=takes(BatchCreateRequest), responses=ERRORS)
+    async def create_batch(request: Request) -> MessageBatch:
+        check_encoding(request)
+        principal: Principal = request.state.principal
+        with tempfile.TemporaryFile(dir=desk.folder) as upload:
+            await _spool(request, upload)
+            return _shown(await desk.create(upload, principal.tenant, principal.key_id), request)
+
+    @router.get("", responses=ERRORS)
+    async def list_batches(
+        request: Request,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 20,
+        after_id: str | None = None,
+        before_id: str | None = None,
+    ) -> MessageBatchPage:
+        batches, has_more = await desk.page(request.state.principal.tenant, limit, after_id, before_id)
+        return MessageBatchPage(
+            data=[_shown(batch, request) for batch in batches],
+            has_more=has_more,
+            first_id=batches[0].id if batches else None,
+            last_id=batches[-1].id if batches else None,
+        )
+
+    @router.get("/{batch_id}", responses=ERRORS)
+    async def get_batch(request: Request, batch_id: str) -> MessageBatch:
+        return _shown(await desk.get(request.state.principal.tenant, batch_id), request)
+
+    @router.post("/{batch_id}/cancel", responses=ERRORS)
+    async def cancel_batch(request: Request, batch_id: str) -> MessageBatch:
+        return _shown(await desk.cancel(request.state.principal.tenant, batch_id), request)
+
+    @router.delete("/{batch_id}", responses=ERRORS)
+    async def delete_batch(request: Request, batch_id: str) -> DeletedMessageBatch:
+        await desk.delete(request.state.principal.tenant, batch_id)
+        return DeletedMessageBatch(id=batch_id)
+
+    @router.get("/{batch_id}/results", response_class=Response, responses=ERRORS | _RESULTS)
+    async def get_results(request: Request, batch_id: str) -> Response:
+        lines = await desk.results(request.state.principal.tenant, batch_id)
+        return StreamingResponse(lines, media_type="application/x-jsonl")
+
+    return router
+
+
+async def _allowed(request: Request) -> None:
+    principal: Principal = request.state.principal
+    principal.require("batches")
+
+
+async def _spool(request: Request, upload: BinaryIO) -> None:
+    """The request's body, on disk."""
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size <= MAX_UPLOAD:
+            await asyncio.to_thread(upload.write, chunk)
+        elif size > MAX_DRAINED:
+            break
+    if size > MAX_UPLOAD:
+        raise RequestTooLargeError("Request exceeds the maximum size")
+    await asyncio.to_thread(upload.seek, 0)
+
+
+def _shown(batch: Batch, request: Request) -> MessageBatch:
+    has_ended = batch.status == "ended"
+    # Where the client reached us is where it will look for the results, and send its key.
+    url = f"{request.base_url}v1/messages/batches/{batch.id}/results"
+    return MessageBatch(
+        id=batch.id,
+        processing_status=batch.status,  # type: ignore[arg-type] # the ones that are seen are the API's
+        request_counts=RequestCounts(
+            processing=0 if has_ended else batch.total,
+            succeeded=batch.succeeded,
+            errored=batch.errored,
+            canceled=batch.canceled,
+            expired=batch.expired,
+        ),
+        created_at=datetime.fromtimestamp(batch.created_at, UTC),
+        expires_at=datetime.fromtimestamp(batch.expires_at, UTC),
+        ended_at=_time(batch.ended_at),
+        cancel_initiated_at=_time(batch.cancel_initiated_at),
+        archived_at=_time(batch.archived_at),
+        results_url=url if has_ended and batch.archived_at is None else None,
+    )
+
+
+def _time(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

@@ -1,0 +1,54 @@
+"""One HTTP request and what became of it: what access lines and metrics are made of."""
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from commonweight.turn import TurnRecord
+
+
+@dataclass
+class Exchange:
+    """Filled in as the request goes on."""
+
+    request_id: str
+    method: str
+    path: str
+    route: str | None = None
+    """The path as the application knows it, such as ``/v1/models/{model_id}``. None: it does not."""
+    status: int = 0
+    error: str | None = None
+    """The type of the error that the client was told, also within a stream."""
+    key_id: str | None = None
+    turn: TurnRecord | None = None
+    """Of a request for a message, once that is over."""
+    seconds: float = 0.0
+    """From the head of the request to the end of the answer."""
+
+
+ExchangeListener = Callable[[Exchange], None]
+"""Takes every exchange when it is over, in the event loop."""
+
+_current: ContextVar[Exchange | None] = ContextVar("exchange", default=None)
+
+
+def current() -> Exchange | None:
+    """The exchange that this task, or the one that started it, serves."""
+    return _current.get()
+
+
+def begin(exchange: Exchange) -> None:
+    """Make it the current one."""
+    _current.set(exchange)
+
+
+def note_error(error_type: str) -> None:
+    """The client of the current exchange is told of an error."""
+    if exchange := current():
+        exchange.error = error_type
+
+
+def note_turn(record: TurnRecord) -> None:
+    """A listener of turns: one that belongs to an exchange is noted there."""
+    if exchange := current():
+        exchange.turn = record

@@ -1,0 +1,56 @@
+"""``/health``: does the process live? ``/ready``: should it get requests? Neither needs a key.
+
+Who restarts servers asks the first, which is quick and depends on nothing else. Who chooses among servers asks the
+second: 503 while the engine starts again, the database does not answer, or the server is about to end.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse
+
+from commonweight.server.lifecycle import Lifecycle
+from commonweight.turn import Assistant
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 2.0
+"""Seconds that a probe may take. Those who ask have little more."""
+
+Probe = Callable[[], Awaitable[None]]
+"""Raises unless all is well with what it looks at."""
+
+
+def health_router(assistant: Assistant, lifecycle: Lifecycle, probes: Mapping[str, Probe]) -> APIRouter:
+    """Both routes. ``probes`` look at what this server needs besides its engine, by name."""
+    router = APIRouter(include_in_schema=False)
+
+    @router.api_route("/health", methods=["GET", "HEAD"])
+    async def health() -> JSONResponse:
+        living = "ok" if assistant.engine.is_ready else "starting"
+        status = "stopping" if lifecycle.is_draining else living
+        return JSONResponse({"status": status, "model": assistant.card.id})
+
+    @router.api_route("/ready", methods=["GET", "HEAD"])
+    async def ready() -> JSONResponse:
+        checks = {name: await _is_well(name, probe) for name, probe in probes.items()}
+        checks = {"engine": assistant.engine.is_ready, "accepting": not lifecycle.is_draining} | checks
+        is_ready = all(checks.values())
+        return JSONResponse(
+            {"status": "ready" if is_ready else "not ready", "checks": checks},
+            status_code=200 if is_ready else 503,
+        )
+
+    return router
+
+
+async def _is_well(name: str, probe: Probe) -> bool:
+    try:
+        async with asyncio.timeout(PATIENCE):
+            await probe()
+    except Exception as error:
+        log.warning("not ready: %s (%s)", name, type(error).__name__)
+        return False
+    return True

@@ -1,0 +1,60 @@
+"""``/v1/messages``: answers, streamed or whole, and the counting of their prompts."""
+
+import contextlib
+from collections.abc import AsyncGenerator
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from commonweight.access import Admission, Limiter, Principal
+from commonweight.messages.events import MessageFold, StreamEvent
+from commonweight.messages.request import CountTokensRequest, MessageRequest
+from commonweight.messages.response import Message, TokenCount
+from commonweight.server.admission import admitted
+from commonweight.server.body import BodyReader
+from commonweight.server.openapi import ERRORS, takes
+from commonweight.server.sse import EventStream, unless_gone
+from commonweight.turn import Assistant, Origin
+
+
+def messages_router(assistant: Assistant, limiter: Limiter) -> APIRouter:
+    """Create a message, and count the tokens of one."""
+    bodies = BodyReader()
+    router = APIRouter(prefix="/v1/messages")
+
+    @router.post("", response_model=Message, openapi_extra=takes(MessageRequest), responses=ERRORS)
+    async def create_message(
+        request: Request, admission: Annotated[Admission, Depends(admitted(limiter))]
+    ) -> Response:
+        principal: Principal = request.state.principal
+        origin = Origin(request.state.request_id, principal.tenant, principal.key_id)
+        async with bodies.read(request, MessageRequest) as body:
+            turn = await assistant.prepare(body, origin)
+        await admission.charge(len(turn.prompt.token_ids))
+        events = admission.answer(assistant.stream(turn))
+        if body.stream:
+            return EventStream(events, request.state.request_id)
+        message = await unless_gone(request.receive, _whole(events))
+        return Response(message.model_dump_json(), media_type="application/json")
+
+    @router.post(
+        "/count_tokens",
+        openapi_extra=takes(CountTokensRequest),
+        responses=ERRORS,
+        dependencies=[Depends(admitted(limiter, "counts"))],
+    )
+    async def count_tokens(request: Request) -> TokenCount:
+        principal: Principal = request.state.principal
+        async with bodies.read(request, CountTokensRequest) as body:
+            return await assistant.count_tokens(body, principal.tenant)
+
+    return router
+
+
+async def _whole(stream: AsyncGenerator[StreamEvent]) -> Message:
+    """The JSON answer is the folded stream."""
+    fold = MessageFold()
+    async with contextlib.aclosing(stream) as events:
+        async for event in events:
+            fold.add(event)
+    return fold.message()

@@ -1,0 +1,176 @@
+"""``/metrics``, for Prometheus. Labels take few values, all our own: nothing that clients make up becomes one."""
+
+from collections.abc import Iterator
+from itertools import accumulate
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import Collector
+
+from commonweight import __version__
+from commonweight.engines.contract import Priority, Stats
+from commonweight.server.exchange import Exchange
+from commonweight.server.lifecycle import Lifecycle
+from commonweight.turn import Assistant, TurnRecord
+from commonweight.turn.record import GAPS, Gaps
+
+MEDIA_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each one, which hardly anybody reads
+
+_QUICK = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+_LONG = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
+_METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
+_PRIORITIES: tuple[Priority, ...] = ("interactive", "batch")
+
+
+class Metrics:
+    """Counts exchanges and turns as they end; looks at the engine when it is asked."""
+
+    def __init__(self, assistant: Assistant, lifecycle: Lifecycle) -> None:
+        self._registry = registry = CollectorRegistry()
+        self._gaps: dict[Priority, Gaps] = {priority: Gaps() for priority in _PRIORITIES}
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"commonweight_{name}", text, labels, registry=registry)
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+            return Histogram(f"commonweight_{name}_seconds", text, labels, buckets=buckets, registry=registry)
+
+        self._requests = counter("http_requests", "Requests answered.", "method", "route", "status")
+        self._errors = counter("errors", "Errors told to clients, also within streams, by the API's type.", "type")
+        self._durations = histogram("http_request", "From a request's head to its answer's end.", _LONG, "route")
+        self._turns = counter("turns", "Turns of a model, by how they ended.", "priority", "outcome")
+        self._tokens = counter("tokens", "Tokens of turns as billed; output includes thinking.", "kind")
+        self._queue = histogram("queue", "Waiting for the engine.", _QUICK, "priority")
+        self._prefill = histogram("prefill", "Reading the prompt.", _QUICK, "priority")
+        self._first = histogram("first_token", "From a request to its first token.", _QUICK, "priority")
+        self._total = histogram("turn", "From a request to its last token.", _LONG, "priority")
+        running = Gauge("commonweight_http_requests_running", "Requests being answered.", registry=registry)
+        running.set_function(lambda: lifecycle.running)
+        info = Gauge("commonweight_info", "What is served.", ("version", "model"), registry=registry)
+        info.labels(__version__, assistant.card.id).set(1)
+        registry.register(_Engine(assistant))
+        registry.register(_InterToken(self._gaps))
+        ProcessCollector(registry=registry)
+
+    def text(self) -> bytes:
+        """Everything, in the text format."""
+        return generate_latest(self._registry)
+
+    def count_exchange(self, exchange: Exchange) -> None:
+        """Take an exchange that is over."""
+        route = exchange.route or "other"
+        method = exchange.method if exchange.method in _METHODS else "other"
+        self._requests.labels(method, route, str(exchange.status)).inc()
+        self._durations.labels(route).observe(exchange.seconds)
+        if exchange.error:
+            self._errors.labels(exchange.error).inc()
+
+    def count_turn(self, record: TurnRecord) -> None:
+        """Take a turn that is over."""
+        priority, usage, times = record.origin.priority, record.usage, record.times
+        self._turns.labels(priority, record.outcome).inc()
+        for kind, tokens in (
+            ("input", usage.input_tokens),
+            ("cache_read", usage.cache_read_input_tokens),
+            ("cache_write_5m", usage.cache_creation.ephemeral_5m_input_tokens),
+            ("cache_write_1h", usage.cache_creation.ephemeral_1h_input_tokens),
+            ("output", usage.output_tokens),
+            ("thinking", usage.output_tokens_details.thinking_tokens),
+        ):
+            self._tokens.labels(kind).inc(tokens)
+        for histogram, seconds in (
+            (self._queue, times.queue),
+            (self._prefill, times.prefill),
+            (self._first, times.first_token),
+            (self._total, times.total),
+        ):
+            if seconds is not None:
+                histogram.labels(priority).observe(seconds)
+        self._gaps[priority].merge(times.gaps)
+
+
+class _InterToken(Collector):
+    """Waits between tokens come as counts of whole turns, which the library's own histogram cannot take."""
+
+    def __init__(self, gaps: dict[Priority, Gaps]) -> None:
+        self._gaps = gaps
+
+    def collect(self) -> Iterator[Metric]:
+        family = HistogramMetricFamily(
+            "commonweight_inter_token_seconds",
+            "Waits for the tokens after the first. Tokens that come together share one.",
+            labels=["priority"],
+        )
+        ends = [*map(str, GAPS), "+Inf"]
+        for priority, gaps in self._gaps.items():
+            family.add_metric([priority], list(zip(ends, accumulate(gaps.counts), strict=True)), gaps.seconds)
+        yield family
+
+
+class _Engine(Collector):
+    """The engine's own figures. Its counters begin anew when it is restarted, as Prometheus expects of them."""
+
+    def __init__(self, assistant: Assistant) -> None:
+        self._engine = assistant.engine
+
+    def collect(self) -> Iterator[Metric]:
+        stats = self._engine.stats
+        yield _gauge("ready", "1 unless weights are being loaded.", float(self._engine.is_ready))
+        yield _gauge("jobs", "Jobs, by state.", {"running": stats.running, "waiting": stats.waiting}, "state")
+        yield _gauge("kv_cells", "Tokens that the KV cache holds.", stats.cells)
+        yield _gauge("kv_cells_used", "Of those, in use.", stats.cells_used)
+        tiers = {"ram": stats.ram_bytes, "disk": stats.disk_bytes}
+        yield _gauge("prefix_bytes", "Idle prefixes, by tier.", tiers, "tier")
+        yield from _counters(stats)
+
+
+def _counters(stats: Stats) -> Iterator[Metric]:
+    reused = {"running": stats.shared_tokens, "ram": stats.ram_tokens, "disk": stats.disk_tokens}
+    yield _counter("reused_tokens", "Prompt tokens that needed no computing, by where they were.", reused, "tier")
+    for name, text, value in (
+        ("steps", "Batches computed.", stats.steps),
+        ("step_seconds", "Time spent computing them.", stats.step_seconds),
+        ("queue_seconds", "Time that jobs waited, all together.", stats.queue_seconds),
+        ("prefilled_tokens", "Prompt tokens computed.", stats.prefilled_tokens),
+        ("generated_tokens", "Tokens generated.", stats.generated_tokens),
+        ("drafted_tokens", "Tokens guessed ahead.", stats.drafted_tokens),
+        ("accepted_tokens", "Guesses that held.", stats.accepted_tokens),
+        ("forced_tokens", "Tokens that a grammar left no choice about.", stats.forced_tokens),
+        ("preemptions", "Jobs that had to make room.", stats.preemptions),
+    ):
+        yield _counter(name, text, value)
+
+
+_Values = float | dict[str, float] | dict[str, int]
+
+
+def _gauge(name: str, text: str, values: _Values, label: str | None = None) -> Metric:
+    return _filled(GaugeMetricFamily(f"commonweight_engine_{name}", text, labels=_labels(label)), values)
+
+
+def _counter(name: str, text: str, values: _Values, label: str | None = None) -> Metric:
+    return _filled(CounterMetricFamily(f"commonweight_engine_{name}", text, labels=_labels(label)), values)
+
+
+def _labels(label: str | None) -> list[str]:
+    return [] if label is None else [label]
+
+
+def _filled(family: GaugeMetricFamily | CounterMetricFamily, values: _Values) -> Metric:
+    if isinstance(values, dict):
+        for value, number in values.items():
+            family.add_metric([value], number)
+    else:
+        family.add_metric([], values)
+    return family

@@ -1,0 +1,153 @@
+"""The form of an upload (``multipart/form-data``, RFC 7578), read as it comes: its file goes straight to disk."""
+
+import asyncio
+import logging
+from typing import Annotated
+
+import python_multipart
+from fastapi import Request
+from pydantic import Field, TypeAdapter, ValidationError
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import parse_options_header
+
+from commonweight.files import MAX_BYTES, Upload, too_large
+from commonweight.files.types import UNKNOWN
+from commonweight.messages.errors import InvalidRequestError, invalid_request
+from commonweight.server.body import check_encoding
+
+AT_ONCE = 2**20
+"""Bytes that are parsed and written in one go, in a thread."""
+AROUND = 64 * 1024
+"""Bytes that a form may have beside its file."""
+LONGEST_FIELD = 32
+
+LIFETIME = "expires_in_seconds"
+Lifetime = Annotated[int, Field(ge=3600, le=7_776_000)]
+_lifetime: TypeAdapter[int] = TypeAdapter(Lifetime)
+
+# What it warns of is the client's to know, not the operator's.
+logging.getLogger("python_multipart").setLevel(logging.ERROR)
+
+
+async def read_form(request: Request, upload: Upload) -> int | None:
+    """Read a request's form into ``upload``; the seconds that the client wants the file to last.
+
+    Nothing is waited for once it is clear that the upload must be refused.
+
+    Raises:
+        RequestTooLargeError, InvalidRequestError: in the API's words.
+        ApiError: the disk is full.
+    """
+    check_encoding(request)
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > MAX_BYTES + AROUND:
+        raise too_large()
+    form = UploadForm(request.headers.get("content-type", ""), upload)
+    pending: list[bytes] = []
+    total = waiting = 0
+    async for chunk in request.stream():
+        pending.append(chunk)
+        waiting += len(chunk)
+        total += len(chunk)
+        if total > MAX_BYTES + AROUND:
+            raise too_large()
+        if waiting >= AT_ONCE:
+            await asyncio.to_thread(form.feed, b"".join(pending))
+            pending.clear()
+            waiting = 0
+    await asyncio.to_thread(form.feed, b"".join(pending))
+    return form.lifetime()
+
+
+class UploadForm:
+    """What the form says so far. Only documented fields may be in it, each of them once."""
+
+    def __init__(self, content_type: str, upload: Upload) -> None:
+        kind, options = parse_options_header(content_type)
+        if kind != b"multipart/form-data" or not options.get(b"boundary"):
+            raise InvalidRequestError("content-type: a file is uploaded as multipart/form-data with a boundary")
+        self._upload = upload
+        self._fields: dict[str, bytes] = {}
+        self._field = ""
+        self._header = b""
+        self._value = b""
+        self._headers: dict[bytes, bytes] = {}
+        self._is_whole = False
+        try:
+            self._parser = python_multipart.MultipartParser(
+                options[b"boundary"],
+                {
+                    "on_part_begin": self._headers.clear,
+                    "on_header_field": self._on_header_field,
+                    "on_header_value": self._on_header_value,
+                    "on_header_end": self._on_header_end,
+                    "on_headers_finished": self._on_part,
+                    "on_part_data": self._on_data,
+                    "on_end": self._on_end,
+                },
+            )
+        except FormParserError as error:
+            raise InvalidRequestError(f"content-type: {error}") from error
+
+    def feed(self, data: bytes) -> None:
+        """More of the body. Blocks while the file is written."""
+        try:
+            self._parser.write(data)
+        except FormParserError as error:
+            raise InvalidRequestError(f"The request body is not valid multipart/form-data: {error}") from error
+
+    def lifetime(self) -> int | None:
+        """The seconds that the client wants the file to last, once all of the body was fed.
+
+        Raises:
+            InvalidRequestError: something is missing, or no such number.
+        """
+        if not self._is_whole:
+            raise InvalidRequestError("The request body is not valid multipart/form-data: it ends too early")
+        if "file" not in self._fields:
+            raise InvalidRequestError("file: Field required")
+        given = self._fields.get(LIFETIME)
+        if given is None:
+            return None
+        try:
+            return _lifetime.validate_python(given.decode(errors="replace"))
+        except ValidationError as error:
+            raise invalid_request(error, (LIFETIME,)) from error
+
+    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header += data[start:end]
+
+    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _on_header_end(self) -> None:
+        self._headers[self._header.lower()] = self._value
+        self._header = self._value = b""
+
+    def _on_part(self) -> None:
+        _, options = parse_options_header(self._headers.get(b"content-disposition"))
+        try:
+            name = options.get(b"name", b"").decode()
+            filename = options.get(b"filename", b"").decode()
+        except UnicodeDecodeError as error:
+            raise InvalidRequestError("file: names of fields and files must be UTF-8") from error
+        if name not in ("file", LIFETIME):
+            raise InvalidRequestError(f"{name[:80]}: Extra inputs are not permitted")
+        if name in self._fields:
+            raise InvalidRequestError(f"{name}: it is there more than once")
+        self._field = name
+        self._fields[name] = b""
+        if name == "file":
+            declared = self._headers.get(b"content-type", UNKNOWN.encode()).decode("latin-1")
+            self._upload.describe(filename, declared)
+
+    def _on_data(self, data: bytes, start: int, end: int) -> None:
+        if self._field == "file":
+            self._upload.write(data[start:end])
+        elif len(self._fields[self._field]) + end - start > LONGEST_FIELD:
+            raise InvalidRequestError(f"{self._field}: it is too long")
+        else:
+            self._fields[self._field] += data[start:end]
+
+    def _on_end(self) -> None:
+        self._is_whole = True

@@ -1,0 +1,137 @@
+"""The requests of Message Batches as those see them who run them.
+
+An item is waiting, then running, then has ended in one of four states, and never leaves those. A server that runs
+an item holds a lease on it, and only while it does can it say how the item ended: of an item that two servers came
+to run, because one was cut off for a while, one result counts. Clocks decide how soon an item is run again, and
+nothing else.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sqlalchemy import ColumnElement, and_, case, select, update
+
+from commonweight.store.database import Database
+from commonweight.store.schema import batch_items, batches
+
+Ending = Literal["succeeded", "errored", "canceled", "expired"]
+
+_item, _batch = batch_items.c, batches.c
+
+
+@dataclass(frozen=True)
+class OpenBatch:
+    """A batch with items that wait."""
+
+    id: str
+    tenant: str
+    key_id: str | None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """An item that is ours to run."""
+
+    batch: OpenBatch
+    number: int
+    params: str
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """What names it."""
+        return self.batch.id, self.number
+
+
+class BatchItemStore:
+    """Queries of single items, for one owner of leases."""
+
+    def __init__(self, database: Database, owner: str) -> None:
+        self._database = database
+        self._owner = owner
+
+    async def waiting(self, now: float) -> list[OpenBatch]:
+        """The batches of which something may be begun."""
+        has_waiting = select(_item.number).where(_item.state == "waiting", _item.batch_id == _batch.id).exists()
+        query = select(_batch.id, _batch.tenant, _batch.key_id).where(
+            _batch.status == "in_progress", _batch.expires_at > now, has_waiting
+        )
+        async with self._database.read() as connection:
+            return [OpenBatch(*row) for row in await connection.execute(query)]
+
+    async def claim(self, batch: OpenBatch, until: float) -> Claim | None:
+        """Lease the next item of a batch that nobody else is about to take."""
+        next_one = (
+            select(_item.number)
+            .where(_item.state == "waiting", _item.batch_id == batch.id)
+            .order_by(_item.number)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+        )
+        query = (
+            update(batch_items)
+            .where(_item.batch_id == batch.id, _item.number == next_one.scalar_subquery())
+            .values(state="running", owner=self._owner, lease_until=until)
+            .returning(_item.number, _item.params)
+        )
+        async with self._database.write() as connection:
+            row = (await connection.execute(query)).one_or_none()
+        return None if row is None else Claim(batch, row.number, row.params)
+
+    async def renew(self, until: float) -> set[tuple[str, int]]:
+        """Extend all our leases. What we still hold."""
+        query = (
+            update(batch_items)
+            .where(*self._is_ours())
+            .values(lease_until=until)
+            .returning(_item.batch_id, _item.number)
+        )
+        async with self._database.write() as connection:
+            return {(batch_id, number) for batch_id, number in await connection.execute(query)}
+
+    async def record(self, batch_id: str, number: int, state: Ending, result: str | None = None) -> bool:
+        """Say how an item of ours ended. False: it is not ours any more, and nothing was changed."""
+        query = (
+            update(batch_items)
+            .where(_item.batch_id == batch_id, _item.number == number, *self._is_ours())
+            .values(state=state, result=result, owner=None, lease_until=None)
+        )
+        async with self._database.write() as connection:
+            return (await connection.execute(query)).rowcount > 0
+
+    async def give_back(self) -> None:
+        """Let others run what we hold."""
+        await self._return(and_(*self._is_ours()))
+
+    async def take_back(self, now: float) -> None:
+        """Let those items be run again whose servers are gone."""
+        await self._return(and_(_item.state == "running", _item.lease_until < now))
+
+    async def doomed(self, now: float) -> list[tuple[str, Ending]]:
+        """The batches of which nothing more is to be done, and what becomes of the rest of their items."""
+        fate = case((_batch.status == "canceling", "canceled"), else_="expired")
+        is_canceled, is_old = _batch.status == "canceling", _batch.expires_at <= now
+        query = select(_batch.id, fate).where(is_canceled | and_(_batch.status == "in_progress", is_old))
+        async with self._database.read() as connection:
+            return [(batch_id, ending) for batch_id, ending in await connection.execute(query)]
+
+    async def settle(self, batch_id: str, ending: Ending, limit: int) -> bool:
+        """End up to ``limit`` items of a batch that wait. Whether there may be others."""
+        is_waiting = _item.batch_id == batch_id, _item.state == "waiting"
+        some = select(_item.number).where(*is_waiting).order_by(_item.number).limit(limit)
+        query = update(batch_items).where(*is_waiting, _item.number.in_(some.scalar_subquery()))
+        async with self._database.write() as connection:
+            return (await connection.execute(query.values(state=ending))).rowcount > 0
+
+    async def unended(self) -> list[str]:
+        """The batches that have not ended."""
+        query = select(_batch.id).where(_batch.status.in_(("in_progress", "canceling")))
+        async with self._database.read() as connection:
+            return list(await connection.scalars(query))
+
+    def _is_ours(self) -> tuple[ColumnElement[bool], ...]:
+        return _item.state == "running", _item.owner == self._owner
+
+    async def _return(self, which: ColumnElement[bool]) -> None:
+        query = update(batch_items).where(which).values(state="waiting", owner=None, lease_until=None)
+        async with self._database.write() as connection:
+            await connection.execute(query)

@@ -1,0 +1,91 @@
+"""API keys as they are kept: never the key itself, only what it is recognised by."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, or_, select, update
+
+from commonweight.store.database import Database
+from commonweight.store.schema import keys
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key. Times are seconds since the epoch."""
+
+    id: str
+    name: str
+    tenant: str
+    digest: str
+    """SHA-256 of the whole key, in hexadecimal digits."""
+    hint: str
+    """Its first letters."""
+    scopes: str
+    """Separated by spaces."""
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
+    concurrency: int | None
+    created_at: float
+    expires_at: float | None = None
+    revoked_at: float | None = None
+
+    def is_valid(self, now: float) -> bool:
+        """Whether it opens anything at that time."""
+        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
+
+
+class NameTakenError(ValueError):
+    """A key of this name is in use."""
+
+
+async def add_key(database: Database, key: Key) -> None:
+    """Keep a new key.
+
+    Raises:
+        NameTakenError: another that is not revoked has its name.
+    """
+    async with database.write() as connection:
+        same = select(keys.c.id).where(keys.c.name == key.name, keys.c.revoked_at.is_(None))
+        if (await connection.execute(same)).first():
+            raise NameTakenError(key.name)
+        await connection.execute(keys.insert().values(asdict(key)))
+
+
+async def find_key(database: Database, digest: str) -> Key | None:
+    """The key with this digest, also if it is revoked or has expired."""
+    found = await _select(database, keys.c.digest == digest)
+    return found[0] if found else None
+
+
+async def list_keys(database: Database) -> list[Key]:
+    """All keys there ever were, oldest first."""
+    return await _select(database)
+
+
+async def has_keys(database: Database) -> bool:
+    """Whether a key was ever created."""
+    async with database.read() as connection:
+        return (await connection.execute(select(keys.c.id).limit(1))).first() is not None
+
+
+async def revoke_keys(database: Database, id_or_name: str, now: float) -> list[Key]:
+    """Revoke the key with this id or name, for good; those that were revoked by this call."""
+    async with database.write() as connection:
+        revoked = await connection.execute(
+            update(keys)
+            .where(or_(keys.c.id == id_or_name, keys.c.name == id_or_name), keys.c.revoked_at.is_(None))
+            .values(revoked_at=now)
+            .returning(*keys.c)
+        )
+        return _keys(revoked.all())
+
+
+async def _select(database: Database, *where: ColumnElement[bool]) -> list[Key]:
+    async with database.read() as connection:
+        rows = await connection.execute(select(keys).where(*where).order_by(keys.c.created_at, keys.c.id))
+        return _keys(rows.all())
+
+
+def _keys(rows: Sequence[Row[Any]]) -> list[Key]:
+    return [Key(**row._mapping) for row in rows]

@@ -1,0 +1,166 @@
+"""What is kept of a turn once it is over: whose it was, what it cost, how it ended, and how long each part took.
+
+Usage records, metrics and traces are made of these records, so that all of them count the same things.
+"""
+
+import time
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from commonweight.engines.contract import Admitted, EngineEvent, Prefilled, Priority, Step
+from commonweight.messages.request import MessageRequest
+from commonweight.messages.response import Message, StopReason, Usage
+
+GAPS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0)
+"""Seconds: upper ends of the classes that waits between tokens are counted in. The last class has no end."""
+TOGETHER = 0.001
+"""Seconds within which tokens came together. They share the wait before the first of them."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """On whose behalf a turn runs."""
+
+    request_id: str = ""
+    """What the client knows the request by; of a batch's turn, its own."""
+    tenant: str = ""
+    key_id: str | None = None
+    priority: Priority = "interactive"
+
+
+ANONYMOUS = Origin()
+
+
+@dataclass
+class Gaps:
+    """How long each token after the first let a reader wait, as counts: an answer may have very many tokens."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(GAPS) + 1))
+    """Waits of at most ``GAPS[i]`` seconds, and more than the one before; the last are all longer ones."""
+    seconds: float = 0.0
+    """All waits together."""
+
+    def add(self, gap: float, tokens: int) -> None:
+        """Count ``tokens`` that came together after ``gap`` seconds."""
+        self.counts[bisect_left(GAPS, gap / tokens)] += tokens
+        self.seconds += gap
+
+    def merge(self, other: "Gaps") -> None:
+        """Count the waits of another one, too."""
+        self.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
+        self.seconds += other.seconds
+
+
+@dataclass(frozen=True)
+class Times:
+    """How long the parts of a turn took, in seconds; what was not reached is None."""
+
+    begun_at: float
+    """When the request was taken up, since the epoch."""
+    prepare: float
+    """Until the prompt was rendered."""
+    queue: float | None
+    """From there until the engine took the job up."""
+    prefill: float | None
+    """From there until the prompt was read."""
+    first_token: float | None
+    """From the beginning until the first token was drawn."""
+    total: float
+    gaps: Gaps
+
+
+@dataclass(frozen=True)
+class TurnRecord:
+    """One turn, however it ended."""
+
+    origin: Origin
+    model: str
+    """As the client named it."""
+    served_by: str
+    """The model that answered."""
+    usage: Usage
+    """Also of turns that were cut off: what they had cost by then. A prompt that was not read costs nothing."""
+    stop_reason: StopReason | None
+    """None: it did not come to its end."""
+    error: str | None
+    """The error's type, such as ``api_error``. Without it and without a stop reason, the client left."""
+    times: Times
+    request: MessageRequest = field(repr=False)
+    """Content: to be kept only where an operator says so, and never to be logged."""
+    message: Callable[[], Message | None] = field(repr=False)
+    """Content, too: the answer as far as it was told, put together when asked for. None: it had not begun."""
+
+    @property
+    def outcome(self) -> str:
+        """The stop reason, ``error`` or ``cancelled``."""
+        return "error" if self.error else self.stop_reason or "cancelled"
+
+
+TurnListener = Callable[[TurnRecord], None]
+"""Takes the record of every turn, in the event loop and in the context of the request. It must be quick: what
+takes long is to be queued. What it raises is logged, and changes nothing for the client."""
+
+
+class Stopwatch:
+    """Times of one turn, noted as it goes on. Cheap, because it is told of every token."""
+
+    def __init__(self) -> None:
+        self._at = time.time()
+        self._begun = time.perf_counter()
+        self._prepared: float | None = None
+        self._admitted: float | None = None
+        self._prefilled: float | None = None
+        self._first_token: float | None = None
+        self._gaps = Gaps()
+        self._last = 0.0
+        self._gap = 0.0
+        self._together = 0
+
+    def prepared(self) -> None:
+        """The prompt is rendered."""
+        self._prepared = self._now()
+
+    def take(self, event: EngineEvent) -> None:
+        """An event of the engine came."""
+        now = self._now()
+        if isinstance(event, Step):
+            if self._first_token is None:
+                self._first_token = now
+            elif self._together and now - self._last < TOGETHER:
+                self._gap += now - self._last
+                self._together += 1
+            else:
+                self._count()
+                self._gap, self._together = now - self._last, 1
+            self._last = now
+        elif isinstance(event, Admitted):
+            self._admitted = now
+        elif isinstance(event, Prefilled):
+            self._prefilled = now
+
+    def times(self) -> Times:
+        """All that was noted, up to now."""
+        self._count()
+        total = self._now()
+        return Times(
+            begun_at=self._at,
+            prepare=total if self._prepared is None else self._prepared,
+            queue=_between(self._prepared, self._admitted),
+            prefill=_between(self._admitted, self._prefilled),
+            first_token=self._first_token,
+            total=total,
+            gaps=self._gaps,
+        )
+
+    def _count(self) -> None:
+        if self._together:
+            self._gaps.add(self._gap, self._together)
+            self._together = 0
+
+    def _now(self) -> float:
+        return time.perf_counter() - self._begun
+
+
+def _between(first: float | None, then: float | None) -> float | None:
+    return None if first is None or then is None else then - first

@@ -1,0 +1,110 @@
+"""``commonweight doctor``: what a server would meet with here, said before it starts."""
+
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+from command import one_line_error, run
+
+from commonweight.catalog.locate import check_content, starter
+from commonweight.cli import checks
+from commonweight.cli.data import Data
+from commonweight.cli.loading import Setup
+from commonweight.store import Database, revisions
+
+PARTS = ["versions", "processor", "GPU", "memory", "model", "address", "data", "cache", "database", "traces"]
+
+
+def test_a_machine_on_which_a_server_would_start(tmp_path: Path) -> None:
+    done = run("doctor", "--port", "0", "--data", tmp_path, COLUMNS="160")
+    assert (done.returncode, done.stderr) == (0, "")
+    for part in PARTS:
+        assert part in done.stdout
+    assert "fail" not in done.stdout
+    assert "its content is as published" in done.stdout
+    assert done.stdout.endswith("A server would start.\n")
+    assert list(tmp_path.iterdir()) == []  # it only looks
+
+
+def test_a_machine_on_which_none_would(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        done = run(
+            "doctor",
+            *("--port", str(port), "--model", tmp_path / "none.gguf", "--data", tmp_path / "file" / "data"),
+            *("--database", "postgresql+asyncpg://someone:secret@127.0.0.1:1/none"),
+            COLUMNS="200",
+            OTEL_EXPORTER_OTLP_ENDPOINT="http://user:secret@collector",
+        )
+    assert done.returncode == 1
+    failed = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("fail")]
+    assert failed == ["model", "address", "data", "database"]
+    assert "No such file or directory" in done.stdout
+    assert "something else listens there" in done.stdout
+    assert "choose another with --data" in done.stdout
+    assert "secret" not in done.stdout
+    assert done.stdout.endswith("A server would not start.\n")
+
+
+def test_a_server_says_so_when_it_cannot_keep_its_data(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    error = one_line_error(run("serve", "--port", "0", "--data", tmp_path / "file" / "data"))
+    assert str(tmp_path / "file" / "data") in error
+    assert "--data" in error
+
+
+@pytest.mark.parametrize(("free", "status"), [(10 << 30, "ok"), (1 << 30, "warn"), (1 << 20, "fail")])
+def test_little_space_is_told_in_time(
+    free: int, status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: real._replace(free=free))
+    assert checks.data_folder(Data.at(tmp_path, None)).status == status
+
+
+async def test_the_version_of_the_tables(tmp_path: Path) -> None:
+    data = Data.at(tmp_path, None)
+    assert (await checks.database(data)).text == "no tables yet; serve makes them"
+    async with Database.open(data.database_url) as database, database.write() as connection:
+        found = await checks.database(data)
+        assert found.status == "ok"
+        assert "up to date" in found.text
+        await connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    found = await checks.database(data)
+    assert (found.status, "newer version" in found.text) == ("fail", True)
+
+
+async def test_looking_at_a_database_changes_nothing(database_url: str) -> None:
+    before = await revisions(database_url)
+    assert (before.current, before.is_known) == (None, True)
+    async with Database.open(database_url):
+        pass
+    after = await revisions(database_url)
+    assert after.current == after.newest == before.newest
+
+
+def test_a_model_file_with_other_content_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = starter()
+    assert whole is not None
+    changed = tmp_path / whole.name
+    changed.write_bytes(whole.read_bytes()[:-1] + b"x")
+    assert not check_content(changed)  # of just any file nothing is known
+    monkeypatch.setattr("commonweight.catalog.locate.starter", lambda: changed)
+    [finding] = checks.model(Setup(None))
+    assert finding.status == "fail"
+    assert "has changed: its SHA-256 is" in finding.text
+
+
+def test_a_model_that_is_not_here_is_not_pulled() -> None:
+    [finding] = checks.model(Setup("hf:nobody/nothing/none.gguf"))
+    assert (finding.status, finding.advice) == ("warn", "serve pulls it when it starts")
+    [finding] = checks.model(Setup("hf:nonsense"))
+    assert finding.status == "fail"
+
+
+def test_a_model_too_large_for_memory_is_told() -> None:
+    *_, finding = checks.model(Setup(None, cache_ram=10**15))
+    assert (finding.subject, finding.status) == ("model in memory", "fail")
+    assert "does not fit into memory" in finding.text

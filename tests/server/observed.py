@@ -1,0 +1,48 @@
+"""An application over an engine that reads from a script: for tests of what is told of requests."""
+
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from commonweight.access import Keyring
+from commonweight.catalog.gguf import Gguf
+from commonweight.catalog.locate import locate
+from commonweight.catalog.model import ModelCard
+from commonweight.prompting import Tokenizer
+from commonweight.server import create_app
+from commonweight.turn import Assistant
+from commonweight.turn.signature import Signer
+from replay import Replay, Script
+
+KEY = "sk-observed-0123456789"
+PROMPT = "Where is the hidden well?"
+ANSWER = "Behind the crooked mill."
+
+
+@pytest.fixture(scope="module")
+def gguf() -> Iterator[Gguf]:
+    with contextlib.closing(Gguf(locate(None))) as gguf:
+        yield gguf
+
+
+def application(gguf: Gguf, script: Script = lambda _: ANSWER, key: str | None = KEY, **more: Any) -> FastAPI:
+    tokenizer = Tokenizer(gguf)
+    assistant = Assistant(ModelCard.of(gguf), tokenizer, Replay(tokenizer, script), Signer(bytes(32)))
+    return create_app(assistant, Keyring(key), **more)
+
+
+@contextlib.asynccontextmanager
+async def client(app: FastAPI, **headers: str) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://127.0.0.1", headers={"x-api-key": KEY} | headers
+    ) as asking:
+        yield asking
+
+
+def body(**changes: Any) -> dict[str, Any]:
+    return {"model": "m", "max_tokens": 50, "messages": [{"role": "user", "content": PROMPT}]} | changes
