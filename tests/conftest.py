@@ -26,7 +26,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 CACHES = tempfile.TemporaryDirectory(prefix="commonweight-tests-")
 os.environ["XDG_CACHE_HOME"] = os.environ["XDG_DATA_HOME"] = CACHES.name
 
-pytest_plugins = ["databases"]
+pytest_plugins = ["databases", "batching"]
 
 KEY = "sk-local-test"
 ALIAS = "claude-test-alias"

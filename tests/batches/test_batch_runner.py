@@ -6,9 +6,9 @@ import random
 from collections.abc import Callable
 
 import pytest
-from batching import DIED, FULL, Clock, Office, params, request, requests, until
 from sqlalchemy import func, select, update
 
+from batching import DIED, FULL, Clock, Office, params, request, requests, until
 from commonweight.batches import runner as runner_module
 from commonweight.batches.desk import LIFETIME
 from commonweight.batches.runner import CRASHES, KEPT, LEASE
@@ -17,6 +17,7 @@ from commonweight.messages.batches import BatchResult
 from commonweight.messages.errors import InvalidRequestError, NotFoundError
 from commonweight.store import Database
 from commonweight.store.schema import batch_items, batches
+from commonweight.turn import TurnRecord
 
 
 async def states(database: Database) -> dict[str, int]:
@@ -346,7 +347,7 @@ async def test_it_goes_on_when_the_database_is_away_for_a_while(
 
 
 async def test_records_are_kept_as_of_any_turn(office: Office) -> None:
-    records = []
+    records: list[TurnRecord] = []
     office.assistant.listeners.append(records.append)
     batch = await office.create([request("a"), {"custom_id": "b", "params": params(max_tokens=1)}], tenant="t")
     async with office.runner.running():

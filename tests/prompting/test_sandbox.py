@@ -134,7 +134,7 @@ def test_a_hostile_template_is_refused_when_the_model_is_loaded() -> None:
 
 
 def test_one_that_waits_for_its_victim_is_a_refused_conversation() -> None:
-    source = "{% for m in messages %}{{ m.content }}{% if m.content == 'now' %}{{ 'x' * 10**10 }}{% endif %}{% endfor %}"
+    source = "{% for m in messages %}{{ m.content }}{{ 'x' * 10**10 if m.content == 'now' }}{% endfor %}"
     template = ChatTemplate(source, bos_token="", eos_token="")
     assert template.render([{"role": "user", "content": "later"}]) == "later"
     with pytest.raises(BadConversationError, match=r"^it takes too much memory$"):

@@ -44,7 +44,14 @@ def test_capabilities_are_all_there_and_claim_nothing_unbuilt(server: Server) ->
         "thinking",
     }
     claimed = {name for name, value in capabilities.items() if any(claims(value))}
-    assert claimed == {"citations", "context_management", "pdf_input", "structured_outputs", "thinking"}
+    assert claimed == {
+        "batch",
+        "citations",
+        "context_management",
+        "pdf_input",
+        "structured_outputs",
+        "thinking",
+    }
     # The starter does not reason, so all there is to choose is that it doesn't.
     types = capabilities["thinking"]["types"]
     assert [name for name, value in types.items() if value["supported"]] == ["disabled"]

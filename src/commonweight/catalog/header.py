@@ -1,9 +1,9 @@
 """The header of a GGUF file, checked before native code sees it.
 
 A model file is anybody's. Everything that its header counts, sizes or points at is compared with the file, so that
-llama.cpp reads what is there and no more. The file is streamed: the check takes little memory and, for absurd files,
-little time. It also refuses what is well-formed and makes llama.cpp abort the process, such as a token that the
-vocabulary holds twice.
+llama.cpp reads what is there and no more. The file is streamed: the check takes little memory and, for absurd
+files, little time. It also refuses what is well-formed and makes llama.cpp abort the process, such as a token that
+the vocabulary holds twice.
 
 Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from commonweight import __version__
 from commonweight.access import Keyring, Ledger, Limiter
+from commonweight.batches import BatchDesk, BatchRunner
 from commonweight.cli import checks
 from commonweight.cli.data import Data
 from commonweight.cli.graceful import GracefulServer
@@ -89,11 +90,14 @@ async def _serve(
         has_key = await keyring.needs_key()
         # What gives the engine work of its own accord is entered here, and left as soon as draining begins.
         background = await services.enter_async_context(contextlib.AsyncExitStack())
+        runner = BatchRunner(assistant, database)
+        await background.enter_async_context(runner.running())
         app = create_app(
             assistant,
             keyring,
             aliases,
             limiter=Limiter(database),
+            batches=BatchDesk(database, data.folder, runner.look),
             library=library,
             lifecycle=lifecycle,
             probes={"database": database.ping},

@@ -4,9 +4,11 @@ import asyncio
 import contextlib
 import io
 import json
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from commonweight.batches import BatchDesk, BatchRunner
 from commonweight.catalog.gguf import Gguf
@@ -140,3 +142,28 @@ async def until(condition: Callable[[], bool]) -> None:
     """Wait for it."""
     while not condition():
         await asyncio.sleep(0.01)
+
+
+@pytest.fixture(scope="session")
+def starter() -> Iterator[tuple[ModelCard, Tokenizer]]:
+    """Its card and its vocabulary."""
+    with model() as found:
+        yield found
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """One for all servers of a test."""
+    return Clock()
+
+
+@pytest.fixture
+def office_on(starter: tuple[ModelCard, Tokenizer], tmp_path: Path, clock: Clock) -> Callable[[Database], Office]:
+    """A server on a database."""
+    return lambda database: Office(database, tmp_path, *starter, clock)
+
+
+@pytest.fixture
+def office(office_on: Callable[[Database], Office], database: Database) -> Office:
+    """One server."""
+    return office_on(database)
