@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from commonweight import __version__
-from commonweight.cli import keys
+from commonweight.cli import charter, keys
 from commonweight.cli.options import DATA_PANEL, DatabaseUrl, DataFolder
 from commonweight.cli.terminal import UserError, plain_console
 from commonweight.cli.usage import usage
@@ -24,6 +24,7 @@ app = typer.Typer(
 models = typer.Typer(help="See which models are on this machine.", no_args_is_help=True)
 app.add_typer(models, name="models")
 app.add_typer(keys.commands, name="keys")
+app.add_typer(charter.commands, name="charter")
 app.command()(usage)
 
 errors = plain_console(stderr=True)

@@ -1,0 +1,14 @@
+"""Principles in one file that a lawyer, an engineer and a diff all read well: parse, lint, compare."""
+
+from importlib.resources import files
+
+from commonweight.charter.difference import Change, differences
+from commonweight.charter.lint import lint
+from commonweight.charter.principle import Charter, Principle
+from commonweight.charter.problems import CharterError, Problem
+from commonweight.charter.reading import parse
+
+DEFAULT = files(__name__) / "default.md"
+"""The charter that ships with the package: our own words, CC0."""
+
+__all__ = ["DEFAULT", "Change", "Charter", "CharterError", "Principle", "Problem", "differences", "lint", "parse"]

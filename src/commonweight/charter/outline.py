@@ -1,0 +1,77 @@
+"""The outline of a charter's file: front matter, headings, and the lines that stand under each."""
+
+import re
+from dataclasses import dataclass, field
+
+HEADING = re.compile(r"(#{1,3}) +(.*?)\s*#*\s*")
+FENCE = re.compile(r"\s*(```|~~~)")
+ITEM = re.compile(r"[-*] +(.*)")
+
+
+@dataclass
+class Block:
+    """A run of lines, with the number of the first (from 1)."""
+
+    line: int
+    lines: list[str] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """The prose, its paragraphs unwrapped."""
+        paragraphs = re.split(r"\n\s*\n", "\n".join(self.lines).strip())
+        return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+    def items(self) -> list["Block"]:
+        """The items of a list, and before them what stands outside any."""
+        blocks = [Block(self.line)]
+        for number, line in enumerate(self.lines, self.line):
+            if item := ITEM.fullmatch(line):
+                blocks.append(Block(number, [item[1]]))
+            else:
+                blocks[-1].lines.append(line)
+        return blocks if blocks[0].text else blocks[1:]
+
+
+@dataclass
+class Section:
+    """A heading and what stands under it."""
+
+    level: int
+    title: str
+    line: int
+    settings: Block | None = None
+    """The inside of its first fenced block."""
+    prose: Block = field(default_factory=lambda: Block(0))
+
+
+def front_matter(text: str) -> tuple[Block | None, int]:
+    """What stands between the first two lines of dashes, and the index of the line after it."""
+    lines = text.split("\n")
+    if lines[0].rstrip() != "---":
+        return None, 0
+    for index, line in enumerate(lines[1:], 1):
+        if line.rstrip() == "---":
+            return Block(2, lines[1:index]), index + 1
+    return None, 0
+
+
+def sections(text: str, start: int) -> list[Section]:
+    """The sections from a line's index on. What stands before the first heading is in one of level 0."""
+    found = [Section(0, "", start + 1, prose=Block(start + 1))]
+    fenced: Block | None = None
+    fence = ""
+    for number, line in enumerate(text.split("\n")[start:], start + 1):
+        section = found[-1]
+        if fenced is not None:
+            if line.strip() == fence:
+                fenced = None
+            else:
+                fenced.lines.append(line)
+        elif (opening := FENCE.match(line)) and section.settings is None:
+            fence = opening[1]
+            section.settings = fenced = Block(number + 1)
+        elif heading := HEADING.fullmatch(line):
+            found.append(Section(len(heading[1]), heading[2], number, prose=Block(number + 1)))
+        else:
+            section.prose.lines.append(line)
+    return found

@@ -1,0 +1,117 @@
+"""What a charter says, as data."""
+
+from typing import Annotated, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+Tier = Literal["hard", "safety", "ethics", "guidelines"]
+"""What a principle is for. Earlier ones win where two conflict; a hard one is nobody's to change."""
+Severity = Literal["critical", "high", "medium", "low"]
+Place = Literal["input", "output", "thinking", "tool_input", "tool_result"]
+"""Where in an exchange text stands. ``tool_input`` is the model's call, ``tool_result`` what a tool answered."""
+Action = Literal["refuse", "log"]
+Mode = Literal["enforce", "shadow", "off"]
+"""``shadow`` decides and records, and changes nothing."""
+Category = Literal["cyber", "bio", "frontier_llm", "reasoning_extraction", "general_harms"]
+"""The Messages API's ``stop_details.category``."""
+Hazard = Literal["vcr", "ncr", "src", "cse", "iwp", "dfm", "prv", "ipv", "ssh", "hte", "sxc", "spc"]
+"""MLCommons AILuminate 1.0: violent, non-violent and sex-related crimes, child sexual exploitation, indiscriminate
+weapons, defamation, privacy, intellectual property, suicide and self-harm, hate, sexual content, specialised
+advice."""
+Overrider = Literal["nobody", "provider", "operator"]
+"""Who may set a principle aside: the provider for a whole server, an operator for what is done with one key."""
+
+TIERS: tuple[Tier, ...] = get_args(Tier)
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)
+
+Id = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=40)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Reference(_Part):
+    """A text that is pointed at and not written down: a source of data and the start of its SHA-256."""
+
+    source: str
+    sha256: str
+
+
+class Violating(_Part):
+    """An example of what is restricted."""
+
+    text: Reference
+
+
+class Complying(_Part):
+    """An example of what is permitted, and why where that is not plain: a borderline case."""
+
+    text: str
+    why: str | None = None
+
+
+class Requirement(_Part):
+    """What ``charter test`` measures on a set of labelled texts."""
+
+    data: str
+    """The name of a source."""
+    most_refused: Share | None = None
+    """Of its benign texts."""
+    least_refused: Share | None = None
+    """Of its harmful ones."""
+
+
+class Settings(_Part):
+    """The machine's half of a principle."""
+
+    id: Id
+    tier: Tier
+    severity: Severity
+    category: Category | None = None
+    hazards: frozenset[Hazard] = frozenset()
+    applies_to: dict[Place, Action] = Field(min_length=1)
+    """What is done about it where. Places that are not named are not looked at."""
+    mode: Mode = "enforce"
+    overridable_by: Overrider = "nobody"
+    tests: tuple[Requirement, ...] = ()
+    """Of this principle alone."""
+
+
+class Principle(Settings):
+    """One principle, whole."""
+
+    title: str
+    restricts: str
+    permits: str
+    message: str
+    """What a refusal explains. It may name what can be had instead."""
+    violating: tuple[Violating, ...] = ()
+    complying: tuple[Complying, ...] = ()
+
+
+class Front(_Part):
+    """What stands before the first heading."""
+
+    schema_: Literal["charter/1"] = Field(alias="schema")
+    id: Id
+    version: str = Field(min_length=1)
+    licence: str = Field(min_length=1)
+    derived_from: tuple[str, ...] = ()
+    on_judge_failure: dict[Severity, Literal["refuse", "allow"]]
+    """What a judge that gives no answer means."""
+    retired: frozenset[Id] = frozenset()
+    """Ids of principles that were taken out. They are never used again, because old verdicts name them."""
+    tests: tuple[Requirement, ...] = ()
+    """Of all principles together."""
+
+
+class Charter(Front):
+    """A charter, whole."""
+
+    title: str
+    preamble: str
+    principles: tuple[Principle, ...]
+    sha256: str
+    """Of the file, as ``sha256sum`` prints it. It is stamped into every verdict."""

@@ -1,0 +1,158 @@
+"""From a charter's file to a :class:`Charter`, or to everything that is wrong with it.
+
+The file is Markdown: prose that is read as it stands, a heading for every principle, and the few words that are
+the machine's in a fenced block under it. ``default.md`` is the example.
+"""
+
+import hashlib
+import re
+from collections import Counter
+
+from commonweight.charter.outline import Block, Section, front_matter, sections
+from commonweight.charter.principle import Charter, Front, Principle, Settings
+from commonweight.charter.problems import CharterError, Problem
+from commonweight.charter.settings import read
+
+MOST_BYTES = 1_000_000
+PROSE = ("Restricts", "Permits", "Message")
+PARTS = (*PROSE, "Examples")
+VERDICTS = ("violates", "complies")
+_EXAMPLE = re.compile(r"\**(\w+)\**: +(.*)", re.DOTALL)
+_REFERENCE = re.compile(r"([a-z0-9_]+)#([0-9a-f]{16,64})")
+_WHY = re.compile(r"(.*?)\s+\(([^()]*)\)", re.DOTALL)
+
+
+def parse(content: bytes) -> Charter:
+    """The charter in a file.
+
+    Raises:
+        CharterError: what is wrong with it, by line.
+    """
+    if len(content) > MOST_BYTES:
+        raise CharterError([Problem(1, f"a charter has at most {MOST_BYTES} bytes")])
+    try:
+        text = content.decode().replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise CharterError([Problem(line, "this is not UTF-8")]) from error
+    problems: list[Problem] = []
+    front = _front(text, problems)
+    *_, start = front_matter(text)
+    before, *found = sections(text, start)
+    if before.prose.text or not found or found[0].level != 1:
+        problems.append(Problem(before.line, "a charter begins with its title: `# ...`"))
+    title, preamble = (found[0].title, found[0].prose.text) if found and found[0].level == 1 else ("", "")
+    principles, lines = _principles([section for section in found if section.level > 1], problems)
+    problems += [Problem(section.line, "a charter has one title") for section in found[1:] if section.level == 1]
+    if not principles and not problems:
+        problems.append(Problem(1, "there are no principles: `## ...`"))
+    if front is not None:
+        problems += _used_twice(principles, lines, front)
+    if problems or front is None:
+        raise CharterError(problems)
+    return Charter.model_validate(
+        {
+            **front.model_dump(by_alias=True),
+            "title": title,
+            "preamble": preamble,
+            "principles": tuple(principles),
+            "sha256": hashlib.sha256(content).hexdigest(),
+        }
+    )
+
+
+def _front(text: str, problems: list[Problem]) -> Front | None:
+    block, _ = front_matter(text)
+    if block is None:
+        problems.append(Problem(1, "a charter begins with its front matter, between two lines of `---`"))
+        return None
+    front = read(block, Front)
+    if isinstance(front, Front):
+        return front
+    problems += front
+    return None
+
+
+def _principles(parts: list[Section], problems: list[Problem]) -> tuple[list[Principle], list[int]]:
+    """The principles that are whole, and the lines of their headings."""
+    principles, lines = [], []
+    groups: list[list[Section]] = []
+    for section in parts:
+        if section.level == 2:
+            groups.append([section])
+        elif groups:
+            groups[-1].append(section)
+        else:
+            problems.append(Problem(section.line, f"{section.title!r} stands under no principle"))
+    for head, *below in groups:
+        wrong: list[Problem] = []
+        principle = _principle(head, below, wrong)
+        problems += wrong
+        if principle is not None and not wrong:
+            principles.append(principle)
+            lines.append(head.line)
+    return principles, lines
+
+
+def _principle(head: Section, below: list[Section], problems: list[Problem]) -> Principle | None:
+    named: dict[str, Section] = {}
+    for section in below:
+        if section.title not in PARTS:
+            problems.append(Problem(section.line, f"{section.title!r}: a principle has {', '.join(PARTS)}"))
+        elif section.title in named:
+            problems.append(Problem(section.line, f"{section.title} is there twice"))
+        else:
+            named[section.title] = section
+    if head.prose.text:
+        problems.append(Problem(head.prose.line, f"prose belongs under one of {', '.join(PARTS)}"))
+    problems += [
+        Problem(head.line, f"{head.title!r} says nothing under `### {part}`")
+        for part in PROSE
+        if part not in named or not named[part].prose.text
+    ]
+    if head.settings is None:
+        problems.append(Problem(head.line, f"{head.title!r} has no settings: a fenced block under its heading"))
+        return None
+    examples = _examples(named["Examples"].prose, problems) if "Examples" in named else {}
+    settings = read(head.settings, Settings)
+    if not isinstance(settings, Settings):
+        problems += settings
+    if problems or not isinstance(settings, Settings):
+        return None
+    prose = {part.lower(): named[part].prose.text for part in PROSE}
+    return Principle.model_validate({**dict(settings), **examples, **prose, "title": head.title})
+
+
+def _examples(block: Block, problems: list[Problem]) -> dict[str, object]:
+    violating, complying = [], []
+    for item in block.items():
+        match = _EXAMPLE.fullmatch(item.text)
+        if match is None or match[1] not in VERDICTS:
+            problems.append(
+                Problem(item.line, "an example is an item: `- complies: ...` or `- violates: source#hash`")
+            )
+        elif match[1] == "complies":
+            borderline = _WHY.fullmatch(match[2])
+            text, why = borderline.groups() if borderline else (match[2], None)
+            complying.append({"text": text, "why": why})
+        elif reference := _REFERENCE.fullmatch(match[2]):
+            violating.append({"text": {"source": reference[1], "sha256": reference[2]}})
+        else:
+            problems.append(
+                Problem(
+                    item.line, "what violates is not written down: name its source and the start of its SHA-256"
+                )
+            )
+    return {"violating": tuple(violating), "complying": tuple(complying)}
+
+
+def _used_twice(principles: list[Principle], lines: list[int], front: Front) -> list[Problem]:
+    problems = []
+    seen: Counter[str] = Counter()
+    for principle, line in zip(principles, lines, strict=True):
+        seen[principle.id] += 1
+        if seen[principle.id] > 1:
+            problems.append(Problem(line, f"{principle.id}: another principle has this id"))
+        if principle.id in front.retired:
+            problems.append(Problem(line, f"{principle.id}: this id is retired, and never used again"))
+    return problems

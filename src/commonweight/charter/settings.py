@@ -1,0 +1,88 @@
+"""YAML for settings: the safe part of it, with the line of everything that is wrong."""
+
+import json
+from collections.abc import Iterator
+from typing import TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from commonweight.charter.outline import Block
+from commonweight.charter.problems import Problem
+
+Model = TypeVar("Model", bound=BaseModel)
+_WORDS = {
+    "extra_forbidden": "is not known here",
+    "missing": "is missing",
+}
+
+
+def read(block: Block, model: type[Model]) -> Model | list[Problem]:
+    """Settings as the model has them, or what is wrong with them."""
+    source = "\n".join(block.lines)
+    try:
+        # Aliases make exponential documents out of small ones, and nobody misses them here.
+        for event in yaml.parse(source, yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                return [Problem(block.line + _row(event.start_mark), "aliases (*name) are not used in charters")]
+        node = yaml.compose(source, yaml.SafeLoader)
+        if not isinstance(node, yaml.MappingNode):
+            return [Problem(block.line, "settings are lines of `name: value`")]
+        if twice := [
+            Problem(block.line + key.start_mark.line, f"{key.value}: given twice") for key in _repeated(node)
+        ]:
+            return twice
+        values = yaml.load(source, yaml.SafeLoader)
+    except RecursionError:
+        return [Problem(block.line, "the settings are nested too deeply")]
+    except yaml.MarkedYAMLError as error:
+        at = _row(error.problem_mark or error.context_mark)
+        return [Problem(block.line + at, f"this is no YAML: {error.problem}")]
+    except (yaml.YAMLError, ValueError) as error:
+        return [Problem(block.line, f"this is no YAML: {error}")]
+    try:
+        # By JSON's rules lists become tuples and sets, and still no number becomes a text.
+        return model.model_validate_json(json.dumps(values, default=str))
+    except ValidationError as error:
+        return [
+            Problem(
+                block.line + _depth(node, problem["loc"]),
+                f"{'.'.join(str(part) for part in problem['loc'] if part != '[key]')}: "
+                + _WORDS.get(problem["type"], problem["msg"][:1].lower() + problem["msg"][1:]),
+            )
+            for problem in error.errors(include_url=False)
+        ]
+
+
+def _row(mark: object) -> int:
+    # Marks have a class in Python and one in C, which no annotation covers.
+    return int(getattr(mark, "line", 0))
+
+
+def _repeated(node: yaml.Node) -> Iterator[yaml.ScalarNode]:
+    if isinstance(node, yaml.MappingNode):
+        seen = set()
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    yield key
+                seen.add(key.value)
+            yield from _repeated(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from _repeated(value)
+
+
+def _depth(node: yaml.Node, path: tuple[int | str, ...]) -> int:
+    """The line, from 0, that the path leads to, or as far as it does."""
+    line = node.start_mark.line
+    for part in path:
+        if isinstance(node, yaml.MappingNode):
+            found = next(((key, value) for key, value in node.value if key.value == part), None)
+            if found is None:
+                break
+            line, node = found[0].start_mark.line, found[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line
+    return line

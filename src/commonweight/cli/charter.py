@@ -1,0 +1,186 @@
+"""``commonweight charter``: read, check and compare the file of principles."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from commonweight.cli.terminal import UserError, plain_console
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from commonweight.charter import Change, Charter, Principle
+    from commonweight.charter.principle import Place
+
+commands = typer.Typer(help="Read, check and compare the principles that a server keeps to.", no_args_is_help=True)
+
+CharterFile = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="FILE", help="A charter. Default: the one that ships with Commonweight.", show_default=False
+    ),
+]
+
+_PLACES: tuple[tuple["Place", str], ...] = (
+    ("input", "in"),
+    ("output", "out"),
+    ("thinking", "thought"),
+    ("tool_input", "call"),
+    ("tool_result", "result"),
+)
+_SIGNS = {"refuse": "●", "log": "○"}
+
+
+@commands.command()
+def show(
+    file: CharterFile = None,
+    principle: Annotated[
+        str | None,
+        typer.Option("--principle", "-p", metavar="ID", help="One principle, whole.", show_default=False),
+    ] = None,
+    source: Annotated[bool, typer.Option("--source", metavar="", help="Print the file as it is.")] = False,
+) -> None:
+    """Show a charter: what it restricts, what it permits, and where."""
+    charter = load(file)
+    console = plain_console()
+    if source:
+        typer.echo(content(file).decode(), nl=False)
+    elif principle is None:
+        _overview(charter)
+    else:
+        found = next((one for one in charter.principles if one.id == principle), None)
+        if found is None:
+            raise UserError(f"{principle}: there is no such principle; `commonweight charter show` lists them")
+        console.print(_whole(found))
+
+
+@commands.command()
+def lint(file: CharterFile = None) -> None:
+    """Check a charter; every line that is wrong is named."""
+    from commonweight.charter import CharterError
+    from commonweight.charter import lint as check
+
+    name = file or "default.md"
+    try:
+        problems = check(content(file))
+    except CharterError as error:
+        problems = error.problems
+    console = plain_console()
+    for problem in problems:
+        console.print(f"{name}:{problem.line}: {problem.text}", soft_wrap=True)
+    if problems:
+        console.print(f"{len(problems)} to put right", style="red")
+        raise typer.Exit(1)
+    charter = load(file)
+    console.print(f"{name}: {len(charter.principles)} principles, nothing to put right", style="green")
+    console.print(f"sha256 {charter.sha256}")
+
+
+@commands.command()
+def diff(
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="A charter.")],
+    new: CharterFile = None,
+) -> None:
+    """Show what changed in meaning between two charters, principle by principle."""
+    from commonweight.charter import differences
+
+    changes = differences(load(old), load(new))
+    console = plain_console()
+    where = ""
+    for change in changes:
+        if change.where != where:
+            console.print(change.where, style="bold")
+            where = change.where
+        _print_change(change)
+    warnings = sum(bool(change.warning) for change in changes)
+    if not changes:
+        console.print("nothing changed in meaning", style="dim")
+    if warnings:
+        raise typer.Exit(1)
+
+
+def content(file: Path | None) -> bytes:
+    """The bytes of a charter's file; without one, of the default."""
+    from commonweight.charter import DEFAULT
+
+    return DEFAULT.read_bytes() if file is None else file.read_bytes()
+
+
+def load(file: Path | None) -> "Charter":
+    """The charter in a file; without one, the default.
+
+    Raises:
+        UserError: it is none, for the reasons given.
+    """
+    from commonweight.charter import CharterError, parse
+
+    try:
+        return parse(content(file))
+    except CharterError as error:
+        reasons = "".join(f"\n  {file}:{problem.line}: {problem.text}" for problem in error.problems)
+        raise UserError(f"{file} is no charter:{reasons}") from error
+
+
+def _overview(charter: "Charter") -> None:
+    from rich import box
+    from rich.table import Table
+
+    console = plain_console()
+    console.print(charter.title, style="bold")
+    console.print(f"{charter.id} {charter.version}, {charter.licence}, sha256 {charter.sha256[:16]}", style="dim")
+    console.print()
+    console.print(charter.preamble)
+    console.print()
+    table = Table(
+        "principle",
+        "tier",
+        "severity",
+        *(name for _, name in _PLACES),
+        "mode",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    for column in table.columns:
+        column.no_wrap = True
+    for principle in charter.principles:
+        done = [
+            _SIGNS[principle.applies_to[place]] if place in principle.applies_to else "" for place, _ in _PLACES
+        ]
+        table.add_row(principle.id, principle.tier, principle.severity, *done, principle.mode)
+    console.print(table)
+    console.print("● refuses   ○ records only", style="dim")
+
+
+def _whole(principle: "Principle") -> "RenderableType":
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.text import Text
+
+    where = ", ".join(f"{place}: {action}" for place, action in principle.applies_to.items())
+    facts = [principle.id, principle.tier, principle.severity, *sorted(principle.hazards)]
+    parts: list[RenderableType] = [
+        Text(principle.title, style="bold"),
+        Text(" . ".join([*facts, where, f"mode {principle.mode}"]), style="dim"),
+    ]
+    for name in ("restricts", "permits", "message"):
+        parts += [Text(f"\n{name.capitalize()}", style="bold"), Padding(Text(getattr(principle, name)), (0, 2))]
+    parts.append(Text("\nExamples", style="bold"))
+    for one in principle.complying:
+        why = f" ({one.why})" if one.why else ""
+        parts.append(Padding(Text(f"complies  {one.text}{why}"), (0, 2)))
+    for other in principle.violating:
+        parts.append(Padding(Text(f"violates  {other.text.source}#{other.text.sha256}", style="dim"), (0, 2)))
+    return Group(*parts)
+
+
+def _print_change(change: "Change") -> None:
+    console = plain_console()
+    name = f"{change.what} {change.kind}" if change.what else change.kind
+    console.print(f"  {name}", style="yellow")
+    for sign, text, style in (("-", change.before, "red"), ("+", change.after, "green")):
+        for line in text.splitlines():
+            console.print(f"    {sign} {line}", style=style, soft_wrap=True)
+    if change.warning:
+        console.print(f"    ! {change.warning}", style="bold red", soft_wrap=True)
