@@ -90,8 +90,6 @@ def _request(text: "_Text", number: int) -> BatchRequest:
         raise invalid_request(error, within=("requests", number)) from error
     except RequestTooLargeError as error:
         raise RequestTooLargeError(f"requests.{number}: {error.message}") from error
-    except RecursionError as error:
-        raise InvalidRequestError(f"requests.{number}: nested too deeply") from error
 
 
 class _Text:
@@ -139,7 +137,6 @@ class _Text:
         Raises:
             InvalidRequestError: it is no JSON.
             RequestTooLargeError: it is longer than one request may be.
-            RecursionError: it is nested too deeply.
         """
         self.peek()
         while True:
@@ -152,6 +149,8 @@ class _Text:
                     self.fail(error.msg)
             except ValueError as error:
                 self.fail(str(error))
+            except RecursionError:
+                self.fail("nested too deeply")
             else:
                 if end < len(self._window) or not self._has_more:
                     self._at = end

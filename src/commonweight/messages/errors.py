@@ -97,7 +97,7 @@ class RateLimitError(ApiError):
 
 
 class UnavailableError(ApiError):
-    """The model is not ready; soon it will be."""
+    """The model or the data is not ready; soon it will be."""
 
     status = 503
 

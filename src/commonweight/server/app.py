@@ -77,7 +77,7 @@ def create_app(
     api.include_router(messages_router(assistant, limiter), dependencies=for_models)
     api.include_router(models_router(assistant, aliases, has_batches=batches is not None), dependencies=for_models)
     if batches is not None:
-        api.include_router(batches_router(batches))
+        api.include_router(batches_router(batches, limiter), dependencies=[Depends(permitted("batches"))])
     if library is not None:
         assistant.load_files = library.load
         api.include_router(files_router(library), dependencies=[Depends(permitted("files"))])

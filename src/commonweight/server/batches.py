@@ -8,6 +8,7 @@ from typing import Annotated, Any, BinaryIO
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
+from commonweight.access import Limiter
 from commonweight.access.principal import Principal
 from commonweight.batches import MAX_UPLOAD, BatchDesk
 from commonweight.messages.batches import (
@@ -19,6 +20,7 @@ from commonweight.messages.batches import (
     RequestCounts,
 )
 from commonweight.messages.errors import RequestTooLargeError
+from commonweight.server.admission import admitted
 from commonweight.server.body import check_encoding
 from commonweight.server.openapi import ERRORS, takes
 from commonweight.store.batches import Batch
@@ -33,11 +35,18 @@ _RESULTS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def batches_router(desk: BatchDesk) -> APIRouter:
+def batches_router(desk: BatchDesk, limiter: Limiter) -> APIRouter:
     """Create, list, retrieve, cancel and delete batches, and read their results."""
-    router = APIRouter(prefix="/v1/messages/batches", dependencies=[Depends(_allowed)])
+    router = APIRouter(prefix="/v1/messages/batches")
 
-    @router.post("", response_model=MessageBatch, openapi_extra=takes(BatchCreateRequest), responses=ERRORS)
+    # To hand in a batch is one request; what is in it waits for room, whatever the limits of the key.
+    @router.post(
+        "",
+        response_model=MessageBatch,
+        openapi_extra=takes(BatchCreateRequest),
+        responses=ERRORS,
+        dependencies=[Depends(admitted(limiter))],
+    )
     async def create_batch(request: Request) -> MessageBatch:
         check_encoding(request)
         principal: Principal = request.state.principal
@@ -79,11 +88,6 @@ def batches_router(desk: BatchDesk) -> APIRouter:
         return StreamingResponse(lines, media_type="application/x-jsonl")
 
     return router
-
-
-async def _allowed(request: Request) -> None:
-    principal: Principal = request.state.principal
-    principal.require("batches")
 
 
 async def _spool(request: Request, upload: BinaryIO) -> None:

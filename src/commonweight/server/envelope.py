@@ -12,10 +12,17 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from commonweight.messages.errors import ApiError, InvalidRequestError, MethodNotAllowedError, NotFoundError
+from commonweight.messages.errors import (
+    ApiError,
+    InvalidRequestError,
+    MethodNotAllowedError,
+    NotFoundError,
+    UnavailableError,
+)
 from commonweight.messages.response import new_id
 from commonweight.server.exchange import Exchange, ExchangeListener, begin, note_error
 from commonweight.server.lifecycle import Lifecycle
+from commonweight.store.failures import FAILURES, reason
 
 log = logging.getLogger(__name__)
 
@@ -108,10 +115,18 @@ async def on_bad_parameter(request: Request, error: Exception) -> JSONResponse:
     return error_response(InvalidRequestError(f"{first['loc'][-1]}: {first['msg']}"), request.state.request_id)
 
 
+async def on_store_failure(request: Request, error: Exception) -> JSONResponse:
+    """FastAPI's handler for a database or a disk that cannot be used at the moment."""
+    log.error("%s: %s: %s", request.state.request_id, type(error).__name__, reason(error))
+    unavailable = UnavailableError("The server cannot get at its data at the moment.", retry_after=5)
+    return error_response(unavailable, request.state.request_id)
+
+
 def handlers() -> dict[Any, Any]:
     """All exception handlers of the app."""
     return {
         ApiError: on_api_error,
         HTTPException: on_http_error,
         RequestValidationError: on_bad_parameter,
+        **dict.fromkeys(FAILURES, on_store_failure),
     }

@@ -19,7 +19,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 _MIGRATIONS = Path(__file__).with_name("migrations")
 _LOCK = 0x636F6D6D6F6E  # of PostgreSQL's advisory locks: one server migrates at a time
 BUSY = 30
-"""Seconds that SQLite waits for another writer."""
+"""Seconds that a statement may take; SQLite's wait for another writer."""
+CONNECTING = 10
+"""Seconds until a PostgreSQL that says nothing counts as gone."""
 
 
 class DatabaseError(Exception):
@@ -126,10 +128,11 @@ def _engine(url: str) -> AsyncEngine:
                 f"{_shown(url)}: use a URL that begins with postgresql+asyncpg:// or sqlite+aiosqlite:///"
             )
         if parsed.drivername == "postgresql+asyncpg":
-            return create_async_engine(parsed, pool_pre_ping=True)
+            waits = {"timeout": CONNECTING, "command_timeout": BUSY}
+            return create_async_engine(parsed, pool_pre_ping=True, hide_parameters=True, connect_args=waits)
     except ArgumentError as error:
         raise DatabaseError(f"{_shown(url)} is no database URL") from error
-    engine = create_async_engine(parsed, connect_args={"timeout": BUSY})
+    engine = create_async_engine(parsed, hide_parameters=True, connect_args={"timeout": BUSY})
 
     @event.listens_for(engine.sync_engine, "connect")
     def prepare(connection: Any, _record: object) -> None:  # noqa: ANN401 - what the driver makes
