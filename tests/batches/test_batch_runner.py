@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 from sqlalchemy import func, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from batching import DIED, FULL, Clock, Office, params, request, requests, until
 from commonweight.batches import runner as runner_module
@@ -16,6 +18,7 @@ from commonweight.engines.contract import EngineError
 from commonweight.messages.batches import BatchResult
 from commonweight.messages.errors import InvalidRequestError, NotFoundError
 from commonweight.store import Database
+from commonweight.store.batch_items import BatchItemStore
 from commonweight.store.schema import batch_items, batches
 from commonweight.turn import TurnRecord
 
@@ -344,6 +347,60 @@ async def test_it_goes_on_when_the_database_is_away_for_a_while(
         assert (await office.ended(batch.id)).succeeded == 10
         monkeypatch.undo()
     assert len(office.engine.jobs) == 10
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+async def test_what_the_database_did_before_it_went_away_strands_no_item(
+    office: Office, clock: Clock, monkeypatch: pytest.MonkeyPatch, is_cancelled: bool
+) -> None:
+    monkeypatch.setattr(runner_module, "LONGEST_PAUSE", 0.01)
+    real, luck = Database.write, random.Random(0)
+
+    @contextlib.asynccontextmanager
+    async def cut_off(self: Database) -> AsyncIterator[AsyncConnection]:
+        async with real(self) as connection:
+            yield connection
+        if luck.random() < 0.4:
+            raise OSError("connection reset")
+
+    batch = await office.create(requests(20))
+    async with office.runner.running():
+        if is_cancelled:
+            office.engine.gate.clear()
+            await until(lambda: office.engine.running == 4)
+            await office.desk.cancel("", batch.id)
+        with monkeypatch.context() as failing:
+            failing.setattr(Database, "write", cut_off)
+            while (ended := await office.desk.get("", batch.id)).status != "ended":
+                await asyncio.sleep(0.02)
+                clock.now += LEASE / 2
+                office.runner.look()
+    assert (ended.canceled if is_cancelled else ended.succeeded) == 20
+
+
+async def test_a_batch_is_cancelled_even_if_the_database_fails_in_between(
+    office: Office, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_module, "LONGEST_PAUSE", 0.01)
+    real, failures = BatchItemStore.record, iter([True] * 3)
+
+    async def failing(self: BatchItemStore, *what: Any) -> bool:
+        if next(failures, False):
+            raise OSError("connection refused")
+        return await real(self, *what)
+
+    office.engine.gate.clear()
+    batch = await office.create(requests(4))
+    async with office.runner.running():
+        await until(lambda: office.engine.running == 4)
+        monkeypatch.setattr(BatchItemStore, "record", failing)
+        await office.desk.cancel("", batch.id)
+        await until(lambda: office.engine.cancelled == 4)
+        while (ended := await office.desk.get("", batch.id)).status != "ended":
+            await asyncio.sleep(0.02)
+            clock.now += LEASE / 2
+            office.runner.look()
+    assert ended.canceled == 4
 
 
 async def test_records_are_kept_as_of_any_turn(office: Office) -> None:
