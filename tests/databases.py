@@ -13,6 +13,7 @@ from pathlib import Path
 
 import asyncpg  # type: ignore[import-untyped]
 import pytest
+from sqlalchemy import text
 
 from commonweight.store import Database, sqlite_url
 
@@ -115,6 +116,48 @@ async def database(database_url: str) -> AsyncIterator[Database]:
     """An empty database, open."""
     async with Database.open(database_url) as database:
         yield database
+
+
+class Clock:
+    """What databases take for the time: it goes on when a test says so, and not with how busy a machine is."""
+
+    def __init__(self, database: Database) -> None:
+        self.at = 1_000_000.0
+        self._database = database
+
+    def __call__(self) -> float:
+        return self.at
+
+    async def forward(self, seconds: float) -> None:
+        """Put it forward."""
+        self.at += seconds
+        await self.show()
+
+    async def show(self) -> None:
+        """Let PostgreSQL, which has a clock of its own, go by this one."""
+        if self._database.is_postgresql:
+            async with self._database.write() as connection:
+                await connection.execute(text("UPDATE clock.now SET at = :at"), {"at": self.at})
+
+
+@pytest.fixture
+async def database_clock(database: Database) -> Clock:
+    """The clock of the database."""
+    clock = Clock(database)
+    if database.is_postgresql:
+        async with database.write() as connection:
+            for statement in (
+                "CREATE SCHEMA clock",
+                "CREATE TABLE clock.now AS SELECT CAST(0 AS double precision) AS at",
+                "CREATE FUNCTION clock.clock_timestamp() RETURNS timestamptz LANGUAGE sql"
+                " AS 'SELECT to_timestamp(at) FROM clock.now'",
+                f"ALTER DATABASE {await connection.scalar(text('SELECT current_database()'))}"
+                " SET search_path = clock, public, pg_catalog",
+            ):
+                await connection.execute(text(statement))
+        await database._engine.dispose()  # the settings are those of new connections
+        await clock.show()
+    return clock
 
 
 async def _connected(folder: Path) -> "asyncpg.Connection":

@@ -142,14 +142,22 @@ async def test_what_is_not_done_when_the_server_stops_is_done_by_the_next(
 
 
 async def test_the_items_of_a_server_that_is_gone_are_run_again(
-    office: Office, office_on: Callable[[Database], Office], database: Database, clock: Clock
+    office: Office,
+    office_on: Callable[[Database], Office],
+    database: Database,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    async def cut_off() -> None:
+        """It renews nothing."""
+
+    monkeypatch.setattr(office.runner, "_tend", cut_off)
     batch = await office.create(requests(4))
     async with office.runner.running():
         office.engine.gate.clear()
         await until(lambda: office.engine.running == 4)
         other = office_on(database)
-        clock.now += LEASE + 1  # in which nothing was heard of the first
+        clock.now += LEASE + 1
         async with other.runner.running():
             assert (await other.ended(batch.id)).succeeded == 4
             # And when it comes back, it has nothing to say any more.
