@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator, Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from commonweight.messages.batches import BatchResult
 from commonweight.messages.errors import InvalidRequestError, NotFoundError
 from commonweight.store import Database
 from commonweight.store.batch_items import BatchItemStore
+from commonweight.store.batches import BatchStore
 from commonweight.store.schema import batch_items, batches
 from commonweight.turn import TurnRecord
 
@@ -167,6 +169,27 @@ async def test_the_items_of_a_server_that_is_gone_are_run_again(
             await asyncio.sleep(0.1)
             assert await office.results(batch.id) == before
     assert len(office.engine.jobs) == len(other.engine.jobs) == 4
+
+
+async def test_a_clock_that_is_put_back_keeps_no_item(
+    office: Office,
+    office_on: Callable[[Database], Office],
+    database: Database,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def killed() -> None:
+        """It gives nothing back."""
+
+    monkeypatch.setattr(BatchItemStore, "give_back", lambda _: killed())
+    batch = await office.create(requests(4))
+    async with office.runner.running():
+        office.engine.gate.clear()
+        await until(lambda: office.engine.running == 4)
+    clock.now -= 24 * 60 * 60
+    other = office_on(database)
+    async with other.runner.running():
+        assert (await other.ended(batch.id)).succeeded == 4
 
 
 async def test_servers_share_the_work(office_on: Callable[[Database], Office], database_url: str) -> None:
@@ -409,6 +432,37 @@ async def test_a_batch_is_cancelled_even_if_the_database_fails_in_between(
             clock.now += LEASE / 2
             office.runner.look()
     assert ended.canceled == 4
+
+
+async def test_leases_are_renewed_while_a_large_batch_is_cleared_away(
+    office: Office, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_module, "PORTION", 5)
+    done: list[str] = []
+
+    def noted(owner: type, name: str) -> None:
+        real = getattr(owner, name)
+
+        async def call(*what: Any) -> Any:
+            done.append(name)
+            return await real(*what)
+
+        monkeypatch.setattr(owner, name, call)
+
+    noted(BatchItemStore, "renew")
+    noted(BatchItemStore, "settle")
+    noted(BatchStore, "clear")
+    batch = await office.create(requests(30))
+    await office.desk.cancel("", batch.id)
+    async with office.runner.running():
+        assert (await office.ended(batch.id)).canceled == 30
+        await office.desk.delete("", batch.id)
+        while await states(database):
+            await asyncio.sleep(0.01)
+    for name in ("settle", "clear"):
+        places = [place for place, one in enumerate(done) if one == name]
+        assert len(places) > 30 / 5
+        assert all("renew" in done[first:then] for first, then in pairwise(places))
 
 
 async def test_records_are_kept_as_of_any_turn(office: Office) -> None:

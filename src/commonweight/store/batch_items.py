@@ -10,12 +10,15 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import ColumnElement, and_, case, select, tuple_, update
+from sqlalchemy import ColumnElement, and_, case, or_, select, tuple_, update
 
 from commonweight.store.database import Database
 from commonweight.store.schema import batch_items, batches
 
 Ending = Literal["succeeded", "errored", "canceled", "expired"]
+
+LONGEST_LEASE = 300.0
+"""Seconds: more than leases last and the clocks of servers differ."""
 
 _item, _batch = batch_items.c, batches.c
 
@@ -110,7 +113,9 @@ class BatchItemStore:
 
     async def take_back(self, now: float) -> None:
         """Let those items be run again whose servers are gone."""
-        await self._return(and_(_item.state == "running", _item.lease_until < now))
+        # A lease that lasts longer than any does was taken before the clock was put back.
+        is_over = or_(_item.lease_until < now, _item.lease_until > now + LONGEST_LEASE)
+        await self._return(and_(_item.state == "running", is_over))
 
     async def doomed(self, now: float) -> list[tuple[str, Ending]]:
         """The batches of which nothing more is to be done, and what becomes of the rest of their items."""
