@@ -1,5 +1,6 @@
 """A server that faults are tried on, with folders of its own, and what must hold after each of them."""
 
+import asyncio
 import contextlib
 import hashlib
 import json
@@ -16,20 +17,23 @@ from unittest import mock
 
 import httpx
 import psutil
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from commonweight.conformance.grammar import parse_frames, read_stream
+from commonweight.store.schema import batch_items
 from conftest import KEY, Server, running
 
 Json = dict[str, Any]
 
-PATIENCE = 240.0
+PATIENCE = 600.0
 """Seconds for what takes a few on a quiet machine."""
 HEADERS = {"x-api-key": KEY}
 COUNTED = 1100
 """Tokens of a prompt that fills several blocks of the prefix cache."""
 ENDLESS = {
     "model": "any",
-    "max_tokens": 1500,
+    "max_tokens": 600,
     "temperature": 0,
     "messages": [
         {"role": "user", "content": "Write kiwi again and again."},
@@ -71,6 +75,25 @@ def marker_of(message: Json) -> str:
     """The marker that an answer was forced to."""
     marker: str = json.loads(text_of(message))["marker"]
     return marker
+
+
+def work(number: int) -> dict[str, Json]:
+    """Requests of a batch that takes a while. The markers of half of them can be checked."""
+    held = {f"item-{i}": forced(f"marker-{i}") for i in range(number)}
+    return held | {f"story-{i}": _story(i) for i in range(number)}
+
+
+def _story(number: int) -> Json:
+    content = f"Tell me a story of {number} ships."
+    return {"model": "any", "max_tokens": 40, "messages": [{"role": "user", "content": content}]}
+
+
+def assert_right(results: dict[str, Json]) -> None:
+    """All of the work was done, and no result is another's."""
+    assert {result["type"] for result in results.values()} == {"succeeded"}
+    for name, result in results.items():
+        if name.startswith("item-"):
+            assert marker_of(result["message"]) == name.replace("item", "marker")
 
 
 def until(condition: Callable[[], object], what: str = "") -> None:
@@ -155,6 +178,7 @@ class Site:
         """What was told of items that had ended, which is for good."""
         self.log = Path()
         self._place = ("--data", str(self.data), *(("--database", database) if database else ()))
+        self._database = database or f"sqlite+aiosqlite:///{self.data / 'commonweight.db'}"
         self._options = (*self._place, *options)
         self._environment = {"XDG_CACHE_HOME": str(self.cache), **environment}
         self._lives = 0
@@ -181,10 +205,30 @@ class Site:
         blocks = (path for path in self.cache.rglob("*.tmp"))
         return uploads + [path for path in blocks if not psutil.pid_exists(int(path.name.split(".")[-2]))]
 
+    def finished(self, batch: str) -> dict[str, str]:
+        """The results so far, by custom id. The API tells them only once all are there."""
+        return asyncio.run(_finished(self._database, batch))
+
+    def until_finished(self, batch: str, number: int) -> None:
+        """Wait for so many results."""
+        until(lambda: len(self.finished(batch)) >= number, f"{number} results")
+
     def expect(self, answer: str) -> None:
         """The answer to the sure request never changes."""
         self._answer = self._answer or answer
         assert answer == self._answer, f"{answer!r} is not what it was: {self._answer!r}"
+
+
+async def _finished(url: str, batch: str) -> dict[str, str]:
+    query = select(batch_items.c.custom_id, batch_items.c.result).where(
+        batch_items.c.batch_id == batch, batch_items.c.state == "succeeded"
+    )
+    engine = create_async_engine(url)
+    try:
+        async with engine.connect() as connection:
+            return {row.custom_id: row.result for row in await connection.execute(query)}
+    finally:
+        await engine.dispose()
 
 
 class Life:
@@ -250,11 +294,6 @@ class Life:
         batch: Json = response.json()
         assert sum(batch["request_counts"].values()) == len(self.site.batches[name]), batch
         return batch
-
-    def answered(self, name: str) -> int:
-        """How many of its requests are."""
-        succeeded: int = self.batch(name)["request_counts"]["succeeded"]
-        return succeeded
 
     def ended(self, name: str) -> dict[str, Json]:
         """The results of a batch once it has ended: one for each request, and none ever changes."""

@@ -4,14 +4,14 @@ import time
 from pathlib import Path
 
 import pytest
-from sites import HEADERS, Site, forced, marker_of, until
+from sites import HEADERS, Site, assert_right, forced, marker_of, until, work
 
 LIBRARIES = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
 HOUR, DAY = 3600, 86400
 
 pytestmark = [
     pytest.mark.chaos,
-    pytest.mark.timeout(1200),
+    pytest.mark.timeout(3600),
     pytest.mark.skipif(not LIBRARIES, reason="libfaketime is not installed (Debian: faketime)"),
 ]
 
@@ -48,8 +48,8 @@ def test_a_day_later_at_once(tmp_path: Path) -> None:
         file = life.upload(b"for an hour", expires_in_seconds=str(HOUR))
         assert life.http.get(f"/v1/files/{file}/content").status_code == 200
         assert marker_of(life.ask(forced("a"), short).message()) == "a"
-        batch = life.create_batch({f"item-{i}": forced(f"marker-{i}") for i in range(200)})
-        until(lambda: life.answered(batch) > 0, "it has begun")
+        batch = life.create_batch(work(100))
+        site.until_finished(batch, 1)
         stream = life.stream(key=lasting).begun()
         clock.jump_to(25 * HOUR)
         stream.message()
@@ -75,14 +75,14 @@ def test_a_day_back_at_once(tmp_path: Path) -> None:
         for i in range(4):
             assert marker_of(life.ask(forced(f"few-{i}"), few).message()) == f"few-{i}"
         assert life.ask(forced("more"), few).error()["type"] == "rate_limit_error"
-        batch = life.create_batch({f"item-{i}": forced(f"marker-{i}") for i in range(60)})
-        until(lambda: life.answered(batch) > 0, "it has begun")
+        batch = life.create_batch(work(60))
+        site.until_finished(batch, 1)
         clock.jump_to(-DAY)
         began = time.monotonic()
         until(lambda: life.ask(forced("again"), few).done().status == 200, "the key is good again")
         assert time.monotonic() - began < 60
         assert life.ask(forced("more"), few).error()["type"] == "rate_limit_error"
-        assert all(result["type"] == "succeeded" for result in life.ended(batch).values())
+        assert_right(life.ended(batch))
         life.upload(b"yesterday", expires_in_seconds=str(HOUR))
         life.check()
 
@@ -93,14 +93,14 @@ def test_a_day_back_while_nobody_serves(tmp_path: Path) -> None:
     one = site.key("one", "--concurrency", "1")
     with site.serving() as life:
         life.check()
-        batch = life.create_batch({f"item-{i}": forced(f"marker-{i}") for i in range(60)})
-        until(lambda: life.answered(batch) > 0, "it has begun")
+        batch = life.create_batch(work(60))
+        site.until_finished(batch, 1)
         life.stream(key=one).begun()
         life.kill()
     clock.jump_to(-DAY)
     with site.serving() as life:
         # Neither its items nor its place are held for a day by a server that is gone.
         until(lambda: life.ask(forced("place"), one).done().status == 200, "the place is free")
-        assert all(result["type"] == "succeeded" for result in life.ended(batch).values())
+        assert_right(life.ended(batch))
         assert life.http.get("/v1/models", headers=HEADERS).status_code == 200
         life.check()
