@@ -103,11 +103,6 @@ class Keyring:
             # Who was let in a minute ago may have lost the key since; so nobody is.
             raise UnavailableError("API keys cannot be checked at the moment", retry_after=5) from error
 
-    @property
-    def is_locked(self) -> bool:
-        """Whether a key is asked for, as far as is known: ``needs_key`` without a look into the database."""
-        return self._is_locked
-
     async def needs_key(self) -> bool:
         """Whether a key is asked for: because the operator gave one, or one was ever created."""
         # Keys are revoked, but never deleted. A database that forgets them all does not open the door again.

@@ -6,6 +6,7 @@ answers, too. Browsers tell both: by ``Origin``, and by ``Host``, which is the n
 No page knows a key, so servers with keys may be called whatever their operators like.
 """
 
+import contextlib
 import ipaddress
 from collections.abc import Sequence
 
@@ -15,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from commonweight.access import Keyring
 from commonweight.messages.errors import PermissionDeniedError
 from commonweight.server.envelope import error_response
+from commonweight.store.failures import FAILURES
 
 
 class PageGuard:
@@ -27,14 +29,20 @@ class PageGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or refuse it."""
-        if scope["type"] == "http" and not self._keyring.is_locked:
+        if scope["type"] == "http":
             headers = Headers(scope=scope)
-            if problem := self._problem(headers.get("host"), headers.get("origin")):
+            problem = self._problem(headers.get("host"), headers.get("origin"))
+            if problem and not await self._needs_key():
                 await error_response(PermissionDeniedError(problem), scope["state"]["request_id"])(
                     scope, receive, send
                 )
                 return
         await self._app(scope, receive, send)
+
+    async def _needs_key(self) -> bool:
+        with contextlib.suppress(*FAILURES):  # who cannot be told apart is turned away
+            return await self._keyring.needs_key()
+        return False
 
     def _problem(self, host: str | None, origin: str | None) -> str | None:
         # Browsers always name a host; some probes do not.
