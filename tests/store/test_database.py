@@ -87,7 +87,8 @@ async def test_writers_wait_for_each_other(database: Database) -> None:
 async def test_many_may_open_a_new_database_at_once(database_url: str) -> None:
     async def use(number: int) -> None:
         async with Database.open(database_url) as database, database.write() as connection:
-            await connection.execute(keys.insert().values(id=str(number), digest=str(number), **KEY))
+            name = str(number)
+            await connection.execute(keys.insert().values(**KEY | {"id": name, "digest": name, "name": name}))
 
     await asyncio.gather(*map(use, range(6)))
     async with Database.open(database_url) as database:
