@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         "engine", choices=list(SHARES), help="play back questions, or compute with the starter model"
     )
     parser.add_argument("--clients", type=int, help="at once (default: 200 replay, 16 model)")
-    parser.add_argument("--places", type=int, help="requests that run at once (default: 80 replay, 8 model)")
+    parser.add_argument("--places", type=int, help="requests that run at once (default: 40 replay, 8 model)")
     parser.add_argument("--seconds", type=float, default=120, help="how long new requests are sent (default: 120)")
     return parser
 
@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace, folder: Path) -> list[str]:
     is_replay = options.engine == "replay"
     clients = options.clients or (200 if is_replay else 16)
-    server = _server(options.engine, options.places or (80 if is_replay else 8), folder)
+    server = _server(options.engine, options.places or (40 if is_replay else 8), folder)
     tallies = [
         Tally(tenant, _key(tenant, folder), max(1, round(clients * share)))
         for tenant, share in SHARES[options.engine].items()

@@ -311,9 +311,13 @@ class Life:
             assert results[custom_id] == json.loads(result), f"{custom_id} had ended otherwise"
         return results
 
+    def until_ready(self) -> None:
+        """Wait until it would get requests again."""
+        until(lambda: self.http.get("/ready").status_code == 200, "ready")
+
     def check(self) -> None:
         """What holds once a fault is over: for clients, in the engine, the database, the folders and the log."""
-        until(lambda: self.http.get("/ready").status_code == 200, f"ready: {self.http.get('/ready').text}")
+        self.until_ready()
         assert self.http.get("/health").json()["status"] == "ok"
         sure = counting(5)
         self.site.expect(text_of(self.ask(sure).message()))

@@ -47,7 +47,7 @@ def test_a_day_later_at_once(tmp_path: Path) -> None:
         file = life.upload(b"for an hour", expires_in_seconds=str(HOUR))
         assert life.http.get(f"/v1/files/{file}/content").status_code == 200
         assert marker_of(life.ask(forced("a"), short).message()) == "a"
-        batch = life.create_batch(work(100))
+        batch = life.create_batch(work(40))
         site.until_finished(batch, 1)
         stream = life.stream(key=lasting).begun()
         clock.jump_to(25 * HOUR)
@@ -79,7 +79,7 @@ def test_a_day_back_at_once(tmp_path: Path) -> None:
     with site.serving() as life:
         life.check()
         assert is_limited(life, few)
-        batch = life.create_batch(work(60))
+        batch = life.create_batch(work(15))
         site.until_finished(batch, 1)
         clock.jump_to(-DAY)
         until(lambda: is_limited(life, few), "the key is good again, and for no more than before")
@@ -94,7 +94,7 @@ def test_a_day_back_while_nobody_serves(tmp_path: Path) -> None:
     one = site.key("one", "--concurrency", "1")
     with site.serving() as life:
         life.check()
-        batch = life.create_batch(work(60))
+        batch = life.create_batch(work(15))
         site.until_finished(batch, 1)
         life.stream(key=one).begun()
         life.kill()

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from sites import ENDLESS, Asking, Site, assert_right, counting, forced, marker_of, text_of, until, work
+from sites import ENDLESS, Site, assert_right, counting, forced, marker_of, text_of, until, work
 
 from commonweight.catalog.locate import locate
 from conftest import KEY
@@ -140,36 +140,67 @@ def test_the_model_is_gone_when_the_engine_is_killed(tmp_path: Path) -> None:
         assert life.ask(forced("x")).error()["type"] == "api_error"
         assert life.http.get("/health").status_code == 200
         away.rename(model)
-        until(lambda: life.http.get("/ready").status_code == 200, "ready again")
+        life.until_ready()
         assert marker_of(life.ask(forced("y")).message()) == "y"
         assert "the engine could not be restarted" in site.log.read_text()
 
 
+DYING = """
+import builtins, os, signal
+
+real = builtins.open
+
+class Half:
+    def __init__(self, file):
+        self.file = file
+
+    def write(self, data):
+        self.file.write(memoryview(data).cast("B")[: memoryview(data).nbytes // 2])
+        self.file.flush()
+        os.unlink(os.environ["DIE"])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.file.close()
+
+def open(path, *arguments, **options):
+    file = real(path, *arguments, **options)
+    return Half(file) if str(path).endswith(".tmp") and os.path.exists(os.environ["DIE"]) else file
+
+builtins.open = open
+"""
+"""Kills its process in the middle of a block that is written to disk, once there is a file that says so. To catch
+that moment from outside is a matter of luck."""
+
+
 def test_kills_while_prefixes_are_written_to_disk(tmp_path: Path) -> None:
-    prompts = [counting(start, 260) for start in range(1000, 7000, 1000)]
-    plain = Site(tmp_path / "plain")
-    plain.folder.mkdir()
-    with plain.serving() as life:
+    attempts = 4
+    prompts = [counting(start, 120) for start in range(1000, 1000 + 400 * attempts, 200)]
+    hooks, die = tmp_path / "hooks", tmp_path / "die"
+    hooks.mkdir()
+    (hooks / "sitecustomize.py").write_text(DYING)
+    (tmp_path / "plain").mkdir()
+    with Site(tmp_path / "plain").serving() as life:
         answers = [text_of(life.ask(prompt).message()) for prompt in prompts]
-    site = Site(tmp_path, "--cache-disk", "2GB")
-    halves = 0
-    for attempt in range(8):
+    site = Site(tmp_path, "--cache-disk", "2GB", PYTHONPATH=str(hooks), DIE=str(die))
+    for attempt in range(attempts):
+        now = slice(2 * attempt, 2 * attempt + 2)
         with site.serving() as life:
-            clients = [life.ask(prompt) for prompt in prompts[attempt % 3 :: 3]]
-            engine = life.engine
-            if _is_writing(site, clients):
-                engine.kill()
-                engine.wait()
-                halves += any(site.cache.rglob(f"*.{engine.pid}.tmp"))
+            die.touch()
+            clients = [life.ask(prompt) for prompt in prompts[now]]
+            until(lambda: not die.exists(), "a block is written")
+            assert any(site.cache.rglob("*.tmp"))
             if attempt % 2:
                 life.process.kill()
                 continue
             for client in clients:
                 client.done()
-            for prompt, answer in zip(prompts, answers, strict=True):
-                assert text_of(life.ask(prompt).message()) == answer
+            life.until_ready()
+            assert [text_of(life.ask(prompt).message()) for prompt in prompts[now]] == answers[now]
             life.check()
-    assert halves > 0, "no block was half written when its writer was killed"
     with site.serving() as life:
         messages = [life.ask(prompt).message() for prompt in prompts]
         assert [text_of(message) for message in messages] == answers
@@ -186,16 +217,8 @@ def test_kills_while_prefixes_are_written_to_disk(tmp_path: Path) -> None:
         block.write_bytes(content)
     with site.serving() as life:
         assert [text_of(life.ask(prompt).message()) for prompt in prompts] == answers
+        assert "it is cut off" in site.log.read_text()
         life.check()
-
-
-def _is_writing(site: Site, clients: list[Asking]) -> bool:
-    """Whether a block is being written, before all have their answers."""
-    while any(client.is_alive() for client in clients):
-        for tenant in site.cache.glob("commonweight/prefixes/*/*"):
-            if any(entry.name.endswith(".tmp") for entry in os.scandir(tenant)):
-                return True
-    return False
 
 
 def test_kills_during_uploads(tmp_path: Path, database_url: str) -> None:

@@ -70,7 +70,7 @@ def test_postgresql_goes_and_comes_back(tmp_path: Path, cluster: Cluster) -> Non
             assert marker_of(life.stream(forced(f"away-{number}")).message()) == f"away-{number}"
             time.sleep(5)
             cluster.start()
-            until(lambda: life.http.get("/ready").status_code == 200, "ready")
+            life.until_ready()
             stream.message()
             assert marker_of(life.ask(forced("back"), key).message()) == "back"
         assert_right(life.ended(batch))
@@ -108,7 +108,7 @@ def test_postgresql_says_nothing(tmp_path: Path, cluster: Cluster) -> None:
             refused(life.http.post("/v1/messages", json=forced("x"), headers={"x-api-key": key}))
             refused(life.http.get("/v1/files"))
         assert life.batch(batch)["processing_status"] == "in_progress"
-        until(lambda: life.http.get("/ready").status_code == 200, "ready")
+        life.until_ready()
         assert_right(life.ended(batch))
         life.check()
 
