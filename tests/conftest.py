@@ -13,12 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 
 # The same examples every time and no deadline, so that a slow or busy machine changes nothing.
-settings.register_profile(
-    "commonweight", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+settings.register_profile("commonweight", derandomize=True, deadline=None)
 settings.load_profile("commonweight")
 
 # Read when the kernels are loaded: the engine sets it for its process, some tests compute in this one.
@@ -75,7 +73,7 @@ def _wait_for_url(process: subprocess.Popen[bytes], log: Path) -> str:
     deadline = time.monotonic() + LONGEST_START
     while time.monotonic() < deadline and process.poll() is None:
         # The address is on a line of its own, and connections wait from then on.
-        if match := re.search(r"^ +(http://\S+)\n", log.read_text(), re.MULTILINE):
+        if match := re.search(r"^ +(https?://\S+)\n", log.read_text(), re.MULTILINE):
             return match[1]
         time.sleep(0.05)
     pytest.fail(f"the server did not start (exit code {process.poll()}):\n{log.read_text()}", pytrace=False)
