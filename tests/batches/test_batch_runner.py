@@ -476,3 +476,10 @@ async def test_records_are_kept_as_of_any_turn(office: Office) -> None:
         ("t", "batch", "max_tokens"),
     }
     assert len({r.origin.request_id for r in records}) == 2
+
+
+async def test_it_ends_though_news_come_at_the_same_moment(office: Office) -> None:
+    for _ in range(3):
+        async with office.runner.running():
+            await asyncio.sleep(0.05)  # both loops wait by now
+            office.runner.look()

@@ -89,9 +89,7 @@ class BatchRunner:
                 task.add_done_callback(partial(self._done, claim.place))
                 continue
             self._slots.release()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._has_waiting.wait(), POLL)
-            self._has_waiting.clear()
+            await _happened(self._has_waiting, POLL)
 
     async def _claim(self) -> Claim | None:
         for batch in self._rotation.order(await self._items.waiting(self._now())):
@@ -155,9 +153,7 @@ class BatchRunner:
     async def _tend_forever(self) -> None:
         while True:
             await _insisted(self._tend)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._has_news.wait(), HEARTBEAT)
-            self._has_news.clear()
+            await _happened(self._has_news, HEARTBEAT)
 
     async def _tend(self) -> None:
         now = self._now()
@@ -182,6 +178,15 @@ class BatchRunner:
         for place in work:
             await self._items.record(*place, ending)
         return await self._items.settle(batch_id, ending, PORTION)
+
+
+async def _happened(event: asyncio.Event, patience: float) -> None:
+    """Wait for an event, until it is time to look anyway."""
+    # Not wait_for: in Python 3.11 it loses a cancellation that comes just when what it waits for is there.
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(patience):
+            await event.wait()
+    event.clear()
 
 
 async def _cancelled(*tasks: asyncio.Task[None]) -> None:
