@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from commonweight.engines.contract import Admitted, EngineEvent, Prefilled, Priority, Step
+from commonweight.guard import Findings
 from commonweight.messages.request import MessageRequest
 from commonweight.messages.response import Message, StopReason, Usage
 
@@ -27,6 +28,8 @@ class Origin:
     tenant: str = ""
     key_id: str | None = None
     priority: Priority = "interactive"
+    waived: frozenset[str] = frozenset()
+    """Principles that the key's owner may set aside, and did."""
 
 
 ANONYMOUS = Origin()
@@ -86,6 +89,8 @@ class TurnRecord:
     error: str | None
     """The error's type, such as ``api_error``. Without it and without a stop reason, the client left."""
     times: Times
+    findings: Findings | None
+    """The guard's; None: there is no guard."""
     request: MessageRequest = field(repr=False)
     """Content: to be kept only where an operator says so, and never to be logged."""
     message: Callable[[], Message | None] = field(repr=False)
