@@ -1,12 +1,12 @@
 """A compiled charter: heads, thresholds and where they come from, in one file.
 
-The file is safetensors (https://github.com/huggingface/safetensors): numbers, and JSON in its header. Reading it runs
-nothing. Two threats, two answers:
+The file is safetensors (https://github.com/huggingface/safetensors): numbers, and JSON in its header. Reading it
+runs nothing. Two threats, two answers:
 
 - *a changed file*: its digest is computed over the manifest and every tensor, and has to be the one written in it;
-- *a file of somebody else's*, whose heads might let anything pass: it carries a code made with this installation's key
-  (HMAC-SHA256), or has the digest of the one that ships with the package. ``commonweight guard trust`` signs a file
-  that was brought from elsewhere, once a person has decided to.
+- *somebody else's file*, whose heads might let anything pass: it carries a code made with this installation's key
+  (HMAC-SHA256), or is the one that ships with the package. ``commonweight guard trust`` signs a file that was
+  brought from elsewhere, once a person has decided to.
 
 Whoever can write the key's file or the package can forge both; so can whoever runs as the server.
 """
@@ -72,7 +72,7 @@ class Calibration(_Part):
 
 
 class Prose(_Part):
-    """A principle whose head is made of its own words: similarity to ``restricts`` less that to what is permitted."""
+    """A principle whose head is made of its words: how near a text is, less how near to the permitted."""
 
     restricts: int
     """Rows of the tensor ``prose.ID``; the rest is what is permitted."""
@@ -106,6 +106,8 @@ class Manifest(_Part):
     probe_layers: tuple[int, ...] = ()
     principles: tuple[str, ...] = ()
     """Those that the data's heads tell apart, in the order of the columns."""
+    words: Mapping[str, str] = {}
+    """Hashes of what the principles said when their heads were made."""
     prose: Mapping[str, Prose] = {}
     input: Mapping[str, Ensemble] = {}
     """By what there is: ``states+encoder``, ``states``, ``encoder`` or ``grams``."""

@@ -1,4 +1,4 @@
-"""What of a request the guard reads: the user's last turn, and what tools answered. Earlier turns had their verdicts."""
+"""What of a request the guard reads: the user's last turn, and what tools answered. Earlier turns had theirs."""
 
 from dataclasses import dataclass
 

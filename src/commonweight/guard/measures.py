@@ -1,4 +1,4 @@
-"""How well scores tell harmful from harmless: threshold-free figures, and recall at a stated false-positive rate."""
+"""How well scores tell harmful from harmless: threshold-free, and recall at a stated rate of false positives."""
 
 import math
 from collections.abc import Callable

@@ -143,7 +143,7 @@ class Scorer:
         return TextReading(best.encoder, best.grams, prose)
 
     def injection(self, text: str, *, encode: bool = True) -> tuple[float, tuple[int, int]]:
-        """The logit that a tool's result addresses the model, and where (characters). Calibrated to 0 = ``high``."""
+        """The logit that a text gives the model orders, less the threshold, and where: characters."""
         ensemble = self.manifest.injection
         if ensemble is None:
             return -np.inf, (0, 0)

@@ -1,8 +1,8 @@
 """Watching an answer while it streams: evidence that lasts, not one alarming word.
 
-The logits of an answer's tokens are smoothed (an exponential mean), and besides several of the last tokens have to be
-above the threshold by themselves: k of n. Both follow streaming probes of the literature (arXiv 2601.04603: smoothed
-logits; arXiv 2604.14865: several tokens of evidence).
+The logits of an answer's tokens are smoothed (an exponential mean), and besides several of the last tokens have to
+be above the threshold by themselves: k of n. Both follow streaming probes of the literature (arXiv 2601.04603:
+smoothed logits; arXiv 2604.14865: several tokens of evidence).
 """
 
 from collections import deque
