@@ -33,6 +33,7 @@ JUDGE_SECONDS = 10.0
 ASK_AGAIN = 64
 """Tokens between two questions about one answer."""
 
+ANSWERS: tuple[Place, ...] = ("output", "thinking")
 _MODES: tuple[Mode, ...] = ("off", "shadow", "enforce")
 
 
@@ -138,11 +139,15 @@ class Screening:
         self._which: Floats | None = None
         watched = [
             one
-            for place in ("output", "thinking")
+            for place in ANSWERS
             for one in (*self._reach[place].refusing, *self._reach[place].recording)
             if one.id in manifest.prose
         ]
         self._prose = {one.id: Watch(-np.inf, 0.0, TEXTS) for one in watched} if self._scorer.has_encoder else {}
+        # What only its words can tell of an answer is looked at in stretches, and none leaves before.
+        self._waits_for_words = any(
+            one.id in self._prose for place in ANSWERS for one in self._reach[place].refusing
+        )
         self._text = ""
         self._looked = 0
         self._tokens = 0
@@ -157,7 +162,7 @@ class Screening:
     @property
     def holds(self) -> bool:
         """Whether nothing more of the answer may leave for now."""
-        return self._is_doubtful or len(self._text) > self._looked
+        return self._is_doubtful or (self._waits_for_words and len(self._text) > self._looked)
 
     @property
     def guards_calls(self) -> bool:

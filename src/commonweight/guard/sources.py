@@ -1,8 +1,8 @@
 """Labelled texts for compiling and measuring: a folder of gzipped or plain JSON lines, and a note on each file.
 
-A line has ``text``, ``y`` (1 harmful, 0 harmless), perhaps ``cat`` (the source's own category), ``resp`` (an answer;
-then ``y`` is about that) and ``principle`` (an id). ``sources.toml`` says what the public sources are good for, their
-licences, and which principle a category stands for; other files are taken as their labels say.
+A line has ``text``, ``y`` (1 harmful, 0 harmless), perhaps ``cat`` (the source's own category), ``resp`` (an
+answer; then ``y`` is about that) and ``principle`` (an id). ``sources.toml`` says what the public sources are good
+for, their licences, and which principle a category stands for; other files are taken as their labels say.
 """
 
 import gzip

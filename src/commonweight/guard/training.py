@@ -1,8 +1,8 @@
 """Compiling a charter from labelled texts: linear heads on three representations, put together and calibrated.
 
 Everything that is chosen (regularisation, how representations are weighed, thresholds) is chosen on texts of
-sources that the heads in question have not seen: sources are left out in turn, whole. scikit-learn is needed here and
-nowhere else; what comes out is numbers.
+sources that the heads in question have not seen: sources are left out in turn, whole. scikit-learn is needed here
+and nowhere else; what comes out is numbers.
 """
 
 import warnings

@@ -88,6 +88,10 @@ class Assistant:
         """Whether the model can be told how hard to think."""
         return self._renderer.template.has_effort
 
+    def tokens(self, text: str) -> list[int]:
+        """A text's own tokens, none of them special."""
+        return self._tokenizer.encode(text)
+
     async def count_tokens(self, request: CountTokensRequest, tenant: str = "") -> TokenCount:
         """The tokens of the request's prompt, rendered as it would run."""
         ready = await prepared(request, self._renderer, self._signer, tenant, self.load_files)
