@@ -35,7 +35,7 @@ async def measured(assistant: Assistant, source: Source, most: int | None = None
     """The texts of a source, or ``most`` of them drawn by ``seed``, in their order."""
     guard = assistant.guard
     assert guard is not None
-    chosen = range(len(source.rows))
+    chosen = list(range(len(source.rows)))
     if most is not None and most < len(chosen):
         chosen = sorted(np.random.default_rng(seed).choice(len(chosen), most, replace=False).tolist())
     rows = [source.rows[i] for i in chosen]

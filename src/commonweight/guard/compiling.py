@@ -17,8 +17,8 @@ import numpy.typing as npt
 from commonweight.charter.principle import Charter, Principle
 from commonweight.guard.bundle import Bundle, Calibration, Manifest, ModelNamed, Prose, Source
 from commonweight.guard.encoder import Encoder
-from commonweight.guard.measures import share, threshold_at
-from commonweight.guard.training import Trained
+from commonweight.guard.measures import threshold_at
+from commonweight.guard.training import Trained, counted
 
 Floats = npt.NDArray[np.float32]
 
@@ -143,19 +143,13 @@ def _of_words(
     margins = similar[:, : len(restricts)].max(1) - similar[:, len(restricts) :].max(1)
     high = threshold_at(PROSE_RATE, margins)
     high = float(np.nextafter(np.float32(high), np.float32(2)))  # what reaches it has to exceed all of these
-    refused = int((margins >= high).sum())
-    interval = share(refused, len(margins))
     prose = Prose(
         restricts=len(restricts),
         low=threshold_at(PROSE_LOW_RATE, margins),
         high=high,
         scale=float(margins.std()) / 2 + 1e-3,
     )
-    return (
-        vectors,
-        prose,
-        Calibration(texts=len(margins), refused=refused, lower=interval.lower, upper=interval.upper),
-    )
+    return vectors, prose, counted(int((margins >= high).sum()), len(margins))
 
 
 def _phrases(text: str) -> list[str]:

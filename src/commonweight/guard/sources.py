@@ -9,7 +9,7 @@ import gzip
 import hashlib
 import json
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -65,6 +65,12 @@ class Source:
         hazard = row.category.split("_")[0]
         holders = [one.id for one in charter.principles if hazard in one.hazards]
         return holders[0] if len(holders) == 1 else None
+
+    def is_elsewhere(self, row: Row, principle: str | None, restricted: Collection[str]) -> bool:
+        """Whether a harmful row is about something that no principle in ``restricted`` is about."""
+        if principle is not None:
+            return principle not in restricted
+        return row.principle is not None or any(row.category.startswith(prefix) for prefix in self.categories)
 
 
 def read(path: Path) -> Source:

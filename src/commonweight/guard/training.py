@@ -17,7 +17,7 @@ from commonweight.charter.principle import Charter, Principle
 from commonweight.guard.bundle import Calibration, Ensemble
 from commonweight.guard.measures import share, threshold_at
 from commonweight.guard.ngrams import BUCKETS, matrix
-from commonweight.guard.scorer import ANSWERED, INJECTED, OUTPUT
+from commonweight.guard.scorer import ANSWERED, ENCODED_WHICH, INJECTED, OUTPUT, WHICH
 
 Floats = npt.NDArray[np.float32]
 
@@ -131,6 +131,7 @@ def train(
     for name, parts in _combinations(heads):
         ensembles[name], unseen[name] = _ensemble({part: heads[part].unseen for part in parts}, examples)
         calibration[name] = _calibration(unseen[name], ensembles[name].high, examples)
+    calibration |= _by_principle(names, unseen, ensembles, _kind_logits(tensors, examples), examples)
     injection, holder = None, next((one.id for one in charter.principles if "tool_result" in one.applies_to), None)
     if orders and holder is not None:
         weights, bias, injection = _injection(orders, examples)
@@ -335,7 +336,37 @@ def _ensemble(parts: Mapping[str, Floats], examples: Examples) -> tuple[Ensemble
 
 def _calibration(logits: Floats, high: float, examples: Examples) -> Calibration:
     harmless = logits[~examples.is_harmful]
-    found = share(int((harmless >= high).sum()), len(harmless))
-    return Calibration(
-        texts=len(harmless), refused=int((harmless >= high).sum()), lower=found.lower, upper=found.upper
-    )
+    return counted(int((harmless >= high).sum()), len(harmless))
+
+
+def counted(refused: int, texts: int) -> Calibration:
+    """So many of so many harmless texts were refused."""
+    found = share(refused, texts)
+    return Calibration(texts=texts, refused=refused, lower=found.lower, upper=found.upper)
+
+
+def _kind_logits(tensors: Mapping[str, npt.NDArray[Any]], examples: Examples) -> Floats | None:
+    if examples.vectors is not None:
+        rows: Floats = examples.vectors @ tensors["encoder.weights"][:, ENCODED_WHICH:]
+        return rows + np.asarray(tensors["encoder.bias"][ENCODED_WHICH:], np.float32)
+    if examples.states is not None:
+        kinds: Floats = np.einsum("nlw,lwk->nk", examples.states[:, 0], tensors["probe.weights"][..., WHICH:])
+        return kinds + np.asarray(tensors["states.bias"][WHICH:], np.float32)
+    return None
+
+
+def _by_principle(
+    names: Sequence[str],
+    unseen: Mapping[str, Floats],
+    ensembles: Mapping[str, Ensemble],
+    kinds: Floats | None,
+    examples: Examples,
+) -> dict[str, Calibration]:
+    """How many harmless texts each principle would have refused, with the best ensemble there is."""
+    best = list(unseen)[-1]
+    harmless = ~examples.is_harmful
+    refused = harmless & (unseen[best] >= ensembles[best].high)
+    which = np.zeros(len(refused), np.int64) if kinds is None else kinds.argmax(1)
+    return {
+        name: counted(int((refused & (which == i)).sum()), int(harmless.sum())) for i, name in enumerate(names)
+    }

@@ -1,6 +1,5 @@
 """Hidden states of whole prompts, for compiling heads. Serving needs only scores; see ``probes``."""
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -24,7 +23,11 @@ class NoStatesError(EngineError):
 
 
 class StatesReader:
-    """A model of its own, beside any that serves."""
+    """A model of its own, beside any that serves.
+
+    Raises:
+        NoStatesError: the model does not show its states.
+    """
 
     def __init__(self, path: Path, window: int, threads: int) -> None:
         self._model = LoadedModel(
@@ -43,19 +46,9 @@ class StatesReader:
             self._model.close()
             raise NoStatesError(f"{path}: this architecture does not show its states")
 
-    @classmethod
-    @contextlib.contextmanager
-    def open(cls, path: Path, window: int, threads: int) -> Iterator["StatesReader"]:
-        """One that is closed when the block is left.
-
-        Raises:
-            NoStatesError: the model does not show its states.
-        """
-        reader = cls(path, window, threads)
-        try:
-            yield reader
-        finally:
-            reader._model.close()
+    def close(self) -> None:
+        """Free the weights."""
+        self._model.close()
 
     def read(self, prompts: Sequence[Sequence[int]], layers: Sequence[int]) -> Iterator[tuple[int, Floats]]:
         """The number of each prompt and its states, shape ``(tokens, layers, width)``, in any order.
@@ -63,24 +56,24 @@ class StatesReader:
         Of the beginning that all prompts share, states come with none: it is computed once.
         """
         self._taps.select(layers)
-        shared = list(prompts[0][: _shared(prompts)]) if prompts else []
+        begun = list(prompts[0][: shared(prompts)]) if prompts else []
         batch = Batch(ROWS)
-        for at in range(0, len(shared), ROWS):
+        for at in range(0, len(begun), ROWS):
             batch.clear()
-            batch.add(SEQUENCES, at, shared[at : at + ROWS], outputs=1)
+            batch.add(SEQUENCES, at, begun[at : at + ROWS], outputs=1)
             self._model.compute(batch)
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         while order:
             together: list[tuple[int, int, int]] = []
             batch.clear()
             while order and len(together) < SEQUENCES:
-                rest = list(prompts[order[-1]][len(shared) :])[:ROWS]
+                rest = list(prompts[order[-1]][len(begun) :])[:ROWS]
                 if batch.room < len(rest):
                     break
                 sequence, start = len(together), batch.rows
-                if shared:
-                    llama.llama_memory_seq_cp(self._memory, SEQUENCES, sequence, 0, len(shared))
-                batch.add(sequence, len(shared), rest, outputs=1)
+                if begun:
+                    llama.llama_memory_seq_cp(self._memory, SEQUENCES, sequence, 0, len(begun))
+                batch.add(sequence, len(begun), rest, outputs=1)
                 together.append((order.pop(), start, batch.rows))
             self._model.compute(batch)
             for number, start, end in together:
@@ -90,7 +83,7 @@ class StatesReader:
         self._model.forget(SEQUENCES)
 
 
-def _shared(prompts: Sequence[Sequence[int]]) -> int:
+def shared(prompts: Sequence[Sequence[int]]) -> int:
     """Tokens that all prompts begin with, and have more after."""
     first, shortest = prompts[0], min(map(len, prompts))
     for i in range(shortest - 1):
