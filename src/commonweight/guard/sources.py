@@ -82,7 +82,7 @@ def read(path: Path) -> Source:
     name = path.name.removesuffix(".gz").removesuffix(".jsonl")
     try:
         content = path.read_bytes()
-        lines = (gzip.decompress(content) if path.suffix == ".gz" else content).decode().splitlines()
+        lines = (gzip.decompress(content) if path.suffix == ".gz" else content).decode().split("\n")
         rows = tuple(_row(json.loads(line)) for line in lines if line.strip())
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not lines of JSON with `text` and `y` ({type(error).__name__})") from error

@@ -107,12 +107,17 @@ def train(
         flat = examples.states.reshape(len(examples.texts), -1).astype(np.float32)
         centre, scale = flat.mean(0), flat.std(0) + 1e-6
         standard = (flat - centre) / scale
-        heads["states"] = head = _head(standard, examples, folds, STRENGTHS["states"])
+        # What is learned lies in the span of the texts, where there are fewer directions than in the states.
+        spanned, directions = _spanned(standard)
+        heads["states"] = head = _head(spanned, examples, folds, STRENGTHS["states"])
         _, _, layers, width = examples.states.shape
-        weights = (head.weights / scale).reshape(2, layers, width)
-        bias = head.bias - float(head.weights @ (centre / scale))
+        learned = directions.T @ head.weights
+        weights = (learned / scale).reshape(2, layers, width)
+        bias = head.bias - float(learned @ (centre / scale))
         means = standard[:, : layers * width]
-        kinds, kinds_bias = _kinds(means, which, len(names), STRENGTHS["states"][1])
+        spanned, directions = _spanned(means)
+        kinds, kinds_bias = _kinds(spanned, which, len(names), STRENGTHS["states"][0])
+        kinds = kinds @ directions
         kinds_bias = kinds_bias - kinds @ (centre / scale)[: layers * width]
         kinds = (kinds / scale[: layers * width]).reshape(len(names), layers, width)
         none = np.zeros_like(weights[0])
@@ -304,6 +309,18 @@ def _kinds(features: Floats, which: npt.NDArray[np.int64], count: int, strength:
     if count == 2:  # of two classes scikit-learn keeps one row
         weights, bias = np.vstack([-weights, weights]) / 2, np.concatenate([-bias, bias]) / 2
     return weights.astype(np.float32), bias.astype(np.float32)
+
+
+def _spanned(features: Floats) -> tuple[Floats, Floats]:
+    """The features in an orthonormal basis of their span, ``(texts, directions)``, and that basis in rows.
+
+    Logistic regression with a quadratic penalty finds the same head in either, and sooner with fewer columns.
+    """
+    values, vectors = np.linalg.eigh(features @ features.T)
+    kept = values > values[-1] * 1e-6
+    lengths = np.sqrt(values[kept])
+    directions: Floats = (vectors[:, kept] / lengths).T @ features
+    return vectors[:, kept] * lengths, directions
 
 
 def sparse(texts: Sequence[str]) -> Any:  # noqa: ANN401 - a matrix of scipy's
