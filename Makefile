@@ -8,7 +8,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 	--custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint bench clients lock clean
+.PHONY: help serve test lint bench chaos clients lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ lint: $(VENV)/installed ## ruff, mypy --strict, and the floors of the house
 
 bench: $(VENV)/installed $(VENV)/bench-installed ## the same work here and on llama-server, as ratios (ARGS="--help")
 	$(BIN)/python -m benchmarks $(ARGS)
+
+chaos: $(VENV)/installed ## faults on a real server, and what must hold after each (root, minutes; docs/reliability.md)
+	$(BIN)/pytest -v -m "chaos or not chaos" tests/chaos $(ARGS)
 
 clients: $(CLIENTS)/installed ## install the agents and SDKs that `pytest -m clients` runs (1 GB, needs npm)
 

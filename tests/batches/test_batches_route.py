@@ -14,6 +14,7 @@ from commonweight.access import Keyring, Limiter, Limits
 from commonweight.access.keyring import make_key
 from commonweight.access.principal import Scope
 from commonweight.batches import desk
+from commonweight.batches.upload import read_requests
 from commonweight.messages.batches import MessageBatch, MessageBatchPage
 from commonweight.server import batches as route
 from commonweight.server import create_app
@@ -211,7 +212,7 @@ async def test_a_database_that_is_away_is_an_error_to_come_back_after(
 async def test_a_disk_that_fails_leaves_no_part_of_a_batch(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
-    read: Callable[..., Any] = desk.read_requests
+    read: Callable[..., Any] = read_requests
 
     def reading(upload: Any) -> Any:
         for number, one in enumerate(read(upload)):

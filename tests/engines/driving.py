@@ -116,6 +116,9 @@ class Steady(Pace):
     def seconds(self, rows: int) -> float:
         return 0.01
 
+    def reach(self, rows: int) -> int:
+        return 512
+
     def rows_within(self, seconds: float, beside: int, most: int) -> int:
         return min(self._chunk, most)
 

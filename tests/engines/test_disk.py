@@ -7,6 +7,7 @@ import os
 import queue
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -540,21 +541,19 @@ def test_leftovers_of_dead_processes_are_removed(open_: Open, tmp_path: Path) ->
 
 def test_a_killed_process_leaves_nothing_wrong(open_: Open, tmp_path: Path) -> None:
     told: set[str] = set()
-    torn = 0
-    for life in range(40):
+    for life in range(8):
         with subprocess.Popen(
             [sys.executable, __file__, str(tmp_path), str(life)], stdout=subprocess.PIPE, text=True
         ) as child:
             assert child.stdout is not None
             # Some time after it has told of a block it hashes the next one, is within a file or renames it.
             told.add(child.stdout.readline().strip())
-            time.sleep(0.003 * (life % 8))
+            time.sleep(0.003 * life)
+            if life == 7:
+                _stop_within_a_file(child, tmp_path)
             child.kill()
             told |= {line.strip() for line in child.stdout if line.endswith("\n")}
-        torn += any(f".{child.pid}." in path.name for path in files_in(tmp_path))
-        if life >= 5 and torn:
-            break
-    assert torn
+    assert any(f".{child.pid}." in path.name for path in files_in(tmp_path))
     opened = open_(tmp_path)
     entries = opened.disk.scan()
     assert told <= {entry.name for entry in entries}
@@ -568,6 +567,16 @@ def test_fingerprints_differ_in_any_fact() -> None:
     facts: list[dict[str, str | int]] = [{}, {"a": 1}, {"a": "1"}, {"a": 2}, {"b": 1}, {"a": 1, "b": 1}]
     assert len({fingerprint(**each) for each in facts}) == len(facts)
     assert fingerprint(a=1, b="x") == fingerprint(b="x", a=1)
+
+
+def _stop_within_a_file(child: subprocess.Popen[str], folder: Path) -> None:
+    while True:
+        child.send_signal(signal.SIGSTOP)
+        os.waitpid(child.pid, os.WUNTRACED)
+        if any(f".{child.pid}." in path.name for path in files_in(folder)):
+            return
+        child.send_signal(signal.SIGCONT)
+        time.sleep(0.001)
 
 
 def _write_until_killed(folder: Path, life: int) -> None:

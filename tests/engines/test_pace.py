@@ -1,12 +1,13 @@
 """What a step costs is learned, whatever the machine, and bounds the chunks of prompts."""
 
 import random
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from commonweight.engines.llama.pace import LEAST_CHUNK, STEPS_REMEMBERED, Pace
+from commonweight.engines.llama.pace import LEAST_CHUNK, SEEN_ONCE_REMEMBERED, STEPS_REMEMBERED, Pace
 
 observations = st.lists(
     st.tuples(st.integers(1, 300), st.integers(0, 300), st.floats(0, 100)).map(
@@ -64,12 +65,30 @@ class TestSeconds:
         pace = taught([(1, 1, 0.01)] * 100 + [(1, 1, 0.03)] * 15)
         assert pace.seconds(1) == 0.03
 
-    def test_a_size_that_looked_dear_is_tried_again(self) -> None:
-        pace = taught([(1, 1, 0.01), (4, 4, 0.8)])
-        assert pace.seconds(4) == 0.8
-        for _ in range(STEPS_REMEMBERED + 1):
+    @pytest.mark.parametrize(("times", "steps"), [(1, SEEN_ONCE_REMEMBERED), (2, STEPS_REMEMBERED)])
+    def test_a_size_that_looked_dear_is_tried_again(self, times: int, steps: int) -> None:
+        pace = taught([(1, 1, 0.01)] + [(4, 4, 0.8)] * times)
+        for _ in range(steps):
+            assert pace.seconds(4) == 0.8
             pace.observe(1, 1, 0.01)
+        pace.observe(1, 1, 0.01)
         assert pace.seconds(4) < 0.02
+
+    def test_a_busy_moment_the_only_time_a_size_was_seen(self) -> None:
+        pace = taught([(1, 1, 0.01), (4, 4, 0.8)] + [(1, 1, 0.01)] * (SEEN_ONCE_REMEMBERED + 1) + [(4, 4, 0.015)])
+        assert pace.seconds(4) == 0.015
+
+    @given(observations, st.integers(1, 64))
+    def test_a_step_has_at_most_twice_the_rows_that_were_seen(
+        self, seen: list[tuple[int, int, float]], rows: int
+    ) -> None:
+        """What they cost is a guess, and a wrong one costs more the more rows there are."""
+        pace, reaches = taught(seen), []
+        for _ in range(8):
+            reaches.append(pace.reach(rows))
+            pace.observe(reaches[-1], reaches[-1], 0.01)
+        assert reaches[0] > rows
+        assert all(reach > last and reach <= 2 * last + 2 for last, reach in pairwise(reaches) if last > rows + 1)
 
 
 class TestRowsWithin:

@@ -31,21 +31,21 @@ def test_the_chunk_follows_the_pace(driver: Driver) -> None:
         measured.observe(101, 1, 0.04 + 0.1)
     driver.submit(job(words(300, 1)))
     driver.step()
-    # CADENCE, less what the stream takes, at a millisecond a row.
-    assert driver.scheduler._batch.rows == pytest.approx((plan.CADENCE - 0.04) / 0.001, abs=1)
+    # CADENCE, less what the stream takes, at a millisecond a row, in whole tiles.
+    assert driver.scheduler._batch.rows == (plan.CADENCE - 0.04) // (plan.TILE * 0.001) * plan.TILE == 192
 
 
 def test_streams_and_long_chunks_take_turns(driver: Driver) -> None:
     streams = driver.submit(job(words(10), 100), job(words(12, 3), 100))
     driver.step(3)
-    driver.slowly(100)
-    driver.submit(job(words(300, 1), 5))
+    driver.slowly(140)
+    driver.submit(job(words(384, 1), 5))
     said = [len(driver.outcomes[stream].tokens) for stream in streams]
     rows = []
     for _ in range(6):
         driver.step()
         rows.append(driver.scheduler._batch.rows)
-    assert rows == [100, 2, 100, 2, 100, 3]
+    assert rows == [128, 2, 128, 2, 128, 3]
     assert [len(driver.outcomes[stream].tokens) for stream in streams] == [count + 3 for count in said]
 
 

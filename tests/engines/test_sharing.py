@@ -51,15 +51,15 @@ def test_the_same_prompt_many_times_computes_one_more_row_each(driver: Driver) -
 
 
 def test_a_cancelled_leader_hands_on(driver: Driver) -> None:
-    driver.slowly(100)
+    driver.slowly(128)
     driver.submit(*tails(4))
     driver.step(3)
     driver.scheduler.cancel(0)
     driver.step()
-    assert driver.outcomes[1].cached == 300
+    assert driver.outcomes[1].cached == 3 * 128
     driver.scheduler.cancel(1)
     driver.finish()
-    assert [driver.outcomes[run_id].cached for run_id in (2, 3)] == [400, 600]
+    assert [driver.outcomes[run_id].cached for run_id in (2, 3)] == [4 * 128, 600]
     assert driver.prefilled == 600 + 2 * 10
     driver.check_honest()
 
@@ -85,10 +85,10 @@ def test_a_chain_of_leaders_one_of_which_gives_up(driver: Driver) -> None:
 
 def test_who_has_more_already_does_not_wait_for_less(driver: Driver) -> None:
     """Of two leaders, the one with the longer beginning may be the faster."""
-    driver.slowly(100)
-    driver.submit(job(PREFIX, 5), probed(PREFIX[:300] + words(10, 1)), job(PREFIX + words(10, 2), 5))
+    driver.slowly(128)
+    driver.submit(job(PREFIX, 5), probed(PREFIX[:400] + words(10, 1)), job(PREFIX + words(10, 2), 5))
     driver.step(7)
-    assert driver.running(1).computed < 300
+    assert driver.running(1).computed < 400
     assert driver.outcomes[2].cached == 600
     driver.finish()
     driver.check_honest()
@@ -143,7 +143,7 @@ def test_who_follows_and_who_leads_may_have_to_make_room_together(
 
 
 def test_who_follows_pulls_its_leader(driver: Driver) -> None:
-    driver.slowly(100)
+    driver.slowly(128)
     driver.submit(job(words(20, 5), 60))
     driver.step(2)
     driver.submit(job(PREFIX + words(10, 1), 5, priority="batch"))
@@ -152,7 +152,7 @@ def test_who_follows_pulls_its_leader(driver: Driver) -> None:
     assert driver.running(1).computed == 0
     driver.submit(job(PREFIX + words(10, 2), 5))
     driver.step(4)
-    assert driver.running(1).computed == 200
+    assert driver.running(1).computed == 2 * 128
     driver.finish()
 
 

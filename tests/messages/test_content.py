@@ -1,8 +1,11 @@
 """Every shape that a conversation's history may hold is understood, wherever it may stand."""
 
+import typing
 from typing import Any
 
 import pytest
+import typing_extensions
+from anthropic.types.beta import BetaContentBlockParam
 from pydantic import ValidationError
 
 from commonweight.messages.content import DocumentBlock, TextBlock, ToolResultBlock, walk
@@ -58,6 +61,7 @@ SERVER_TOOL_RESULTS = [
     "text_editor_code_execution_tool_result",
     "tool_search_tool_result",
     "mcp_tool_result",
+    "advisor_tool_result",
 ]
 BLOCKS: list[dict[str, Any]] = [
     {**TEXT, "citations": [{"type": "char_location", "cited_text": "x"}]},
@@ -125,6 +129,17 @@ def said_again(sent: object, understood: object) -> None:
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: str(block["type"]))
 def test_every_block_is_understood(block: dict[str, Any]) -> None:
     said_again([block], parsed([block]).model_dump()["content"])
+
+
+def test_the_sdk_has_no_blocks_that_are_not_tried_here() -> None:
+    kinds = {
+        kind
+        for block in typing.get_args(BetaContentBlockParam)
+        if typing_extensions.is_typeddict(block)
+        for kind in typing.get_args(typing.get_type_hints(block)["type"])
+    }
+    assert {"text", "advisor_tool_result"} < kinds
+    assert kinds <= {block["type"] for block in BLOCKS}
 
 
 def test_all_blocks_may_stand_in_one_message() -> None:

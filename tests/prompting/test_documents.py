@@ -7,7 +7,6 @@ import pytest
 from hostile import assistant, document, found, text, tool_result, user
 from hypothesis import given
 from hypothesis import strategies as st
-from pdf_files import pdf
 from pydantic import TypeAdapter
 
 from commonweight.messages.citations import (
@@ -22,6 +21,7 @@ from commonweight.messages.conversation import MessageParam
 from commonweight.messages.errors import InvalidRequestError
 from commonweight.prompting import pdf as pdf_module
 from commonweight.prompting.documents import Document, collect, locate
+from pdf_files import pdf
 
 MESSAGES = TypeAdapter(list[MessageParam])
 ANY = DocumentBlock.model_validate(document())

@@ -51,6 +51,7 @@ def cited(block: dict[str, Any]) -> dict[str, Any]:
         # Messages may be counted alone, without the tools that they refer to.
         ({"type": "tool_reference", "tool_name": "X"}, 'This tool can be called from now on:\n{"name": "X"}'),
         ({"type": "compaction", "content": "summary"}, "summary"),
+        ({"type": "container_upload", "file_id": "f"}, '\n<container_upload file_id="f"/>'),
     ],
 )
 def test_what_is_read(block: dict[str, Any], read: str) -> None:
@@ -92,10 +93,6 @@ def test_what_says_nothing_leaves_no_trace(block: dict[str, Any]) -> None:
     [
         ([IMAGE], "messages.0.content.0.image: this model does not support image input"),
         ([text("a"), IMAGE], "messages.0.content.1.image: this model does not support image input"),
-        (
-            [{"type": "container_upload", "file_id": "f"}],
-            "messages.0.content.0.container_upload: this model does not support container_upload input",
-        ),
         (
             [{"type": "tool_addition", "tool": {}}],
             "messages.0.content.0.tool_addition: this model does not support tool_addition input",

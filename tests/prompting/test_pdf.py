@@ -3,11 +3,11 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from pdf_files import pdf
 
 from commonweight.messages.errors import InvalidRequestError
 from commonweight.prompting import pdf as module
 from commonweight.prompting.pdf import pages_of
+from pdf_files import pdf
 
 WHERE = "messages.0.content.1.document.source"
 

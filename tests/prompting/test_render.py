@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from families import CHATML, FAMILIES, STARTER, UNTOLD, Family
+from families import CALLING, CHATML, FAMILIES, STARTER, UNTOLD, Family
 from hostile import (
     assistant,
     conversation,
@@ -12,14 +12,18 @@ from hostile import (
     hostile_texts,
     parsed,
     reference,
+    schema,
     system,
     text,
+    tool,
     tool_result,
     tool_use,
     user,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from llguidance import LLMatcher
+from tongues import grammar_tokenizer
 from vocabularies import byte_level_tokenizer, mistral_tokenizer, phi_tokenizer, reference_ids, starter_tokenizer
 
 from commonweight.messages.errors import InvalidRequestError
@@ -240,6 +244,19 @@ def test_first_system_text_with_a_place_stays_there() -> None:
     )
 
 
+@pytest.mark.parametrize("family", EVERY, ids=str)
+def test_a_system_message_for_one_turn_is_not_read_after_it(family: Family) -> None:
+    note = {**system("only now"), "clear_at": "next_user_message"}
+    kept = {**note, "clear_at": "never"}
+    during = ids(family, user("a"), note)
+    assert during == ids(family, user("a"), kept) != ids(family, user("a"))
+    assert ids(family, user("a"), note, assistant("b")) == ids(family, user("a"), kept, assistant("b"))
+    later = ids(family, user("a"), note, assistant("b"), user("c"), {**note, "content": "and now"})
+    assert later == ids(family, user("a"), assistant("b"), user("c"), system("and now"))
+    results = [assistant([tool_use()]), user([tool_result("r")])]
+    assert ids(family, user("a"), note, *results) == ids(family, user("a"), *results)
+
+
 # Prefill
 
 
@@ -267,6 +284,20 @@ def _after(family: Family) -> str:
     """What the tokenizer puts between the prompt's last token and a text."""
     follows_special = ids(family, user("x"))[-1] in family.tokenizer.special_tokens.values()
     return " " if follows_special and family.tokenizer.marks_word_starts else ""
+
+
+@pytest.mark.parametrize("family", CALLING, ids=str)
+def test_an_answer_goes_on_as_text_whatever_tools_there_are(family: Family) -> None:
+    tools = [tool(input_schema=schema({"q": {"type": "string"}}))]
+    asked = {"tools": tools, "tool_choice": {"type": "any"}}
+    begun = prompt(family, user("Answer."), assistant("It"), **asked)
+    assert begun.grammar is not None
+    guide = LLMatcher(grammar_tokenizer(family.tokenizer), begun.grammar)
+    text_ids = family.tokenizer.encode(' is {"so', continues=True)
+    assert guide.try_consume_tokens(text_ids) == len(text_ids)
+    form = family.renderer.template.format
+    # A call may follow, and here has to, where calls need no beginning of their own.
+    assert guide.is_accepting() == (form.is_whole_answer or form.text_openings != ())
 
 
 @pytest.mark.parametrize("family", EVERY, ids=str)

@@ -147,16 +147,7 @@ class Tongue:
 
     def parser(self, rules: Rules, stops: Sequence[str] = ()) -> OutputParser:
         """What reads an answer that is held to the rules."""
-        has_thinking = rules.thinking != "over" or self.family.text_openings
-        reading = Reading(
-            self.family,
-            self.thinking if has_thinking else None,
-            is_thinking=rules.thinking == "begun",
-            is_text=rules.is_text,
-            is_json=rules.schema is not None,
-            tools=rules.tools if rules.may_call else {},
-            has_quotes=any(rules.quotable),
-        )
+        reading = Reading.of(rules, self.family, self.thinking)
         return OutputParser(self.tokenizer, reading, stops)
 
     def answer(

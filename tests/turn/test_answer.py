@@ -169,6 +169,25 @@ def test_a_call_that_is_cut_off_keeps_what_there_is(tokenizer: Tokenizer) -> Non
     assert message.stop_reason == "model_context_window_exceeded"
 
 
+@pytest.mark.parametrize("said", ["I look.\n<tool_", f"I look.\n{CALL[:30]}"])
+def test_of_a_call_that_is_cut_off_before_its_input_nothing_is_told(tokenizer: Tokenizer, said: str) -> None:
+    (words,) = content(answered(tokenizer, said, AT_LIMIT, tools=[CITY]))
+    assert words["text"].rstrip() == "I look."
+    # The model itself may end like this: then it is text.
+    assert content(answered(tokenizer, "I look. <tool_", STOPPED, tools=[CITY])) == [
+        {"type": "text", "text": "I look. <tool_"}
+    ]
+
+
+@pytest.mark.parametrize(("length", "ending"), [(None, STOPPED), (24, AT_LIMIT), (30, AT_LIMIT)])
+def test_json_that_holds_a_call_is_one_text(tokenizer: Tokenizer, length: int | None, ending: EngineEvent) -> None:
+    said = json.dumps({"answer": f"Write {CALL}"})[:length]
+    schema = {"type": "object", "properties": {"answer": {"type": "string"}}}
+    output_config = {"format": {"type": "json_schema", "schema": schema}}
+    message = answered(tokenizer, said, ending, tools=[CITY], output_config=output_config)
+    assert content(message) == [{"type": "text", "text": said}]
+
+
 # Reasoning
 
 
@@ -193,7 +212,7 @@ def test_reasoning_that_is_not_shown_is_in_the_signature_alone(tokenizer: Tokeni
 
 def test_reasoning_that_is_cut_off_is_signed_as_well(tokenizer: Tokenizer) -> None:
     options: dict[str, Any] = {"template": THINKING, "thinking": {"type": "adaptive"}}
-    message = answered(tokenizer, "Hm, so", AT_LIMIT, **options)
+    message = answered(tokenizer, "Hm, so\n</thi", AT_LIMIT, **options)
     (reasoning,) = content(message)
     assert SIGNER.read(reasoning["signature"]) == reasoning["thinking"] == "Hm, so"
     usage = message.usage

@@ -162,12 +162,12 @@ class BatchRunner:
     async def _tend(self) -> None:
         now = self._now()
         work = dict(self._work)
-        held = await self._items.renew(now + LEASE)
+        held = await self._items.renew(work.keys(), now + LEASE)
         await _cancelled(*(task for place, task in work.items() if place not in held))
         await self._items.take_back(now)
         for batch_id, ending in await self._items.doomed(now):
             await self._stop(batch_id, ending)
-        for batch_id in await self._items.unended():
+        for batch_id in await self._items.done():
             await self._batches.end(batch_id, self._now())
         await self._batches.give_up(now)
         await self._batches.archive(now - KEPT, now)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import llama_cpp.llama_cpp as llama
 
+from commonweight.catalog.header import UnreadableModelError, check_header
+
 log = logging.getLogger(__name__)
 
 _GGML_LOG_LEVEL_WARN = 3
@@ -33,10 +35,6 @@ llama.llama_log_set(_log_callback, None)
 llama.llama_backend_init()
 
 
-class UnreadableModelError(OSError):
-    """The file is missing, is no GGUF, or holds a model that this llama.cpp does not know."""
-
-
 def complaints() -> str:
     """What llama.cpp last complained about, and forget it."""
     text = "; ".join(_complaints)
@@ -56,22 +54,11 @@ def overhear() -> Iterator[list[str]]:
         _listeners[:] = [other for other in _listeners if other is not listener]
 
 
-def check_is_gguf(path: Path) -> None:
-    """Raise :class:`UnreadableModelError` with a sentence for a person unless ``path`` looks like a GGUF."""
-    try:
-        with path.open("rb") as file:
-            magic = file.read(4)
-    except OSError as error:
-        raise UnreadableModelError(f"cannot read {path}: {error.strerror}") from error
-    if magic != b"GGUF":
-        raise UnreadableModelError(f"{path} is not a GGUF file")
-
-
 class Gguf:
     """An open GGUF: ``metadata`` as text, and the vocabulary as llama.cpp's handle. Weights stay on disk."""
 
     def __init__(self, path: Path) -> None:
-        check_is_gguf(path)
+        check_header(path)
         params = llama.llama_model_default_params()
         params.vocab_only = True
         complaints()

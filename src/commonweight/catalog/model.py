@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from commonweight.catalog.gguf import Gguf, UnreadableModelError
+from commonweight.catalog.gguf import Gguf
+from commonweight.catalog.header import UnreadableModelError
 
 
 @dataclass(frozen=True)

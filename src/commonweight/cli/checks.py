@@ -28,6 +28,7 @@ from commonweight.cli.tracing import ENDPOINTS
 from commonweight.engines.contract import EngineError
 from commonweight.engines.llama import options
 from commonweight.engines.llama.machine import memory, physical_cores
+from commonweight.engines.llama.trial import try_model
 from commonweight.store import DatabaseError, revisions
 
 log = logging.getLogger(__name__)
@@ -130,6 +131,7 @@ def model(setup: Setup) -> Iterator[Finding]:
         if path is None:
             yield Finding("model", "warn", f"{setup.model} is not here yet", "serve pulls it when it starts")
             return
+        try_model(path)
         with contextlib.closing(Gguf(path)) as gguf:
             card = ModelCard.of(gguf)
         is_known = check_content(path)

@@ -10,11 +10,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from commonweight.catalog.gguf import Gguf
-from commonweight.catalog.locate import check_content, locate
+from commonweight.catalog.locate import check_content, locate, starter
 from commonweight.catalog.model import ModelCard
 from commonweight.cli.data import Data
 from commonweight.cli.guarding import Guarding, model_named, open_guard
 from commonweight.engines.llama import LlamaEngine, options
+from commonweight.engines.llama.trial import try_model
 from commonweight.prompting import Tokenizer
 from commonweight.turn import Assistant
 from commonweight.turn.signature import Signer, load_key
@@ -47,6 +48,8 @@ class Setup:
         path = locate(self.model)
         with contextlib.suppress(FileNotFoundError):  # which whoever opens it says better
             check_content(path)
+        if path != starter():
+            try_model(path)
         return replace(self, model=str(path))
 
 

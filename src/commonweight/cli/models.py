@@ -13,6 +13,7 @@ from commonweight.catalog.hub import cached
 from commonweight.catalog.locate import locate, starter
 from commonweight.catalog.model import ModelCard
 from commonweight.cli.terminal import plain_console
+from commonweight.engines.llama.trial import try_model
 
 
 def list_models() -> None:
@@ -33,7 +34,9 @@ def _list(console: Console, path: Path, command: str) -> None:
 
 def show_model(reference: str | None) -> None:
     """Print what a model's file says about it."""
-    gguf = Gguf(locate(reference))
+    path = locate(reference)
+    try_model(path)
+    gguf = Gguf(path)
     card = ModelCard.of(gguf)
     gguf.close()
     table = Table(show_header=False, box=None, pad_edge=False)

@@ -190,8 +190,11 @@ class Library:
 
     async def find(self, tenant: str, ids: Iterable[str]) -> list[StoredFile]:
         """Those of the files that are there and the tenant's, newest first."""
+        names = sorted({name for name in ids if _ID.fullmatch(name)})
+        if not names:  # as in most requests, which must not need a database for it
+            return []
         with _database():
-            return await self._table.find(tenant, sorted({name for name in ids if _ID.fullmatch(name)}))
+            return await self._table.find(tenant, names)
 
     async def page(
         self, tenant: str, limit: int, after: Position | None = None, before: Position | None = None

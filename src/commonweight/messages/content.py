@@ -194,6 +194,7 @@ class ServerToolResultBlock(Block):
         "text_editor_code_execution_tool_result",
         "tool_search_tool_result",
         "mcp_tool_result",
+        "advisor_tool_result",
     ]
     tool_use_id: str
     content: Any = None

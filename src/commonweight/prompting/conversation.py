@@ -7,7 +7,7 @@ beginning of a conversation never depends on how it goes on.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -85,8 +85,8 @@ class Narrator:
         waiting = "".join(map(mark_of, loaded)) if is_shown else ""
         if said and not self._template.has_tools_first:
             said[0].marks_after, waiting = waiting, ""
-        for i, message in enumerate(request.messages):
-            said += self._parts(message, i, flattener)
+        for i in _shown(request.messages):
+            said += self._parts(request.messages[i], i, flattener)
         if request.cache_control and said:
             said[-1].marks_after += cache_mark(request.cache_control.ttl)
         said = self._fitted(_merged([self._placed(part, is_first=i == 0) for i, part in enumerate(said)]))
@@ -271,6 +271,14 @@ def _definition(tool: Tool) -> dict[str, Any]:
         "type": "function",
         "function": {"name": tool.name, "description": description.strip(), "parameters": schema},
     }
+
+
+def _shown(messages: Sequence[MessageParam]) -> Iterator[int]:
+    """The numbers of the messages that the model reads: some system messages are for one turn of the user only."""
+    last = max((i for i, message in enumerate(messages) if message.role == "user"), default=0)
+    for i, message in enumerate(messages):
+        if message.role != "system" or message.clear_at != "next_user_message" or i > last:
+            yield i
 
 
 def _merged(said: Sequence[Said]) -> list[Said]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from commonweight.messages.content import (
     Block,
     CompactionBlock,
+    ContainerUploadBlock,
     DocumentBlock,
     SearchResultBlock,
     ServerToolResultBlock,
@@ -65,6 +66,8 @@ class Flattener:
                 return f"This tool can be called from now on:\n{json.dumps(definition, ensure_ascii=False)}"
             case CompactionBlock():
                 return block.content
+            case ContainerUploadBlock():
+                return f'\n<container_upload file_id="{block.file_id}"/>'
             case _:
                 kind: str = getattr(block, "type")  # noqa: B009 - every block has one, but no base declares it
                 if kind in _SILENT:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from commonweight.prompting.formats import CALL_ID, Format, Tags, respelled, texts_of
-from commonweight.prompting.grammar import QUOTES
+from commonweight.prompting.grammar import QUOTES, Rules
 from commonweight.prompting.inputs import ArgumentsInput, JsonInput
 from commonweight.prompting.schema import Schema
 from commonweight.prompting.stops import StopScanner
@@ -76,6 +76,20 @@ class Reading:
     has_quotes: bool = False
     turn_ends: tuple[str, ...] = ()
     """Text that ends the turn, for want of a token that does."""
+
+    @classmethod
+    def of(cls, rules: Rules, family: Format, thinking: Tags | None, turn_ends: tuple[str, ...] = ()) -> "Reading":
+        """That of an answer which is held to ``rules``, of a model that reasons between ``thinking``."""
+        return cls(
+            family,
+            thinking if rules.thinking != "over" or family.text_openings else None,
+            is_thinking=rules.thinking == "begun",
+            is_text=rules.is_text,
+            is_json=rules.schema is not None,
+            tools=rules.tools if rules.may_call else {},
+            has_quotes=bool(rules.quotable),
+            turn_ends=turn_ends,
+        )
 
 
 class OutputParser:

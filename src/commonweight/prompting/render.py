@@ -141,15 +141,15 @@ class Renderer:
         before = dict(zip(sorted(places), counts, strict=True))
         shown = {id(block) for message in request.messages for _, block in walk(message.content, "")}
         quotable = tuple(d.quotable.text if d.is_citable and id(d.block) in shown else "" for d in documents)
-        rules = self._rules(request, quotable, thinks, text, tenant)
+        rules = self._rules(request, conversation, quotable, thinks, text, tenant)
         return Prompt(
             token_ids=token_ids,
             origin=Origin.of(text[:opening]),
             begun=token_ids[before[opening] :],
             prefill=unmarked(conversation.prefill),
-            grammar=self._grammar(request, conversation, rules),
+            grammar=self._grammar(request, rules),
             marks=[(before[place], ttl) for place, ttl in cache_marks],
-            reading=self._reading(conversation, rules),
+            reading=Reading.of(rules, self.template.format, self.template.thinking, self._turn_ends),
             documents=list(documents),
             tenant=tenant,
             heard=(before[spoken], self._end_of_text(token_ids, before[spoken], before[opening])),
@@ -261,11 +261,18 @@ class Renderer:
         if self.template.thinking is None or asked is None or asked.type == "disabled":
             return False
         if asked.type == "between_tools":
-            return any(isinstance(block, ToolResultBlock) for block in request.messages[-1].content)
+            latest = next((message for message in reversed(request.messages) if message.role == "user"), None)
+            return latest is not None and any(isinstance(block, ToolResultBlock) for block in latest.content)
         return True
 
     def _rules(
-        self, request: CountTokensRequest, quotable: tuple[str, ...], thinks: bool, text: str, tenant: str
+        self,
+        request: CountTokensRequest,
+        conversation: Conversation,
+        quotable: tuple[str, ...],
+        thinks: bool,
+        text: str,
+        tenant: str,
     ) -> Rules:
         choice = request.tool_choice
         kind = choice.type if choice else "auto"
@@ -290,29 +297,16 @@ class Renderer:
             thinking=thinking,
             budget=budget,
             quotable=quotable if any(quotable) else (),
+            is_text=conversation.prefill != "",
             tenant=tenant,
         )
 
-    def _reading(self, conversation: Conversation, rules: Rules) -> Reading:
-        template = self.template
-        return Reading(
-            template.format,
-            template.thinking if rules.thinking != "over" or template.format.text_openings else None,
-            is_thinking=rules.thinking == "begun",
-            is_text=conversation.prefill != "",
-            tools=rules.tools if rules.may_call else {},
-            has_quotes=bool(rules.quotable),
-            turn_ends=self._turn_ends,
-        )
-
-    def _grammar(self, request: CountTokensRequest, conversation: Conversation, rules: Rules) -> str | None:
+    def _grammar(self, request: CountTokensRequest, rules: Rules) -> str | None:
         for i, tool in enumerate(request.tools or []):
             try:
                 json_grammar(tool.input_schema, rules.tenant)
             except BadSchemaError as error:
                 raise InvalidRequestError(f"tools.{i}.custom.input_schema: {error}") from error
-        if conversation.prefill and self.template.format.text_openings:
-            return None  # the stretch of text that the client began has no other end than the answer's
         try:
             return self._grammars.write(rules)
         except BadSchemaError as error:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from commonweight.catalog.gguf import UnreadableModelError
+from commonweight.catalog.header import UnreadableModelError
 from commonweight.prompting.formats import (
     GENERIC,
     SAMPLE_ID,

@@ -6,15 +6,19 @@ to run, because one was cut off for a while, one result counts. Clocks decide ho
 nothing else.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import ColumnElement, and_, case, select, update
+from sqlalchemy import ColumnElement, and_, case, or_, select, tuple_, update
 
 from commonweight.store.database import Database
 from commonweight.store.schema import batch_items, batches
 
 Ending = Literal["succeeded", "errored", "canceled", "expired"]
+
+LONGEST_LEASE = 300.0
+"""Seconds: more than leases last and the clocks of servers differ."""
 
 _item, _batch = batch_items.c, batches.c
 
@@ -77,11 +81,16 @@ class BatchItemStore:
             row = (await connection.execute(query)).one_or_none()
         return None if row is None else Claim(batch, row.number, row.params)
 
-    async def renew(self, until: float) -> set[tuple[str, int]]:
-        """Extend all our leases. What we still hold."""
+    async def renew(self, places: Collection[tuple[str, int]], until: float) -> set[tuple[str, int]]:
+        """Extend our leases on these items. Those that we still hold.
+
+        Not on others: what we hold by the database, but do not run, we lost when it failed. It is to be run again.
+        """
+        if not places:
+            return set()
         query = (
             update(batch_items)
-            .where(*self._is_ours())
+            .where(*self._is_ours(), tuple_(_item.batch_id, _item.number).in_(sorted(places)))
             .values(lease_until=until)
             .returning(_item.batch_id, _item.number)
         )
@@ -104,7 +113,9 @@ class BatchItemStore:
 
     async def take_back(self, now: float) -> None:
         """Let those items be run again whose servers are gone."""
-        await self._return(and_(_item.state == "running", _item.lease_until < now))
+        # A lease that lasts longer than any does was taken before the clock was put back.
+        is_over = or_(_item.lease_until < now, _item.lease_until > now + LONGEST_LEASE)
+        await self._return(and_(_item.state == "running", is_over))
 
     async def doomed(self, now: float) -> list[tuple[str, Ending]]:
         """The batches of which nothing more is to be done, and what becomes of the rest of their items."""
@@ -122,9 +133,12 @@ class BatchItemStore:
         async with self._database.write() as connection:
             return (await connection.execute(query.values(state=ending))).rowcount > 0
 
-    async def unended(self) -> list[str]:
-        """The batches that have not ended."""
-        query = select(_batch.id).where(_batch.status.in_(("in_progress", "canceling")))
+    async def done(self) -> list[str]:
+        """The batches that have not ended, though nothing of them is left to do."""
+        is_left = _item.batch_id == _batch.id, _item.state.in_(("waiting", "running"))
+        query = select(_batch.id).where(
+            _batch.status.in_(("in_progress", "canceling")), ~select(_item.number).where(*is_left).exists()
+        )
         async with self._database.read() as connection:
             return list(await connection.scalars(query))
 

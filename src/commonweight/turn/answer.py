@@ -148,7 +148,7 @@ class Answer:
                 if self._parser.is_complete:
                     yield from self._end("stop_sequence" if self._parser.stop_sequence else "end_turn")
             case Finish(reason):
-                yield from self._tell(self._parser.flush())
+                yield from self._tell(self._parser.flush(is_cut=reason == "length"))
                 natural: StopReason = "tool_use" if self._parser.has_calls else "end_turn"
                 yield from self._end(natural if reason == "stop" else self._at_limit)
 

@@ -140,6 +140,9 @@ async def every_block_in_the_history(target: Target) -> None:
             {"type": "mcp_tool_use", "id": "mcptoolu_1", "name": "find", "server_name": "maps", "input": {}},
             {"type": "mcp_tool_result", "tool_use_id": "mcptoolu_1", "is_error": False, "content": [text("x")]},
         ],
+        [{"type": "mcp_tool_listing", "mcp_server_name": "maps", "tools": []}, text("Well.")],
+        [{"type": "compaction", "content": "They said hello."}, text("Well.")],
+        [{"type": "fallback", "from": {"model": "a"}, "to": {"model": "b"}}, text("Well.")],
     ]
     for blocks in histories:
         answer = [result()] if blocks[0]["type"] == "tool_use" else [text("Go on.")]

@@ -85,6 +85,9 @@ class Run:
 class LlamaEngine:
     """An :class:`~commonweight.engines.contract.Engine` in a process of its own."""
 
+    worker = "commonweight.engines.llama.worker"
+    """The process, as a module that takes options and frames."""
+
     def __init__(self, options: Options) -> None:
         self.stats = Stats(cells=options.cells)
         """The latest figures."""
@@ -190,7 +193,7 @@ class LlamaEngine:
             sys.executable,
             "-P",  # nothing from the folder that the server was started in
             "-m",
-            "commonweight.engines.llama.worker",
+            self.worker,
             msgspec.json.encode(self._options).decode(),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,

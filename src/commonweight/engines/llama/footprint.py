@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import llama_cpp.llama_cpp as llama
 
-from commonweight.catalog.gguf import UnreadableModelError, complaints, overhear
+from commonweight.catalog.gguf import complaints, overhear
+from commonweight.catalog.header import UnreadableModelError
 from commonweight.engines.contract import EngineError
 from commonweight.engines.llama.channel import Options
 from commonweight.engines.llama.native import MOST_GUESSES, context_params

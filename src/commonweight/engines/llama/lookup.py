@@ -153,7 +153,7 @@ class Drafter:
         base = pace.seconds(rows)
         best_rate, best_count, best_gain = progress / base, 0, 0.0
         chance, gain = 1.0, 0.0
-        for count in range(1, cap + 1):
+        for count in range(1, min(cap, pace.reach(rows) - rows) + 1):
             chance *= self._hold_rate(length + count - 1)
             if chance < FAINT_CHANCE:
                 break

@@ -9,7 +9,8 @@ import llama_cpp.llama_cpp as llama
 import numpy as np
 import numpy.typing as npt
 
-from commonweight.catalog.gguf import UnreadableModelError, check_is_gguf, complaints
+from commonweight.catalog.gguf import complaints
+from commonweight.catalog.header import UnreadableModelError, check_header
 
 
 class CacheFullError(Exception):
@@ -112,7 +113,7 @@ class LoadedModel:
         kv_type: KvType = "f16",
         on_progress: Callable[[float], None] = lambda _: None,
     ) -> None:
-        check_is_gguf(path)
+        check_header(path)
         complaints()
 
         def progress(fraction: float, _: ctypes.c_void_p) -> bool:

@@ -18,6 +18,8 @@ RECENT_CHUNKS = 5
 STEPS_REMEMBERED = 1024
 """Decode steps after which the cost of a size not seen since is forgotten. A size that once looked too expensive
 is not used, hence not measured: forgetting lets it be tried again."""
+SEEN_ONCE_REMEMBERED = 32
+"""The same for a size that was seen once: it may have been a busy moment. Of two times the shorter one counts."""
 LEAST_CHUNK = 16
 """Prompt rows always allowed: a prompt must come to its end."""
 LEAST_LESSON = 8
@@ -55,9 +57,7 @@ class Pace:
 
         More rows may cost less: kernels work in tiles, and 8 or 16 rows were seen to be faster than 7 or 14.
         """
-        if self._curve is None:
-            self._curve = self._fresh_curve()
-        sizes, costs = self._curve
+        sizes, costs = self._fresh_curve()
         if not sizes:
             return GUESSED_STEP * _guessed_growth(rows)
         if rows <= sizes[0]:
@@ -69,6 +69,12 @@ class Pace:
         left = right - 1
         share = (rows - sizes[left]) / (sizes[right] - sizes[left])
         return costs[left] + share * (costs[right] - costs[left])
+
+    def reach(self, rows: int) -> int:
+        """Rows that a step may have when more than ``rows`` only may be of use: at most twice as many as any that
+        was seen. A price that turns out to be wrong is then paid for few rows, and is known for more."""
+        sizes, _ = self._fresh_curve()
+        return max(rows + 1, 2 * sizes[-1] if sizes else 0)
 
     def rows_within(self, seconds: float, beside: int, most: int) -> int:
         """Prompt rows, at least :data:`LEAST_CHUNK` and at most ``most`` (which wins), that can be computed
@@ -94,11 +100,15 @@ class Pace:
 
     def _fresh_curve(self) -> tuple[list[int], list[float]]:
         """Sizes, ascending, and their costs; forgets what is too old."""
-        oldest = self._steps - STEPS_REMEMBERED
-        for size in [size for size, step in self._last_seen.items() if step < oldest]:
-            del self._sizes[size], self._last_seen[size]
-        sizes = sorted(self._sizes)
-        return sizes, [_median(self._sizes[size]) for size in sizes]
+        if self._curve is None:
+            ages = {size: self._steps - step for size, step in self._last_seen.items()}
+            for size in [size for size, age in ages.items() if age > STEPS_REMEMBERED]:
+                del self._sizes[size], self._last_seen[size]
+            sizes = sorted(
+                size for size, seen in self._sizes.items() if len(seen) > 1 or ages[size] <= SEEN_ONCE_REMEMBERED
+            )
+            self._curve = sizes, [_median(self._sizes[size]) for size in sizes]
+        return self._curve
 
     def _seconds_per_prompt_row(self) -> float:
         return _median(self._prompt_row) if self._prompt_row else GUESSED_ROW * self.seconds(1)

@@ -21,8 +21,8 @@ LONGEST_STEP = 1.0
 """Seconds that a step may take at all: arrivals and cancellations wait for its end."""
 TILE = 64
 """Rows from which llama.cpp's attention on the CPU computes tiles of so many rows, each over the cells of all its
-rows. A stream's row among those of a prompt was seen to make the step up to three times as long: from here on
-streams and prompts take turns."""
+rows; a tile that is not full costs what a full one does. A stream's row among those of a prompt was seen to make
+the step up to three times as long. So from here on streams and prompts take turns, and chunks fill their tiles."""
 
 Rank = tuple[bool, int, float]
 """Whose turn it is: the smallest's."""
@@ -69,12 +69,14 @@ class Planner:
     def _chunk(self, reading: list[Run], streams: int, pace: Pace) -> int:
         """How many rows of prompts the batch has."""
         unread = [len(run.tokens) - run.computed for run in reading]
-        room = min(sum(unread), self._batch.capacity - streams, self._cells.free - streams)
+        room = min(sum(unread), self._batch.capacity, self._cells.free - streams)
         if room <= 0:
             return 0
         chunk = pace.rows_within(CADENCE if streams else LONGEST_STEP, streams, room)
         # A prompt's last few rows come along: they would cost a step of their own.
-        return unread[0] if chunk < unread[0] <= min(chunk * LENIENCE, room) else chunk
+        if chunk <= unread[0] <= min(chunk * LENIENCE, room):
+            return unread[0]
+        return chunk if chunk == room or chunk < TILE else chunk - chunk % TILE
 
     def _propose(self, streams: list[Run], chunk: int, pace: Pace) -> None:
         """Say how streams go on: what their grammars leave no choice about, or guesses, as far as they pay beside
