@@ -14,8 +14,10 @@ from commonweight.guard.training import SEED, Answers, Examples, refuses
 
 Floats = npt.NDArray[np.float32]
 ReadStates = Callable[[Sequence[tuple[str, str | None]]], Floats]
-"""States of prompts, ``(texts, 2, layers, width)``: the mean over the text's tokens, and the prompt's last token. Of
-pairs with an answer only the first part counts, which is the mean over the answer's first tokens."""
+"""States of prompts, ``(texts, 2, layers, width)``: the mean over the text's tokens, and the last token's.
+
+Of pairs with an answer only the first part counts: the mean over the answer's first tokens.
+"""
 
 
 @dataclass(frozen=True)

@@ -104,27 +104,8 @@ def train(
     tensors: dict[str, npt.NDArray[Any]] = {}
     heads: dict[str, Head] = {}
     if examples.states is not None:
-        flat = examples.states.reshape(len(examples.texts), -1).astype(np.float32)
-        centre, scale = flat.mean(0), flat.std(0) + 1e-6
-        standard = (flat - centre) / scale
-        # What is learned lies in the span of the texts, where there are fewer directions than in the states.
-        spanned, directions = _spanned(standard)
-        heads["states"] = head = _head(spanned, examples, folds, STRENGTHS["states"])
-        _, _, layers, width = examples.states.shape
-        learned = directions.T @ head.weights
-        weights = (learned / scale).reshape(2, layers, width)
-        bias = head.bias - float(learned @ (centre / scale))
-        means = standard[:, : layers * width]
-        spanned, directions = _spanned(means)
-        kinds, kinds_bias = _kinds(spanned, which, len(names), STRENGTHS["states"][0])
-        kinds = kinds @ directions
-        kinds_bias = kinds_bias - kinds @ (centre / scale)[: layers * width]
-        kinds = (kinds / scale[: layers * width]).reshape(len(names), layers, width)
-        none = np.zeros_like(weights[0])
-        # The order of the columns is the scorer's: mean, last, answers, principles. Answers come later.
-        columns = [weights[0], weights[1], none, *kinds]
-        tensors["probe.weights"] = np.stack(columns, -1).astype(np.float32)
-        tensors["states.bias"] = np.array([bias, 0.0, 0.0, *kinds_bias], np.float32)
+        heads["states"], read = _states(examples, folds, which, len(names))
+        tensors |= read
     if examples.vectors is not None:
         heads["encoder"] = head = _head(examples.vectors, examples, folds, STRENGTHS["encoder"])
         kinds, kinds_bias = _kinds(examples.vectors, which, len(names), 10.0)
@@ -156,6 +137,35 @@ def train(
     return Trained(
         tensors, ensembles, output, injection, holder if injection else None, calibration, names, unseen
     )
+
+
+def _states(
+    examples: Examples, folds: npt.NDArray[np.int64], which: npt.NDArray[np.int64], count: int
+) -> tuple[Head, dict[str, Floats]]:
+    """The head on states, and the probe that computes it and the principles' shares token by token."""
+    assert examples.states is not None
+    _, _, layers, width = examples.states.shape
+    flat = examples.states.reshape(len(examples.texts), -1).astype(np.float32)
+    centre, scale = flat.mean(0), flat.std(0) + 1e-6
+    standard = (flat - centre) / scale
+    # What is learned lies in the span of the texts, where there are fewer directions than in the states.
+    spanned, directions = _spanned(standard)
+    head = _head(spanned, examples, folds, STRENGTHS["states"])
+    learned = directions.T @ head.weights
+    weights = (learned / scale).reshape(2, layers, width)
+    bias = head.bias - float(learned @ (centre / scale))
+    half = layers * width
+    spanned, directions = _spanned(standard[:, :half])
+    kinds, kinds_bias = _kinds(spanned, which, count, STRENGTHS["states"][0])
+    kinds = kinds @ directions
+    kinds_bias = kinds_bias - kinds @ (centre / scale)[:half]
+    # The order of the columns is the scorer's: mean, last, answers, principles. Answers come later.
+    columns = [*weights, np.zeros_like(weights[0]), *(kinds / scale[:half]).reshape(count, layers, width)]
+    probe = np.stack(columns, -1).astype(np.float32)
+    return head, {
+        "probe.weights": probe,
+        "states.bias": np.array([bias, 0.0, 0.0, *kinds_bias], np.float32),
+    }
 
 
 def refuses(principle: Principle) -> bool:
