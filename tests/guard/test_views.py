@@ -2,6 +2,7 @@
 
 import base64
 import codecs
+import itertools
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,7 +40,7 @@ def test_windows_cover_a_view_that_is_not_too_long(text: str) -> None:
     assert 1 <= len(cut) <= MOST_WINDOWS
     assert cut[0].start == 0
     assert cut[-1].end == len(text)
-    assert all(after.start <= before.end for before, after in zip(cut, cut[1:], strict=False))
+    assert all(after.start <= before.end for before, after in itertools.pairwise(cut))
     assert all(text[start:end] == part for start, end, part in cut)
 
 

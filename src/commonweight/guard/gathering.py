@@ -72,6 +72,7 @@ def gathered(
         groups=np.array(groups, np.int64),
         principles=principles,
         vectors=encoder.embed(texts) if encoder else None,
+        words=encoder.embed([one.restricts for one in charter.principles if refuses(one)]) if encoder else None,
         states=read_states([(text, None) for text in texts]) if read_states else None,
     )
     answers = None

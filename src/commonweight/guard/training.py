@@ -23,10 +23,13 @@ Floats = npt.NDArray[np.float32]
 
 FOLDS = 5
 SEED = 20261125
-FEWEST = 20
+FEWEST = 10
 """Texts against a principle from which its head is made of them. With fewer, it is made of its words."""
 STRENGTHS = {"states": (3e-4, 1e-3, 3e-3), "encoder": (0.3, 1.0, 3.0), "grams": (1.0, 4.0, 16.0)}
 """Inverse regularisation that is tried, on features of unit variance (states) or unit length."""
+ONE_STRENGTH = {"states": 1e-3, "grams": 4.0}
+KIND_STRENGTHS = {"states": 3e-4, "encoder": 10.0}
+"""Where nothing is tried: heads on answers and on orders; which principle it is."""
 GENERAL_RATE, HARD_RATE, LOW_RATE = 0.002, 0.08, 0.12
 """Of harmless texts: of ordinary ones and of those that look harmful, the share that the screen may refuse; of
 ordinary ones, the share that gets a second look."""
@@ -50,6 +53,8 @@ class Examples:
     """Of harmful ones: what they go against, where that is known."""
     vectors: Floats | None
     """Of the encoder."""
+    words: Floats | None
+    """The encoder's vectors of what the principles that refuse restrict, in the charter's order."""
     states: Floats | None
     """Of shape ``(texts, 2, layers, width)``: the mean over the text's tokens, and the prompt's last token."""
 
@@ -108,7 +113,7 @@ def train(
         tensors |= read
     if examples.vectors is not None:
         heads["encoder"] = head = _head(examples.vectors, examples, folds, STRENGTHS["encoder"])
-        kinds, kinds_bias = _kinds(examples.vectors, which, len(names), 10.0)
+        kinds, kinds_bias = _kinds(examples.vectors, which, len(names), KIND_STRENGTHS["encoder"])
         tensors["encoder.weights"] = np.column_stack([head.weights, np.zeros_like(head.weights), kinds.T])
         tensors["encoder.bias"] = np.array([head.bias, 0.0, *kinds_bias], np.float32)
     heads["grams"] = head = _head(sparse(examples.texts), examples, folds, STRENGTHS["grams"])
@@ -156,7 +161,7 @@ def _states(
     bias = head.bias - float(learned @ (centre / scale))
     half = layers * width
     spanned, directions = _spanned(standard[:, :half])
-    kinds, kinds_bias = _kinds(spanned, which, count, STRENGTHS["states"][0])
+    kinds, kinds_bias = _kinds(spanned, which, count, KIND_STRENGTHS["states"])
     kinds = kinds @ directions
     kinds_bias = kinds_bias - kinds @ (centre / scale)[:half]
     # The order of the columns is the scorer's: mean, last, answers, principles. Answers come later.
@@ -183,10 +188,10 @@ def _injection(orders: Sequence[str], examples: Examples) -> tuple[Floats, float
     unseen = np.zeros(len(texts), np.float32)
     for fold in range(FOLDS):
         rows = draw == fold
-        fitted = _fit(features[~rows], labels[~rows], weights[~rows], STRENGTHS["grams"][1])
+        fitted = _fit(features[~rows], labels[~rows], weights[~rows], ONE_STRENGTH["grams"])
         unseen[rows] = features[rows] @ fitted[0] + fitted[1]
     high = threshold_at(ORDERS_RATE, unseen[~labels])
-    coefficients, bias = _fit(features, labels, weights, STRENGTHS["grams"][1])
+    coefficients, bias = _fit(features, labels, weights, ONE_STRENGTH["grams"])
     return coefficients, bias, Ensemble(grams=1.0, low=high, high=high)
 
 
@@ -204,7 +209,7 @@ def _answers(answers: Answers) -> dict[str, tuple[Floats, float, Ensemble]]:
     folds = np.random.default_rng(SEED).integers(FOLDS, size=len(answers.texts))
     found = {}
     for part, rows_of in features.items():
-        strength = STRENGTHS[part][1]
+        strength = ONE_STRENGTH[part]
         unseen = np.zeros(len(folds), np.float32)
         for fold in range(FOLDS):
             rows = folds == fold
@@ -250,16 +255,19 @@ def _folds(examples: Examples) -> npt.NDArray[np.int64]:
 
 
 def _assigned(charter: Charter, examples: Examples) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
-    """The principles with enough texts, and for each harmful text the number of the one that it goes against."""
+    """The principles with enough texts, and for each harmful text the number of the one that it goes against.
+
+    Where nobody has said which, it is the one whose words are nearest.
+    """
     known = [one.id for one in charter.principles if refuses(one)]
-    counts = {name: sum(one == name for one in examples.principles) for name in known}
+    named = [one if one in known else None for one in examples.principles]
+    if examples.vectors is not None and examples.words is not None and known:
+        nearest = (examples.vectors @ examples.words.T).argmax(1)
+        for i in np.flatnonzero(examples.is_harmful):
+            named[i] = named[i] or known[nearest[i]]
+    counts = {name: sum(one == name for one in named) for name in known}
     names = tuple(name for name in known if counts[name] >= FEWEST)
-    numbers = np.array([names.index(one) if one in names else -1 for one in examples.principles], np.int64)
-    unknown = examples.is_harmful & (numbers < 0)
-    if examples.vectors is not None and unknown.any() and len(names) > 1:
-        weights, bias = _kinds(examples.vectors, np.where(examples.is_harmful, numbers, -1), len(names), 10.0)
-        numbers[unknown] = (examples.vectors[unknown] @ weights.T + bias).argmax(1)
-    return names, numbers
+    return names, np.array([names.index(one) if one in names else -1 for one in named], np.int64)
 
 
 def _head(features: Any, examples: Examples, folds: npt.NDArray[np.int64], strengths: Sequence[float]) -> Head:  # noqa: ANN401 - dense or sparse
