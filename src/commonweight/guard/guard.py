@@ -20,6 +20,7 @@ from commonweight.guard.heard import Heard
 from commonweight.guard.judge import SAYS_YES, Judge, JudgeError, Question
 from commonweight.guard.scorer import Floats, Probe, Reading, Scorer
 from commonweight.guard.verdict import Findings, Stage, Verdict
+from commonweight.guard.views import views
 from commonweight.guard.watch import TEXTS, Watch
 
 log = logging.getLogger(__name__)
@@ -195,7 +196,7 @@ class Screening:
                 return
             logit = alone.states * states.logit + alone.bias
             reading, stage = states._replace(logit=logit), "states"
-            if parts == "states+encoder" and (logit >= alone.low or len(self._views()) > 1):
+            if parts == "states+encoder" and (logit >= alone.low or len(views(self._heard.said)) > 1):
                 self.findings.encoded = True
                 text = await asyncio.to_thread(self._scorer.text, self._heard.said)
                 assert text.encoder is not None
@@ -415,11 +416,6 @@ class Screening:
 
     def _note_input(self, logit: float) -> None:
         self.findings.input_score = max(self.findings.input_score or 0.0, _probability(logit))
-
-    def _views(self) -> list[str]:
-        from commonweight.guard.views import views
-
-        return views(self._heard.said)
 
     @contextlib.contextmanager
     def _timed(self) -> Iterator[None]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from commonweight.guard.bundle import Bundle, Ensemble, Manifest
 from commonweight.guard.encoder import Encoder
 from commonweight.guard.ngrams import grams
-from commonweight.guard.views import views, windows
+from commonweight.guard.views import normalised, views, windows
 
 Floats = npt.NDArray[np.float32]
 
@@ -142,16 +142,13 @@ class Scorer:
         }
         return TextReading(best.encoder, best.grams, prose)
 
-    def injection(self, text: str, *, encode: bool = True) -> tuple[float, tuple[int, int]]:
+    def injection(self, text: str) -> tuple[float, tuple[int, int]]:
         """The logit that a text gives the model orders, less the threshold, and where: characters."""
         ensemble = self.manifest.injection
         if ensemble is None:
             return -np.inf, (0, 0)
-        cut = windows(views(text)[0])
+        cut = windows(normalised(text))
         logits = ensemble.bias + ensemble.grams * np.array([self._gram(one.text)[INJECTED] for one in cut])
-        if encode and self._encoder is not None and ensemble.encoder:
-            vectors = self._encoder.embed([one.text for one in cut])
-            logits = logits + ensemble.encoder * self._encoded(vectors)[:, INJECTED]
         worst = int(logits.argmax())
         return float(logits[worst]) - ensemble.high, (cut[worst].start, cut[worst].end)
 

@@ -15,6 +15,9 @@ WINDOW, STRIDE = 600, 450
 MOST_WINDOWS = 8
 """Of one view. They are spread over the whole of a text that has more, its ends always among them."""
 
+MOST_CHARACTERS = 20_000
+"""Of a text that is looked into for what is encoded: its beginning and its end. What is plain is read whole."""
+
 _INVISIBLE = re.compile(
     "[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufe00-\ufe0f\ufeff]|[\U000e0000-\U000e007f]"
 )
@@ -43,7 +46,8 @@ def views(text: str) -> list[str]:
     """The normalised text, and what is encoded in it, if something is."""
     plain = normalised(text)
     found = [plain]
-    for view in _decoded(plain):
+    half = MOST_CHARACTERS // 2
+    for view in _decoded(plain if len(plain) <= MOST_CHARACTERS else f"{plain[:half]}\n{plain[-half:]}"):
         if view not in found:
             found.append(view)
         if len(found) > MOST_VIEWS:
