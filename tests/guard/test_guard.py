@@ -3,10 +3,12 @@
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
+from functools import cache
 
 import pytest
 from charters import BREAD, UMBRELLA, charter
 
+from commonweight.charter import Charter
 from commonweight.charter.principle import Mode
 from commonweight.guard import DEFAULT, Bundle, BundleError, Guard, Heard, JudgeError, Question, Screening
 from commonweight.guard.compiling import recompiled
@@ -20,6 +22,12 @@ RECIPE = (
 )
 
 
+@cache
+def compiled(own_mode: str, severity: str) -> tuple[Charter, Bundle]:
+    own = charter(mode=own_mode, severity=severity)
+    return own, recompiled(own, Bundle.load(DEFAULT, None), encoder(), {})
+
+
 def guard(
     mode: Mode = "enforce",
     *,
@@ -28,8 +36,7 @@ def guard(
     judge: Callable[[Question], Awaitable[float]] | None = None,
     waived: tuple[str, ...] = (),
 ) -> Guard:
-    own = charter(mode=own_mode, severity=severity)
-    bundle = recompiled(own, Bundle.load(DEFAULT, None), encoder(), {})
+    own, bundle = compiled(own_mode, severity)
     return Guard(
         own, bundle, encoder(), mode=mode, reads_states=False, waived=waived, judge=judge, judge_seconds=0.5
     )

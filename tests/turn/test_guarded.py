@@ -113,7 +113,7 @@ async def turn(
     of: MessageRequest | None = None,
 ) -> tuple[list[StreamEvent], TurnRecord, Scripted]:
     tokenizer = Tokenizer(gguf)
-    heads = guard.probe.heads if guard and guard.probe else 1
+    heads = guard.probe.heads if guard and guard.probe else 3
     engine = Scripted(tokenizer.encode(said), asked, heads, list(answered))
     assistant = Assistant(ModelCard.of(gguf), tokenizer, engine, Signer(bytes(32)))
     assistant.guard = guard
