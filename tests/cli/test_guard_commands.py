@@ -1,13 +1,11 @@
 """``charter compile``, ``guard trust`` and what ``serve`` makes of bundles that it should not take."""
 
-import sys
 from pathlib import Path
 
 import pytest
 from command import one_line_error, run
 
-sys.path.append(str(Path(__file__).parents[1] / "guard"))
-from charters import source
+from umbrellas import source
 
 
 @pytest.fixture(scope="module")

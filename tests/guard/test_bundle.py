@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from charters import charter
 from safetensors.numpy import load_file, save_file
 
 from commonweight.guard import DEFAULT, Bundle, BundleError, Guard
 from commonweight.guard.bundle import Manifest
 from commonweight.guard.compiling import recompiled
 from commonweight.guard.encoder import encoder
+from umbrellas import charter
 
 KEY, OTHER = b"k" * 32, b"o" * 32
 

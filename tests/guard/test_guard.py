@@ -6,13 +6,13 @@ from collections.abc import Awaitable, Callable
 from functools import cache
 
 import pytest
-from charters import BREAD, UMBRELLA, charter
 
 from commonweight.charter import Charter
 from commonweight.charter.principle import Mode
 from commonweight.guard import DEFAULT, Bundle, BundleError, Guard, Heard, JudgeError, Question, Screening
 from commonweight.guard.compiling import recompiled
 from commonweight.guard.encoder import encoder
+from umbrellas import BREAD, UMBRELLA, charter
 
 STORY = (
     "The umbrella was black. She opened the umbrella, closed her umbrella again, and repaired the umbrella. " * 3

@@ -1,16 +1,13 @@
 """A server that keeps to a charter, over HTTP."""
 
 import json
-import sys
 from pathlib import Path
 
 import httpx
 import pytest
 
 from conftest import KEY, Server, running
-
-sys.path.append(str(Path(__file__).parents[1] / "guard"))
-from charters import BREAD, UMBRELLA, source
+from umbrellas import BREAD, UMBRELLA, source
 
 
 def ask(server: Server, text: str, **fields: object) -> httpx.Response:
