@@ -71,5 +71,7 @@ $(CLIENTS)/installed: $(addprefix tests/clients/,package.json package-lock.json 
 
 $(VENV)/bench-installed: $(VENV)/installed benchmarks/requirements.txt
 	@echo "Installing the peers of the benchmark. llama-server is compiled: about 15 minutes on 2 cores, once."
-	@CMAKE_BUILD_PARALLEL_LEVEL=2 $(BIN)/pip install --quiet --requirement benchmarks/requirements.txt
+	@# With make, its build would start every compilation at once.
+	@$(BIN)/pip install --quiet ninja==1.13.2
+	@CMAKE_GENERATOR=Ninja PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pip install --quiet --requirement benchmarks/requirements.txt
 	@touch $@

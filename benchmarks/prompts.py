@@ -62,7 +62,7 @@ def session(number: int, tokens: int, question: int = 0) -> Prompt:
 
 def new_tokens(number: int, tokens: int) -> str:
     """A message of about ``tokens`` tokens, such as a tool's result is in an agent's next turn."""
-    log = PARAGRAPH * max(1, tokens // PARAGRAPH_TOKENS)
+    log = PARAGRAPH * (tokens // PARAGRAPH_TOKENS)
     return f"Log {_digits(number)}. {log}Go on with the story. Do not stop early."
 
 

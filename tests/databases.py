@@ -165,7 +165,7 @@ async def _connected(folder: Path) -> "asyncpg.Connection":
         try:
             return await asyncpg.connect(host=str(folder), user="postgres", database="postgres")
         except (OSError, asyncpg.CannotConnectNowError):
-            if attempt > 200:
+            if attempt > 1200:  # a minute, for busy machines
                 raise
             await asyncio.sleep(0.05)
     raise AssertionError

@@ -76,7 +76,8 @@ def _run(options: argparse.Namespace, folder: Path) -> list[str]:
         memories = [Memory("server", process), Memory("engine process", engine)]
         asyncio.run(_load(server, tallies, memories, options.seconds, is_replay=is_replay))
         wrong = [f"{tally.tenant}: {text}" for tally in tallies for text in tally.wrong]
-        wrong += asyncio.run(_left_over(server))
+        figures, left = asyncio.run(_left_over(server))
+        wrong += left
     wrong += _unaccounted(tallies, folder)
     print(f"- machine: {machine.describe(PACKAGES)}")
     print(f"- command: `{join(['python', *sys.orig_argv[1:]])}`, which ran `{server}`\n")
@@ -84,7 +85,9 @@ def _run(options: argparse.Namespace, folder: Path) -> list[str]:
     print("|---|--:|---|--:|--:|--:|--:|")
     for tally in tallies:
         print(_row(tally))
-    print(f"\nJain's index of the shares: {_jain([tally.in_time for tally in tallies if _asks(tally)]):.4f}\n")
+    print(f"\nJain's index of the shares: {_jain([tally.in_time for tally in tallies if _asks(tally)]):.4f}")
+    waits = (f"{name} {_mean(figures, name):.2f} s" for name in ("queue", "prefill", "first_token"))
+    print(f"\nAs the server has it, on average: {', '.join(waits)}\n")
     print("| memory in MB | at the start | warm | highest | at the end | a minute, once warm |")
     print("|---|--:|--:|--:|--:|--:|")
     for memory in memories:
@@ -98,7 +101,18 @@ def _server(engine: str, places: int, folder: Path) -> Server:
     port = servers.free_port()
     command = [
         *(sys.executable, "-m", module, "serve", "--port", str(port), "--parallel", str(places)),
-        *("--data", str(folder / "data"), "--api-key", OPERATOR, "--cache-disk", "0", "--log-level", "warning"),
+        *(
+            "--data",
+            str(folder / "data"),
+            "--api-key",
+            OPERATOR,
+            "--cache-disk",
+            "0",
+            "--cache-ram",
+            "128MiB",
+            "--log-level",
+            "warning",
+        ),
     ]
     root = str(Path(__file__).parents[2])
     return Server("Commonweight", command, port, environment={"PYTHONPATH": root})
@@ -136,8 +150,8 @@ async def _load(
         task.cancel()
 
 
-async def _left_over(server: Server) -> list[str]:
-    """What the server still holds though nobody asks any more."""
+async def _left_over(server: Server) -> tuple[dict[str, float], list[str]]:
+    """The server's figures, and what it still holds though nobody asks any more."""
     expected = {
         'commonweight_engine_jobs{state="running"}': 0.0,
         'commonweight_engine_jobs{state="waiting"}': 0.0,
@@ -152,7 +166,7 @@ async def _left_over(server: Server) -> list[str]:
             figures = {name: float(value) for name, _, value in lines}
             wrong = [f"{name} is {figures[name]}" for name, value in expected.items() if figures[name] != value]
             if not wrong or time.monotonic() > deadline:
-                return wrong
+                return figures, wrong
             await asyncio.sleep(0.5)
 
 
@@ -178,6 +192,14 @@ def _row(tally: Tally) -> str:
     first = f"{median(tally.first):.2f} s ({max(tally.first):.2f})" if tally.first else ""
     tokens = f"{tally.tokens:,} | {tally.in_time:,}"
     return f"| {tally.tenant} | {tally.clients} | {answered} | {tokens} | {first} | {len(tally.wrong)} |"
+
+
+def _mean(figures: Mapping[str, float], name: str) -> float:
+    """Seconds of a histogram of the server's, of what was interactive."""
+    total, count = (
+        figures[f'commonweight_{name}_seconds_{part}{{priority="interactive"}}'] for part in ("sum", "count")
+    )
+    return total / count
 
 
 def _jain(shares: Sequence[float]) -> float:

@@ -25,6 +25,8 @@ PATIENCE = 300.0
 LEAVING = 0.1
 """Of the streams, so many are left by their clients before they end."""
 COLOURS = ("red", "green", "blue", "black", "white", "brown")
+CHOSEN = 24
+"""Of them, in an answer."""
 
 
 @dataclass
@@ -147,7 +149,7 @@ def forced(draw: random.Random) -> Question:
         "type": "object",
         "properties": {
             "marker": {"const": marker},
-            "colours": {"type": "array", "items": {"enum": list(COLOURS)}, "minItems": 8, "maxItems": 8},
+            "colours": {"type": "array", "items": {"enum": list(COLOURS)}, "minItems": CHOSEN, "maxItems": CHOSEN},
         },
         "required": ["marker", "colours"],
         "additionalProperties": False,
@@ -163,7 +165,7 @@ def forced(draw: random.Random) -> Question:
     def is_right(message: Json) -> bool:
         answer = json.loads(_text(message))
         chosen: list[str] = answer["colours"]
-        return bool(answer["marker"] == marker and len(chosen) == 8 and set(chosen) <= set(COLOURS))
+        return bool(answer["marker"] == marker and len(chosen) == CHOSEN and set(chosen) <= set(COLOURS))
 
     return Question(body, is_right)
 

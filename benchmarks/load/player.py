@@ -36,7 +36,7 @@ from commonweight.engines.llama.channel import (
 from commonweight.engines.llama.fairness import Fairness
 from commonweight.prompting import Tokenizer
 
-PACE = 0.03
+PACE = 0.1
 """Seconds between two tokens of a stream."""
 
 

@@ -40,16 +40,19 @@ def shared_prefix(bench: Bench) -> list[Figure]:
 
 
 def second_turn(bench: Bench) -> list[Figure]:
-    """An agent's second turn, alone: 2k tokens and an answer of 32, then 200 new tokens."""
-    rounds = [_second_turns(bench, 1, turn) for turn in range(bench.rounds)]
-    label = "second turn of a session, first token"
-    return [_second_turn_figure(label, [turns for samples in rounds for turns in samples])]
+    """A second turn, alone: 2k tokens and an answer of 32, then an agent's 200 new tokens, or a person's 30."""
+    figures = []
+    for new, target in ((200, 1), (30, None)):
+        rounds = [_second_turns(bench, 1, turn, new) for turn in range(bench.rounds)]
+        label = f"second turn of a session, {new} new tokens, first token"
+        figures.append(_second_turn_figure(label, [turns for samples in rounds for turns in samples], target))
+    return figures
 
 
 def second_turn_of_many(bench: Bench) -> list[Figure]:
     """The same while 7 other sessions of that size are remembered: 8 take their first turns, then their second."""
     label = f"second turn, {STREAMS - 1} other sessions remembered, first token"
-    return [_second_turn_figure(label, _second_turns(bench, STREAMS, 0))]
+    return [_second_turn_figure(label, _second_turns(bench, STREAMS, 0, 200), 1)]
 
 
 def returning(bench: Bench) -> list[Figure]:
@@ -94,15 +97,16 @@ Turns = tuple[Answer, Answer]
 """A session's first and second turn."""
 
 
-def _second_turns(bench: Bench, sessions: int, number: int) -> list[tuple[Turns, Turns]]:
-    """Both turns of every session on both servers: first all take their first turn, then all their second."""
+def _second_turns(bench: Bench, sessions: int, number: int, new: int) -> list[tuple[Turns, Turns]]:
+    """Both turns of every session on both servers: first all take their first turn, then all their second, with
+    ``new`` tokens."""
     opening = [prompts.session(number * STREAMS + i, bench.tokens(2000)) for i in range(sessions)]
     with bench.pair() as pair:
         firsts = [
             in_turns(pair, i, partial(ask, prompt=prompt, max_tokens=ANSWER_TOKENS))
             for i, prompt in enumerate(opening)
         ]
-        seconds = [_go_on(pair, i, prompt, firsts[i]) for i, prompt in enumerate(opening)]
+        seconds = [_go_on(pair, i, prompt, firsts[i], new) for i, prompt in enumerate(opening)]
     for first, second in zip(firsts, seconds, strict=True):
         fairness.complete(first, ANSWER_TOKENS)
         fairness.same_prompts(first[:1], first[1:])
@@ -112,20 +116,22 @@ def _second_turns(bench: Bench, sessions: int, number: int) -> list[tuple[Turns,
     return [((f[0], s[0]), (f[1], s[1])) for f, s in zip(firsts, seconds, strict=True)]
 
 
-def _go_on(pair: Pair, number: int, prompt: Prompt, first: tuple[Answer, Answer]) -> tuple[Answer, Answer]:
+def _go_on(
+    pair: Pair, number: int, prompt: Prompt, first: tuple[Answer, Answer], new: int
+) -> tuple[Answer, Answer]:
     said = dict(zip((server.port for server in pair), first, strict=True))
-    new = prompts.new_tokens(number, 200)
+    question = prompts.new_tokens(number, new)
     return in_turns(
-        pair, number, lambda server: ask(server, prompt.then(said[server.port].text, new), FIRST_WORDS)
+        pair, number, lambda server: ask(server, prompt.then(said[server.port].text, question), FIRST_WORDS)
     )
 
 
-def _second_turn_figure(label: str, samples: list[tuple[Turns, Turns]]) -> Figure:
+def _second_turn_figure(label: str, samples: list[tuple[Turns, Turns]], target: float | None) -> Figure:
     ours = [second.first_token for (_, second), _ in samples]
     theirs = [second.first_token for _, (_, second) in samples]
     sides = ("Commonweight", [one for one, _ in samples]), ("llama-server", [other for _, other in samples])
     return Figure(
-        label, "s", ours, theirs, target=1, notes=[_second_turn_work(name, side) for name, side in sides]
+        label, "s", ours, theirs, target=target, notes=[_second_turn_work(name, side) for name, side in sides]
     )
 
 

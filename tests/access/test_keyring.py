@@ -182,3 +182,5 @@ async def test_names_are_taken_until_they_are_revoked(database: Database) -> Non
     second = await created(database)
     assert [key.id for key in await revoke_keys(database, second.record.id, 3.0)] == [second.record.id]
     assert [key.revoked_at for key in await list_keys(database)] == [1.0, 3.0]
+    at_once = await asyncio.gather(*(created(database) for _ in range(8)), return_exceptions=True)
+    assert [isinstance(one, NameTakenError) for one in at_once].count(False) == 1

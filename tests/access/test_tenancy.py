@@ -84,7 +84,7 @@ async def serving(database: Database, keys: dict[str, str]) -> AsyncIterator[Ser
     async with open_assistant(SETUP, Console(quiet=True)) as assistant:
         app = create_app(assistant, Keyring(None, database))
         transport = httpx.ASGITransport(app=app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             yield Service(assistant, client, keys)
 
 

@@ -461,7 +461,7 @@ async def test_leases_are_renewed_while_a_large_batch_is_cleared_away(
             await asyncio.sleep(0.01)
     for name in ("settle", "clear"):
         places = [place for place, one in enumerate(done) if one == name]
-        assert len(places) > 30 / 5
+        assert len(places) >= 30 / 5
         assert all("renew" in done[first:then] for first, then in pairwise(places))
 
 

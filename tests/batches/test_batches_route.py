@@ -87,6 +87,16 @@ async def test_its_whole_life(client: httpx.AsyncClient, office: Office) -> None
     assert error(await client.get(one))[:2] == (404, "not_found_error")
 
 
+@pytest.mark.parametrize("name", ["msgbatch_none", "%00", "msgbatch_%00", "%F0%9F%98%80", "'; --", "x" * 5000])
+async def test_names_of_no_batch(client: httpx.AsyncClient, name: str) -> None:
+    for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/cancel"), ("GET", "/results")):
+        response = await client.request(method, f"{PATH}/{name}{path}")
+        assert error(response)[:2] == (404, "not_found_error")
+    for parameter in ("after_id", "before_id"):
+        response = await client.get(f"{PATH}?{parameter}={name}")
+        assert error(response)[:2] == (400, "invalid_request_error")
+
+
 async def test_cancelling(client: httpx.AsyncClient, office: Office) -> None:
     batch_id = await created(client)
     canceling = (await client.post(f"{PATH}/{batch_id}/cancel")).json()

@@ -94,18 +94,18 @@ def test_the_data_folder_is_full(tmp_path: Path) -> None:
 
 
 def test_the_cache_folder_is_full(tmp_path: Path) -> None:
-    site = Site(tmp_path, "--cache-disk", "1GB", "--cache-ram", "0")
-    prompts = [counting(start, 260) for start in range(1000, 4000, 1000)]
+    site = Site(tmp_path, "--cache-disk", "1GB")
+    prompts = [counting(start, 260) for start in range(1000, 5000, 1000)]
     with small_disk(site.cache, 200) as disk:
         with site.serving() as life:
             disk.fill()
-            answers = [text_of(life.ask(prompt).message()) for prompt in prompts]
+            answers = [text_of(life.ask(prompt).message()) for prompt in prompts[:2]]
             until(lambda: "cannot keep prefixes on disk" in site.log.read_text(), "it says so")
             life.check()
             assert not list(site.cache.rglob("*.kv"))
             disk.free()
             time.sleep(PAUSE)
-            assert [text_of(life.ask(prompt).message()) for prompt in prompts] == answers
+            answers += [text_of(life.ask(prompt).message()) for prompt in prompts[2:]]
             until(lambda: list(site.cache.rglob("*.kv")), "blocks are written again")
             life.check()
         with site.serving() as life:

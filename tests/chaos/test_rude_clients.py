@@ -56,8 +56,8 @@ def test_clients_vanish_and_stall(tmp_path: Path) -> None:
 
 
 def test_it_is_told_to_stop_under_load(tmp_path: Path) -> None:
-    site = Site(tmp_path, "--parallel", "4")
-    with site.serving("--drain", "8") as life:
+    site = Site(tmp_path)
+    with site.serving("--drain", "25") as life:
         life.check()
         batch = life.create_batch(work(60))
         endless = ENDLESS | {"max_tokens": 6000}

@@ -450,8 +450,9 @@ def test_guesses_that_a_grammar_does_not_allow_are_not_computed(machine: Machine
     assert guide.checked([a, b, a, b]) == [a, b, a]
 
 
-@pytest.mark.parametrize("sampling", [GREEDY, Sampling(temperature=0.7, seed=3)])
-def test_guesses_save_steps_of_what_is_copied(starter: Machine, sampling: Sampling) -> None:
+# What is drawn differs from one kind of processor to another, and how much of it is a copy.
+@pytest.mark.parametrize(("sampling", "least"), [(GREEDY, 20), (Sampling(temperature=0.7, seed=3), 4)])
+def test_guesses_save_steps_of_what_is_copied(starter: Machine, sampling: Sampling, least: int) -> None:
     names = ["amber", "birch", "cedar", "daisy", "elder", "fern", "garlic", "hazel", "iris", "juniper"]
     schema = {"type": "array", "items": {"type": "string"}, "x-guidance": SPACING}
     wanted = asked(
@@ -467,7 +468,7 @@ def test_guesses_save_steps_of_what_is_copied(starter: Machine, sampling: Sampli
     assert guessed.tokens == plain.tokens
     assert guessed.logprobs == pytest.approx(plain.logprobs, abs=STARTER_NOISE)
     stats = driver.scheduler.stats
-    assert stats.accepted_tokens > 20
+    assert stats.accepted_tokens > least
     assert stats.steps <= len(plain.tokens) - stats.accepted_tokens
 
 

@@ -2,9 +2,12 @@
 
 import pytest
 from driving import STARTER_NOISE, Driver, Machine, counting, job, words
+from hypothesis import given
+from hypothesis import strategies as st
 
 from commonweight.engines.llama import pace, plan
 from commonweight.engines.llama.pace import Pace
+from commonweight.engines.llama.tiles import TILE, Attention
 
 pytest_plugins = "machines"
 
@@ -12,13 +15,13 @@ pytest_plugins = "machines"
 def test_a_long_prompt_does_not_hold_up_a_stream(driver: Driver) -> None:
     (stream,) = driver.submit(job(words(10), 100))
     driver.step()
-    driver.slowly(50)
-    (late,) = driver.submit(job(words(300, 1)))
+    driver.slowly(20)
+    (late,) = driver.submit(job(words(120, 1)))
     for _ in range(6):
         said = len(driver.outcomes[stream].tokens)
         driver.step()
         assert len(driver.outcomes[stream].tokens) == said + 1
-        assert driver.scheduler._batch.rows == 51
+        assert driver.scheduler._batch.rows == 21
     assert driver.outcomes[late].is_done
 
 
@@ -32,7 +35,7 @@ def test_the_chunk_follows_the_pace(driver: Driver) -> None:
     driver.submit(job(words(300, 1)))
     driver.step()
     # CADENCE, less what the stream takes, at a millisecond a row, in whole tiles.
-    assert driver.scheduler._batch.rows == (plan.CADENCE - 0.04) // (plan.TILE * 0.001) * plan.TILE == 192
+    assert driver.scheduler._batch.rows == (plan.CADENCE - 0.04) // (TILE * 0.001) * TILE == 192
 
 
 def test_streams_and_long_chunks_take_turns(driver: Driver) -> None:
@@ -64,3 +67,53 @@ def test_log_probabilities_hardly_depend_on_company(starter: Machine) -> None:
     (alone,) = starter.drive().run(wanted)
     together, *_ = starter.drive().run(wanted, *[job(counting(50 * i, 20 + 9 * i), 20) for i in (1, 2)])
     assert together.logprobs == pytest.approx(alone.logprobs, abs=STARTER_NOISE)
+
+
+@pytest.mark.parametrize(("unread", "chunk"), [(50, 256), (300, 50)])
+def test_a_tile_that_is_nearly_full_is_filled(machine: Machine, unread: int, chunk: int) -> None:
+    """With more of the prompt, or at its end with rows that count for nothing and leave nothing behind."""
+    wanted = job(words(600) + words(unread, 1), 5, want_logprobs=True)
+    (cold,) = machine.drive().run(wanted)
+    driver = machine.drive()
+    driver.run(job(words(600)))
+    driver.slowly(chunk)
+    (late,) = driver.submit(wanted)
+    driver.step()
+    assert driver.scheduler._batch.rows == TILE
+    assert driver.scheduler._cells.used == 600 + min(unread, TILE)
+    driver.finish()
+    again = driver.outcomes[late]
+    assert again.cached == 600
+    assert again.logprobs[0] == pytest.approx(cold.logprobs[0], abs=0.05)
+    driver.check_honest()
+
+
+def test_streams_and_tiles_that_are_filled_take_turns(driver: Driver) -> None:
+    driver.run(job(words(600)))
+    driver.submit(job(words(10), 100))
+    driver.step()
+    driver.submit(job(words(600) + words(50, 1), 5))
+    driver.step()
+    assert driver.scheduler._batch.rows == TILE
+    driver.step()
+    assert driver.scheduler._batch.rows == 2
+
+
+def test_few_rows_are_not_worth_a_tile(driver: Driver) -> None:
+    driver.run(job(words(600)))
+    driver.submit(job(words(600) + words(9, 1), 5))
+    driver.step()
+    assert driver.scheduler._batch.rows == 9
+
+
+@given(st.integers(1, 10**12), st.integers(1, 10**7), st.integers(1, TILE), st.integers(0, 10**6))
+def test_the_longer_the_context_the_sooner_a_tile_is_worth_filling(
+    weights: int, cell: int, rows: int, context: int
+) -> None:
+    attention = Attention(weights, cell)
+    assert not attention.fills(rows, 0)
+    assert not attention.fills(TILE, context)
+    assert attention.fills(TILE - 1, weights)
+    if attention.fills(rows, context):
+        assert attention.fills(rows, context + 1)
+        assert rows == TILE - 1 or attention.fills(rows + 1, context)

@@ -48,6 +48,10 @@ PIECES = [
     "ab",
     "bc",
     "x",
+    "é",
+    "🙂",
+    "[INST]",
+    "<|im_start|>",
 ]
 
 
@@ -82,6 +86,16 @@ def test_texts_are_cut_at_user_defined_tokens_and_nowhere_else(unit: str, pieces
     assert "".join(cut) == text
     assert pieces <= len(cut) <= 1 + 400_000 // cuts.WINDOW
     assert len(byte_level_tokenizer().encode(text)) > 0
+
+
+@pytest.mark.parametrize("tokenizer_of", [gemma_tokenizer, mistral_tokenizer, phi_tokenizer])
+@pytest.mark.parametrize("unit", ["é", "é<br>", "word é", "🙂<table>", "\u200d\r"])
+def test_texts_are_cut_at_characters_that_become_bytes(tokenizer_of: Callable[[], Tokenizer], unit: str) -> None:
+    text = (unit * 12_000)[:12_000]
+    pieces = tokenizer_of()._cutter.pieces(text)
+    assert "".join(pieces) == text
+    assert max(map(len, pieces)) < 2 * cuts.WINDOW
+    assert tokenizer_of().encode(text) == whole(tokenizer_of(), text)
 
 
 def test_a_text_full_of_tokens_that_cannot_be_cut_is_refused() -> None:

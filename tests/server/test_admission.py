@@ -10,7 +10,8 @@ import httpx
 import pytest
 from sqlalchemy import func, select
 
-from commonweight.access import Keyring, Ledger, Limiter, Limits, Principal
+from batching import Engine
+from commonweight.access import Keyring, Ledger, Limiter, Limits, Principal, keyring
 from commonweight.access.keyring import make_key
 from commonweight.access.principal import Scope
 from commonweight.catalog.gguf import Gguf
@@ -25,7 +26,6 @@ from commonweight.store.schema import leases, usage
 from commonweight.turn import Assistant, Origin
 from commonweight.turn.signature import Signer
 from databases import Clock
-from replay import Replay
 
 BODY: dict[str, Any] = {"model": "any", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi."}]}
 NAMES = [
@@ -37,7 +37,7 @@ NAMES = [
 def replaying() -> Iterator[Assistant]:
     with contextlib.closing(Gguf(locate(None))) as gguf:
         tokenizer = Tokenizer(gguf)
-        engine = Replay(tokenizer, lambda _: "One, two, three, four, five.")
+        engine = Engine(tokenizer, lambda _: "One, two, three, four, five.")
         yield Assistant(ModelCard.of(gguf), tokenizer, engine, Signer(bytes(32)))
 
 
@@ -47,9 +47,15 @@ async def served(database: Database, clock: Callable[[], float] = time.time) -> 
     with replaying() as assistant:
         async with Ledger.open(database) as ledger:
             assistant.listeners.append(ledger.on_turn)
-            app = create_app(assistant, Keyring(None, database), limiter=Limiter(database, clock))
-            async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://test") as client:
+            async with client_of(assistant, database, clock) as client:
                 yield client
+
+
+def client_of(
+    assistant: Assistant, database: Database, clock: Callable[[], float] = time.time
+) -> httpx.AsyncClient:
+    app = create_app(assistant, Keyring(None, database), limiter=Limiter(database, clock))
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://localhost")
 
 
 @pytest.fixture
@@ -82,6 +88,17 @@ async def test_everything_needs_a_key_but_signs_of_life(client: httpx.AsyncClien
     assert (await client.get("/v1/models", headers=header)).status_code == 200
     for path in ("/health", "/ready"):
         assert (await client.get(path)).status_code == 200
+
+
+async def test_a_running_server_goes_by_any_name_once_there_is_a_key(
+    client: httpx.AsyncClient, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keyring, "FRESH", 0)
+    name = {"host": "models.example"}
+    assert error(await client.get("/v1/models", headers=name)) == (403, "permission_error")
+    header = await key(database)
+    assert (await client.get("/v1/models", headers=name | header)).status_code == 200
+    assert error(await client.get("/v1/models", headers=name)) == (401, "authentication_error")
 
 
 async def test_a_key_is_good_for_its_scopes_only(client: httpx.AsyncClient, database: Database) -> None:
@@ -132,6 +149,27 @@ async def test_two_servers_share_limits(database: Database, database_clock: Cloc
             *(client.post("/v1/messages", json=BODY, headers=header) for client in [one, other] * 15)
         )
     assert sorted(answer.status_code for answer in answers) == [200] * 6 + [429] * 24
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_two_servers_share_places(database: Database, stream: bool) -> None:
+    header = await key(database, concurrency=3)
+    body = BODY | {"stream": stream}
+    with replaying() as assistant:
+        assert isinstance(assistant.engine, Engine)
+        assistant.engine.gate.clear()
+        async with client_of(assistant, database) as one, served(database) as other:
+            held = [asyncio.create_task(one.post("/v1/messages", json=body, headers=header)) for _ in range(3)]
+            while assistant.engine.running < 3:
+                await asyncio.sleep(0.01)
+            for client in (one, other):
+                refused = await client.post("/v1/messages", json=body, headers=header)
+                assert error(refused) == (429, "rate_limit_error")
+                assert refused.headers["retry-after"] == "1"
+            assert (await other.post("/v1/messages/count_tokens", json=BODY, headers=header)).status_code == 200
+            assistant.engine.gate.set()
+            assert {(await answer).status_code for answer in held} == {200}
+            assert (await other.post("/v1/messages", json=body, headers=header)).status_code == 200
 
 
 @pytest.mark.parametrize("stream", [False, True])

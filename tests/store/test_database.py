@@ -135,3 +135,12 @@ async def test_sqlite_writes_ahead_and_keeps_others_out(tmp_path: Path) -> None:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         connection.close()
     assert folder.stat().st_mode & 0o077 == 0
+
+
+async def test_nobody_else_reads_a_database_in_a_folder_that_is_open_to_all(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    async with Database.open(sqlite_url(tmp_path)) as database, database.write() as connection:
+        await connection.execute(keys.insert().values(id="a", digest="d", **KEY))
+        files = list(tmp_path.iterdir())
+        assert len(files) == 3
+        assert all(file.stat().st_mode & 0o077 == 0 for file in files)

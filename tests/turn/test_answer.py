@@ -104,6 +104,15 @@ def test_usage_splits_the_prompt_from_the_first_event_on(tokenizer: Tokenizer) -
         assert usage.input_tokens + 6 == len(prompt.token_ids)
 
 
+def test_why_the_cache_was_of_no_use_is_not_made_up(tokenizer: Tokenizer) -> None:
+    asked = {"previous_message_id": "msg_1"}
+    assert answered(tokenizer, "Fine.", STOPPED, diagnostics=asked).model_dump()["diagnostics"] == {
+        "cache_miss_reason": {"type": "unavailable"}
+    }
+    for first in (None, {"previous_message_id": None}):
+        assert answered(tokenizer, "Fine.", STOPPED, diagnostics=first).diagnostics is None
+
+
 def test_a_limit_gives_its_reason_and_releases_what_was_held_back(tokenizer: Tokenizer) -> None:
     message = answered(tokenizer, "Fine. ST", AT_LIMIT, stop_sequences=["STOP"])
     assert content(message) == [{"type": "text", "text": "Fine. ST"}]

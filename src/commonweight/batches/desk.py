@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,8 @@ PORTION, PORTION_SIZE = 500, 4 * 1024 * 1024
 """Items, and characters, that are written in one transaction."""
 PAGE = 100
 """Results that are read at once."""
+
+_ID = re.compile(r"msgbatch_[0-9A-Za-z]{1,50}")
 
 
 class BatchDesk:
@@ -75,7 +78,7 @@ class BatchDesk:
         Raises:
             NotFoundError: the tenant has none of this id.
         """
-        return await self._store.get(tenant, batch_id) or _unknown(batch_id)
+        return await self._find(tenant, batch_id) or _unknown(batch_id)
 
     async def page(
         self, tenant: str, limit: int, after_id: str | None, before_id: str | None
@@ -85,7 +88,7 @@ class BatchDesk:
         Raises:
             InvalidRequestError: a cursor is none of the tenant's batches.
         """
-        cursors = [None if name is None else await self._store.get(tenant, name) for name in (after_id, before_id)]
+        cursors = [None if name is None else await self._find(tenant, name) for name in (after_id, before_id)]
         for name, cursor in zip((after_id, before_id), cursors, strict=True):
             if name is not None and cursor is None:
                 raise InvalidRequestError(f"no batch has the id {name!r}")
@@ -98,9 +101,8 @@ class BatchDesk:
             NotFoundError: the tenant has none of this id.
             InvalidRequestError: it has ended.
         """
-        batch = await self._store.cancel(tenant, batch_id, self._now())
-        if batch is None:
-            _unknown(batch_id)
+        await self.get(tenant, batch_id)
+        batch = await self._store.cancel(tenant, batch_id, self._now()) or _unknown(batch_id)
         if batch.status == "ended":
             raise InvalidRequestError(f"Message Batch {batch_id} has ended and can no longer be canceled")
         self._on_change()
@@ -132,6 +134,10 @@ class BatchDesk:
         if batch.archived_at is not None:
             raise NotFoundError(f"The results of Message Batch {batch_id} are no longer available")
         return self._lines(batch)
+
+    async def _find(self, tenant: str, batch_id: str) -> Batch | None:
+        # Clients may ask for anything, and PostgreSQL takes not every text.
+        return await self._store.get(tenant, batch_id) if _ID.fullmatch(batch_id) else None
 
     async def _lines(self, batch: Batch) -> AsyncIterator[str]:
         last, told = -1, 0

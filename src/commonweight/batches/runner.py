@@ -165,23 +165,23 @@ class BatchRunner:
         held = await self._items.renew(work.keys(), now + LEASE)
         await _cancelled(*(task for place, task in work.items() if place not in held))
         await self._items.take_back(now)
-        for batch_id, ending in await self._items.doomed(now):
-            await self._stop(batch_id, ending)
+        # What takes long is done in portions, each time a little, since leases must be renewed in between.
+        is_left = [await self._stop(*doomed) for doomed in await self._items.doomed(now)]
         for batch_id in await self._items.done():
             await self._batches.end(batch_id, self._now())
         await self._batches.give_up(now)
         await self._batches.archive(now - KEPT, now)
-        while await self._batches.clear(PORTION):
-            pass
+        is_left.append(await self._batches.clear(PORTION))
+        if any(is_left):
+            self._has_news.set()
 
-    async def _stop(self, batch_id: str, ending: Ending) -> None:
-        """End what is left of a batch: nothing of it is begun any more."""
+    async def _stop(self, batch_id: str, ending: Ending) -> bool:
+        """End some of what is left of a batch: nothing of it is begun any more. Whether there may be more."""
         work = {place: task for place, task in self._work.items() if place[0] == batch_id}
         await _cancelled(*work.values())
         for place in work:
             await self._items.record(*place, ending)
-        while await self._items.settle(batch_id, ending, PORTION):
-            pass
+        return await self._items.settle(batch_id, ending, PORTION)
 
 
 async def _cancelled(*tasks: asyncio.Task[None]) -> None:

@@ -55,6 +55,7 @@ Model = Annotated[
 ]
 
 _MEMORY_AND_SPEED = "Memory and speed"
+_NETWORK = "Network"
 _OPERATION = "Operation"
 _GUARD = "Guard"
 Context = Annotated[
@@ -186,6 +187,34 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Serve HTTPS with this certificate (PEM, with its chain).",
+            show_default=False,
+            rich_help_panel=_NETWORK,
+        ),
+    ] = None,
+    tls_key: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Its key, unless that is in the same file.",
+            show_default=False,
+            rich_help_panel=_NETWORK,
+        ),
+    ] = None,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORIGIN",
+            help="Let web pages of this origin use the server, such as `https://example.com`; may repeat. "
+            "Default: none.",
+            show_default=False,
+            rich_help_panel=_NETWORK,
+        ),
+    ] = None,
     context: Context = None,
     parallel: Parallel = 8,
     threads: Threads = None,
@@ -311,6 +340,7 @@ def serve(
     from commonweight.cli.guarding import Guarding
     from commonweight.cli.loading import Setup
     from commonweight.cli.logs import set_up_logs
+    from commonweight.cli.serve import Network
     from commonweight.cli.serve import serve as serve_until_interrupted
 
     set_up_logs(log_format, log_level)
@@ -340,8 +370,7 @@ def serve(
     serve_until_interrupted(
         setup,
         Data.at(data, database),
-        host=host,
-        port=port,
+        Network(host, port, tls_cert, tls_key, cors_origin or []),
         api_key=api_key,
         aliases=alias or [],
         drain=drain,

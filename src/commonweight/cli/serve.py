@@ -7,11 +7,14 @@ import ipaddress
 import json
 import os
 import re
+import resource
 import shlex
 import socket
+import ssl
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-import uvicorn
 from rich.console import Console
 
 from commonweight import __version__
@@ -25,20 +28,33 @@ from commonweight.cli.terminal import UserError, plain_console
 from commonweight.cli.tracing import open_tracing
 from commonweight.engines.llama import LlamaEngine
 from commonweight.files import Library
-from commonweight.server import Lifecycle, create_app
+from commonweight.server import MOST_CONNECTIONS, Lifecycle, configured, create_app
 from commonweight.store import Database
 from commonweight.turn import Assistant
 
-KEEP_ALIVE = 75
-"""Seconds that an idle connection stays open: longer than clients keep theirs, or they would meet a closed one."""
+FILES = 2 * MOST_CONNECTIONS + 200
+"""Open files that a server may need: connections, an upload for each, the database, the engine."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """Where a server listens, and for whom."""
+
+    host: str
+    port: int
+    tls_cert: Path | None = None
+    """PEM, with its chain. None: plain HTTP."""
+    tls_key: Path | None = None
+    """None: it is in the same file."""
+    cors_origins: Sequence[str] = ()
+    """Whose web pages may use the server."""
 
 
 def serve(
     setup: Setup,
     data: Data,
+    network: Network,
     *,
-    host: str,
-    port: int,
     api_key: str | None,
     aliases: Sequence[str],
     drain: float,
@@ -51,22 +67,28 @@ def serve(
     ``keep_content`` days, and not at all without. Each tenant's files may have ``file_quota`` bytes.
     """
     _check_key(api_key)
+    _check_origins(network.cors_origins)
+    tls = _tls(network.tls_cert, network.tls_key)
+    _raise_file_limit()
     checks.insist(checks.data_folder(data))
     checks.insist(checks.cache_folder())
     with asyncio.Runner(loop_factory=_event_loop()) as runner:
-        runner.run(_check_database(data, host, api_key))
+        runner.run(_check_database(data, network.host, api_key))
         # Taken before the model loads: to learn minutes later that the port is in use would be a poor joke.
-        with listener_at(host, port) as listener:
+        with listener_at(network.host, network.port) as listener:
             setup = setup.located()
-            url = _url(host, listener.getsockname()[1])
-            runner.run(_serve(setup, data, listener, url, api_key, aliases, drain, keep_content, file_quota))
+            served = replace(network, port=listener.getsockname()[1])
+            runner.run(
+                _serve(setup, data, served, listener, tls, api_key, aliases, drain, keep_content, file_quota)
+            )
 
 
 async def _serve(
     setup: Setup,
     data: Data,
+    network: Network,
     listener: socket.socket,
-    url: str,
+    tls: ssl.SSLContext | None,
     api_key: str | None,
     aliases: Sequence[str],
     drain: float,
@@ -74,6 +96,7 @@ async def _serve(
     file_quota: int,
 ) -> None:
     console = plain_console()
+    url = _url(network)
     sizes: list[str] = []
     lifecycle = Lifecycle()
     async with contextlib.AsyncExitStack() as services:
@@ -102,10 +125,11 @@ async def _serve(
             lifecycle=lifecycle,
             probes={"database": database.ping},
             tracer_provider=tracer_provider,
+            cors_origins=network.cors_origins,
         )
         assert isinstance(assistant.engine, LlamaEngine)
         server = GracefulServer(
-            uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_keep_alive=KEEP_ALIVE),
+            configured(app, ssl_context_factory=(lambda *_: tls) if tls else None),
             lifecycle,
             patience=drain,
             on_started=lambda: _welcome(console, assistant, url, sizes, has_key=has_key),
@@ -130,6 +154,35 @@ def _check_key(api_key: str | None) -> None:
         raise UserError("the API key is empty; is the variable set that it was taken from?")
     if api_key is not None and not re.fullmatch(r"[!-~]+", api_key):
         raise UserError("an API key travels in a header: use ASCII letters, digits and signs, and no spaces")
+
+
+def _check_origins(origins: Sequence[str]) -> None:
+    for origin in origins:
+        if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#@*]+", origin):
+            raise UserError(f"--cors-origin {origin}: write it like https://example.com, with nothing after it")
+
+
+def _tls(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    if cert is None:
+        if key is not None:
+            raise UserError("--tls-key is of no use without --tls-cert")
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        # With no password given, OpenSSL would ask for one on the terminal.
+        context.load_cert_chain(cert, key, password="")
+    except (OSError, ssl.SSLError) as error:
+        reason = "no certificate with its unencrypted key" if isinstance(error, ssl.SSLError) else error.strerror
+        raise UserError(f"cannot use {' and '.join(map(str, filter(None, (cert, key))))}: {reason}") from error
+    return context
+
+
+def _raise_file_limit() -> None:
+    """Many systems let a process open fewer files than the server takes connections, unless it asks."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _check_database(data: Data, host: str, api_key: str | None) -> None:
@@ -171,10 +224,11 @@ def _is_this_machine(host: str) -> bool:
         return host == "localhost"
 
 
-def _url(host: str, port: int) -> str:
+def _url(network: Network) -> str:
     # An address that means "all of them" is none that a client could use.
-    name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
+    name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(network.host, network.host)
+    scheme = "http" if network.tls_cert is None else "https"
+    return f"{scheme}://[{name}]:{network.port}" if ":" in name else f"{scheme}://{name}:{network.port}"
 
 
 def _welcome(console: Console, assistant: Assistant, url: str, sizes: Sequence[str], *, has_key: bool) -> None:

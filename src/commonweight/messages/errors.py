@@ -89,6 +89,12 @@ class RequestTooLargeError(ApiError):
     type = "request_too_large"
 
 
+class HeadTooLargeError(InvalidRequestError):
+    """The request's line and header fields are larger than any client's."""
+
+    status = 431
+
+
 class RateLimitError(ApiError):
     """This key has had its share for now."""
 
@@ -107,6 +113,12 @@ class TimedOutError(ApiError):
 
     status = 504
     type = "timeout_error"
+
+
+class SlowRequestError(TimedOutError):
+    """The request did not arrive in time."""
+
+    status = 408
 
 
 class OverloadedError(ApiError):

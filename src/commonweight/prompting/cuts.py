@@ -3,6 +3,9 @@
 Its time is quadratic in the number of user-defined tokens of a text (20 s for 400 kB of ``<br>x``), so a text is
 cut in front of such tokens. That is exact: llama.cpp takes a text apart there, too, before anything else.
 
+It is quadratic, too, in the number of characters that SentencePiece has no token for and writes as bytes (14 s for
+400 kB of line ends, where there is none for them). No token crosses such a character, so cutting there is exact.
+
 Pre-tokenizers that are regular expressions take a frame of the stack for each character of a match, and past some
 26,000 the process dies. So where thousands of characters follow each other without a space, or are nothing else,
 they are cut. llama.cpp reads runs between 4,096 and 26,000 characters as one, so a token there may differ.
@@ -30,14 +33,19 @@ class DenseTextError(ValueError):
 class Cutter:
     """Cuts texts for one tokenizer."""
 
-    def __init__(self, user_defined: Iterable[str], *, strips: bool, has_regex: bool) -> None:
+    def __init__(
+        self, user_defined: Iterable[str], *, strips: bool, has_regex: bool, letters: Iterable[str] | None = None
+    ) -> None:
+        """``letters`` are all characters that are in any token, for SentencePiece."""
         self._tokens = frozenset(filter(None, user_defined))
+        self._ends = tuple(self._tokens)
         self._lengths = sorted({len(token) for token in self._tokens}, reverse=True)
         heads = sorted({token[:4] for token in self._tokens}, key=len)
         # All but the first character is only looked at, so that overlapping places are found, too.
         self._heads = re.compile("|".join(f"{re.escape(h[0])}(?={re.escape(h[1:])})" for h in heads) or "(?!)")
         self._strips = strips
         self._has_regex = has_regex
+        self._foreign = letters and re.compile(f"[^{re.escape(''.join(letters))}]")
         self._found = lru_cache(1024)(self._find)
 
     def pieces(self, text: str) -> list[str]:
@@ -49,6 +57,8 @@ class Cutter:
         if len(text) <= WINDOW:
             return [text]
         pieces = list(self._between_tokens(text))
+        if self._foreign:
+            return [part for piece in pieces for part in self._between_foreigners(piece, self._foreign)]
         return [part for piece in pieces for part in _unbroken(piece)] if self._has_regex else pieces
 
     def _between_tokens(self, text: str) -> Iterator[str]:
@@ -64,6 +74,16 @@ class Cutter:
                     raise DenseTextError(
                         f"a text holds more than {MOST_TOKENS} tags or runs of spaces close together"
                     )
+        yield text[done:]
+
+    def _between_foreigners(self, text: str, foreign: re.Pattern[str]) -> Iterator[str]:
+        done = 0
+        for match in foreign.finditer(text):
+            place = match.start()
+            # What follows a user-defined token begins with a space of its own, in some vocabularies.
+            if place - done >= WINDOW and not text.endswith(self._ends, done, place):
+                yield text[done:place]
+                done = place
         yield text[done:]
 
     def _clusters(self, text: str) -> Iterator[tuple[int, int]]:

@@ -1,6 +1,7 @@
 """The model's own tokenizer, split into its two halves: ordinary text, and special tokens by name."""
 
 import ctypes
+import itertools
 import re
 from functools import cached_property
 
@@ -63,7 +64,11 @@ class Tokenizer:
     def _cutter(self) -> Cutter:
         ids = [i for i in range(self.size) if self._attributes(i) & llama.LLAMA_TOKEN_ATTR_USER_DEFINED]
         strips = any(any(self.strips(token_id)) for token_id in ids)
-        return Cutter(map(self.text_of, ids), strips=strips, has_regex=self._has_regex)
+        letters = None
+        if llama.llama_vocab_type(self._vocab) == llama.LLAMA_VOCAB_TYPE_SPM:
+            # Spaces are written as another character in the vocabulary.
+            letters = {" ", *itertools.chain.from_iterable(map(self.text_of, range(self.size)))}
+        return Cutter(map(self.text_of, ids), strips=strips, has_regex=self._has_regex, letters=letters)
 
     def strips(self, token_id: int) -> tuple[bool, bool]:
         """Whether a special token swallows the space before it, and after it."""
@@ -88,10 +93,14 @@ class Tokenizer:
         Raises:
             DenseTextError: it would take minutes.
         """
-        if continues and self.marks_word_starts:
-            # NUL is in no piece of a vocabulary, so what it becomes can be cut off again.
-            return self.encode("\0" + text)[len(self.encode("\0")) :]
-        return [token_id for piece in self._cutter.pieces(text) for token_id in self._encode(piece)]
+        ids: list[int] = []
+        for i, piece in enumerate(self._cutter.pieces(text)):
+            if self.marks_word_starts and (continues or i > 0):
+                # NUL is in no piece of a vocabulary, so what it becomes can be cut off again.
+                ids += self._encode("\0" + piece)[len(self._encode("\0")) :]
+            else:
+                ids += self._encode(piece)
+        return ids
 
     def _encode(self, text: str) -> list[int]:
         data = text.encode()

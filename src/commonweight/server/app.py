@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from opentelemetry.trace import TracerProvider
+from starlette.middleware.cors import CORSMiddleware
 
 from commonweight import __version__
 from commonweight.access import Keyring, Limiter
@@ -13,6 +14,7 @@ from commonweight.messages.errors import InvalidRequestError
 from commonweight.server.access_log import PROBED, log_exchange
 from commonweight.server.admission import authorised, permitted
 from commonweight.server.batches import batches_router
+from commonweight.server.browsers import PageGuard
 from commonweight.server.envelope import Envelope, handlers
 from commonweight.server.exchange import note_turn
 from commonweight.server.files import files_router
@@ -26,6 +28,12 @@ from commonweight.server.tracing import turn_tracer
 from commonweight.turn import Assistant
 
 API_VERSIONS = frozenset({"2023-06-01", "2026-10-21"})
+_TOLD = (
+    *("request-id", "retry-after", "x-should-retry"),
+    *(f"anthropic-ratelimit-requests-{what}" for what in ("limit", "remaining", "reset")),
+    *(f"anthropic-ratelimit-tokens-{what}" for what in ("limit", "remaining", "reset")),
+)
+"""Headers of answers that the scripts of a page may read."""
 
 
 def create_app(
@@ -39,11 +47,12 @@ def create_app(
     lifecycle: Lifecycle | None = None,
     probes: Mapping[str, Probe] | None = None,
     tracer_provider: TracerProvider | None = None,
+    cors_origins: Sequence[str] = (),
 ) -> FastAPI:
     """The API over one assistant.
 
     ``aliases`` are further names that the models endpoint lists it under, ``probes`` what ``/ready`` asks. With a
-    ``tracer_provider``, requests and turns become spans.
+    ``tracer_provider``, requests and turns become spans. Web pages of ``cors_origins`` may use it.
     """
     lifecycle = lifecycle or Lifecycle()
     limiter = limiter or Limiter()
@@ -69,6 +78,15 @@ def create_app(
             "auto_configure": False,
         },
     )
+    if cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=cors_origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=_TOLD,
+        )
+    app.add_middleware(PageGuard, keyring=keyring, origins=cors_origins)
     app.add_middleware(Envelope, lifecycle=lifecycle, listeners=[metrics.count_exchange, log_exchange])
 
     has_key = Depends(authorised(keyring))

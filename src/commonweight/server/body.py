@@ -9,13 +9,20 @@ import pydantic_core
 from fastapi import Request
 from pydantic import ValidationError
 
-from commonweight.messages.errors import InvalidRequestError, RequestTooLargeError, invalid_request
+from commonweight.messages.errors import (
+    InvalidRequestError,
+    OverloadedError,
+    RequestTooLargeError,
+    invalid_request,
+)
 from commonweight.messages.wire import WireModel
 
 MAX_BODY = 32 * 1024 * 1024
 """Bytes of a request to ``/v1/messages`` and ``/v1/messages/count_tokens``."""
 MAX_DRAINED = 4 * MAX_BODY
 """Bytes read and thrown away, so that a client that is still sending gets to see why it was refused."""
+MOST_HELD = 16 * MAX_BODY
+"""Bytes of bodies in memory, all together: those that still come, and those that wait for their turn."""
 LARGE = 256 * 1024
 """Bytes from which a body counts as large, and is parsed off the event loop."""
 
@@ -27,6 +34,7 @@ class BodyReader:
 
     def __init__(self) -> None:
         self._large = asyncio.Semaphore(1)
+        self._held = 0
 
     @contextlib.asynccontextmanager
     async def read(self, request: Request, model: type[Model]) -> AsyncIterator[Model]:
@@ -34,14 +42,36 @@ class BodyReader:
 
         Raises:
             RequestTooLargeError, InvalidRequestError: in the API's words.
+            OverloadedError: there are too many large ones.
         """
         check_encoding(request)
-        body = await _bounded(request)
-        if len(body) < LARGE:
-            yield _parsed(body, model)
-        else:
-            async with self._large:
-                yield await asyncio.to_thread(_parsed, body, model)
+        body = bytearray()
+        try:
+            await self._fill(body, request)
+            if len(body) < LARGE:
+                yield _parsed(body, model)
+            else:
+                async with self._large:
+                    yield await asyncio.to_thread(_parsed, body, model)
+        finally:
+            self._held -= len(body)
+
+    async def _fill(self, body: bytearray, request: Request) -> None:
+        size = 0
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > MAX_DRAINED:
+                break
+            if size > MAX_BODY:
+                self._held -= len(body)
+                body.clear()
+                continue
+            if self._held + len(chunk) > MOST_HELD:
+                raise OverloadedError("The server is reading too many large requests", retry_after=5)
+            self._held += len(chunk)
+            body += chunk
+        if size > MAX_BODY:
+            raise RequestTooLargeError("Request exceeds the maximum size")
 
 
 def check_encoding(request: Request) -> None:
@@ -51,23 +81,7 @@ def check_encoding(request: Request) -> None:
         raise InvalidRequestError(f"content-encoding: {encoding} is not supported; send the body as it is")
 
 
-async def _bounded(request: Request) -> bytes:
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size <= MAX_BODY:
-            chunks.append(chunk)
-        elif size > MAX_DRAINED:
-            break
-        else:
-            chunks.clear()
-    if size > MAX_BODY:
-        raise RequestTooLargeError("Request exceeds the maximum size")
-    return b"".join(chunks)
-
-
-def _parsed(body: bytes, model: type[Model]) -> Model:
+def _parsed(body: bytearray, model: type[Model]) -> Model:
     try:
         data = pydantic_core.from_json(body, allow_inf_nan=False)
     except ValueError as error:

@@ -115,9 +115,12 @@ async def revisions(url: str) -> Revisions:
 
 
 def sqlite_url(folder: Path) -> str:
-    """The URL of the database in a data folder, which is made if need be."""
+    """The URL of the database in a data folder. Both are made if need be, and are nobody else's to read."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return f"sqlite+aiosqlite:///{folder / 'commonweight.db'}"
+    file = folder / "commonweight.db"
+    # The folder may have been there, open to all. SQLite gives the files beside this one the same mode.
+    file.touch(mode=0o600)
+    return f"sqlite+aiosqlite:///{file}"
 
 
 def _engine(url: str) -> AsyncEngine:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, or_, select, update
+from sqlalchemy.exc import IntegrityError
 
 from commonweight.store.database import Database
 from commonweight.store.schema import keys
@@ -47,11 +48,11 @@ async def add_key(database: Database, key: Key) -> None:
     Raises:
         NameTakenError: another that is not revoked has its name.
     """
-    async with database.write() as connection:
-        same = select(keys.c.id).where(keys.c.name == key.name, keys.c.revoked_at.is_(None))
-        if (await connection.execute(same)).first():
-            raise NameTakenError(key.name)
-        await connection.execute(keys.insert().values(asdict(key)))
+    try:
+        async with database.write() as connection:
+            await connection.execute(keys.insert().values(asdict(key)))
+    except IntegrityError as error:  # ids and digests are random
+        raise NameTakenError(key.name) from error
 
 
 async def find_key(database: Database, digest: str) -> Key | None:

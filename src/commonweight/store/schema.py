@@ -11,6 +11,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    text,
 )
 
 metadata = MetaData(
@@ -40,6 +41,14 @@ keys = Table(
     Column("revoked_at", Double),
     # Principles of the charter that are set aside for it, separated by spaces.
     Column("waived", String(1000), nullable=False, server_default=""),
+    # A name may be used again once its key is revoked.
+    Index(
+        "uq_keys_name",
+        "name",
+        unique=True,
+        sqlite_where=text("revoked_at IS NULL"),
+        postgresql_where=text("revoked_at IS NULL"),
+    ),
 )
 
 # What a key may still use of a limit; it fills up again with time.

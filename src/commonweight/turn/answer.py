@@ -24,6 +24,7 @@ from commonweight.messages.events import (
 from commonweight.messages.request import MessageRequest
 from commonweight.messages.response import (
     AppliedEdits,
+    Diagnostics,
     GuardVerdict,
     Message,
     OutputBlock,
@@ -60,6 +61,8 @@ class Answer:
         self._signer = signer
         self._at_limit = at_limit
         self._edits = edits
+        compares = request.diagnostics is not None and request.diagnostics.previous_message_id is not None
+        self._diagnostics = Diagnostics() if compares else None
         self._shows_thinking = request.thinking is None or request.thinking.display != "omitted"
         self._has_citations = any(document.is_citable for document in prompt.documents)
         self._usage = Usage(input_tokens=len(prompt.token_ids), output_tokens=0)
@@ -140,7 +143,11 @@ class Answer:
                 usage.cache_creation_input_tokens = written.five_minutes + written.one_hour
                 usage.input_tokens -= self._cached + usage.cache_creation_input_tokens
                 begun = usage.model_copy(update={"output_tokens": 1})
-                yield MessageStart(message=Message(id=new_id("msg"), model=self._model, usage=begun))
+                yield MessageStart(
+                    message=Message(
+                        id=new_id("msg"), model=self._model, diagnostics=self._diagnostics, usage=begun
+                    )
+                )
             case Step(token_id):
                 self._usage.output_tokens += 1
                 self.token_ids.append(token_id)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from commonweight.catalog.gguf import complaints
 from commonweight.catalog.header import UnreadableModelError, check_header
+from commonweight.engines.llama.tiles import Attention
 
 
 class CacheFullError(Exception):
@@ -140,6 +141,7 @@ class LoadedModel:
                 f"{complaints() or 'no reason given'}; try a smaller --context"
             )
         self.scratch = sequences
+        self._kv_type = kv_type
         self._memory = llama.llama_get_memory(self._context)
         self.vocab: llama.llama_vocab_p = llama.llama_model_get_vocab(self._model)
         self.vocabulary_size: int = llama.llama_vocab_n_tokens(self.vocab)
@@ -156,6 +158,14 @@ class LoadedModel:
         """llama.cpp's handle of the weights."""
         handle: int = self._model
         return handle
+
+    @property
+    def attention(self) -> Attention | None:
+        """What a row takes, where the CPU attends in tiles; None if a GPU may compute, or cells are quantised."""
+        if llama.llama_supports_gpu_offload() or self._kv_type != "f16":
+            return None
+        width: int = llama.llama_model_n_embd(self._model) * llama.llama_model_n_layer(self._model)
+        return Attention(llama.llama_model_n_params(self._model), 2 * width)
 
     @property
     def is_recurrent(self) -> bool:

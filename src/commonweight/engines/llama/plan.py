@@ -1,6 +1,8 @@
 """What the next batch computes: rows of streams, how they go on by guess or by grammar, chunks of prompts.
 
-A chunk is as long as fits a time that keeps the streams' cadence.
+A chunk is as long as fits a time that keeps the streams' cadence. A stream's row in a tile of attention among rows
+of a prompt was seen to make a step up to three times as long: so streams and all but small chunks take turns, and
+chunks fill their tiles.
 """
 
 from collections.abc import Callable
@@ -12,6 +14,7 @@ from commonweight.engines.llama.native import MOST_GUESSES, Batch
 from commonweight.engines.llama.pace import Pace
 from commonweight.engines.llama.recall import Recall
 from commonweight.engines.llama.run import Run
+from commonweight.engines.llama.tiles import TILE, Attention
 
 CADENCE = 0.25
 """Seconds that a step may take while others stream: prompts are read in chunks that fit."""
@@ -19,11 +22,6 @@ LENIENCE = 1.25
 """How many times as long a chunk may be if it ends a prompt."""
 LONGEST_STEP = 1.0
 """Seconds that a step may take at all: arrivals and cancellations wait for its end."""
-TILE = 64
-"""Rows from which llama.cpp's attention on the CPU computes tiles of so many rows, each over the cells of all its
-rows; a tile that is not full costs what a full one does. A stream's row among those of a prompt was seen to make
-the step up to three times as long. So from here on streams and prompts take turns, and chunks fill their tiles."""
-
 Rank = tuple[bool, int, float]
 """Whose turn it is: the smallest's."""
 
@@ -34,16 +32,25 @@ class Part(NamedTuple):
     run: Run
     rows: int
     last_row: int
+    padding: int = 0
+    """Rows behind them that only fill a tile. Their cells are to be freed."""
 
 
 class Planner:
-    """Fills a batch, again and again. ``drafts`` is how many tokens may be guessed for a stream."""
+    """Fills a batch, again and again.
 
-    def __init__(self, batch: Batch, cells: Cells, recall: Recall, drafts: int) -> None:
+    ``drafts`` is how many tokens may be guessed for a stream. With ``attention``, tiles that are nearly full are
+    filled; its model must be able to take tokens back.
+    """
+
+    def __init__(
+        self, batch: Batch, cells: Cells, recall: Recall, drafts: int, attention: Attention | None
+    ) -> None:
         self._batch = batch
         self._cells = cells
         self._recall = recall
         self._drafts = drafts
+        self._attention = attention
         self._is_reading = False
 
     def fill(self, running: list[Run], rank: Callable[[Run], Rank], pace: Pace) -> list[Part]:
@@ -53,7 +60,7 @@ class Planner:
         reading = [run for run in running if not run.is_streaming and not run.leaders]
         reading.sort(key=rank)
         chunk = self._chunk(reading, len(streams), pace)
-        if streams and chunk + len(streams) >= TILE:
+        if streams and (chunk + len(streams) >= TILE or self._fills(chunk, reading)):
             self._is_reading = not self._is_reading
             streams, chunk = ([], chunk) if self._is_reading else (streams, 0)
         self._propose(streams, chunk, pace)
@@ -64,7 +71,22 @@ class Planner:
                 outputs = int(end == len(run.tokens) and run.job.max_tokens > 0)
                 parts.append(self._add(run, run.tokens[run.computed : end], outputs=outputs))
                 chunk -= parts[-1].rows
+        if not streams and len(parts) == 1:
+            parts = [self._padded(parts[0])]
         return parts
+
+    def _padded(self, part: Part) -> Part:
+        run, rows, *_ = part
+        missing = TILE - rows
+        if not (self._fills(rows, [run]) and rows + missing <= min(self._batch.capacity, self._cells.free)):
+            return part
+        end = run.computed + rows
+        self._batch.add(run.sequence, end, [run.tokens[end - 1]] * missing, outputs=0)
+        return part._replace(padding=missing)
+
+    def _fills(self, rows: int, reading: list[Run]) -> bool:
+        """Whether a tile is better filled than left with so many rows of the first prompt."""
+        return bool(self._attention and reading and self._attention.fills(rows, reading[0].computed))
 
     def _chunk(self, reading: list[Run], streams: int, pace: Pace) -> int:
         """How many rows of prompts the batch has."""
@@ -76,6 +98,8 @@ class Planner:
         # A prompt's last few rows come along: they would cost a step of their own.
         if chunk <= unread[0] <= min(chunk * LENIENCE, room):
             return unread[0]
+        if self._fills(chunk, reading):
+            return min(TILE, room)
         return chunk if chunk == room or chunk < TILE else chunk - chunk % TILE
 
     def _propose(self, streams: list[Run], chunk: int, pace: Pace) -> None:

@@ -76,7 +76,8 @@ class Scheduler:
         self.failed: list[tuple[int, str]] = []
         """Runs that could not go on, and why; whoever tells of them takes them out."""
         can_guess = not model.is_recurrent and states.reuse != "never"
-        self._planner = Planner(self._batch, self._cells, self._recall, drafts if can_guess else 0)
+        attention = model.attention if states.reuse == "anywhere" else None
+        self._planner = Planner(self._batch, self._cells, self._recall, drafts if can_guess else 0, attention)
 
     @property
     def has_work(self) -> bool:
@@ -241,12 +242,14 @@ class Scheduler:
     # What it brought
 
     def _advance(self, part: Part) -> list[EngineEvent]:
-        run, rows, last_row = part
+        run, rows, last_row, padding = part
         self._fairness.charge(run.tenant, rows)
         chunk = slice(last_row + 1 - rows, last_row + 1)
         scores = self._taps.scores(run.job.probe, chunk) if run.job.probe else None
         was_streaming = run.is_streaming
         run.grow(self._cells.take(rows), scores)
+        if padding:
+            self._model.cut(run.sequence, run.computed)
         if was_streaming:
             return self._draw(run, last_row - len(run.draft))
         self._stats.prefilled_tokens += rows

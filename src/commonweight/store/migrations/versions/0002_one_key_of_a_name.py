@@ -1,0 +1,15 @@
+"""One key of a name, also if two are created at the same moment."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    """Let the database see to it."""
+    is_valid = sa.text("revoked_at IS NULL")
+    op.create_index(
+        "uq_keys_name", "keys", ["name"], unique=True, sqlite_where=is_valid, postgresql_where=is_valid
+    )
