@@ -73,7 +73,7 @@ def write_into(path: Path, text: str) -> None:
 
 
 def _by_kind(scored: Mapping[str, Sequence[Scored]]) -> dict[str, list[Scored]]:
-    """Sources whose categories have kinds (``kind|category``) apart; answers once more without those that refuse."""
+    """Sources whose categories have kinds (``kind|category``) apart; answers again without those that refuse."""
     kinds: dict[str, list[Scored]] = {}
     for source, found in scored.items():
         for one in found:
