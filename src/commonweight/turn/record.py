@@ -89,12 +89,12 @@ class TurnRecord:
     error: str | None
     """The error's type, such as ``api_error``. Without it and without a stop reason, the client left."""
     times: Times
-    findings: Findings | None
-    """The guard's; None: there is no guard."""
     request: MessageRequest = field(repr=False)
     """Content: to be kept only where an operator says so, and never to be logged."""
     message: Callable[[], Message | None] = field(repr=False)
     """Content, too: the answer as far as it was told, put together when asked for. None: it had not begun."""
+    findings: Findings | None = None
+    """The guard's; None: there is no guard."""
 
     @property
     def outcome(self) -> str:
