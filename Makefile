@@ -42,13 +42,14 @@ clean: ## remove the environment (the compiled wheel stays in pip's cache)
 	rm -rf $(VENV)
 
 # pip keeps the wheel it compiles, so only the first installation on a machine takes the minutes.
-$(VENV)/installed: requirements.lock pyproject.toml
+$(VENV)/installed: requirements.lock encoder.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "Commonweight needs Python 3.11 or newer; try: make $(or $(MAKECMDGOALS),serve) PYTHON=python3.12" >&2; exit 1; }
 	@echo "Installing into $(VENV). The first time, llama.cpp is compiled for this very CPU:"
 	@echo "about 5 minutes on 2 cores. pip keeps the result."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --require-hashes --requirement requirements.lock
+	@$(BIN)/pip install --quiet --require-hashes --no-deps --requirement encoder.lock
 	@$(BIN)/pip install --quiet --no-deps --editable .
 	@touch $@
 

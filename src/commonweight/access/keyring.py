@@ -54,6 +54,7 @@ def make_key(
     limits: Limits = UNLIMITED,
     lifetime: float | None = None,
     now: float | None = None,
+    waived: frozenset[str] = frozenset(),
 ) -> NewKey:
     """A fresh random key. ``lifetime`` is in seconds; None: it does not expire."""
     now = time.time() if now is None else now
@@ -69,6 +70,7 @@ def make_key(
         tokens_per_minute=limits.tokens_per_minute,
         concurrency=limits.concurrency,
         created_at=now,
+        waived=" ".join(sorted(waived)),
         expires_at=None if lifetime is None else now + lifetime,
     )
     return NewKey(secret, record)
@@ -166,7 +168,7 @@ class Keyring:
 def _owner(key: Key) -> Principal:
     scopes = frozenset(scope for scope in SCOPES if scope in key.scopes.split())
     limits = Limits(key.requests_per_minute, key.tokens_per_minute, key.concurrency)
-    return Principal(key.tenant, key.id, scopes, limits)
+    return Principal(key.tenant, key.id, scopes, limits, frozenset(key.waived.split()))
 
 
 def _digest(key: str) -> str:

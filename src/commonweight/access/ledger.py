@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import logging
 import time
 from collections import deque
@@ -147,7 +148,7 @@ def _usage(record: TurnRecord) -> UsageRecord:
         thinking_tokens=usage.output_tokens_details.thinking_tokens,
         stop_reason=record.stop_reason,
         error=record.error,
-        verdict=None,
+        verdict=json.dumps(record.findings.record()) if record.findings else None,
         first_token_seconds=times.first_token,
         seconds=times.total,
     )

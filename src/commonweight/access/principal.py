@@ -32,6 +32,8 @@ class Principal:
     """None: no key was needed, or it is the one that the operator gave on the command line."""
     scopes: frozenset[Scope] = SCOPES
     limits: Limits = UNLIMITED
+    waived: frozenset[str] = frozenset()
+    """Principles of the charter that are set aside for this key, as far as the charter lets operators do that."""
 
     def require(self, scope: Scope) -> None:
         """Raise :class:`PermissionDeniedError` unless the key was made for this."""

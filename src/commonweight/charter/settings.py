@@ -17,22 +17,31 @@ _WORDS = {
 }
 
 
+class _Loader(yaml.SafeLoader):
+    """Without YAML's many words for yes and no: ``mode: off`` is a word like any other."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - as the base class has it
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
 def read(block: Block, model: type[Model]) -> Model | list[Problem]:
     """Settings as the model has them, or what is wrong with them."""
     source = "\n".join(block.lines)
     try:
         # Aliases make exponential documents out of small ones, and nobody misses them here.
-        for event in yaml.parse(source, yaml.SafeLoader):
+        for event in yaml.parse(source, _Loader):
             if isinstance(event, yaml.AliasEvent):
                 return [Problem(block.line + _row(event.start_mark), "aliases (*name) are not used in charters")]
-        node = yaml.compose(source, yaml.SafeLoader)
+        node = yaml.compose(source, _Loader)
         if not isinstance(node, yaml.MappingNode):
             return [Problem(block.line, "settings are lines of `name: value`")]
         if twice := [
             Problem(block.line + key.start_mark.line, f"{key.value}: given twice") for key in _repeated(node)
         ]:
             return twice
-        values = yaml.load(source, yaml.SafeLoader)
+        values = yaml.load(source, _Loader)
     except RecursionError:
         return [Problem(block.line, "the settings are nested too deeply")]
     except yaml.MarkedYAMLError as error:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from commonweight import __version__
-from commonweight.cli import charter, keys
+from commonweight.cli import charter, guard, keys
 from commonweight.cli.options import DATA_PANEL, DatabaseUrl, DataFolder
 from commonweight.cli.terminal import UserError, plain_console
 from commonweight.cli.usage import usage
@@ -26,6 +26,7 @@ models = typer.Typer(help="See which models are on this machine.", no_args_is_he
 app.add_typer(models, name="models")
 app.add_typer(keys.commands, name="keys")
 app.add_typer(charter.commands, name="charter")
+app.add_typer(guard.commands, name="guard")
 app.command()(usage)
 
 errors = plain_console(stderr=True)
@@ -56,6 +57,7 @@ Model = Annotated[
 _MEMORY_AND_SPEED = "Memory and speed"
 _NETWORK = "Network"
 _OPERATION = "Operation"
+_GUARD = "Guard"
 Context = Annotated[
     int | None,
     typer.Option(
@@ -221,6 +223,78 @@ def serve(
     cache_ram: CacheRam = None,
     cache_disk: CacheDisk = None,
     speculation: Speculation = True,
+    guard_mode: Annotated[
+        Literal["enforce", "shadow", "off"],
+        typer.Option(
+            "--guard",
+            help="Keep exchanges to the charter, only record what would have been refused, or neither.",
+            rich_help_panel=_GUARD,
+        ),
+    ] = "enforce",
+    charter_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--charter",
+            metavar="FILE",
+            help="The principles. Default: the charter that ships with Commonweight.",
+            dir_okay=False,
+            show_default=False,
+            rich_help_panel=_GUARD,
+        ),
+    ] = None,
+    guard_bundle: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="What `charter compile` made of them. Default: the package's own, and the charter's words.",
+            dir_okay=False,
+            show_default=False,
+            rich_help_panel=_GUARD,
+        ),
+    ] = None,
+    waive: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PRINCIPLE",
+            help="Set a principle aside for everyone, if the charter lets providers do that; may repeat.",
+            show_default=False,
+            rich_help_panel=_GUARD,
+        ),
+    ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Ask this server where heads are in doubt: `.../v1/messages` or `.../v1/chat/completions`.",
+            show_default=False,
+            rich_help_panel=_GUARD,
+        ),
+    ] = None,
+    judge_model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="The model to ask for there.", show_default=False, rich_help_panel=_GUARD
+        ),
+    ] = None,
+    judge_key: Annotated[
+        str | None,
+        typer.Option(
+            envvar="COMMONWEIGHT_JUDGE_KEY",
+            metavar="KEY",
+            help="Key that the judge wants.",
+            show_default=False,
+            rich_help_panel=_GUARD,
+        ),
+    ] = None,
+    judge_timeout: Annotated[
+        float,
+        typer.Option(
+            min=0.1,
+            metavar="SECONDS",
+            help="How long a judge may take; then the charter says what holds.",
+            rich_help_panel=_GUARD,
+        ),
+    ] = 10.0,
     drain: Annotated[
         float,
         typer.Option(
@@ -263,14 +337,35 @@ def serve(
 ) -> None:
     """Serve a model behind **POST /v1/messages**."""
     from commonweight.cli.data import Data
+    from commonweight.cli.guarding import Guarding
     from commonweight.cli.loading import Setup
     from commonweight.cli.logs import set_up_logs
     from commonweight.cli.serve import Network
     from commonweight.cli.serve import serve as serve_until_interrupted
 
     set_up_logs(log_format, log_level)
+    guarding = Guarding(
+        guard_mode,
+        charter_file,
+        guard_bundle,
+        tuple(waive or ()),
+        judge,
+        judge_model,
+        judge_key,
+        judge_timeout,
+    )
     setup = Setup(
-        model, context, parallel, threads, kv_memory, kv_type, cache_ram, cache_disk, speculation, max_output
+        model,
+        context,
+        parallel,
+        threads,
+        kv_memory,
+        kv_type,
+        cache_ram,
+        cache_disk,
+        speculation,
+        max_output,
+        guarding,
     )
     serve_until_interrupted(
         setup,

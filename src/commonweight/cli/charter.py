@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from commonweight.cli.options import DataFolder
 from commonweight.cli.terminal import UserError, plain_console
 
 if TYPE_CHECKING:
@@ -97,6 +98,86 @@ def diff(
     if not changes:
         console.print("nothing changed in meaning", style="dim")
     if warnings:
+        raise typer.Exit(1)
+
+
+@commands.command("compile")
+def compile_(
+    file: CharterFile = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE", help="Default: beside the charter.", show_default=False),
+    ] = None,
+    base: Annotated[
+        Path | None,
+        typer.Option(
+            "--base",
+            metavar="FILE",
+            help="An earlier bundle, whose heads are kept where the words are. Default: the package's.",
+            show_default=False,
+        ),
+    ] = None,
+    texts: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--texts",
+            metavar="DATA",
+            help="Labelled texts, files or folders, to train heads on; may repeat. Default: words alone.",
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="MODEL",
+            help="With --texts: whose states to read, too. Default: the starter.",
+            show_default=False,
+        ),
+    ] = None,
+    most: Annotated[int, typer.Option(min=50, metavar="N", help="Texts of each source, at most.")] = 400,
+    data: DataFolder = None,
+) -> None:
+    """Turn a charter into heads and thresholds that a server keeps exchanges to it with."""
+    from commonweight.cli.compiling import compiled, table
+    from commonweight.cli.data import Data
+    from commonweight.turn.signature import load_key
+
+    key = load_key(Data.at(data, None).folder)
+    console = plain_console()
+    bundle = compiled(load(file), base, texts or [], model, most, key, plain_console(stderr=True))
+    target = out or Path(f"{file.stem if file else 'default'}.guard.safetensors")
+    bundle.save(target, key)
+    console.print(table(bundle))
+    console.print(f"{target}: digest {bundle.digest}", soft_wrap=True)
+
+
+@commands.command()
+def test(
+    texts: Annotated[
+        list[Path], typer.Option("--texts", metavar="DATA", help="Labelled texts, files or folders; may repeat.")
+    ],
+    file: CharterFile = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option("--guard-bundle", metavar="FILE", help="Default: the package's.", show_default=False),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", metavar="MODEL", help="Default: the starter.", show_default=False),
+    ] = None,
+    most: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="At most so many texts of each source.", show_default=False),
+    ] = None,
+    data: DataFolder = None,
+) -> None:
+    """Hold a charter to its own tests: how much it may refuse, and how much it has to."""
+    from commonweight.cli.testing import tried
+
+    passed = tried(load(file), file, bundle, texts, model, most, data, plain_console())
+    if not passed:
         raise typer.Exit(1)
 
 

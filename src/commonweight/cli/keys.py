@@ -1,6 +1,7 @@
 """``commonweight keys``."""
 
 import asyncio
+import re
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
@@ -57,6 +58,15 @@ def create(
         int | None, _limit("Tokens a minute, of prompts and answers; what came from the cache is free.")
     ] = None,
     concurrency: Annotated[int | None, _limit("Requests at the same time.")] = None,
+    waive: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PRINCIPLE",
+            help="Set a principle of the charter aside for this key, if the charter lets operators do that; "
+            "may repeat.",
+            show_default=False,
+        ),
+    ] = None,
     data: DataFolder = None,
     database: DatabaseUrl = None,
 ) -> None:
@@ -68,6 +78,8 @@ def create(
     for what, text in (("name", name), ("tenant", name if tenant is None else tenant)):
         if not text.strip() or not text.isprintable() or len(text) > _LONGEST:
             raise UserError(f"a key's {what} has from 1 to {_LONGEST} printable characters")
+    if bad := [one for one in waive or () if not re.fullmatch(r"[a-z0-9-]{1,40}", one)]:
+        raise UserError(f"{bad[0]!r} is no id of a principle; see `commonweight charter show`")
     if unknown := set(scope or ()) - SCOPES:
         raise UserError(f"there is no scope {min(unknown)!r}; there are {', '.join(sorted(SCOPES))}")
     key = make_key(
@@ -76,6 +88,7 @@ def create(
         frozenset(one for one in SCOPES if one in scope) if scope else SCOPES - {"admin"},
         Limits(requests_per_minute, tokens_per_minute, concurrency),
         expires,
+        waived=frozenset(waive or ()),
     )
     others = asyncio.run(_add(Data.at(data, database).database_url, key))
     plain_console(stderr=True).print(
@@ -134,6 +147,8 @@ def _limits(key: "Key") -> Iterator[str]:
     ):
         if limit is not None:
             yield f"{limit:,} {what}"
+    for principle in key.waived.split():
+        yield f"without {principle}"
 
 
 async def _list(url: str) -> "list[Key]":

@@ -13,6 +13,7 @@ from commonweight.catalog.gguf import Gguf
 from commonweight.catalog.locate import check_content, locate, starter
 from commonweight.catalog.model import ModelCard
 from commonweight.cli.data import Data
+from commonweight.cli.guarding import Guarding, model_named, open_guard
 from commonweight.engines.llama import LlamaEngine, options
 from commonweight.engines.llama.trial import try_model
 from commonweight.prompting import Tokenizer
@@ -36,6 +37,8 @@ class Setup:
     cache_disk: int | None = None
     speculation: bool = True
     max_output: int | None = None
+    guarding: Guarding | None = None
+    """None: without a guard."""
 
     def located(self) -> "Setup":
         """The same with the model as a local file, pulled if need be.
@@ -78,10 +81,14 @@ async def open_assistant(
                 tell=tell,
             )
         )
-        signer = Signer(load_key((data or Data.at(None, None)).folder))
+        key = load_key((data or Data.at(None, None)).folder)
+        # Before the model loads: to learn minutes later that the charter is broken would be a poor joke.
+        guard = open_guard(setup.guarding, model_named(gguf), key, tell) if setup.guarding else None
         try:
             await _start(engine, card.id, console)
-            yield Assistant(card, Tokenizer(gguf), engine, signer, setup.max_output)
+            assistant = Assistant(card, Tokenizer(gguf), engine, Signer(key), setup.max_output)
+            assistant.guard = guard
+            yield assistant
         finally:
             await engine.close()
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, field_serializer
 from commonweight.messages.citations import Citation
 from commonweight.messages.response import (
     AppliedEdits,
+    GuardVerdict,
     Message,
     OutputBlock,
     OutputText,
@@ -115,6 +116,7 @@ class MessageDelta(BaseModel):
     delta: Ending
     usage: Usage
     context_management: AppliedEdits | None = None
+    guard: GuardVerdict | None = Field(default=None, exclude_if=lambda verdict: verdict is None)
 
 
 class MessageStop(BaseModel):
@@ -156,6 +158,7 @@ class MessageFold:
                 message.stop_sequence = event.delta.stop_sequence
                 message.stop_details = event.delta.stop_details
                 message.usage = event.usage.model_copy(deep=True)
+                message.guard = event.guard
                 message.context_management = event.context_management or message.context_management
             case _:
                 pass

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 
 class Supported(BaseModel):
@@ -74,6 +74,19 @@ class Capabilities(BaseModel):
     server_tools: ServerTools = ServerTools()
 
 
+class GuardInfo(BaseModel):
+    """Our own extension: the charter that exchanges are kept to, and what it is enforced with."""
+
+    charter: str
+    version: str
+    sha256: str
+    mode: Literal["enforce", "shadow"]
+    states: bool
+    """Whether the model's own states are read, or text alone."""
+    encoder: bool
+    judge: bool
+
+
 class ModelInfo(BaseModel):
     """One served model. ``max_input_tokens`` and ``max_tokens`` are the limits that are really enforced."""
 
@@ -89,6 +102,7 @@ class ModelInfo(BaseModel):
     retires_at: datetime | None = None
     allowed_fallback_models: list[str] = []
     capabilities: Capabilities = Capabilities()
+    guard: GuardInfo | None = Field(default=None, exclude_if=lambda guard: guard is None)
 
 
 class ModelPage(BaseModel):

@@ -62,6 +62,23 @@ class StopDetails(BaseModel):
     explanation: str | None = None
 
 
+class GuardVerdict(BaseModel):
+    """Our own extension: which principle a refusal rests on, and what was measured. No part of the API."""
+
+    charter: str
+    """SHA-256 of the charter's file."""
+    principle: str
+    place: str
+    """``input``, ``output``, ``thinking``, ``tool_input`` or ``tool_result``."""
+    stage: str
+    """What decided: ``text``, ``states``, ``ensemble`` or ``judge``."""
+    score: float
+    threshold: float
+    """Probabilities."""
+    span: tuple[int, int]
+    """Tokens of the prompt or of the answer; characters where only text was read."""
+
+
 class CacheCreation(BaseModel):
     """Prompt tokens written to the cache, by how long they were asked to be kept."""
 
@@ -139,6 +156,7 @@ class Message(BaseModel):
     diagnostics: Diagnostics | None = None
     context_management: AppliedEdits | None = None
     usage: Usage
+    guard: GuardVerdict | None = Field(default=None, exclude_if=lambda verdict: verdict is None)
 
 
 class OriginalTokens(BaseModel):

@@ -65,6 +65,8 @@ class Prompt:
     reading: Reading
     documents: list[Document]
     tenant: str = ""
+    heard: tuple[int, int] = (0, 0)
+    """The tokens of what was said last before the answer, by somebody else than the assistant."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ class Renderer:
         self._narrator = Narrator(self.template)
         self._grammars = GrammarWriter(self.template.format, thinking, tokenizer.special_tokens)
         self._encoder = Encoder(tokenizer, self._quoter)
+        self._special_ids = frozenset(tokenizer.special_tokens.values())
         self._recollection = Recollection()
 
     def render(
@@ -127,7 +130,8 @@ class Renderer:
         text, opening = rendered.text, rendered.opening
         known = self._known(request, rendered, tenant)
         cache_marks = [(place, TTLS[sign]) for place, sign in rendered.marks if sign in TTLS]
-        places = [opening, *(place for place, _ in cache_marks)]
+        spoken = max((place for place, sign in rendered.marks if sign == REPLY and place <= opening), default=0)
+        places = [opening, spoken, *(place for place, _ in cache_marks)]
         try:
             token_ids, counts = self._encoder.encode(text, tenant, known, cut=opening, places=sorted(places))
         except UnicodeEncodeError as error:
@@ -148,7 +152,12 @@ class Renderer:
             reading=Reading.of(rules, self.template.format, self.template.thinking, self._turn_ends),
             documents=list(documents),
             tenant=tenant,
+            heard=(before[spoken], self._end_of_text(token_ids, before[spoken], before[opening])),
         )
+
+    def _end_of_text(self, token_ids: Sequence[int], start: int, end: int) -> int:
+        """Where the text that begins at a token ends: special tokens are the template's."""
+        return next((i for i in range(start, end) if token_ids[i] in self._special_ids), end)
 
     def remember(self, prompt: Prompt, blocks: Sequence[object], token_ids: Sequence[int], reasoning: str) -> None:
         """What was generated after a prompt (without the token that ended it), and the blocks it became."""

@@ -27,7 +27,7 @@ def messages_router(assistant: Assistant, limiter: Limiter) -> APIRouter:
         request: Request, admission: Annotated[Admission, Depends(admitted(limiter))]
     ) -> Response:
         principal: Principal = request.state.principal
-        origin = Origin(request.state.request_id, principal.tenant, principal.key_id)
+        origin = Origin(request.state.request_id, principal.tenant, principal.key_id, waived=principal.waived)
         async with bodies.read(request, MessageRequest) as body:
             turn = await assistant.prepare(body, origin)
         await admission.charge(len(turn.prompt.token_ids))

@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from commonweight import __version__
 from commonweight.engines.contract import Priority, Stats
+from commonweight.guard import Findings
 from commonweight.server.exchange import Exchange
 from commonweight.server.lifecycle import Lifecycle
 from commonweight.turn import Assistant, TurnRecord
@@ -55,6 +56,18 @@ class Metrics:
         self._prefill = histogram("prefill", "Reading the prompt.", _QUICK, "priority")
         self._first = histogram("first_token", "From a request to its first token.", _QUICK, "priority")
         self._total = histogram("turn", "From a request to its last token.", _LONG, "priority")
+        self._screened = counter(
+            "guard_exchanges", "Exchanges that the guard saw, by how far it had to look.", "depth"
+        )
+        self._verdicts = counter(
+            "guard_verdicts",
+            "Verdicts of the guard; outcome: refused, recorded, or shadow, which would have refused.",
+            "principle",
+            "place",
+            "stage",
+            "outcome",
+        )
+        self._guarding = histogram("guard", "What the guard added to an exchange.", _QUICK, "depth")
         running = Gauge("commonweight_http_requests_running", "Requests being answered.", registry=registry)
         running.set_function(lambda: lifecycle.running)
         info = Gauge("commonweight_info", "What is served.", ("version", "model"), registry=registry)
@@ -98,6 +111,16 @@ class Metrics:
             if seconds is not None:
                 histogram.labels(priority).observe(seconds)
         self._gaps[priority].merge(times.gaps)
+        if record.findings is not None:
+            self._count_findings(record.findings)
+
+    def _count_findings(self, findings: Findings) -> None:
+        depth = "judge" if findings.escalated else "encoder" if findings.encoded else "heads"
+        self._screened.labels(depth).inc()
+        self._guarding.labels(depth).observe(findings.seconds)
+        for verdict in findings.verdicts:
+            outcome = "refused" if verdict.refuses else "shadow" if verdict.mode == "shadow" else "recorded"
+            self._verdicts.labels(verdict.principle, verdict.place, verdict.stage, outcome).inc()
 
 
 class _InterToken(Collector):

@@ -10,6 +10,7 @@ from commonweight.messages.models import (
     Capabilities,
     ContextManagement,
     EffortLevels,
+    GuardInfo,
     ModelInfo,
     ModelPage,
     Supported,
@@ -80,4 +81,20 @@ def _info(assistant: Assistant, name: str, has_batches: bool) -> ModelInfo:
                 types=ThinkingTypes(adaptive=thinks, between_tools=thinks, disabled=can, enabled=thinks),
             ),
         ),
+        guard=_guard(assistant),
+    )
+
+
+def _guard(assistant: Assistant) -> GuardInfo | None:
+    guard = assistant.guard
+    if guard is None or guard.mode == "off":
+        return None
+    return GuardInfo(
+        charter=guard.charter.id,
+        version=guard.charter.version,
+        sha256=guard.charter.sha256,
+        mode=guard.mode,
+        states=guard.reads_states,
+        encoder=guard.scorer.has_encoder,
+        judge=guard.judge is not None,
     )

@@ -30,6 +30,8 @@ class Key:
     created_at: float
     expires_at: float | None = None
     revoked_at: float | None = None
+    waived: str = ""
+    """Principles that are set aside for it, separated by spaces."""
 
     def is_valid(self, now: float) -> bool:
         """Whether it opens anything at that time."""

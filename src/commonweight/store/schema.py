@@ -39,6 +39,8 @@ keys = Table(
     Column("created_at", Double, nullable=False),
     Column("expires_at", Double),
     Column("revoked_at", Double),
+    # Principles of the charter that are set aside for it, separated by spaces.
+    Column("waived", String(1000), nullable=False, server_default=""),
     # A name may be used again once its key is revoked.
     Index(
         "uq_keys_name",

@@ -75,6 +75,13 @@ async def add_usage(database: Database, records: Sequence[UsageRecord], kept: Se
                 await connection.execute(insert.on_conflict_do_nothing(), [asdict(row) for row in rows])
 
 
+async def find_usage(database: Database, request_id: str) -> UsageRecord | None:
+    """The record of one turn."""
+    async with database.read() as connection:
+        row = (await connection.execute(select(usage).where(usage.c.request_id == request_id))).first()
+    return None if row is None else UsageRecord(**row._mapping)
+
+
 async def forget_contents(database: Database, now: float) -> int:
     """Delete contents whose time is over; how many there were."""
     async with database.write() as connection:

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 
+from commonweight.charter.principle import Place
 from commonweight.engines.contract import Admitted, EngineEvent, Finish, Prefilled, Step
+from commonweight.guard import Verdict
 from commonweight.messages.events import (
     CitationsDelta,
     ContentBlockDelta,
@@ -12,7 +14,6 @@ from commonweight.messages.events import (
     Ending,
     InputJsonDelta,
     MessageDelta,
-    MessageFold,
     MessageStart,
     MessageStop,
     SignatureDelta,
@@ -24,12 +25,14 @@ from commonweight.messages.request import MessageRequest
 from commonweight.messages.response import (
     AppliedEdits,
     Diagnostics,
+    GuardVerdict,
     Message,
     OutputBlock,
     OutputText,
     OutputThinking,
     OutputTokensDetails,
     OutputToolUse,
+    StopDetails,
     StopReason,
     Usage,
     new_id,
@@ -66,7 +69,6 @@ class Answer:
         self._cached = 0
         self._block: OutputBlock | None = None
         self._index = -1
-        self._fold = MessageFold()
         self._reasoning: list[str] = []
         self.reasoning = ""
         """All of it, shown or not."""
@@ -77,11 +79,19 @@ class Answer:
         self.has_begun = False
         """The prompt is read, and ``message_start`` told."""
         self.stop_reason: StopReason | None = None
+        self.latest = ""
+        """What the last event added, of whatever kind, shown or not."""
 
     @property
-    def message(self) -> Message:
-        """The message as far as it is told."""
-        return self._fold.message()
+    def place(self) -> Place:
+        """Where in the answer it is now."""
+        match self._block:
+            case OutputThinking():
+                return "thinking"
+            case OutputToolUse():
+                return "tool_input"
+            case _:
+                return "output"
 
     @property
     def usage(self) -> Usage:
@@ -98,9 +108,27 @@ class Answer:
 
     def take(self, event: EngineEvent) -> Iterator[StreamEvent]:
         """The events that one engine event brings."""
-        for told in self._take(event):
-            self._fold.add(told)
-            yield told
+        self.latest = ""
+        yield from self._take(event)
+
+    def refuse(self, verdict: Verdict) -> Iterator[StreamEvent]:
+        """The end of a message that goes no further. What is open is closed by whoever knows what was told.
+
+        Reasoning that is not complete is not signed.
+        """
+        if not self.has_begun:
+            yield from self._take(Prefilled())
+        self.is_complete = True
+        self.stop_reason = "refusal"
+        self._block = None
+        details = StopDetails(category=verdict.category, explanation=verdict.message or None)
+        yield MessageDelta(
+            delta=Ending(stop_reason="refusal", stop_details=details),
+            usage=self.usage.model_copy(deep=True),
+            context_management=self._edits,
+            guard=GuardVerdict(**{name: verdict.record()[name] for name in GuardVerdict.model_fields}),
+        )
+        yield MessageStop()
 
     def _take(self, event: EngineEvent) -> Iterator[StreamEvent]:
         match event:
@@ -135,9 +163,11 @@ class Answer:
         for piece in pieces:
             match piece:
                 case Text(text):
+                    self.latest += text
                     yield from self._enter(OutputText(citations=[] if self._has_citations else None))
                     yield self._grown(TextDelta(text=text))
                 case Reasoning(text):
+                    self.latest += text
                     yield from self._enter(OutputThinking())
                     self._reasoning.append(text)
                     if self._shows_thinking:
@@ -147,6 +177,7 @@ class Answer:
                     yield from self._enter(OutputToolUse(id=_tool_use_id(call_id), name=name))
                     yield self._grown(InputJsonDelta(partial_json=""))
                 case CallInput(json):
+                    self.latest += json
                     yield self._grown(InputJsonDelta(partial_json=json))
                 case CallClosed():
                     yield from self._leave()

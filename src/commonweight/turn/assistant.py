@@ -7,7 +7,21 @@ from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass, field
 
 from commonweight.catalog.model import ModelCard
-from commonweight.engines.contract import CacheMark, Engine, EngineError, EngineFullError, Job, Sampling
+from commonweight.engines.contract import (
+    CacheMark,
+    Engine,
+    EngineError,
+    EngineEvent,
+    EngineFullError,
+    Finish,
+    Generation,
+    Job,
+    Prefilled,
+    Probe,
+    Sampling,
+    Step,
+)
+from commonweight.guard import Guard, Screening, heard
 from commonweight.messages.errors import ApiError, InvalidRequestError, OverloadedError
 from commonweight.messages.events import StreamEvent
 from commonweight.messages.request import CountTokensRequest, MessageRequest
@@ -17,6 +31,7 @@ from commonweight.turn.answer import Answer
 from commonweight.turn.prepare import LoadFiles, prepared
 from commonweight.turn.record import ANONYMOUS, Origin, Stopwatch, TurnListener, TurnRecord
 from commonweight.turn.signature import Signer
+from commonweight.turn.told import Told
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +70,8 @@ class Assistant:
         """Called with the record of every turn that was begun, at its end."""
         self.load_files: LoadFiles | None = None
         """Where uploaded files come from; None: there are none."""
+        self.guard: Guard | None = None
+        """What keeps exchanges to a charter; None: nothing does."""
 
     @property
     def max_output(self) -> float:
@@ -70,6 +87,10 @@ class Assistant:
     def has_effort(self) -> bool:
         """Whether the model can be told how hard to think."""
         return self._renderer.template.has_effort
+
+    def tokens(self, text: str) -> list[int]:
+        """A text's own tokens, none of them special."""
+        return self._tokenizer.encode(text)
 
     async def count_tokens(self, request: CountTokensRequest, tenant: str = "") -> TokenCount:
         """The tokens of the request's prompt, rendered as it would run."""
@@ -116,6 +137,7 @@ class Assistant:
             cache_marks=[CacheMark(position, ttl) for position, ttl in prompt.marks],
             tenant=prompt.tenant,
             priority=origin.priority,
+            probe=self._probe(),
         )
         watch.prepared()
         return Turn(request, prompt, job, ready.edits, origin, watch)
@@ -131,22 +153,41 @@ class Assistant:
         is_clamped = turn.job.max_tokens < request.max_tokens
         at_limit: StopReason = "model_context_window_exceeded" if is_clamped else "max_tokens"
         answer = Answer(request, prompt, parser, self._signer, at_limit, turn.edits)
-        with self._recorded(turn, answer), _api_errors():
+        screening = self.guard.open(heard(request), turn.origin.waived) if self.guard else None
+        told = Told(whole_calls=screening is not None and screening.guards_calls)
+        with self._recorded(turn, answer, told, screening), _api_errors():
+            if screening is not None:
+                await screening.before()
+                if screening.refusal is not None:
+                    for event in told.end(answer.refuse(screening.refusal)):
+                        yield event
+                    return
             async with self.engine.run(turn.job) as generation:
                 async for step in generation:
                     turn.watch.take(step)
                     events = list(answer.take(step))
-                    if answer.is_complete:
-                        # The engine may be ahead; what it drew past a stop sequence is nobody's.
-                        generation.truncate(len(prompt.token_ids) + len(answer.token_ids))
-                        self._remember(prompt, answer)
-                    for event in events:
+                    if screening is not None:
+                        await _screen(screening, step, answer, prompt)
+                    if screening is not None and screening.refusal is not None:
+                        generation.truncate(len(prompt.token_ids))
+                        leaving = told.end(events if isinstance(step, Prefilled) else [])
+                        leaving += told.end(answer.refuse(screening.refusal))
+                    else:
+                        leaving = told.take(events, holds=screening is not None and screening.holds)
+                        if answer.is_complete:
+                            self._finish(generation, prompt, answer, told)
+                    for event in leaving:
                         yield event
                     if answer.is_complete:
                         return
 
+    def _probe(self) -> Probe | None:
+        """What the engine computes for the guard beside the tokens."""
+        probe = self.guard.probe if self.guard else None
+        return None if probe is None else Probe(*probe)
+
     @contextlib.contextmanager
-    def _recorded(self, turn: Turn, answer: Answer) -> Iterator[None]:
+    def _recorded(self, turn: Turn, answer: Answer, told: Told, screening: Screening | None) -> Iterator[None]:
         """Tell the listeners of the turn when the block is left, in whatever way."""
         error: str | None = None
         try:
@@ -163,8 +204,9 @@ class Assistant:
                 stop_reason=answer.stop_reason,
                 error=error,
                 times=turn.watch.times(),
+                findings=screening.findings if screening else None,
                 request=turn.request,
-                message=lambda: answer.message if answer.has_begun else None,
+                message=lambda: told.message if told.has_begun else None,
             )
             for listener in self.listeners:
                 try:
@@ -172,11 +214,28 @@ class Assistant:
                 except Exception:
                     log.exception("a listener failed (%s)", turn.origin.request_id)
 
-    def _remember(self, prompt: Prompt, answer: Answer) -> None:
+    def _finish(self, generation: Generation, prompt: Prompt, answer: Answer, told: Told) -> None:
+        # The engine may be ahead; what it drew past a stop sequence is nobody's.
+        generation.truncate(len(prompt.token_ids) + len(answer.token_ids))
         if answer.is_whole:
             ids = answer.token_ids
             said = ids[:-1] if ids and ids[-1] in self._tokenizer.end_ids else ids
-            self._renderer.remember(prompt, answer.message.content, said, answer.reasoning)
+            self._renderer.remember(prompt, told.message.content, said, answer.reasoning)
+
+
+async def _screen(screening: Screening, event: EngineEvent, answer: Answer, prompt: Prompt) -> None:
+    """Show the guard what came, before any of it leaves."""
+    match event:
+        case Prefilled(scores=scores):
+            await screening.prefilled(scores, *prompt.heard)
+        case Step(scores=scores):
+            await screening.token(scores, answer.place, answer.latest)
+            if answer.is_complete:
+                await screening.end(answer.place)
+        case Finish():
+            await screening.end(answer.place)
+        case _:
+            pass
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from commonweight.engines.contract import Admitted, EngineEvent, Prefilled, Priority, Step
+from commonweight.guard import Findings
 from commonweight.messages.request import MessageRequest
 from commonweight.messages.response import Message, StopReason, Usage
 
@@ -27,6 +28,8 @@ class Origin:
     tenant: str = ""
     key_id: str | None = None
     priority: Priority = "interactive"
+    waived: frozenset[str] = frozenset()
+    """Principles that the key's owner may set aside, and did."""
 
 
 ANONYMOUS = Origin()
@@ -90,6 +93,8 @@ class TurnRecord:
     """Content: to be kept only where an operator says so, and never to be logged."""
     message: Callable[[], Message | None] = field(repr=False)
     """Content, too: the answer as far as it was told, put together when asked for. None: it had not begun."""
+    findings: Findings | None = None
+    """The guard's; None: there is no guard."""
 
     @property
     def outcome(self) -> str:

@@ -1,7 +1,7 @@
 """Head scores from the inputs of layers, which llama.cpp hands out for every row of a batch."""
 
 import ctypes
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import llama_cpp.llama_cpp as llama
@@ -122,6 +122,10 @@ class Taps:
         for layer, weights in zip(probe.layers, self._weights(probe), strict=True):
             total += self._states(layer)[rows] @ weights
         return total
+
+    def states(self, layers: Sequence[int], rows: slice) -> npt.NDArray[np.float32]:
+        """The states themselves, shape ``(rows, layers, width)``; a copy. The layers have been selected."""
+        return np.stack([self._states(layer)[rows] for layer in layers], 1)
 
     def _weights(self, probe: Probe) -> npt.NDArray[np.float32]:
         """A view of shape ``(layers, width, heads)``: a microsecond, so there is nothing to remember."""

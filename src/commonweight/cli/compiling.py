@@ -1,0 +1,142 @@
+"""``commonweight charter compile``."""
+
+import contextlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from commonweight.catalog.gguf import Gguf
+from commonweight.catalog.locate import locate
+from commonweight.catalog.model import ModelCard
+from commonweight.charter import Charter
+from commonweight.cli.guarding import model_named, read_bundle, the_encoder
+from commonweight.cli.terminal import UserError
+from commonweight.engines.llama.reading import StatesReader, shared
+from commonweight.guard import Bundle
+from commonweight.guard.bundle import ModelNamed
+from commonweight.guard.compiling import CompileError, assembled, recompiled
+from commonweight.guard.gathering import gathered
+from commonweight.guard.sources import DataError, found, read
+from commonweight.guard.training import train
+from commonweight.messages.request import MessageRequest
+from commonweight.prompting import Renderer, Tokenizer
+
+DEPTHS = (0.27, 0.5, 0.7, 0.9)
+"""Of the layers that are read: the middle ones tell intent, the late ones wrappers."""
+MOST_TOKENS = 64
+"""Of a text that is trained on: the first and the last half. Serving reads long texts in windows of as many."""
+ANSWER_TOKENS = 48
+WINDOW = 2048
+
+
+def compiled(
+    charter: Charter,
+    base: Path | None,
+    texts: Sequence[Path],
+    model: str | None,
+    most: int,
+    key: bytes,
+    console: Console,
+) -> Bundle:
+    """The bundle of a charter.
+
+    Raises:
+        UserError: it cannot be made of what is there.
+    """
+    encoder = the_encoder(console.print)
+    try:
+        if not texts:
+            return recompiled(charter, read_bundle(base, key), encoder, {})
+        sources = [read(path) for path in found(list(texts))]
+        console.print(f"{len(sources)} sources of labelled texts")
+        with contextlib.closing(Gguf(locate(model))) as gguf, Reading(gguf) as reading:
+            data = gathered(charter, sources, encoder, reading.states, most)
+            if data.examples.is_harmful.all() or not data.examples.is_harmful.any():
+                raise UserError("heads are trained on both: texts that violate principles, and harmless ones")
+            console.print(f"training on {len(data.examples.texts)} texts")
+            harmless = ~data.examples.is_harmful
+            vectors = data.examples.vectors
+            return assembled(
+                charter,
+                train(charter, data.examples, data.answers, data.orders),
+                model=reading.model,
+                layers=reading.layers,
+                encoder=encoder,
+                calibration_vectors=None if vectors is None else vectors[harmless],
+                sources=data.lineage,
+            )
+    except (CompileError, DataError) as error:
+        raise UserError(str(error)) from error
+    except ImportError as error:
+        raise UserError(f"training needs scikit-learn: pip install 'commonweight[compile]' ({error})") from error
+
+
+def table(bundle: Bundle) -> Table:
+    """How often harmless texts reach the thresholds."""
+    shown = Table("", "head", "harmless texts", "refused", "95 % interval", box=box.SIMPLE_HEAD, pad_edge=False)
+    manifest = bundle.manifest
+    for name, one in manifest.calibration.items():
+        kind = "words" if name in manifest.prose else "data" if name in manifest.principles else "ensemble"
+        shown.add_row(
+            name,
+            kind,
+            str(one.texts),
+            f"{one.refused / max(1, one.texts):.2%}",
+            f"{one.lower:.2%} to {one.upper:.2%}",
+        )
+    return shown
+
+
+class Reading:
+    """Reads the states of a model, if it shows them, of prompts as they are served."""
+
+    def __init__(self, gguf: Gguf) -> None:
+        card = ModelCard.of(gguf)
+        self._tokenizer = Tokenizer(gguf)
+        self._renderer = Renderer(self._tokenizer, card.chat_template)
+        self._reader = StatesReader(card.path, WINDOW, threads=max(1, (os.cpu_count() or 2) // 2))
+        self.model: ModelNamed = model_named(gguf)
+        self.layers = sorted({round(depth * self._reader.layers) for depth in DEPTHS})
+
+    def __enter__(self) -> "Reading":
+        return self
+
+    def __exit__(self, *_: object) -> Literal[False]:
+        self._reader.close()
+        return False
+
+    def states(self, pairs: Sequence[tuple[str, str | None]]) -> npt.NDArray[np.float32]:
+        """As :data:`commonweight.guard.gathering.ReadStates` has it."""
+        prompts, spans = [], []
+        for text, answer in pairs:
+            body = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": _readable(text)}]}
+            prompt = self._renderer.render(MessageRequest.model_validate(body))
+            token_ids, (start, end) = prompt.token_ids, prompt.heard
+            if end - start > MOST_TOKENS:
+                half = MOST_TOKENS // 2
+                token_ids = token_ids[: start + half] + token_ids[end - half :]
+                end = start + 2 * half
+            if answer is not None:
+                start = len(token_ids)
+                token_ids = token_ids + self._tokenizer.encode(_readable(answer))[:ANSWER_TOKENS]
+                end = len(token_ids)
+            prompts.append(token_ids)
+            spans.append((start, max(end, start + 1)))
+        begun = shared(prompts)
+        found = np.zeros((len(pairs), 2, len(self.layers), self._reader.width), np.float32)
+        for number, states in self._reader.read(prompts, self.layers):
+            start, end = spans[number]
+            found[number, 0] = states[max(0, start - begun) : end - begun].mean(0)
+            found[number, 1] = states[-1]
+        return found
+
+
+def _readable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode() or " "

@@ -1,0 +1,185 @@
+"""``commonweight guard``: what the guard does, measured and explained."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from commonweight.cli.options import DatabaseUrl, DataFolder
+from commonweight.cli.terminal import UserError, plain_console
+
+commands = typer.Typer(help="Measure the guard, and explain what it decided.", no_args_is_help=True)
+
+
+@commands.command()
+def explain(
+    request_id: Annotated[str, typer.Argument(metavar="REQUEST_ID", help="As the client was told it.")],
+    charter: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="The charter that was served. Default: the package's.", show_default=False
+        ),
+    ] = None,
+    data: DataFolder = None,
+    database: DatabaseUrl = None,
+) -> None:
+    """Replay what the guard saw in one request, and which principle it rests on."""
+    from commonweight.cli.data import Data
+    from commonweight.cli.guarding import read_charter
+    from commonweight.store.usage import UsageRecord
+
+    record: UsageRecord | None = asyncio.run(_find(Data.at(data, database).database_url, request_id))
+    if record is None:
+        raise UserError(f"there is no record of a request {request_id!r}")
+    console = plain_console()
+    console.print(f"{record.request_id}: {record.stop_reason or record.error or 'cancelled'}", style="bold")
+    if record.verdict is None:
+        console.print("The guard was off.")
+        return
+    found: dict[str, Any] = json.loads(record.verdict)
+    console.print(
+        f"charter {found['charter'][:16]}, bundle {found['bundle'][:16]}, looked with: "
+        + ", ".join(["heads", *["encoder"] * found["encoded"], *["judge"] * found["escalated"]]),
+        style="dim",
+    )
+    for what in ("input", "output"):
+        if found[f"{what}_score"] is not None:
+            console.print(f"{what}: highest probability of a violation {found[f'{what}_score']:.3f}")
+    if not found["verdicts"]:
+        console.print("No principle was found violated.")
+    known = read_charter(charter)
+    is_same = known.sha256 == found["charter"]
+    for verdict in found["verdicts"]:
+        refused = verdict["action"] == "refuse"
+        done = (
+            "refused"
+            if refused and verdict["mode"] == "enforce"
+            else "would have refused"
+            if refused
+            else "recorded"
+        )
+        start, end = verdict["span"]
+        unit = "characters" if verdict["stage"] == "text" else "tokens"
+        console.print(
+            f"\n{verdict['principle']}: {done}, {verdict['place']}, {unit} {start} to {end}\n"
+            f"  {verdict['stage']}: {verdict['score']:.3f}, and {verdict['threshold']:.3f} is enough",
+            soft_wrap=True,
+        )
+        principle = next((one for one in known.principles if one.id == verdict["principle"]), None)
+        if principle is not None and is_same:
+            console.print(f"  Restricts: {principle.restricts}\n  Permits: {principle.permits}", soft_wrap=True)
+    if not is_same:
+        console.print(
+            "\nThis charter is not the one that was served then; name that with --charter.", style="yellow"
+        )
+
+
+async def _find(url: str, request_id: str) -> Any:  # noqa: ANN401 - a record, whose class loads the database
+    from commonweight.store import Database
+    from commonweight.store.usage import find_usage
+
+    async with Database.open(url) as database:
+        return await find_usage(database, request_id)
+
+
+@commands.command("eval")
+def evaluate(
+    paths: Annotated[list[Path], typer.Argument(metavar="DATA...", help="Files of labelled texts, or folders.")],
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", metavar="MODEL", help="Default: the starter.", show_default=False),
+    ] = None,
+    charter: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Default: the package's.", show_default=False)
+    ] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option("--guard-bundle", metavar="FILE", help="Default: the package's.", show_default=False),
+    ] = None,
+    most: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="At most so many texts of each source.", show_default=False),
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Which ones.")] = 0,
+    ordinary: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SOURCE",
+            help="Sources of plain harmless prompts, which recall is measured against; may repeat.",
+            show_default=False,
+        ),
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A document to write the table into.", show_default=False)
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="CPU threads.", show_default=False)
+    ] = None,
+    data: DataFolder = None,
+) -> None:
+    """Measure the guard on labelled texts: rates at its own thresholds, and figures that need none.
+
+    The thresholds are the bundle's, made before any of these texts was opened. No text is printed or kept.
+    """
+    from commonweight.cli.data import Data
+    from commonweight.cli.figures import report as written
+    from commonweight.cli.figures import write_into
+    from commonweight.cli.guarding import Guarding
+    from commonweight.cli.loading import Setup
+    from commonweight.guard.sources import DataError, found, read
+
+    setup = Setup(model, 4096, threads=threads, cache_disk=0, guarding=Guarding("enforce", charter, bundle))
+    try:
+        sources = [read(path) for path in found(paths)]
+    except DataError as error:
+        raise UserError(str(error)) from error
+    if not sources:
+        raise UserError("there are no files of labelled texts: NAME.jsonl or NAME.jsonl.gz")
+    text = written(asyncio.run(_measured(setup, sources, most, seed, Data.at(data, None))), ordinary or ORDINARY)
+    typer.echo(text)
+    if report is not None:
+        write_into(report, text)
+
+
+ORDINARY = ["ifeval", "humaneval", "gsm8k_test"]
+
+
+async def _measured(setup: Any, sources: list[Any], most: int | None, seed: int, data: Any) -> dict[str, Any]:  # noqa: ANN401
+    from commonweight.cli.loading import open_assistant
+    from commonweight.cli.measuring import measured
+
+    console = plain_console(stderr=True)
+    scored = {}
+    async with open_assistant(setup, console, data=data) as assistant:
+        for source in sources:
+            scored[source.name] = await measured(assistant, source, most, seed)
+            console.print(f"{source.name}: {len(scored[source.name])} texts", style="dim")
+    return scored
+
+
+@commands.command()
+def trust(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A bundle that was compiled elsewhere.")],
+    data: DataFolder = None,
+) -> None:
+    """Sign a bundle that was brought from elsewhere, so that `serve` takes it. Look at where it is from first."""
+    from commonweight.cli.data import Data
+    from commonweight.guard import Bundle, BundleError
+    from commonweight.turn.signature import load_key
+
+    try:
+        bundle = Bundle.load(file, None)
+    except BundleError as error:
+        raise UserError(str(error)) from error
+    manifest = bundle.manifest
+    console = plain_console()
+    model = manifest.model.name if manifest.model else "any model (text only)"
+    console.print(f"charter {manifest.charter_id} {manifest.charter_version} {manifest.charter[:16]}, for {model}")
+    for source in manifest.sources:
+        console.print(
+            f"  {source.name}: {source.rows} rows, {source.licence}, sha256 {source.sha256[:16]}", style="dim"
+        )
+    bundle.save(file, load_key(Data.at(data, None).folder))
+    console.print(f"{file} is signed; its digest is {bundle.digest}", soft_wrap=True)

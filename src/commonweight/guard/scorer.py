@@ -1,0 +1,207 @@
+"""From what is read to logits: the arithmetic of compiled heads, and nothing of policy.
+
+A *reading* is the logit that some text goes against the principles that data was there for, and how that divides
+among them: ``log P(principle | violated)``. So setting a principle aside takes its share, and no more.
+"""
+
+from collections.abc import Collection
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from commonweight.guard.bundle import Bundle, Ensemble, Manifest
+from commonweight.guard.encoder import Encoder
+from commonweight.guard.ngrams import grams
+from commonweight.guard.views import normalised, views, windows
+
+Floats = npt.NDArray[np.float32]
+
+MEAN, LAST, OUTPUT, WHICH = 0, 1, 2, 3
+"""Columns of the probe: harm at the mean token, harm at the last one, harm in answers, and then the principles."""
+ENCODED_WHICH = 2
+"""Columns of the encoder's heads: harm, injected orders, and then the principles."""
+HARM, INJECTED, ANSWERED = 0, 1, 2
+"""Columns of the heads on n-grams."""
+STATES_WINDOW, STATES_STRIDE = 64, 32
+"""Tokens."""
+
+Parts = Literal["states+encoder", "states", "encoder", "grams"]
+
+
+class Probe(NamedTuple):
+    """What an engine is asked to compute beside the tokens; see ``engines.contract.Probe``."""
+
+    version: str
+    layers: list[int]
+    heads: int
+    weights: bytes
+
+
+class Reading(NamedTuple):
+    """What one stretch of text comes to."""
+
+    logit: float
+    which: Floats
+    """``log P(principle | violated)``, for the manifest's principles."""
+    span: tuple[int, int]
+    """Tokens, if it was read from states, or else characters."""
+
+    def of(self, columns: Collection[int]) -> float:
+        """The logit that one of some principles is violated."""
+        return self.logit + float(np.logaddexp.reduce(self.which[list(columns)])) if columns else -np.inf
+
+
+class TextReading(NamedTuple):
+    """What a text's own heads say."""
+
+    encoder: Reading | None
+    grams: Reading
+    prose: dict[str, tuple[float, tuple[int, int]]]
+    """Of principles that have nothing but their words: logits, with 0 where the screen refuses, and where."""
+
+
+def pooled(logits: npt.NDArray[np.floating]) -> tuple[float, int]:
+    """One logit for the windows of a text, and the window that speaks most.
+
+    Half the worst and half the mean: the worst of many harmless windows alone would be alarming.
+    """
+    worst = int(logits.argmax())
+    return float(logits[worst] + logits.mean()) / 2, worst
+
+
+class Scorer:
+    """The heads of one bundle. Safe to use from several threads."""
+
+    def __init__(self, bundle: Bundle, encoder: Encoder | None) -> None:
+        self.manifest: Manifest = bundle.manifest
+        self._tensors = bundle.tensors
+        self._encoder = encoder if bundle.manifest.encoder else None
+        self._states_bias: Floats = bundle.tensors.get("states.bias", np.zeros(0, np.float32))
+        self._columns = {name: i for i, name in enumerate(bundle.manifest.principles)}
+        self._unknown = np.full(len(self._columns), -np.log(max(1, len(self._columns))), np.float32)
+        self._grams: Floats = np.asarray(bundle.tensors.get("grams.weights", np.zeros((1 << 14, 3))), np.float32)
+        self._grams_bias: Floats = bundle.tensors.get("grams.bias", np.zeros(3, np.float32))
+        self.probe: Probe | None = None
+        if bundle.manifest.model is not None:
+            weights = np.ascontiguousarray(bundle.tensors["probe.weights"], "<f4")
+            self.probe = Probe(
+                bundle.digest, list(bundle.manifest.probe_layers), weights.shape[2], weights.tobytes()
+            )
+
+    @property
+    def has_encoder(self) -> bool:
+        """Whether texts are read by the encoder, too."""
+        return self._encoder is not None
+
+    def columns(self, principles: Collection[str]) -> list[int]:
+        """Which columns are those of some principles; of those without data, there is none."""
+        return [self._columns[name] for name in principles if name in self._columns]
+
+    def ensemble(self, *, states: bool) -> tuple[Parts, Ensemble | None]:
+        """The best way to read what comes in, with what there is."""
+        names: tuple[Parts, ...] = ("states+encoder", "states") if states else ("encoder", "grams")
+        for name in names:
+            if name in self.manifest.input and ("encoder" not in name or self.has_encoder):
+                return name, self.manifest.input[name]
+        return "grams", self.manifest.input.get("grams")
+
+    # States
+
+    def prompt(self, scores: Floats, start: int, end: int) -> Reading:
+        """What the states of a prompt say of the tokens from ``start`` to ``end``.
+
+        ``scores``: of the probe, shape ``(tokens, heads)``.
+        """
+        rows = scores[start : max(end, start + 1)]
+        starts = list(range(0, max(1, len(rows) - STATES_STRIDE), STATES_STRIDE))
+        means = np.stack([rows[at : at + STATES_WINDOW].mean(0) for at in starts]) + self._states_bias
+        # Each token's score is linear in its state, so the mean of scores is the score of the mean.
+        logit, worst = pooled(means[:, MEAN])
+        at = start + starts[worst]
+        span = (at, min(at + STATES_WINDOW, end))
+        which = _log_shares(means[worst, WHICH:])
+        return Reading(logit + float(scores[-1, LAST] + self._states_bias[LAST]), which, span)
+
+    def token(self, scores: Floats) -> tuple[float, Floats]:
+        """What the state at one token of an answer says: a logit, and what it would go against (unnormalised)."""
+        row = scores + self._states_bias
+        return float(row[OUTPUT]), row[WHICH:]
+
+    # Text
+
+    def text(self, text: str, *, encode: bool = True) -> TextReading:
+        """What the heads on a text say: the worst of its views, each of which is the worst of its windows.
+
+        ``encode``: read it with the encoder as well, if there is one.
+        """
+        found = [self._view(view, encode) for view in views(text)]
+        best = max(found, key=lambda one: (one.encoder or one.grams).logit)
+        prose = {
+            name: max((one.prose[name] for one in found), key=lambda pair: pair[0]) for name in found[0].prose
+        }
+        return TextReading(best.encoder, best.grams, prose)
+
+    def injection(self, text: str) -> tuple[float, tuple[int, int]]:
+        """The logit that a text gives the model orders, less the threshold, and where: characters."""
+        ensemble = self.manifest.injection
+        if ensemble is None:
+            return -np.inf, (0, 0)
+        cut = windows(normalised(text))
+        logits = ensemble.bias + ensemble.grams * np.array([self._gram(one.text)[INJECTED] for one in cut])
+        worst = int(logits.argmax())
+        return float(logits[worst]) - ensemble.high, (cut[worst].start, cut[worst].end)
+
+    def answer(self, text: str) -> float:
+        """The logit of an answer's text by its n-grams: for engines that show no states."""
+        return float(self._gram(text)[ANSWERED])
+
+    def similarity(self, text: str, names: Collection[str]) -> dict[str, float]:
+        """Logits of principles that have nothing but their words, for one stretch of text."""
+        if self._encoder is None or not names:
+            return {}
+        vector = self._encoder.embed([text])
+        return {name: float(self._prose(name, vector)[0]) for name in names}
+
+    def _view(self, text: str, encode: bool) -> TextReading:
+        cut = windows(text)
+        harm = np.array([self._gram(one.text)[HARM] for one in cut])
+        logit, worst = pooled(harm)
+        read = Reading(logit, self._unknown, (cut[worst].start, cut[worst].end))
+        if not encode or self._encoder is None:
+            return TextReading(None, read, {})
+        vectors = self._encoder.embed([one.text for one in cut])
+        encoded = None
+        if "encoder.weights" in self._tensors:
+            rows = self._encoded(vectors)
+            logit, worst = pooled(rows[:, HARM])
+            encoded = Reading(logit, _log_shares(rows[worst, ENCODED_WHICH:]), (cut[worst].start, cut[worst].end))
+        prose = {}
+        for name in self.manifest.prose:
+            logits = self._prose(name, vectors)
+            worst = int(logits.argmax())
+            prose[name] = float(logits[worst]), (cut[worst].start, cut[worst].end)
+        return TextReading(encoded, read, prose)
+
+    def _encoded(self, vectors: Floats) -> Floats:
+        rows: Floats = vectors @ self._tensors["encoder.weights"] + self._tensors["encoder.bias"]
+        return rows
+
+    def _gram(self, text: str) -> Floats:
+        buckets, weights = grams(text)
+        row: Floats = weights @ self._grams[buckets] + self._grams_bias
+        return row
+
+    def _prose(self, name: str, vectors: Floats) -> Floats:
+        prose = self.manifest.prose[name]
+        similar = vectors @ np.asarray(self._tensors[f"prose.{name}"], np.float32).T
+        margin = similar[:, : prose.restricts].max(1) - similar[:, prose.restricts :].max(1)
+        logits: Floats = (margin - prose.high) / prose.scale
+        return logits
+
+
+def _log_shares(logits: Floats) -> Floats:
+    if not len(logits):
+        return logits
+    shares: Floats = logits - np.logaddexp.reduce(logits)
+    return shares

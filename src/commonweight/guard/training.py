@@ -1,0 +1,407 @@
+"""Compiling a charter from labelled texts: linear heads on three representations, put together and calibrated.
+
+Everything that is chosen (regularisation, how representations are weighed, thresholds) is chosen on texts of
+sources that the heads in question have not seen: sources are left out in turn, whole. scikit-learn is needed here
+and nowhere else; what comes out is numbers.
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from commonweight.charter.principle import Charter, Principle
+from commonweight.guard.bundle import Calibration, Ensemble
+from commonweight.guard.measures import share, threshold_at
+from commonweight.guard.ngrams import BUCKETS, matrix
+from commonweight.guard.scorer import ANSWERED, ENCODED_WHICH, INJECTED, OUTPUT, WHICH
+
+Floats = npt.NDArray[np.float32]
+
+FOLDS = 5
+SEED = 20261125
+FEWEST = 10
+"""Texts against a principle from which its head is made of them. With fewer, it is made of its words."""
+STRENGTHS = {"states": (3e-4, 1e-3, 3e-3), "encoder": (0.3, 1.0, 3.0), "grams": (1.0, 4.0, 16.0)}
+"""Inverse regularisation that is tried, on features of unit variance (states) or unit length."""
+ONE_STRENGTH = {"states": 1e-3, "grams": 4.0}
+KIND_STRENGTHS = {"states": 3e-4, "encoder": 10.0}
+"""Where nothing is tried: heads on answers and on orders; which principle it is."""
+GENERAL_RATE, HARD_RATE, LOW_RATE = 0.002, 0.08, 0.12
+"""Of harmless texts: of ordinary ones and of those that look harmful, the share that the screen may refuse; of
+ordinary ones, the share that gets a second look."""
+
+ORDERS_RATE = 0.005
+ANSWER_RATE, ANSWER_LOW_RATE, ANSWER_MARGIN = 0.005, 0.03, 1.0
+"""The same of answers. The margin is in logits: from means of whole answers to smoothed means of parts."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Labelled texts, and what represents them. Arrays have a row for each."""
+
+    texts: Sequence[str]
+    is_harmful: npt.NDArray[np.bool_]
+    is_hard: npt.NDArray[np.bool_]
+    """Harmless, and looks otherwise."""
+    groups: npt.NDArray[np.int64]
+    """Number of the source."""
+    principles: Sequence[str | None]
+    """Of harmful ones: what they go against, where that is known."""
+    vectors: Floats | None
+    """Of the encoder."""
+    words: Floats | None
+    """The encoder's vectors of what the principles that refuse restrict, in the charter's order."""
+    states: Floats | None
+    """Of shape ``(texts, 2, layers, width)``: the mean over the text's tokens, and the prompt's last token."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """``features @ weights + bias``, and what it said of the texts when it had not seen their source."""
+
+    weights: Floats
+    bias: float
+    unseen: Floats
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What goes into a bundle."""
+
+    tensors: Mapping[str, npt.NDArray[Any]]
+    input: Mapping[str, Ensemble]
+    output: Mapping[str, Ensemble]
+    injection: Ensemble | None
+    injection_principle: str | None
+    calibration: Mapping[str, Calibration]
+    principles: tuple[str, ...]
+    unseen: Mapping[str, Floats]
+    """By ensemble: the logits of all texts, from heads that had not seen their source."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Labelled answers, given to whatever; groups as in :class:`Examples`."""
+
+    texts: Sequence[str]
+    is_harmful: npt.NDArray[np.bool_]
+    groups: npt.NDArray[np.int64]
+    states: Floats | None
+    """Of shape ``(texts, layers, width)``: the mean over the answer's first tokens."""
+
+
+def train(
+    charter: Charter,
+    examples: Examples,
+    answers: Answers | None = None,
+    orders: Sequence[str] = (),
+) -> Trained:
+    """Heads for the principles that refuse, from texts that go against them and texts that go against none.
+
+    ``orders``: texts that address the model, for the principle that is about tools' results.
+    """
+    folds = _folds(examples)
+    names, which = _assigned(charter, examples)
+    tensors: dict[str, npt.NDArray[Any]] = {}
+    heads: dict[str, Head] = {}
+    if examples.states is not None:
+        heads["states"], read = _states(examples, folds, which, len(names))
+        tensors |= read
+    if examples.vectors is not None:
+        heads["encoder"] = head = _head(examples.vectors, examples, folds, STRENGTHS["encoder"])
+        kinds, kinds_bias = _kinds(examples.vectors, which, len(names), KIND_STRENGTHS["encoder"])
+        tensors["encoder.weights"] = np.column_stack([head.weights, np.zeros_like(head.weights), kinds.T])
+        tensors["encoder.bias"] = np.array([head.bias, 0.0, *kinds_bias], np.float32)
+    heads["grams"] = head = _head(sparse(examples.texts), examples, folds, STRENGTHS["grams"])
+    columns_of_grams = [(head.weights, head.bias), *[(np.zeros(BUCKETS, np.float32), 0.0)] * 2]
+    ensembles, calibration, unseen = {}, {}, {}
+    for name, parts in _combinations(heads):
+        ensembles[name], unseen[name] = _ensemble({part: heads[part].unseen for part in parts}, examples)
+        calibration[name] = _calibration(unseen[name], ensembles[name].high, examples)
+    calibration |= _by_principle(names, unseen, ensembles, _kind_logits(tensors, examples), examples)
+    injection, holder = None, next((one.id for one in charter.principles if "tool_result" in one.applies_to), None)
+    if orders and holder is not None:
+        weights, bias, injection = _injection(orders, examples)
+        columns_of_grams[INJECTED] = weights, bias
+    output: dict[str, Ensemble] = {}
+    if answers is not None:
+        for part, (weights, bias, ensemble) in _answers(answers).items():
+            output[part] = ensemble
+            if part == "grams":
+                columns_of_grams[ANSWERED] = weights, bias
+            else:
+                _, _, layers, width = examples.states.shape if examples.states is not None else (0, 0, 0, 0)
+                tensors["probe.weights"][:, :, OUTPUT] = weights.reshape(layers, width)
+                tensors["states.bias"][OUTPUT] = bias
+    tensors["grams.weights"] = np.column_stack([weights for weights, _ in columns_of_grams]).astype(np.float16)
+    tensors["grams.bias"] = np.array([bias for _, bias in columns_of_grams], np.float32)
+    return Trained(
+        tensors, ensembles, output, injection, holder if injection else None, calibration, names, unseen
+    )
+
+
+def _states(
+    examples: Examples, folds: npt.NDArray[np.int64], which: npt.NDArray[np.int64], count: int
+) -> tuple[Head, dict[str, Floats]]:
+    """The head on states, and the probe that computes it and the principles' shares token by token."""
+    assert examples.states is not None
+    _, _, layers, width = examples.states.shape
+    flat = examples.states.reshape(len(examples.texts), -1).astype(np.float32)
+    centre, scale = flat.mean(0), flat.std(0) + 1e-6
+    standard = (flat - centre) / scale
+    # What is learned lies in the span of the texts, where there are fewer directions than in the states.
+    spanned, directions = _spanned(standard)
+    head = _head(spanned, examples, folds, STRENGTHS["states"])
+    learned = directions.T @ head.weights
+    weights = (learned / scale).reshape(2, layers, width)
+    bias = head.bias - float(learned @ (centre / scale))
+    half = layers * width
+    spanned, directions = _spanned(standard[:, :half])
+    kinds, kinds_bias = _kinds(spanned, which, count, KIND_STRENGTHS["states"])
+    kinds = kinds @ directions
+    kinds_bias = kinds_bias - kinds @ (centre / scale)[:half]
+    # The order of the columns is the scorer's: mean, last, answers, principles. Answers come later.
+    columns = [*weights, np.zeros_like(weights[0]), *(kinds / scale[:half]).reshape(count, layers, width)]
+    probe = np.stack(columns, -1).astype(np.float32)
+    return head, {
+        "probe.weights": probe,
+        "states.bias": np.array([bias, 0.0, 0.0, *kinds_bias], np.float32),
+    }
+
+
+def refuses(principle: Principle) -> bool:
+    """Whether it is about what people ask for, and does something about it."""
+    return principle.applies_to.get("input") == "refuse"
+
+
+def _injection(orders: Sequence[str], examples: Examples) -> tuple[Floats, float, Ensemble]:
+    """Texts that address the model, against all others: harmful ones are not about it either."""
+    texts = [*orders, *examples.texts]
+    labels = np.arange(len(texts)) < len(orders)
+    features = sparse(texts)
+    draw = np.random.default_rng(SEED).integers(FOLDS, size=len(texts))
+    weights = np.where(labels, len(texts) / (2 * len(orders)), len(texts) / (2 * len(examples.texts)))
+    unseen = np.zeros(len(texts), np.float32)
+    for fold in range(FOLDS):
+        rows = draw == fold
+        fitted = _fit(features[~rows], labels[~rows], weights[~rows], ONE_STRENGTH["grams"])
+        unseen[rows] = features[rows] @ fitted[0] + fitted[1]
+    high = threshold_at(ORDERS_RATE, unseen[~labels])
+    coefficients, bias = _fit(features, labels, weights, ONE_STRENGTH["grams"])
+    return coefficients, bias, Ensemble(grams=1.0, low=high, high=high)
+
+
+def _answers(answers: Answers) -> dict[str, tuple[Floats, float, Ensemble]]:
+    """Heads on answers, by representation. Thresholds leave a stream's many chances to be alarming out of account
+    no more than its smoothing does: they are stricter than those on prompts."""
+    features: dict[str, Any] = {"grams": sparse(answers.texts)}
+    weights = np.where(answers.is_harmful, 1 / answers.is_harmful.sum(), 1 / (~answers.is_harmful).sum())
+    weights *= len(weights) / 2
+    scale = None
+    if answers.states is not None:
+        flat = answers.states.reshape(len(answers.texts), -1).astype(np.float32)
+        centre, scale = flat.mean(0), flat.std(0) + 1e-6
+        features["states"] = (flat - centre) / scale
+    folds = np.random.default_rng(SEED).integers(FOLDS, size=len(answers.texts))
+    found = {}
+    for part, rows_of in features.items():
+        strength = ONE_STRENGTH[part]
+        unseen = np.zeros(len(folds), np.float32)
+        for fold in range(FOLDS):
+            rows = folds == fold
+            fitted = _fit(rows_of[~rows], answers.is_harmful[~rows], weights[~rows], strength)
+            unseen[rows] = rows_of[rows] @ fitted[0] + fitted[1]
+        coefficients, bias = _fit(rows_of, answers.is_harmful, weights, strength)
+        if part == "states" and scale is not None:
+            bias -= float(coefficients @ (centre / scale))
+            coefficients = coefficients / scale
+        harmless = unseen[~answers.is_harmful]
+        high = threshold_at(ANSWER_RATE, harmless) + ANSWER_MARGIN
+        found[part] = (
+            coefficients,
+            bias,
+            Ensemble(**{part: 1.0}, low=min(threshold_at(ANSWER_LOW_RATE, harmless), high), high=high),
+        )
+    return found
+
+
+def _combinations(heads: Mapping[str, Head]) -> list[tuple[str, tuple[str, ...]]]:
+    found: list[tuple[str, tuple[str, ...]]] = [("grams", ("grams",))]
+    if "encoder" in heads:
+        found.append(("encoder", ("encoder", "grams")))
+    if "states" in heads:
+        found.append(("states", ("states",)))
+    if "states" in heads and "encoder" in heads:
+        found.append(("states+encoder", ("states", "encoder", "grams")))
+    return found
+
+
+def _folds(examples: Examples) -> npt.NDArray[np.int64]:
+    """The fold of each text: whole sources, spread so that every fold has harmful and harmless ones."""
+    folds = np.zeros(len(examples.texts), np.int64)
+    for wanted in (True, False):
+        groups, counts = np.unique(examples.groups[examples.is_harmful == wanted], return_counts=True)
+        filled = np.zeros(FOLDS)
+        for group in groups[np.argsort(-counts, kind="stable")]:
+            fold = int(filled.argmin())
+            rows = examples.groups == group
+            folds[rows] = fold
+            filled[fold] += rows.sum()
+    return folds
+
+
+def _assigned(charter: Charter, examples: Examples) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
+    """The principles with enough texts, and for each harmful text the number of the one that it goes against.
+
+    Where nobody has said which, it is the one whose words are nearest.
+    """
+    known = [one.id for one in charter.principles if refuses(one)]
+    named = [one if one in known else None for one in examples.principles]
+    if examples.vectors is not None and examples.words is not None and known:
+        nearest = (examples.vectors @ examples.words.T).argmax(1)
+        for i in np.flatnonzero(examples.is_harmful):
+            named[i] = named[i] or known[nearest[i]]
+    counts = {name: sum(one == name for one in named) for name in known}
+    names = tuple(name for name in known if counts[name] >= FEWEST)
+    return names, np.array([names.index(one) if one in names else -1 for one in named], np.int64)
+
+
+def _head(features: Any, examples: Examples, folds: npt.NDArray[np.int64], strengths: Sequence[float]) -> Head:  # noqa: ANN401 - dense or sparse
+    """The head whose regularisation does best on sources that are left out."""
+    labels, weights = examples.is_harmful, _weights(examples)
+    best: tuple[float, float, Floats] | None = None
+    for strength in strengths:
+        unseen = np.zeros(len(labels), np.float32)
+        for fold in range(FOLDS):
+            rows = folds == fold
+            if not rows.any():
+                continue
+            fitted = _fit(features[~rows], labels[~rows], weights[~rows], strength)
+            unseen[rows] = features[rows] @ fitted[0] + fitted[1]
+        loss = float((np.logaddexp(0, np.where(labels, -unseen, unseen)) * weights).sum() / weights.sum())
+        if best is None or loss < best[0]:
+            best = loss, strength, unseen
+    assert best is not None
+    coefficients, bias = _fit(features, labels, weights, best[1])
+    return Head(coefficients, bias, best[2])
+
+
+def _weights(examples: Examples) -> Floats:
+    """Each side weighs the same, and on each side every source by the root of its size."""
+    weights = np.zeros(len(examples.texts), np.float32)
+    for wanted in (True, False):
+        side = examples.is_harmful == wanted
+        for group in np.unique(examples.groups[side]):
+            rows = side & (examples.groups == group)
+            weights[rows] = rows.sum() ** -0.5
+        weights[side] *= len(weights) / (2 * weights[side].sum())
+    return weights
+
+
+def _fit(features: Any, labels: npt.NDArray[np.bool_], weights: Floats, strength: float) -> tuple[Floats, float]:  # noqa: ANN401
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(C=strength, max_iter=400, tol=1e-3, random_state=SEED)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.fit(features, labels, sample_weight=weights)
+    return model.coef_[0].astype(np.float32), float(model.intercept_[0])
+
+
+def _kinds(features: Floats, which: npt.NDArray[np.int64], count: int, strength: float) -> tuple[Floats, Floats]:
+    """Which principle: weights of shape ``(count, features)``, and biases. Principles weigh the same."""
+    from sklearn.linear_model import LogisticRegression
+
+    known = which >= 0
+    if count < 2:
+        return np.zeros((count, features.shape[1]), np.float32), np.zeros(count, np.float32)
+    model = LogisticRegression(C=strength, max_iter=200, tol=1e-3, class_weight="balanced", random_state=SEED)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.fit(features[known], which[known])
+    weights, bias = model.coef_, model.intercept_
+    if count == 2:  # of two classes scikit-learn keeps one row
+        weights, bias = np.vstack([-weights, weights]) / 2, np.concatenate([-bias, bias]) / 2
+    return weights.astype(np.float32), bias.astype(np.float32)
+
+
+def _spanned(features: Floats) -> tuple[Floats, Floats]:
+    """The features in an orthonormal basis of their span, ``(texts, directions)``, and that basis in rows.
+
+    Logistic regression with a quadratic penalty finds the same head in either, and sooner with fewer columns.
+    """
+    values, vectors = np.linalg.eigh(features @ features.T)
+    kept = values > values[-1] * 1e-6
+    lengths = np.sqrt(values[kept])
+    directions: Floats = (vectors[:, kept] / lengths).T @ features
+    return vectors[:, kept] * lengths, directions
+
+
+def sparse(texts: Sequence[str]) -> Any:  # noqa: ANN401 - a matrix of scipy's
+    from scipy.sparse import csr_matrix
+
+    data, indices, pointers = matrix(texts)
+    return csr_matrix((data, indices, pointers), shape=(len(texts), BUCKETS))
+
+
+def _ensemble(parts: Mapping[str, Floats], examples: Examples) -> tuple[Ensemble, Floats]:
+    stacked = np.column_stack(list(parts.values()))
+    coefficients, bias = _fit(stacked, examples.is_harmful, _weights(examples), 1.0)
+    coefficients = np.maximum(coefficients, 0)
+    logits = (stacked @ coefficients + bias).astype(np.float32)
+    ordinary = logits[~examples.is_harmful & ~examples.is_hard]
+    hard = logits[examples.is_hard]
+    high = threshold_at(GENERAL_RATE, ordinary)
+    if len(hard):
+        high = max(high, threshold_at(HARD_RATE, hard))
+    return (
+        Ensemble(
+            **dict(zip(parts, map(float, coefficients), strict=True)),
+            bias=bias,
+            low=min(threshold_at(LOW_RATE, ordinary), high),
+            high=high,
+        ),
+        logits,
+    )
+
+
+def _calibration(logits: Floats, high: float, examples: Examples) -> Calibration:
+    harmless = logits[~examples.is_harmful]
+    return counted(int((harmless >= high).sum()), len(harmless))
+
+
+def counted(refused: int, texts: int) -> Calibration:
+    """So many of so many harmless texts were refused."""
+    found = share(refused, texts)
+    return Calibration(texts=texts, refused=refused, lower=found.lower, upper=found.upper)
+
+
+def _kind_logits(tensors: Mapping[str, npt.NDArray[Any]], examples: Examples) -> Floats | None:
+    if examples.vectors is not None:
+        rows: Floats = examples.vectors @ tensors["encoder.weights"][:, ENCODED_WHICH:]
+        return rows + np.asarray(tensors["encoder.bias"][ENCODED_WHICH:], np.float32)
+    if examples.states is not None:
+        kinds: Floats = np.einsum("nlw,lwk->nk", examples.states[:, 0], tensors["probe.weights"][..., WHICH:])
+        return kinds + np.asarray(tensors["states.bias"][WHICH:], np.float32)
+    return None
+
+
+def _by_principle(
+    names: Sequence[str],
+    unseen: Mapping[str, Floats],
+    ensembles: Mapping[str, Ensemble],
+    kinds: Floats | None,
+    examples: Examples,
+) -> dict[str, Calibration]:
+    """How many harmless texts each principle would have refused, with the best ensemble there is."""
+    best = list(unseen)[-1]
+    harmless = ~examples.is_harmful
+    refused = harmless & (unseen[best] >= ensembles[best].high)
+    which = np.zeros(len(refused), np.int64) if kinds is None else kinds.argmax(1)
+    return {
+        name: counted(int((refused & (which == i)).sum()), int(harmless.sum())) for i, name in enumerate(names)
+    }

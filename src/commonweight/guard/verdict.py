@@ -1,0 +1,85 @@
+"""What the guard found in an exchange. None of it holds text, so all of it may be kept."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from commonweight.charter.principle import Action, Category, Mode, Place
+
+Stage = Literal["text", "states", "ensemble", "judge"]
+"""What decided: heads on the text, heads on the model's states, both together, or the judge."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A principle that an exchange goes against, as far as the guard can tell."""
+
+    charter: str
+    """SHA-256 of the charter's file."""
+    principle: str
+    """Its id."""
+    place: Place
+    stage: Stage
+    score: float
+    """The probability that something is violated, as the deciding stage gives it."""
+    threshold: float
+    """What the score reached."""
+    span: tuple[int, int]
+    """Where: tokens of the prompt, or of the answer, by ``place``; characters where only text was read."""
+    action: Action
+    mode: Mode
+    category: Category | None = None
+    message: str = ""
+
+    @property
+    def refuses(self) -> bool:
+        """Whether the exchange ends here. In the mode ``shadow`` it would have."""
+        return self.action == "refuse" and self.mode == "enforce"
+
+    def record(self) -> dict[str, Any]:
+        """As it is kept and told: without what anybody can look up in the charter."""
+        fields = asdict(self)
+        del fields["message"], fields["category"]
+        fields["score"], fields["threshold"] = round(self.score, 4), round(self.threshold, 4)
+        return fields
+
+
+@dataclass
+class Findings:
+    """All that the guard has to say about one exchange."""
+
+    charter: str
+    bundle: str
+    """Digest of the compiled heads."""
+    verdicts: list[Verdict]
+    input_score: float | None = None
+    """The highest probability seen on the way in; None: nothing was scored."""
+    output_score: float | None = None
+    """The same for the answer."""
+    encoded: bool = False
+    """Whether the first look was doubtful enough for the text encoder."""
+    escalated: bool = False
+    """Whether the judge was asked."""
+    seconds: float = 0.0
+    """What scoring took of the event loop's and the encoder's time."""
+
+    @property
+    def refusal(self) -> Verdict | None:
+        """The verdict that ended the exchange, if one did."""
+        return next((verdict for verdict in self.verdicts if verdict.refuses), None)
+
+    def record(self) -> dict[str, Any]:
+        """As it is kept with the usage of a turn."""
+        return {
+            "charter": self.charter,
+            "bundle": self.bundle,
+            "verdicts": [verdict.record() for verdict in self.verdicts],
+            "input_score": _rounded(self.input_score),
+            "output_score": _rounded(self.output_score),
+            "encoded": self.encoded,
+            "escalated": self.escalated,
+            "seconds": round(self.seconds, 4),
+        }
+
+
+def _rounded(score: float | None) -> float | None:
+    return None if score is None else round(score, 4)

@@ -1,0 +1,78 @@
+"""Watching an answer while it streams: evidence that lasts, not one alarming word.
+
+The logits of an answer's tokens are smoothed (an exponential mean), and besides several of the last tokens have to
+be above the threshold by themselves: k of n. Both follow streaming probes of the literature (arXiv 2601.04603:
+smoothed logits; arXiv 2604.14865: several tokens of evidence).
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+State = Literal["calm", "doubt", "alarm"]
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How much evidence is asked for, in the unit in which it comes."""
+
+    smoothing: float
+    """Weight of the newest piece."""
+    fewest: int
+    """Pieces before anything is decided."""
+    needed: int
+    out_of: int
+    """So many of the last so many have to be above the threshold."""
+    patience: int
+    """Pieces that one doubt holds back at most. One that has not hardened by then is none."""
+
+
+TOKENS = Pace(smoothing=1 / 16, fewest=8, needed=12, out_of=32, patience=64)
+TEXTS = Pace(smoothing=1 / 2, fewest=1, needed=1, out_of=3, patience=2)
+"""For stretches of text of some 32 tokens each."""
+
+
+class Watch:
+    """One answer. Logits: ``low`` begins a doubt, ``high`` with enough evidence is alarming."""
+
+    def __init__(self, low: float, high: float, pace: Pace = TOKENS) -> None:
+        self._low, self._high, self._pace = low, high, pace
+        self._recent: deque[bool] = deque(maxlen=pace.out_of)
+        self._since = 0
+        self._settled = 0
+        self.count = 0
+        """Pieces so far."""
+        self.mean = 0.0
+        """The smoothed logit."""
+        self.peak = -np.inf
+        """The highest smoothed logit so far."""
+        self.state: State = "calm"
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """The pieces that the evidence lies in."""
+        return max(0, self.count - len(self._recent)), self.count
+
+    def take(self, logit: float) -> State:
+        """The next piece's logit."""
+        pace = self._pace
+        self.count += 1
+        # A mean of all at first, so that the beginning weighs no more than the rest.
+        self.mean += max(pace.smoothing, 1 / self.count) * (logit - self.mean)
+        self._recent.append(logit >= self._high)
+        if self.count < pace.fewest:
+            return self.state
+        self.peak = max(self.peak, self.mean)
+        if self.mean < self._low or self.count <= self._settled:
+            self.state, self._since = "calm", self.count
+        elif self.mean >= self._high and sum(self._recent) >= min(pace.needed, len(self._recent)):
+            self.state = "alarm"
+        else:
+            self.state = "doubt" if self.count - self._since <= pace.patience else "calm"
+        return self.state
+
+    def settle(self) -> None:
+        """Somebody who knows better says that this is harmless: no doubt for as long as one may last."""
+        self.state, self._settled = "calm", self.count + self._pace.patience

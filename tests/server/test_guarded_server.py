@@ -1,0 +1,67 @@
+"""A server that keeps to a charter, over HTTP."""
+
+import json
+from pathlib import Path
+
+import httpx
+import pytest
+
+from conftest import KEY, Server, running
+from umbrellas import BREAD, UMBRELLA, source
+
+
+def ask(server: Server, text: str, **fields: object) -> httpx.Response:
+    body = {"model": "m", "max_tokens": 8, "messages": [{"role": "user", "content": text}], **fields}
+    return httpx.post(f"{server.url}/v1/messages", json=body, headers={"x-api-key": server.key}, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def umbrellas(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("charter") / "umbrellas.md"
+    path.write_bytes(source())
+    return path
+
+
+def test_the_default_charter_is_listed(server: Server) -> None:
+    model = httpx.get(f"{server.url}/v1/models", headers={"x-api-key": server.key}).json()["data"][0]
+    assert model["guard"]["mode"] == "enforce"
+    assert model["guard"]["states"]
+    assert len(model["guard"]["sha256"]) == 64
+
+
+def test_a_charter_in_prose_is_kept(umbrellas: Path, tmp_path: Path) -> None:
+    arguments = ("--charter", str(umbrellas), "--data", str(tmp_path))
+    with running(tmp_path / "output.txt", *arguments) as (server, _):
+        refused = ask(server, UMBRELLA).json()
+        assert refused["stop_reason"] == "refusal"
+        assert refused["stop_details"] == {
+            "type": "refusal",
+            "category": "general_harms",
+            "explanation": "I don't talk about umbrellas. I can help with raincoats.",
+        }
+        assert refused["guard"]["principle"] == "no-umbrellas"
+        assert refused["usage"]["input_tokens"] > 0
+        # The next turn passes, though what was refused stands in its history.
+        passed = ask(
+            server,
+            BREAD,
+            messages=[
+                {"role": "user", "content": UMBRELLA},
+                {"role": "assistant", "content": "(nothing)"},
+                {"role": "user", "content": BREAD},
+            ],
+        ).json()
+        assert passed["stop_reason"] == "max_tokens"
+        assert "guard" not in passed
+        events = [
+            json.loads(line.removeprefix("data: "))
+            for line in ask(server, UMBRELLA, stream=True).text.splitlines()
+            if line.startswith("data: ")
+        ]
+        assert [event["type"] for event in events] == ["message_start", "message_delta", "message_stop"]
+        assert events[1]["delta"]["stop_reason"] == "refusal"
+        assert events[1]["guard"]["charter"] == refused["guard"]["charter"]
+        figures = httpx.get(f"{server.url}/metrics", headers={"x-api-key": KEY}).text
+        assert (
+            'commonweight_guard_verdicts_total{outcome="refused",place="input",principle="no-umbrellas"' in figures
+        )
