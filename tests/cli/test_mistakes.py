@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from certificates import certificate, with_openssl
 from command import one_line_error, run
 
 from commonweight.catalog.locate import starter
@@ -126,3 +127,22 @@ def test_less_memory_than_one_request_needs(mistake: Mistake) -> None:
 def test_the_type_of_the_cache_counts(mistake: Mistake) -> None:
     error = mistake("serve", "--port", "0", "--context", "2048", "--kv-memory", "20MB", "--kv-type", "q8_0")
     assert "2048 tokens of context take 25.1 MB. Try --context 1536 or a larger" in error
+
+
+@with_openssl
+def test_certificates_that_cannot_be_used(mistake: Mistake, tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path)
+    (tmp_path / "other").mkdir()
+    _, encrypted = certificate(tmp_path / "other", "-passout", "pass:secret")
+    for options, words in (
+        (("--tls-cert", tmp_path / "none.pem", "--tls-key", key), "No such file"),
+        (("--tls-cert", cert), "no certificate with its unencrypted key"),
+        (("--tls-cert", cert, "--tls-key", encrypted), "no certificate with its unencrypted key"),
+        (("--tls-key", key), "without --tls-cert"),
+    ):
+        assert words in mistake("serve", "--port", "0", *options)
+
+
+@pytest.mark.parametrize("origin", ["*", "example.com", "https://example.com/", "https://*.example.com"])
+def test_origins_that_no_browser_has(mistake: Mistake, origin: str) -> None:
+    assert f"--cors-origin {origin}: " in mistake("serve", "--port", "0", "--cors-origin", origin)

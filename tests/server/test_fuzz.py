@@ -1,6 +1,7 @@
 """Whatever a client sends, the answer is the API's: never a failure of the server."""
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -69,21 +70,35 @@ def test_requests_made_from_the_description(served: Served, path: str) -> None:
     fuzz()
 
 
-@pytest.mark.parametrize(
-    ("path", "method"),
-    [
-        ("/v1/files", "POST"),
-        ("/v1/files", "GET"),
-        ("/v1/files/{file_id}", "GET"),
-        ("/v1/files/{file_id}", "DELETE"),
-        ("/v1/files/{file_id}/content", "GET"),
-    ],
-)
-def test_requests_for_files_made_from_the_description(server: Server, path: str, method: str) -> None:
+OTHERS = [
+    ("/v1/models", "GET"),
+    ("/v1/models/{model_id}", "GET"),
+    ("/v1/messages/batches", "GET"),
+    ("/v1/messages/batches/{batch_id}", "GET"),
+    ("/v1/messages/batches/{batch_id}", "DELETE"),
+    ("/v1/messages/batches/{batch_id}/cancel", "POST"),
+    ("/v1/messages/batches/{batch_id}/results", "GET"),
+    ("/v1/files", "POST"),
+    ("/v1/files", "GET"),
+    ("/v1/files/{file_id}", "GET"),
+    ("/v1/files/{file_id}", "DELETE"),
+    ("/v1/files/{file_id}/content", "GET"),
+]
+
+
+def test_every_operation_is_fuzzed(server: Server) -> None:
+    paths = httpx.get(f"{server.url}/openapi.json").json()["paths"]
+    described = {(path, method.upper()) for path, operations in paths.items() for method in operations}
+    bodies = {(f"/v1/messages{path}", "POST") for path in ("", "/count_tokens", "/batches")}
+    assert described == {*bodies, *OTHERS}
+
+
+@pytest.mark.parametrize(("path", "method"), OTHERS)
+def test_other_requests_made_from_the_description(server: Server, path: str, method: str) -> None:
     schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
 
     @given(case=schema[path][method].as_strategy())
-    @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
     def fuzz(case: Any) -> None:
         case.headers = {**(case.headers or {}), "x-api-key": server.key}
         response = case.call(base_url=server.url)
@@ -251,3 +266,40 @@ def test_histories(served: Served, request: dict[str, Any]) -> None:
         usage = answered.json()["usage"]
         parts = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
         assert counted.json()["input_tokens"] == sum(usage[part] for part in parts)
+
+
+# Making up batches from their description takes schemathesis minutes.
+junk = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=3) | st.sampled_from(["m", "user", "hi"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["custom_id", "params", "requests", "model", "messages"]), inner, max_size=3
+        )
+    ),
+    max_leaves=8,
+)
+items = st.fixed_dictionaries({"custom_id": st.sampled_from(["a", "b", "", "é", "x" * 65]) | junk, "params": junk})
+batches = st.fixed_dictionaries({"requests": st.lists(items | junk, max_size=4)}) | junk
+
+
+def test_batches(server: Server) -> None:
+    client = httpx.Client(base_url=server.url, headers={"x-api-key": server.key})
+
+    @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(body=batches, cut=st.integers(0, 60) | st.just(0))
+    def fuzz(body: Any, cut: int) -> None:
+        content = json.dumps(body).encode()
+        response = client.post("/v1/messages/batches", content=content[: len(content) - cut])
+        check(response.status_code, response.headers["content-type"], response.text)
+
+    with client:
+        fuzz()
+
+
+def test_the_batches_of_the_fuzzing_end(server: Server) -> None:
+    with httpx.Client(base_url=server.url, headers={"x-api-key": server.key}) as client:
+        for batch in client.get("/v1/messages/batches?limit=1000").json()["data"]:
+            client.post(f"/v1/messages/batches/{batch['id']}/cancel")
+            while client.get(f"/v1/messages/batches/{batch['id']}").json()["processing_status"] != "ended":
+                time.sleep(0.02)

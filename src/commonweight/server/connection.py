@@ -226,7 +226,7 @@ class Connection(HttpToolsProtocol):
         cycle = self._answering
         if cycle is not None and not cycle.response_complete:
             self._leave()
-            if cycle.response_started or cycle is not self.cycle:  # the error would seem a part of that answer
+            if cycle.response_started or not cycle.more_body:  # the error would seem the answer, or a part of it
                 self.transport.abort()
                 return
         request_id = new_id("req")
