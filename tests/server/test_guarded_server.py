@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -22,11 +23,18 @@ def umbrellas(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_the_default_charter_is_listed(server: Server) -> None:
-    model = httpx.get(f"{server.url}/v1/models", headers={"x-api-key": server.key}).json()["data"][0]
-    assert model["guard"]["mode"] == "enforce"
-    assert model["guard"]["states"]
-    assert len(model["guard"]["sha256"]) == 64
+def test_the_default_charter_is_listed_where_it_is_kept(server: Server, tmp_path: Path) -> None:
+    def listed(server: Server) -> dict[str, Any]:
+        answer = httpx.get(f"{server.url}/v1/models", headers={"x-api-key": server.key})
+        model: dict[str, Any] = answer.json()["data"][0]
+        return model
+
+    assert not listed(server).get("guard")
+    with running(tmp_path / "output.txt", "--guard", "enforce", "--data", str(tmp_path)) as (guarded, _):
+        guard = listed(guarded)["guard"]
+    assert guard["mode"] == "enforce"
+    assert guard["states"]
+    assert len(guard["sha256"]) == 64
 
 
 def test_a_charter_in_prose_is_kept(umbrellas: Path, tmp_path: Path) -> None:

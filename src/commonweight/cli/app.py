@@ -224,13 +224,15 @@ def serve(
     cache_disk: CacheDisk = None,
     speculation: Speculation = True,
     guard_mode: Annotated[
-        Literal["enforce", "shadow", "off"],
+        Literal["enforce", "shadow", "off"] | None,
         typer.Option(
             "--guard",
-            help="Keep exchanges to the charter, only record what would have been refused, or neither.",
+            help="Keep exchanges to the charter, only record what would have been refused, or neither. "
+            "Default: enforce where a charter or a bundle is given, and else off.",
+            show_default=False,
             rich_help_panel=_GUARD,
         ),
-    ] = "enforce",
+    ] = None,
     charter_file: Annotated[
         Path | None,
         typer.Option(
@@ -345,7 +347,7 @@ def serve(
 
     set_up_logs(log_format, log_level)
     guarding = Guarding(
-        guard_mode,
+        guard_mode or ("enforce" if charter_file or guard_bundle else "off"),
         charter_file,
         guard_bundle,
         tuple(waive or ()),
