@@ -12,6 +12,7 @@ from functools import partial
 
 import psutil
 import pytest
+from jinja2.filters import FILTERS
 
 from commonweight.prompting import sandbox as sandboxes
 from commonweight.prompting import sandboxed
@@ -121,6 +122,18 @@ def test_templates_that_are_too_much_for_the_compiler_end_at_most_their_own_proc
     with pytest.raises((TemplateError, RenderError)):
         sandbox.render(source, {}, SECONDS)
     assert sandbox.render("a", {}, SECONDS) == "a"
+
+
+def test_whatever_filters_import_is_there_before_files_are_out_of_reach(sandbox: Sandbox) -> None:
+    for name in FILTERS:
+        for value in ("'a <b>c</b> d'", "['a']", "{'a': 1}", "1.5"):
+            said = ""
+            try:
+                sandbox.render(f"{{{{ {value} | {name} }}}}", {}, SECONDS)
+            except (RenderError, TemplateError) as error:
+                said = str(error)
+            assert "open files" not in said
+    assert sandbox.render("{{ 'a <b>c</b> &amp; d' | striptags | wordwrap(3) }}", {}, SECONDS) == "a c\n& d"
 
 
 def test_a_hostile_template_is_refused_when_the_model_is_loaded() -> None:

@@ -4,12 +4,14 @@ It is started from its path and imports nothing of ours, so that it is there at 
 """
 
 import contextlib
+import html  # noqa: F401 - Jinja's filters import this, and the next that is not used here, when it is too late
 import json
 import marshal
 import resource
 import signal
 import struct
 import sys
+import textwrap  # noqa: F401
 import time
 from collections.abc import Callable
 from datetime import datetime
