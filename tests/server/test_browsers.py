@@ -69,11 +69,9 @@ async def test_names_of_this_machine(keyless: httpx.AsyncClient, host: str) -> N
         *("2130706433", "127.1", "0x7f000001"),  # no browser sends these: it writes them as 127.0.0.1
     ],
 )
-@pytest.mark.parametrize("path", ["/v1/models", "/health", "/metrics", "/openapi.json", "/nowhere"])
-async def test_other_names_may_be_a_page_that_rebinds_its_own(
-    keyless: httpx.AsyncClient, host: str, path: str
-) -> None:
-    assert repr(host) in refused(await keyless.get(path, headers={"host": host}))
+async def test_other_names_may_be_a_page_that_rebinds_its_own(keyless: httpx.AsyncClient, host: str) -> None:
+    for path in ("/v1/models", "/health", "/metrics", "/openapi.json", "/nowhere"):
+        assert repr(host) in refused(await keyless.get(path, headers={"host": host}))
 
 
 @pytest.mark.parametrize("origin", [PAGE, "null", "http://localhost:3000", "http://127.0.0.1:1", "file://", "x"])

@@ -204,11 +204,17 @@ BODIES: dict[str, tuple[bytes, int]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def client(served: Served) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=served.url, headers={"x-api-key": KEY}, timeout=60) as client:
+        yield client
+
+
 @pytest.mark.parametrize("name", BODIES)
-def test_bodies(served: Served, name: str) -> None:
+def test_bodies(client: httpx.Client, name: str) -> None:
     body, status = BODIES[name]
-    answer = httpx.post(f"{served.url}/v1/messages", content=body, headers={"x-api-key": KEY}, timeout=60)
+    answer = client.post("/v1/messages", content=body)
     assert answer.status_code == status, answer.text
     if status == 400:
         assert answer.json()["error"]["type"] == "invalid_request_error"
-    assert httpx.get(f"{served.url}/health").status_code == 200
+    assert client.get("/health").status_code == 200
