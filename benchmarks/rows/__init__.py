@@ -6,7 +6,7 @@ A row starts the servers that it needs and leaves nothing behind, so any can run
 from collections.abc import Callable
 
 from benchmarks.bench import Bench
-from benchmarks.rows import copying, inside, layer, restart, sessions, throughput
+from benchmarks.rows import copying, guarding, inside, layer, restart, sessions, throughput
 from benchmarks.table import Figure
 
 Row = Callable[[Bench], list[Figure]]
@@ -22,6 +22,7 @@ ROWS: dict[str, Row] = {
     "return": sessions.returning,
     "restart": restart.restart,
     "copying": copying.copying,
+    "guard": guarding.guard,
     "messages-layer": layer.messages_layer,
     "python": inside.python_between_decodes,
     "probes": inside.probes,

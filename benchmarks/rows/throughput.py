@@ -56,7 +56,7 @@ def python_server(bench: Bench) -> list[Figure]:
         pair = Pair(bench.commonweight(cache, PLAIN), bench.python_server())
         with bench.running(*pair):
             ours, theirs = _crowds(bench, pair)
-            tokens = count(pair.theirs, _crowd(0)[0])
+            tokens = count(pair.theirs, crowd(0)[0])
     fairness.same_prompts(ours[0][:1], [replace(theirs[0][0], input_tokens=tokens)])
     return [_crowd_figure(ours, theirs, "llama_cpp.server", target=2)]
 
@@ -84,8 +84,8 @@ def _crowds(bench: Bench, pair: Pair) -> tuple[list[list[Answer]], list[list[Ans
     ours: list[list[Answer]] = []
     theirs: list[list[Answer]] = []
     for turn in range(bench.rounds):
-        crowd = _crowd(turn)
-        mine, others = in_turns(pair, turn, partial(ask_all, prompts=crowd, max_tokens=STREAM_TOKENS))
+        questions = crowd(turn)
+        mine, others = in_turns(pair, turn, partial(ask_all, prompts=questions, max_tokens=STREAM_TOKENS))
         fairness.complete([*mine, *others], STREAM_TOKENS)
         fairness.same_prompts(mine, others)
         fairness.new([*mine, *others])
@@ -94,7 +94,8 @@ def _crowds(bench: Bench, pair: Pair) -> tuple[list[list[Answer]], list[list[Ans
     return ours, theirs
 
 
-def _crowd(turn: int) -> list[prompts.Prompt]:
+def crowd(turn: int) -> list[prompts.Prompt]:
+    """Eight short prompts, other ones each turn."""
     return [prompts.story(turn * len(HEROES) + i, hero) for i, hero in enumerate(HEROES)]
 
 
@@ -111,13 +112,13 @@ def _first_token_figure(answers: Sides) -> Figure:
 
 def _crowd_figure(ours: list[list[Answer]], theirs: list[list[Answer]], peer: str, target: float) -> Figure:
     label = f"{len(HEROES)} streams, {STREAM_TOKENS} tokens each, against {peer}"
-    rates = [_rate(crowd) for crowd in ours], [_rate(crowd) for crowd in theirs]
+    rates = [crowd_rate(answers) for answers in ours], [crowd_rate(answers) for answers in theirs]
     lengths = [answer.input_tokens or 0 for answer in ours[0]]
     note = f"prompts of {min(lengths)} to {max(lengths)} tokens"
     return Figure(label, "tok/s", *rates, peer=peer, more_is_better=True, target=target, notes=[note])
 
 
-def _rate(crowd: Sequence[Answer]) -> float:
+def crowd_rate(answers: Sequence[Answer]) -> float:
     """All tokens over the time from the first request to the last byte."""
-    seconds = max(answer.done for answer in crowd) - min(answer.sent for answer in crowd)
-    return sum(answer.output_tokens for answer in crowd) / seconds
+    seconds = max(answer.done for answer in answers) - min(answer.sent for answer in answers)
+    return sum(answer.output_tokens for answer in answers) / seconds

@@ -112,7 +112,7 @@ def open_guard(
     if not is_its_model and compiled_for is not None:
         log.warning(
             "the guard reads text only: its heads were compiled for %s and this is %s; "
-            "`commonweight charter compile --model MODEL --data FOLDER` makes others",
+            "`commonweight charter compile --model MODEL --texts FOLDER` makes others",
             compiled_for.name,
             model.name,
         )
