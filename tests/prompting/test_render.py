@@ -427,3 +427,19 @@ def test_the_conversation_does_not_reach_the_next_one() -> None:
 def test_every_text_can_be_rendered(content: str) -> None:
     for family in (STARTER, LLAMA_3, GEMMA):
         assert ids(family, user(content))
+
+
+# Reasoning
+
+
+@pytest.mark.parametrize("family", [one for one in FAMILIES if one.renderer.template.thinking], ids=str)
+def test_reasoning_between_tools_is_asked_for_after_a_tools_result_alone(family: Family) -> None:
+    def asked(kind: str, *messages: dict[str, Any]) -> tuple[list[int], str | None]:
+        found = prompt(family, *messages, tools=[tool()], thinking={"type": kind})
+        return found.token_ids, found.grammar
+
+    called = [user([text("hi")]), assistant([tool_use()]), user([tool_result("seen")])]
+    later = [*called, assistant([text("It is there.")]), user([text("thanks")])]
+    for first in ([user([text("hi")])], later):
+        assert asked("between_tools", *first) == asked("disabled", *first) != asked("adaptive", *first)
+    assert asked("between_tools", *called) == asked("adaptive", *called) != asked("disabled", *called)
