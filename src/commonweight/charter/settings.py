@@ -11,6 +11,7 @@ from commonweight.charter.outline import Block
 from commonweight.charter.problems import Problem
 
 Model = TypeVar("Model", bound=BaseModel)
+MOST_DEPTH = 16
 _WORDS = {
     "extra_forbidden": "is not known here",
     "missing": "is missing",
@@ -30,10 +31,14 @@ def read(block: Block, model: type[Model]) -> Model | list[Problem]:
     """Settings as the model has them, or what is wrong with them."""
     source = "\n".join(block.lines)
     try:
-        # Aliases make exponential documents out of small ones, and nobody misses them here.
+        # Aliases make exponential documents out of small ones, and brackets in brackets take quadratic time.
+        depth = 0
         for event in yaml.parse(source, _Loader):
             if isinstance(event, yaml.AliasEvent):
                 return [Problem(block.line + _row(event.start_mark), "aliases (*name) are not used in charters")]
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MOST_DEPTH:
+                return [Problem(block.line + _row(event.start_mark), "the settings are nested too deeply")]
         node = yaml.compose(source, _Loader)
         if not isinstance(node, yaml.MappingNode):
             return [Problem(block.line, "settings are lines of `name: value`")]
@@ -42,8 +47,6 @@ def read(block: Block, model: type[Model]) -> Model | list[Problem]:
         ]:
             return twice
         values = yaml.load(source, _Loader)
-    except RecursionError:
-        return [Problem(block.line, "the settings are nested too deeply")]
     except yaml.MarkedYAMLError as error:
         at = _row(error.problem_mark or error.context_mark)
         return [Problem(block.line + at, f"this is no YAML: {error.problem}")]

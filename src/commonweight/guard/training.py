@@ -332,8 +332,11 @@ def _kinds(features: Floats, which: npt.NDArray[np.int64], count: int, strength:
 def _spanned(features: Floats) -> tuple[Floats, Floats]:
     """The features in an orthonormal basis of their span, ``(texts, directions)``, and that basis in rows.
 
-    Logistic regression with a quadratic penalty finds the same head in either, and sooner with fewer columns.
+    Logistic regression with a quadratic penalty finds the same head in either, and sooner with fewer columns. Of
+    more texts than columns the span is everything, and the features stay as they are.
     """
+    if len(features) >= features.shape[1]:
+        return features, np.eye(features.shape[1], dtype=np.float32)
     values, vectors = np.linalg.eigh(features @ features.T)
     kept = values > values[-1] * 1e-6
     lengths = np.sqrt(values[kept])
