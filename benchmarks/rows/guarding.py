@@ -19,14 +19,14 @@ T = TypeVar("T")
 def guard(bench: Bench) -> list[Figure]:
     """Commonweight with its guard on states and without: one stream, 8 streams, first token of a long prompt."""
     if bench.starter is None:
-        return []  # the heads that ship were compiled for the starter's own file
+        return []  # the heads that ship were compiled for the starter
     alone: list[tuple[Answer, Answer]] = []
     crowds: list[tuple[list[Answer], list[Answer]]] = []
     long: list[tuple[Answer, Answer]] = []
     with bench.folder() as one, bench.folder() as other:
         pair = Pair(
-            bench.commonweight(one, PLAIN, "--guard", "enforce", model=bench.starter),
-            bench.commonweight(other, PLAIN, "--guard", "off", model=bench.starter),
+            bench.commonweight(one, PLAIN, "--guard", "enforce"),
+            bench.commonweight(other, PLAIN, "--guard", "off"),
         )
         with bench.running(*pair):
             for turn in range(bench.rounds):

@@ -267,7 +267,8 @@ def serve(
         str | None,
         typer.Option(
             metavar="URL",
-            help="Ask this server where heads are in doubt: `.../v1/messages` or `.../v1/chat/completions`.",
+            help="Whom to ask where heads are in doubt: `.../v1/messages`, `.../v1/chat/completions`, or `self`, "
+            "the served model.",
             show_default=False,
             rich_help_panel=_GUARD,
         ),

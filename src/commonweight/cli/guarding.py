@@ -18,6 +18,9 @@ from commonweight.guard.judges import HttpJudge
 
 log = logging.getLogger(__name__)
 
+SELF = "self"
+"""As a judge's address: the served model, which is there only once it is loaded."""
+
 
 @dataclass(frozen=True)
 class Guarding:
@@ -126,7 +129,7 @@ def open_guard(
 
 
 def _judge(guarding: Guarding) -> Judge | None:
-    if guarding.judge_url is None:
+    if guarding.judge_url in (None, SELF):
         return None
     if guarding.judge_model is None:
         raise UserError("--judge also needs --judge-model: the name that the judge's server knows it by")

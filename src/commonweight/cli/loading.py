@@ -13,7 +13,7 @@ from commonweight.catalog.gguf import Gguf
 from commonweight.catalog.locate import check_content, locate, starter
 from commonweight.catalog.model import ModelCard
 from commonweight.cli.data import Data
-from commonweight.cli.guarding import Guarding, model_named, open_guard
+from commonweight.cli.guarding import SELF, Guarding, model_named, open_guard
 from commonweight.engines.llama import LlamaEngine, options
 from commonweight.engines.llama.trial import try_model
 from commonweight.prompting import Tokenizer
@@ -88,6 +88,8 @@ async def open_assistant(
             await _start(engine, card.id, console)
             assistant = Assistant(card, Tokenizer(gguf), engine, Signer(key), setup.max_output)
             assistant.guard = guard
+            if guard is not None and setup.guarding and setup.guarding.judge_url == SELF:
+                guard.judge = assistant.judge
             yield assistant
         finally:
             await engine.close()

@@ -111,16 +111,17 @@ class Guard:
             (refusing if refuses else recording).append(principle)
         return Reach(tuple(refusing), tuple(recording))
 
-    def open(self, heard: Heard, waived: Collection[str] = ()) -> "Screening":
+    def open(self, heard: Heard, waived: Collection[str] = (), tenant: str = "") -> "Screening":
         """Begin with an exchange."""
-        return Screening(self, heard, waived)
+        return Screening(self, heard, waived, tenant)
 
 
 class Screening:
     """One exchange: its input, then its answer token by token."""
 
-    def __init__(self, guard: Guard, heard: Heard, waived: Collection[str]) -> None:
+    def __init__(self, guard: Guard, heard: Heard, waived: Collection[str], tenant: str) -> None:
         self._guard = guard
+        self._tenant = tenant
         self._scorer = guard.scorer
         self._heard = heard
         self._reach = {place: guard.reach(place, waived) for place in get_args(Place)}
@@ -354,7 +355,7 @@ class Screening:
         judge = self._guard.judge
         assert judge is not None
         self.findings.escalated = True
-        question = Question(principle, self._heard.said, self._text)
+        question = Question(principle, self._heard.said, self._text, self._tenant)
         try:
             async with asyncio.timeout(self._guard.judge_seconds):
                 score = await judge(question)

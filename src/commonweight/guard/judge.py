@@ -23,6 +23,8 @@ class Question:
     """The user's last turn."""
     answer: str
     """As far as it was written; nothing while only the request is judged."""
+    tenant: str = ""
+    """Whose exchange it is: with the served model as judge, whose cached prefixes the question may share."""
 
     @property
     def instructions(self) -> str:

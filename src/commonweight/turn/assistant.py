@@ -21,13 +21,14 @@ from commonweight.engines.contract import (
     Sampling,
     Step,
 )
-from commonweight.guard import Guard, Screening, heard
+from commonweight.guard import Guard, Judge, Screening, heard
 from commonweight.messages.errors import ApiError, InvalidRequestError, OverloadedError
 from commonweight.messages.events import StreamEvent
 from commonweight.messages.request import CountTokensRequest, MessageRequest
 from commonweight.messages.response import AppliedEdits, OriginalTokens, StopReason, TokenCount
 from commonweight.prompting import OutputParser, Prompt, Renderer, Tokenizer
 from commonweight.turn.answer import Answer
+from commonweight.turn.judging import OwnJudge
 from commonweight.turn.prepare import LoadFiles, prepared
 from commonweight.turn.record import ANONYMOUS, Origin, Stopwatch, TurnListener, TurnRecord
 from commonweight.turn.signature import Signer
@@ -87,6 +88,11 @@ class Assistant:
     def has_effort(self) -> bool:
         """Whether the model can be told how hard to think."""
         return self._renderer.template.has_effort
+
+    @property
+    def judge(self) -> Judge:
+        """The model as a judge of exchanges."""
+        return OwnJudge(self._renderer, self.engine, self._stop_ids)
 
     def tokens(self, text: str) -> list[int]:
         """A text's own tokens, none of them special."""
@@ -153,7 +159,7 @@ class Assistant:
         is_clamped = turn.job.max_tokens < request.max_tokens
         at_limit: StopReason = "model_context_window_exceeded" if is_clamped else "max_tokens"
         answer = Answer(request, prompt, parser, self._signer, at_limit, turn.edits)
-        screening = self.guard.open(heard(request), turn.origin.waived) if self.guard else None
+        screening = self.guard.open(heard(request), turn.origin.waived, prompt.tenant) if self.guard else None
         told = Told(whole_calls=screening is not None and screening.guards_calls)
         with self._recorded(turn, answer, told, screening), _api_errors():
             if screening is not None:

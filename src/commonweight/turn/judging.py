@@ -1,0 +1,71 @@
+"""The served model as the judge of exchanges, its own among them."""
+
+import asyncio
+import math
+from collections.abc import Sequence
+
+from commonweight.engines.contract import CacheMark, Engine, EngineError, Job, Sampling, Step
+from commonweight.guard.judge import JudgeError, Question
+from commonweight.messages.errors import InvalidRequestError
+from commonweight.messages.request import MessageRequest
+from commonweight.prompting import Prompt, Renderer
+
+MOST_TOKENS = 8
+"""Of a word, and the token that ends it."""
+CACHED = {"type": "ephemeral"}
+
+
+class OwnJudge:
+    """Asks the served model how likely each of the two words is, in jobs that no guard looks at."""
+
+    def __init__(self, renderer: Renderer, engine: Engine, stop_ids: Sequence[int]) -> None:
+        self._renderer = renderer
+        self._engine = engine
+        self._stop_ids = list(stop_ids)
+
+    async def __call__(self, question: Question) -> float:
+        """The probability of yes, of what yes and no have together.
+
+        Raises:
+            JudgeError: the engine is full or failed, or the question does not fit its window.
+        """
+        request = MessageRequest.model_validate(
+            {
+                "model": "judge",
+                "max_tokens": 1,
+                "system": [
+                    {"type": "text", "text": question.instructions, "cache_control": {"type": "ephemeral"}}
+                ],
+                "messages": [{"role": "user", "content": question.material}],
+            }
+        )
+        try:
+            prompt = await asyncio.to_thread(self._renderer.render, request, question.tenant)
+            if len(prompt.token_ids) + MOST_TOKENS > self._engine.window:
+                raise JudgeError("the question is longer than the window")
+            yes, no = [await self._likelihood(word, prompt) for word in ("yes", "no")]
+        except InvalidRequestError as error:
+            raise JudgeError("the model's template cannot put the question") from error
+        except EngineError as error:
+            raise JudgeError(type(error).__name__) from error
+        return 1 / (1 + math.exp(min(700.0, no - yes)))
+
+    async def _likelihood(self, word: str, prompt: Prompt) -> float:
+        """The logarithm of the probability that the model's answer begins with a word."""
+        job = Job(
+            token_ids=prompt.token_ids,
+            max_tokens=MOST_TOKENS,
+            stop_ids=self._stop_ids,
+            sampling=Sampling(temperature=0),
+            grammar=f'start: "{word}"',
+            want_logprobs=True,
+            # The principle is read once for many questions, and for the second word so is the question.
+            cache_marks=[CacheMark(position, ttl) for position, ttl in prompt.marks],
+            tenant=prompt.tenant,
+        )
+        total = 0.0
+        async with self._engine.run(job) as generation:
+            async for event in generation:
+                if isinstance(event, Step) and event.token_id not in self._stop_ids:
+                    total += event.logprob or 0.0
+        return total
