@@ -106,6 +106,7 @@ async def keys(database: Database) -> dict[str, str]:
     return keys
 
 
+@pytest.mark.slow
 async def test_a_cached_prefix_is_the_tenants_own(database: Database, keys: dict[str, str]) -> None:
     secret = a_secret()
     async with serving(database, keys) as service:
@@ -133,6 +134,7 @@ async def test_a_cached_prefix_is_the_tenants_own(database: Database, keys: dict
         assert (await service.ask("alice", secret)).cache_read_input_tokens > 512
 
 
+@pytest.mark.slow
 async def test_nobody_can_tell_from_the_work_what_others_have_cached(
     database: Database, keys: dict[str, str]
 ) -> None:

@@ -77,6 +77,7 @@ def test_others_do_not_wait_for_a_batch(server: Server) -> None:
             client.messages.batches.delete(batch.id)
 
 
+@pytest.mark.slow
 def test_a_kill_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
     data = tmp_path / "data"
     names = {f"r-{i}" for i in range(40)}

@@ -2,6 +2,7 @@
 
 import re
 
+import pytest
 from command import run
 
 LEAST = ("--rounds", "1", "--context", "512", "--parallel", "2", "--threads", "1")
@@ -14,6 +15,7 @@ UNITS = {
 }
 
 
+@pytest.mark.slow
 def test_every_row_is_measured_and_printed() -> None:
     # Wide enough that no row is broken into two lines, in an encoding that has the lines between cells.
     done = run("bench", *LEAST, COLUMNS="120", PYTHONIOENCODING="utf-8")

@@ -89,6 +89,7 @@ def wait_for(code: int, url: str, secret: str) -> None:
         time.sleep(FRESH / 4)
 
 
+@pytest.mark.slow
 def test_a_running_server_obeys_and_no_key_is_ever_written_down(tmp_path: Path) -> None:
     data, log = tmp_path / "data", tmp_path / "log.txt"
     first = created(data, "first")

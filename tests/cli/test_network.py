@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 import psutil
+import pytest
 from certificates import certificate, with_openssl
 
 from conftest import Server, running
@@ -23,6 +24,7 @@ def test_it_takes_as_many_connections_as_it_says(server: Server) -> None:
     assert soft == resource.RLIM_INFINITY or soft >= min(2200, hard)
 
 
+@pytest.mark.slow
 @with_openssl
 def test_tls(tmp_path: Path) -> None:
     cert, key = certificate(tmp_path)

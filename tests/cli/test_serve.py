@@ -111,6 +111,7 @@ def streaming(server: Server) -> Iterator[Iterator[dict[str, Any]]]:
         yield events
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_with_all_its_processes(number: signal.Signals, tmp_path: Path) -> None:
     with running(tmp_path / "log.txt") as (server, process):
@@ -122,6 +123,7 @@ def test_a_signal_ends_it_with_all_its_processes(number: signal.Signals, tmp_pat
     assert server.log.read_text().endswith("Ctrl-C stops it.\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_in_a_hurry", [False, True])
 def test_a_signal_during_a_stream_ends_it_with_an_error_that_clients_know(
     is_in_a_hurry: bool, tmp_path: Path
@@ -147,6 +149,7 @@ def test_a_signal_during_a_stream_ends_it_with_an_error_that_clients_know(
     assert "ERROR" not in output
 
 
+@pytest.mark.slow
 def test_while_a_stream_is_finished_no_other_work_is_begun(tmp_path: Path) -> None:
     with running(tmp_path / "log.txt", "--drain", str(LONGEST)) as (server, process):
         headers = {"x-api-key": server.key}
@@ -164,6 +167,7 @@ def test_while_a_stream_is_finished_no_other_work_is_begun(tmp_path: Path) -> No
         assert process.wait(LONGEST) == 0
 
 
+@pytest.mark.slow
 def test_prompts_on_their_way_to_disk_arrive_before_it_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,6 +186,7 @@ def test_prompts_on_their_way_to_disk_arrive_before_it_ends(
     assert read[1] > 900
 
 
+@pytest.mark.slow
 def test_the_log_is_json_where_that_is_asked_for(tmp_path: Path) -> None:
     with running(tmp_path / "log.txt", "--log-format", "json") as (server, _):
         answer = httpx.get(f"{server.url}/v1/models", headers={"x-api-key": server.key})
@@ -201,6 +206,7 @@ def test_metrics_of_a_server_that_needs_a_key_need_it_too(server: Server) -> Non
     assert re.search(r"^process_resident_memory_bytes [1-9]", figures.text, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_an_answer_that_is_nearly_done_is_finished_before_it_ends(tmp_path: Path) -> None:
     with running(tmp_path / "log.txt") as (server, process):
         request = httpx.stream(
@@ -218,6 +224,7 @@ def test_an_answer_that_is_nearly_done_is_finished_before_it_ends(tmp_path: Path
         assert process.wait(LONGEST) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_busy", [False, True])
 def test_no_engine_is_left_when_the_server_is_killed(is_busy: bool, tmp_path: Path) -> None:
     with running(tmp_path / "log.txt") as (server, process):

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import psutil
+import pytest
 
 from conftest import KEY, Server, running
 
@@ -41,6 +42,7 @@ def test_an_upload_is_never_whole_in_memory(server: Server) -> None:
     assert int(highest) * 1024 < before + 20 * MEGABYTE
 
 
+@pytest.mark.slow
 def test_a_kill_during_an_upload_leaves_nothing_to_be_seen(tmp_path: Path, database_url: str) -> None:
     data = tmp_path / "served"
     options = ("--data", str(data), "--database", database_url)

@@ -27,6 +27,9 @@ SAID = [
 ]
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
     said = iter(range(10**9))

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from rich import box
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 from commonweight.catalog.gguf import Gguf
@@ -56,7 +57,7 @@ def compiled(
             return recompiled(charter, read_bundle(base, key), encoder, {})
         sources = [read(path) for path in found(list(texts))]
         console.print(f"{len(sources)} sources of labelled texts")
-        with contextlib.closing(Gguf(locate(model))) as gguf, Reading(gguf) as reading:
+        with contextlib.closing(Gguf(locate(model))) as gguf, Reading(gguf, console) as reading:
             data = gathered(charter, sources, encoder, reading.states, most)
             if data.examples.is_harmful.all() or not data.examples.is_harmful.any():
                 raise UserError("heads are trained on both: texts that violate principles, and harmless ones")
@@ -97,11 +98,12 @@ def table(bundle: Bundle) -> Table:
 class Reading:
     """Reads the states of a model, if it shows them, of prompts as they are served."""
 
-    def __init__(self, gguf: Gguf) -> None:
+    def __init__(self, gguf: Gguf, console: Console) -> None:
+        self._console = console
         card = ModelCard.of(gguf)
         self._tokenizer = Tokenizer(gguf)
         self._renderer = Renderer(self._tokenizer, card.chat_template)
-        self._reader = StatesReader(card.path, WINDOW, threads=max(1, (os.cpu_count() or 2) // 2))
+        self._reader = StatesReader(card.path, WINDOW, threads=os.cpu_count() or 1)
         self.model: ModelNamed = model_named(gguf)
         self.layers = sorted({round(depth * self._reader.layers) for depth in DEPTHS})
 
@@ -131,7 +133,10 @@ class Reading:
             spans.append((start, max(end, start + 1)))
         begun = shared(prompts)
         found = np.zeros((len(pairs), 2, len(self.layers), self._reader.width), np.float32)
-        for number, states in self._reader.read(prompts, self.layers):
+        reading = self._reader.read(prompts, self.layers)
+        for number, states in track(
+            reading, f"Reading {len(pairs)} texts", total=len(pairs), console=self._console, transient=True
+        ):
             start, end = spans[number]
             found[number, 0] = states[max(0, start - begun) : end - begun].mean(0)
             found[number, 1] = states[-1]

@@ -32,9 +32,10 @@ MAX_JOBS = 1024
 """Jobs running and waiting at the same time; one more is told that the engine is full."""
 SLOWEST_RESTART = 30.0
 """Seconds between attempts when the process dies again and again while loading."""
-SHORT_SPINS = {"GOMP_SPINCOUNT": "20000"}
+CALM_THREADS = {"GOMP_SPINCOUNT": "20000", "OPENBLAS_NUM_THREADS": "1"}
 """Kernel threads that meet at a barrier sleep sooner than libgomp lets them. On a quiet machine it makes no
-difference; beside other busy processes the long default was seen to slow decoding to a hundredth."""
+difference; beside other busy processes the long default was seen to slow decoding to a hundredth. NumPy's small
+products need no threads of their own, which after each would spin for milliseconds on the cores of the kernels."""
 CLOSED = "The server is shutting down."
 PATIENCE_AT_EXIT = 10.0
 """Seconds that the process may take to leave: it finishes the step it is computing."""
@@ -197,7 +198,7 @@ class LlamaEngine:
             msgspec.json.encode(self._options).decode(),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            env=SHORT_SPINS | os.environ,
+            env=CALM_THREADS | os.environ,
         )
         assert process.stdout is not None
         try:
