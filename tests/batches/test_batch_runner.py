@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from batching import DIED, FULL, Clock, Office, params, request, requests, until
+from batching import DIED, FULL, Clock, Office, params, request, requests, until, upload
 from commonweight.batches import runner as runner_module
 from commonweight.batches.desk import LIFETIME
 from commonweight.batches.runner import CRASHES, KEPT, LEASE
@@ -21,6 +21,7 @@ from commonweight.messages.errors import InvalidRequestError, NotFoundError
 from commonweight.store import Database
 from commonweight.store.batch_items import BatchItemStore
 from commonweight.store.batches import BatchStore
+from commonweight.store.keys import Key, add_key
 from commonweight.store.schema import batch_items, batches
 from commonweight.turn import TurnRecord
 
@@ -476,6 +477,18 @@ async def test_records_are_kept_as_of_any_turn(office: Office) -> None:
         ("t", "batch", "max_tokens"),
     }
     assert len({r.origin.request_id for r in records}) == 2
+
+
+async def test_what_a_key_sets_aside_it_sets_aside_for_its_batches(office: Office) -> None:
+    records: list[TurnRecord] = []
+    office.assistant.listeners.append(records.append)
+    key = Key("key_1", "k", "", "0" * 64, "", "messages", None, None, None, 0.0, waived="hate fraud")
+    await add_key(office.database, key)
+    for key_id in ("key_1", None):
+        batch = await office.desk.create(upload({"requests": [request("a")]}), "", key_id)
+        async with office.runner.running():
+            await office.ended(batch.id)
+    assert [record.origin.waived for record in records] == [{"hate", "fraud"}, set()]
 
 
 async def test_it_ends_though_news_come_at_the_same_moment(office: Office) -> None:

@@ -117,7 +117,8 @@ class BatchRunner:
         crashes = attempts = 0
         while True:
             request_id = new_id("req")
-            origin = Origin(request_id, claim.batch.tenant, claim.batch.key_id, "batch")
+            batch = claim.batch
+            origin = Origin(request_id, batch.tenant, batch.key_id, "batch", batch.waived)
             try:
                 # Once the engine has died with it, an item runs beside no other suspect, so that those which were
                 # just in bad company do not share the blame.

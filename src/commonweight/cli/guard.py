@@ -137,7 +137,8 @@ def evaluate(
         raise UserError(str(error)) from error
     if not sources:
         raise UserError("there are no files of labelled texts: NAME.jsonl or NAME.jsonl.gz")
-    text = written(asyncio.run(_measured(setup, sources, most, seed, Data.at(data, None))), ordinary or ORDINARY)
+    scored, heading = asyncio.run(_measured(setup, sources, most, seed, Data.at(data, None)))
+    text = f"{heading}\n\n{written(scored, ordinary or ORDINARY)}"
     typer.echo(text)
     if report is not None:
         write_into(report, text)
@@ -146,17 +147,32 @@ def evaluate(
 ORDINARY = ["ifeval", "humaneval", "gsm8k_test"]
 
 
-async def _measured(setup: Any, sources: list[Any], most: int | None, seed: int, data: Any) -> dict[str, Any]:  # noqa: ANN401
+async def _measured(
+    setup: Any,  # noqa: ANN401
+    sources: list[Any],
+    most: int | None,
+    seed: int,
+    data: Any,  # noqa: ANN401
+) -> tuple[dict[str, Any], str]:
+    """What became of the texts of each source, and what they were measured with."""
     from commonweight.cli.loading import open_assistant
     from commonweight.cli.measuring import measured
 
     console = plain_console(stderr=True)
     scored = {}
     async with open_assistant(setup, console, data=data) as assistant:
+        guard = assistant.guard
+        assert guard is not None
+        seen = "states" if guard.reads_states else "text"
+        by = "screen and judge" if guard.judge else "screen only"
+        heading = (
+            f"Charter {guard.charter.id} {guard.charter.version} (`{guard.charter.sha256[:16]}`), bundle "
+            f"`{guard.digest[:16]}`, on {seen} of {assistant.card.id}; {by}."
+        )
         for source in sources:
             scored[source.name] = await measured(assistant, source, most, seed)
             console.print(f"{source.name}: {len(scored[source.name])} texts", style="dim")
-    return scored
+    return scored, heading
 
 
 @commands.command()

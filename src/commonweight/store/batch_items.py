@@ -10,10 +10,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import ColumnElement, and_, case, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, and_, case, func, or_, select, tuple_, update
 
 from commonweight.store.database import Database
-from commonweight.store.schema import batch_items, batches
+from commonweight.store.schema import batch_items, batches, keys
 
 Ending = Literal["succeeded", "errored", "canceled", "expired"]
 
@@ -30,6 +30,8 @@ class OpenBatch:
     id: str
     tenant: str
     key_id: str | None
+    waived: frozenset[str] = frozenset()
+    """The principles that its key sets aside, as it does for other requests."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +58,14 @@ class BatchItemStore:
     async def waiting(self, now: float) -> list[OpenBatch]:
         """The batches of which something may be begun."""
         has_waiting = select(_item.number).where(_item.state == "waiting", _item.batch_id == _batch.id).exists()
-        query = select(_batch.id, _batch.tenant, _batch.key_id).where(
-            _batch.status == "in_progress", _batch.expires_at > now, has_waiting
+        query = (
+            select(_batch.id, _batch.tenant, _batch.key_id, func.coalesce(keys.c.waived, ""))
+            .select_from(batches.outerjoin(keys, keys.c.id == _batch.key_id))
+            .where(_batch.status == "in_progress", _batch.expires_at > now, has_waiting)
         )
         async with self._database.read() as connection:
-            return [OpenBatch(*row) for row in await connection.execute(query)]
+            rows = await connection.execute(query)
+            return [OpenBatch(*row[:3], frozenset(row[3].split())) for row in rows]
 
     async def claim(self, batch: OpenBatch, until: float) -> Claim | None:
         """Lease the next item of a batch that nobody else is about to take."""
