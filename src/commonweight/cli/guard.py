@@ -159,7 +159,6 @@ async def _measured(
     from commonweight.cli.measuring import measured
 
     console = plain_console(stderr=True)
-    scored = {}
     async with open_assistant(setup, console, data=data) as assistant:
         guard = assistant.guard
         assert guard is not None
@@ -169,10 +168,7 @@ async def _measured(
             f"Charter {guard.charter.id} {guard.charter.version} (`{guard.charter.sha256[:16]}`), bundle "
             f"`{guard.digest[:16]}`, on {seen} of {assistant.card.id}; {by}."
         )
-        for source in sources:
-            scored[source.name] = await measured(assistant, source, most, seed)
-            console.print(f"{source.name}: {len(scored[source.name])} texts", style="dim")
-    return scored, heading
+        return await measured(assistant, sources, console, most, seed), heading
 
 
 @commands.command()

@@ -1,10 +1,13 @@
 """Labelled texts through a guard, just as requests go: rendered, read by the engine, screened."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
 import numpy as np
+from rich.console import Console
+from rich.progress import Progress
 
 from commonweight.engines.contract import Prefilled
 from commonweight.guard import Guard, heard
@@ -31,8 +34,21 @@ class Scored:
     """The first look did not suffice."""
 
 
-async def measured(assistant: Assistant, source: Source, most: int | None = None, seed: int = 0) -> list[Scored]:
-    """The texts of a source, or ``most`` of them drawn by ``seed``, in their order."""
+async def measured(
+    assistant: Assistant, sources: Sequence[Source], console: Console, most: int | None = None, seed: int = 0
+) -> dict[str, list[Scored]]:
+    """The texts of each source, or ``most`` of them drawn by ``seed``, in their order; by the sources' names."""
+    scored = {}
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        for source in sources:
+            scored[source.name] = await _source(assistant, source, progress, most, seed)
+            console.print(f"{source.name}: {len(scored[source.name])} texts", style="dim")
+    return scored
+
+
+async def _source(
+    assistant: Assistant, source: Source, progress: Progress, most: int | None, seed: int
+) -> list[Scored]:
     guard = assistant.guard
     assert guard is not None
     chosen = list(range(len(source.rows)))
@@ -40,11 +56,14 @@ async def measured(assistant: Assistant, source: Source, most: int | None = None
         chosen = sorted(np.random.default_rng(seed).choice(len(chosen), most, replace=False).tolist())
     rows = [source.rows[i] for i in chosen]
     gate = asyncio.Semaphore(TOGETHER)
+    task = progress.add_task(source.name, total=len(rows))
 
     async def one(row: Row) -> Scored:
         async with gate:
             look = _answer if row.answer is not None else _prompt
-            return await look(assistant, guard, row)
+            scored = await look(assistant, guard, row)
+            progress.advance(task)
+            return scored
 
     return list(await asyncio.gather(*map(one, rows)))
 

@@ -64,5 +64,6 @@ def tried(
 async def _measured(
     setup: Setup, sources: Sequence[Source], most: int | None, data: Data
 ) -> dict[str, list[Scored]]:
-    async with open_assistant(setup, plain_console(stderr=True), data=data) as assistant:
-        return {source.name: await measured(assistant, source, most) for source in sources}
+    console = plain_console(stderr=True)
+    async with open_assistant(setup, console, data=data) as assistant:
+        return await measured(assistant, sources, console, most)
