@@ -35,8 +35,12 @@ GENERAL_RATE, HARD_RATE, LOW_RATE = 0.002, 0.08, 0.12
 ordinary ones, the share that gets a second look."""
 
 ORDERS_RATE = 0.005
-ANSWER_RATE, ANSWER_LOW_RATE, ANSWER_MARGIN = 0.005, 0.03, 1.0
-"""The same of answers. The margin is in logits: from means of whole answers to smoothed means of parts."""
+ANSWER_RATE, ANSWER_LOW_RATE = 0.005, 0.03
+"""The same of answers."""
+ANSWER_MARGIN, ANSWER_LOW_MARGIN = 3.0, 2.5
+"""Logits, added to what labelled answers say: smoothed means of parts swing further than means of beginnings, and
+ordinary answers are no sample of labelled ones. Of the starter's answers to 238 ordinary prompts of training
+sources none reached the higher threshold so, and 3 % the lower one; with 1 and 0, 15 % were refused."""
 
 
 @dataclass(frozen=True)
@@ -224,7 +228,11 @@ def _answers(answers: Answers) -> dict[str, tuple[Floats, float, Ensemble]]:
         found[part] = (
             coefficients,
             bias,
-            Ensemble(**{part: 1.0}, low=min(threshold_at(ANSWER_LOW_RATE, harmless), high), high=high),
+            Ensemble(
+                **{part: 1.0},
+                low=min(threshold_at(ANSWER_LOW_RATE, harmless) + ANSWER_LOW_MARGIN, high),
+                high=high,
+            ),
         )
     return found
 
