@@ -28,7 +28,7 @@ from commonweight.prompting import Tokenizer
 from commonweight.turn import Assistant
 from commonweight.turn.signature import Signer
 
-PRINCIPLE, OTHER = parse(DEFAULT.read_bytes()).principles[:2]
+PRINCIPLE = parse(DEFAULT.read_bytes()).principles[0]
 
 
 class Sure:

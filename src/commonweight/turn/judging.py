@@ -12,7 +12,6 @@ from commonweight.prompting import Prompt, Renderer
 
 MOST_TOKENS = 8
 """Of a word, and the token that ends it."""
-CACHED = {"type": "ephemeral"}
 
 
 class OwnJudge:

@@ -34,8 +34,8 @@ SLOWEST_RESTART = 30.0
 """Seconds between attempts when the process dies again and again while loading."""
 CALM_THREADS = {"GOMP_SPINCOUNT": "20000", "OPENBLAS_NUM_THREADS": "1"}
 """Kernel threads that meet at a barrier sleep sooner than libgomp lets them. On a quiet machine it makes no
-difference; beside other busy processes the long default was seen to slow decoding to a hundredth. NumPy's small
-products need no threads of their own, which after each would spin for milliseconds on the cores of the kernels."""
+difference; beside other busy processes the long default was seen to slow decoding to a hundredth. NumPy's
+products are small here, and threads of its own would only wait on the cores of the kernels."""
 CLOSED = "The server is shutting down."
 PATIENCE_AT_EXIT = 10.0
 """Seconds that the process may take to leave: it finishes the step it is computing."""
