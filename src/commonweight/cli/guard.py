@@ -3,12 +3,18 @@
 import asyncio
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from commonweight.cli.options import DatabaseUrl, DataFolder
 from commonweight.cli.terminal import UserError, plain_console
+
+if TYPE_CHECKING:
+    from commonweight.cli.data import Data
+    from commonweight.cli.loading import Setup
+    from commonweight.cli.measuring import Scored
+    from commonweight.guard.sources import Source
 
 commands = typer.Typer(help="Measure the guard, and explain what it decided.", no_args_is_help=True)
 
@@ -148,12 +154,12 @@ ORDINARY = ["ifeval", "humaneval", "gsm8k_test"]
 
 
 async def _measured(
-    setup: Any,  # noqa: ANN401
-    sources: list[Any],
+    setup: "Setup",
+    sources: "list[Source]",
     most: int | None,
     seed: int,
-    data: Any,  # noqa: ANN401
-) -> tuple[dict[str, Any], str]:
+    data: "Data",
+) -> "tuple[dict[str, list[Scored]], str]":
     """What became of the texts of each source, and what they were measured with."""
     from commonweight.cli.loading import open_assistant
     from commonweight.cli.measuring import measured
