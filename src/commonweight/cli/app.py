@@ -1,7 +1,6 @@
 """Commands and their options. Heavy imports wait inside the commands, so that ``--version`` and help are quick."""
 
 import logging
-import re
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,7 +9,22 @@ import typer
 
 from commonweight import __version__
 from commonweight.cli import charter, guard, keys
-from commonweight.cli.options import DATA_PANEL, DatabaseUrl, DataFolder
+from commonweight.cli.options import (
+    DATA_PANEL,
+    WHICH_MODEL,
+    CacheDisk,
+    CacheRam,
+    Context,
+    DatabaseUrl,
+    DataFolder,
+    KvMemory,
+    KvType,
+    Model,
+    Parallel,
+    Speculation,
+    Threads,
+    size,
+)
 from commonweight.cli.terminal import UserError, plain_console
 from commonweight.cli.usage import usage
 
@@ -31,112 +45,9 @@ app.command()(usage)
 
 errors = plain_console(stderr=True)
 
-_POWERS = {unit: power for power, unit in enumerate(("", "K", "M", "G", "T"))}
-
-
-def size(text: str) -> int:
-    """Bytes, from "4GiB", "1.5 GB" or plain "1048576"; letters may be small."""
-    if match := re.fullmatch(r"(\d+(?:\.\d+)?) ?(?:([KMGT])(I?)B|B?)", text.strip().upper(), re.ASCII):
-        number, unit, binary = match.groups(default="")
-        return int(float(number) * (1024 if binary else 1000) ** _POWERS[unit])
-    raise typer.BadParameter(f"{text!r} is no size; write for example 4GiB, 500MB or plain bytes.")
-
-
-_WHICH_MODEL = "A GGUF file, or `hf:org/repo/file.gguf` to pull one. Default: the starter model."
-Model = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        "-m",
-        metavar="MODEL",
-        help=_WHICH_MODEL,
-        show_default=False,
-    ),
-]
-
-_MEMORY_AND_SPEED = "Memory and speed"
 _NETWORK = "Network"
 _OPERATION = "Operation"
 _GUARD = "Guard"
-Context = Annotated[
-    int | None,
-    typer.Option(
-        min=64,
-        metavar="TOKENS",
-        help="Room for a prompt and its answer together. Default: the model's own, at most 32768.",
-        show_default=False,
-        rich_help_panel=_MEMORY_AND_SPEED,
-    ),
-]
-Threads = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        metavar="N",
-        help="CPU threads that compute. Default: one for each physical core.",
-        show_default=False,
-        rich_help_panel=_MEMORY_AND_SPEED,
-    ),
-]
-Parallel = Annotated[
-    int,
-    typer.Option(
-        min=1,
-        max=255,
-        metavar="N",
-        help="How many requests run at the same time.",
-        rich_help_panel=_MEMORY_AND_SPEED,
-    ),
-]
-KvMemory = Annotated[
-    int | None,
-    typer.Option(
-        parser=size,
-        metavar="SIZE",
-        help="Memory for the tokens of running requests, such as 4GiB. Default: for a full context each, "
-        "as far as free memory goes.",
-        show_default=False,
-        rich_help_panel=_MEMORY_AND_SPEED,
-    ),
-]
-KvType = Annotated[
-    Literal["f16", "q8_0"],
-    typer.Option(
-        help="q8_0 takes half the memory a token, but reads long prompts several times slower.",
-        rich_help_panel=_MEMORY_AND_SPEED,
-    ),
-]
-CacheRam = Annotated[
-    int | None,
-    typer.Option(
-        parser=size,
-        metavar="SIZE",
-        help="Memory that keeps prompts for later requests; 0 keeps none. Default: a quarter of what is free "
-        "beside the model, at most 8GiB.",
-        show_default=False,
-        rich_help_panel=_MEMORY_AND_SPEED,
-    ),
-]
-CacheDisk = Annotated[
-    int | None,
-    typer.Option(
-        parser=size,
-        metavar="SIZE",
-        help="Disk space that keeps prompts across restarts; 0 writes nothing. Default: a tenth of what is free, "
-        "at most 10GiB.",
-        show_default=False,
-        rich_help_panel=_MEMORY_AND_SPEED,
-    ),
-]
-Speculation = Annotated[
-    bool,
-    typer.Option(
-        "--speculation/--no-speculation",
-        metavar="",
-        help="Guess tokens that repeat the prompt, and check several at once.",
-        rich_help_panel=_MEMORY_AND_SPEED,
-    ),
-]
 
 
 @app.callback(invoke_without_command=True)
@@ -497,7 +408,7 @@ def models_list() -> None:
 
 @models.command("show")
 def models_show(
-    model: Annotated[str | None, typer.Argument(metavar="MODEL", help=_WHICH_MODEL)] = None,
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help=WHICH_MODEL)] = None,
 ) -> None:
     """Show a model's window, template, licence and size."""
     from commonweight.cli.models import show_model

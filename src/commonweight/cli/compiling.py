@@ -1,5 +1,6 @@
 """``commonweight charter compile``."""
 
+import asyncio
 import contextlib
 import os
 from collections.abc import Sequence
@@ -18,11 +19,13 @@ from commonweight.catalog.locate import locate
 from commonweight.catalog.model import ModelCard
 from commonweight.charter import Charter
 from commonweight.cli.guarding import model_named, read_bundle, the_encoder
+from commonweight.cli.loading import Setup, open_assistant
+from commonweight.cli.measuring import answered, drawn, read_again
 from commonweight.cli.terminal import UserError
 from commonweight.engines.llama.reading import StatesReader, shared
-from commonweight.guard import Bundle
+from commonweight.guard import Bundle, Guard
 from commonweight.guard.bundle import ModelNamed
-from commonweight.guard.compiling import CompileError, assembled, recompiled
+from commonweight.guard.compiling import CompileError, assembled, calmed, recompiled
 from commonweight.guard.gathering import gathered
 from commonweight.guard.sources import DataError, found, read
 from commonweight.guard.training import train
@@ -35,6 +38,8 @@ MOST_TOKENS = 64
 """Of a text that is trained on: the first and the last half. Serving reads long texts in windows of as many."""
 ANSWER_TOKENS = 48
 WINDOW = 2048
+ORDINARY_ANSWERS = 400
+"""Of the model itself, to harmless prompts, which the thresholds on answers have to let pass."""
 
 
 def compiled(
@@ -64,7 +69,7 @@ def compiled(
             console.print(f"training on {len(data.examples.texts)} texts")
             harmless = ~data.examples.is_harmful
             vectors = data.examples.vectors
-            return assembled(
+            bundle = assembled(
                 charter,
                 train(charter, data.examples, data.answers, data.orders),
                 model=reading.model,
@@ -73,10 +78,28 @@ def compiled(
                 calibration_vectors=None if vectors is None else vectors[harmless],
                 sources=data.lineage,
             )
+        prompts = drawn([one for one in sources if one.role in ("harmless", "mixed")], ORDINARY_ANSWERS)
+        if not (prompts and bundle.manifest.output):
+            return bundle
+        return calmed(bundle, asyncio.run(_own_answers(charter, bundle, model, prompts, console)))
     except (CompileError, DataError) as error:
         raise UserError(str(error)) from error
     except ImportError as error:
         raise UserError(f"training needs scikit-learn: pip install 'commonweight[compile]' ({error})") from error
+
+
+async def _own_answers(
+    charter: Charter, bundle: Bundle, model: str | None, prompts: Sequence[str], console: Console
+) -> dict[str, npt.NDArray[np.float64]]:
+    """How high the model's own answers come, by what is looked at; those too short for that are left out."""
+    setup = Setup(model, 4096, cache_ram=0, cache_disk=0)
+    async with open_assistant(setup, console) as assistant:
+        assistant.guard = Guard(charter, bundle, None, mode="shadow")
+        answers = await answered(assistant, prompts, console, setup.parallel)
+    peaks = {"states": [one.peak for one in answers]} if "states" in bundle.manifest.output else {}
+    if "grams" in bundle.manifest.output:
+        peaks["grams"] = await read_again(Guard(charter, bundle, None, reads_states=False), answers)
+    return {part: np.array([peak for peak in found if np.isfinite(peak)]) for part, found in peaks.items()}
 
 
 def table(bundle: Bundle) -> Table:

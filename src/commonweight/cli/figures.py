@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from commonweight.cli.measuring import Scored
-from commonweight.guard.measures import Scores, auprc, auroc, bootstrap, recall_at, share
+from commonweight.cli.measuring import Answered, Scored
+from commonweight.guard.measures import Interval, Scores, auprc, auroc, bootstrap, recall_at, share
 
 BEGIN, END = "<!-- figures: written by `commonweight guard eval` -->", "<!-- end of figures -->"
 
@@ -21,8 +21,11 @@ REFUSAL = re.compile(
 CORE = ("harmbench:standard", "simplesafetytests")
 
 
-def report(scored: Mapping[str, Sequence[Scored]], ordinary: Sequence[str]) -> str:
-    """Markdown: a table a kind of source. ``ordinary``: the sources of plain harmless prompts, for all others."""
+def report(scored: Mapping[str, Sequence[Scored]], ordinary: Sequence[str], own: Sequence[Answered] = ()) -> str:
+    """Markdown: a table a kind of source. ``ordinary``: the sources of plain harmless prompts, for all others.
+
+    ``own``: what the model itself answered to such prompts.
+    """
     scored = _by_kind(scored)
     lines = [
         "| source | texts | harmful | refused harmful | refused harmless | AUROC within | AUPRC within |",
@@ -59,6 +62,9 @@ def report(scored: Mapping[str, Sequence[Scored]], ordinary: Sequence[str]) -> s
     encoded = [one.is_encoded for found in scored.values() for one in found if not one.row.is_harmful]
     if encoded:
         lines += ["", f"The text encoder was asked about {np.mean(encoded):.1%} of the harmless texts."]
+    if own:
+        part = share(sum(one.is_refused for one in own), len(own))
+        lines += ["", f"Of the model's own answers to {len(own)} ordinary prompts, {_percent(part)} were refused."]
     return "\n".join(lines)
 
 
@@ -96,7 +102,10 @@ def _refused(found: Sequence[Scored], is_harmful: bool) -> str:
     group = [one for one in found if one.row.is_harmful == is_harmful]
     if not group:
         return ""
-    part = share(sum(one.is_refused for one in group), len(group))
+    return _percent(share(sum(one.is_refused for one in group), len(group)))
+
+
+def _percent(part: Interval) -> str:
     return f"{part.value:.1%} [{part.lower:.1%}, {part.upper:.1%}]"
 
 

@@ -13,7 +13,7 @@ from commonweight.cli.terminal import UserError, plain_console
 if TYPE_CHECKING:
     from commonweight.cli.data import Data
     from commonweight.cli.loading import Setup
-    from commonweight.cli.measuring import Scored
+    from commonweight.cli.measuring import Answered, Scored
     from commonweight.guard.sources import Source
 
 commands = typer.Typer(help="Measure the guard, and explain what it decided.", no_args_is_help=True)
@@ -117,6 +117,14 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    answers: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Also let the model answer so many of those, and count what is refused.",
+        ),
+    ] = 0,
     report: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A document to write the table into.", show_default=False)
     ] = None,
@@ -134,6 +142,7 @@ def evaluate(
     from commonweight.cli.figures import write_into
     from commonweight.cli.guarding import Guarding
     from commonweight.cli.loading import Setup
+    from commonweight.cli.measuring import drawn
     from commonweight.guard.sources import DataError, found, read
 
     setup = Setup(model, 4096, threads=threads, cache_disk=0, guarding=Guarding("enforce", charter, bundle))
@@ -143,8 +152,10 @@ def evaluate(
         raise UserError(str(error)) from error
     if not sources:
         raise UserError("there are no files of labelled texts: NAME.jsonl or NAME.jsonl.gz")
-    scored, heading = asyncio.run(_measured(setup, sources, most, seed, Data.at(data, None)))
-    text = f"{heading}\n\n{written(scored, ordinary or ORDINARY)}"
+    ordinary = ordinary or ORDINARY
+    prompts = drawn([one for one in sources if one.name in ordinary], answers, seed)
+    scored, own, heading = asyncio.run(_measured(setup, sources, most, seed, prompts, Data.at(data, None)))
+    text = f"{heading}\n\n{written(scored, ordinary, own)}"
     typer.echo(text)
     if report is not None:
         write_into(report, text)
@@ -158,11 +169,12 @@ async def _measured(
     sources: "list[Source]",
     most: int | None,
     seed: int,
+    prompts: list[str],
     data: "Data",
-) -> "tuple[dict[str, list[Scored]], str]":
-    """What became of the texts of each source, and what they were measured with."""
+) -> "tuple[dict[str, list[Scored]], list[Answered], str]":
+    """What became of the texts of each source and of the model's answers to prompts, and what measured them."""
     from commonweight.cli.loading import open_assistant
-    from commonweight.cli.measuring import measured
+    from commonweight.cli.measuring import answered, measured
 
     console = plain_console(stderr=True)
     async with open_assistant(setup, console, data=data) as assistant:
@@ -174,7 +186,8 @@ async def _measured(
             f"Charter {guard.charter.id} {guard.charter.version} (`{guard.charter.sha256[:16]}`), bundle "
             f"`{guard.digest[:16]}`, on {seen} of {assistant.card.id}; {by}."
         )
-        return await measured(assistant, sources, console, most, seed), heading
+        own = await answered(assistant, prompts, console)
+        return await measured(assistant, sources, console, most, seed), own, heading
 
 
 @commands.command()

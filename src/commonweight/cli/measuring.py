@@ -1,8 +1,10 @@
 """Labelled texts through a guard, just as requests go: rendered, read by the engine, screened."""
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 import msgspec
 import numpy as np
@@ -10,15 +12,23 @@ from rich.console import Console
 from rich.progress import Progress
 
 from commonweight.engines.contract import Prefilled
-from commonweight.guard import Guard, heard
+from commonweight.guard import Findings, Guard, Heard, heard
 from commonweight.guard.sources import Row, Source
 from commonweight.guard.watch import Watch
 from commonweight.messages.errors import InvalidRequestError
 from commonweight.messages.request import MessageRequest
+from commonweight.messages.response import OutputText
 from commonweight.turn import Assistant
+from commonweight.turn.record import Origin, TurnRecord
 
 TOGETHER = 4
 """Texts on their way at once."""
+ANSWER_TOKENS = 96
+"""Of an answer that the model gives by itself."""
+LONGEST = 2000
+"""Characters of a prompt for one."""
+TOKEN = 4
+"""Characters that come at once where text is read again, about as many as a token has."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +44,73 @@ class Scored:
     """The first look did not suffice."""
 
 
+@dataclass(frozen=True)
+class Answered:
+    """One of the model's own answers."""
+
+    text: str
+    peak: float
+    """Its highest smoothed logit; minus infinity if it was too short for any."""
+    is_refused: bool
+    """Or would have been."""
+
+
+def drawn(sources: Sequence[Source], count: int, seed: int = 0) -> list[str]:
+    """Harmless prompts, about as many of each source, by a fixed seed."""
+    pools = [[row.text for row in one.rows if not row.is_harmful and row.answer is None] for one in sources]
+    draw = np.random.default_rng(seed)
+    orders = [[pool[i] for i in draw.permutation(len(pool))] for pool in pools]
+    return [text for turn in zip_longest(*orders) for text in turn if text is not None][:count]
+
+
+async def answered(
+    assistant: Assistant, prompts: Sequence[str], console: Console, together: int = TOGETHER
+) -> list[Answered]:
+    """What the model answers to prompts under the assistant's guard, each drawn with a seed of its own."""
+    records: dict[str, TurnRecord] = {}
+    assistant.listeners.append(lambda record: records.update({record.origin.request_id: record}))
+    gate = asyncio.Semaphore(together)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("Answering", total=len(prompts))
+
+        async def one(number: int, prompt: str) -> Answered:
+            async with gate:
+                request = _request(prompt[:LONGEST], ANSWER_TOKENS)
+                turn = await assistant.prepare(request, Origin(request_id=str(number)))
+                sampling = msgspec.structs.replace(turn.job.sampling, seed=number)
+                turn = replace(turn, job=msgspec.structs.replace(turn.job, sampling=sampling))
+                async with contextlib.aclosing(assistant.stream(turn)) as events:
+                    async for _ in events:
+                        pass
+                progress.advance(task)
+            record = records.pop(str(number))
+            message, findings = record.message(), record.findings
+            blocks = message.content if message else []
+            text = "".join(block.text for block in blocks if isinstance(block, OutputText))
+            return Answered(text, _peak(findings), record.stop_reason == "refusal")
+
+        return list(await asyncio.gather(*(one(i, prompt) for i, prompt in enumerate(prompts))))
+
+
+async def read_again(guard: Guard, answers: Sequence[Answered]) -> list[float]:
+    """The highest smoothed logits of answers for a guard that only reads text."""
+    found = []
+    for answer in answers:
+        screening = guard.open(Heard("", ()))
+        for at in range(0, len(answer.text), TOKEN):
+            await screening.token(None, "output", answer.text[at : at + TOKEN])
+        await screening.end("output")
+        found.append(_peak(screening.findings))
+    return found
+
+
+def _peak(findings: Findings | None) -> float:
+    if findings is None or findings.output_score is None:
+        return -np.inf
+    score = min(max(findings.output_score, 1e-12), 1 - 1e-12)
+    return float(np.log(score / (1 - score)))
+
+
 async def measured(
     assistant: Assistant, sources: Sequence[Source], console: Console, most: int | None = None, seed: int = 0
 ) -> dict[str, list[Scored]]:
@@ -42,7 +119,9 @@ async def measured(
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         for source in sources:
             scored[source.name] = await _source(assistant, source, progress, most, seed)
-            console.print(f"{source.name}: {len(scored[source.name])} texts", style="dim")
+            found = scored[source.name]
+            refused = sum(one.is_refused for one in found)
+            console.print(f"{source.name}: {refused} of {len(found)} texts refused", style="dim")
     return scored
 
 
@@ -113,10 +192,10 @@ async def _answer(assistant: Assistant, guard: Guard, row: Row) -> Scored:
     return Scored(row, _probability(peak), is_refused, None)
 
 
-def _request(text: str) -> MessageRequest:
+def _request(text: str, max_tokens: int = 1) -> MessageRequest:
     # Lone halves of surrogate pairs, which some sources hold, are no text.
     readable = text.encode("utf-8", "replace").decode()
-    body = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": readable or " "}]}
+    body = {"model": "m", "max_tokens": max_tokens, "messages": [{"role": "user", "content": readable or " "}]}
     return MessageRequest.model_validate(body)
 
 

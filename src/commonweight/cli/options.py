@@ -1,11 +1,13 @@
 """Options that several commands have. Light, because every command's help needs them."""
 
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 DATA_PANEL = "Data"
+MEMORY_PANEL = "Memory and speed"
 
 DataFolder = Annotated[
     Path | None,
@@ -27,5 +29,108 @@ DatabaseUrl = Annotated[
         help="Such as `postgresql+asyncpg://user@host/name`. Default: a SQLite file in the data folder.",
         show_default=False,
         rich_help_panel=DATA_PANEL,
+    ),
+]
+
+_POWERS = {unit: power for power, unit in enumerate(("", "K", "M", "G", "T"))}
+
+
+def size(text: str) -> int:
+    """Bytes, from "4GiB", "1.5 GB" or plain "1048576"; letters may be small."""
+    if match := re.fullmatch(r"(\d+(?:\.\d+)?) ?(?:([KMGT])(I?)B|B?)", text.strip().upper(), re.ASCII):
+        number, unit, binary = match.groups(default="")
+        return int(float(number) * (1024 if binary else 1000) ** _POWERS[unit])
+    raise typer.BadParameter(f"{text!r} is no size; write for example 4GiB, 500MB or plain bytes.")
+
+
+WHICH_MODEL = "A GGUF file, or `hf:org/repo/file.gguf` to pull one. Default: the starter model."
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="MODEL",
+        help=WHICH_MODEL,
+        show_default=False,
+    ),
+]
+
+Context = Annotated[
+    int | None,
+    typer.Option(
+        min=64,
+        metavar="TOKENS",
+        help="Room for a prompt and its answer together. Default: the model's own, at most 32768.",
+        show_default=False,
+        rich_help_panel=MEMORY_PANEL,
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="CPU threads that compute. Default: one for each physical core.",
+        show_default=False,
+        rich_help_panel=MEMORY_PANEL,
+    ),
+]
+Parallel = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        max=255,
+        metavar="N",
+        help="How many requests run at the same time.",
+        rich_help_panel=MEMORY_PANEL,
+    ),
+]
+KvMemory = Annotated[
+    int | None,
+    typer.Option(
+        parser=size,
+        metavar="SIZE",
+        help="Memory for the tokens of running requests, such as 4GiB. Default: for a full context each, "
+        "as far as free memory goes.",
+        show_default=False,
+        rich_help_panel=MEMORY_PANEL,
+    ),
+]
+KvType = Annotated[
+    Literal["f16", "q8_0"],
+    typer.Option(
+        help="q8_0 takes half the memory a token, but reads long prompts several times slower.",
+        rich_help_panel=MEMORY_PANEL,
+    ),
+]
+CacheRam = Annotated[
+    int | None,
+    typer.Option(
+        parser=size,
+        metavar="SIZE",
+        help="Memory that keeps prompts for later requests; 0 keeps none. Default: a quarter of what is free "
+        "beside the model, at most 8GiB.",
+        show_default=False,
+        rich_help_panel=MEMORY_PANEL,
+    ),
+]
+CacheDisk = Annotated[
+    int | None,
+    typer.Option(
+        parser=size,
+        metavar="SIZE",
+        help="Disk space that keeps prompts across restarts; 0 writes nothing. Default: a tenth of what is free, "
+        "at most 10GiB.",
+        show_default=False,
+        rich_help_panel=MEMORY_PANEL,
+    ),
+]
+Speculation = Annotated[
+    bool,
+    typer.Option(
+        "--speculation/--no-speculation",
+        metavar="",
+        help="Guess tokens that repeat the prompt, and check several at once.",
+        rich_help_panel=MEMORY_PANEL,
     ),
 ]

@@ -17,8 +17,8 @@ import numpy.typing as npt
 from commonweight.charter.principle import Charter, Principle
 from commonweight.guard.bundle import Bundle, Calibration, Manifest, ModelNamed, Prose, Source
 from commonweight.guard.encoder import Encoder
-from commonweight.guard.measures import threshold_at
-from commonweight.guard.training import Trained, counted
+from commonweight.guard.measures import Scores, threshold_at
+from commonweight.guard.training import ANSWER_LOW_RATE, ANSWER_RATE, Trained, counted
 
 Floats = npt.NDArray[np.float32]
 
@@ -67,7 +67,8 @@ def recompiled(
         name: tensor for name, tensor in base.tensors.items() if not name.startswith("prose.")
     }
     prose: dict[str, Prose] = {}
-    calibration = {name: one for name, one in old.calibration.items() if name in old.input or name in kept}
+    others = {*old.principles, *old.prose}.difference(kept)
+    calibration = {name: one for name, one in old.calibration.items() if name not in others}
     for principle in charter.principles:
         if principle.id in kept or principle.id == injection or not _deserves_words(principle):
             continue
@@ -128,6 +129,30 @@ def assembled(
     return recompiled(charter, Bundle(manifest, tensors), encoder, {})
 
 
+def calmed(bundle: Bundle, peaks: Mapping[str, Scores]) -> Bundle:
+    """The bundle with thresholds on answers that a model's own answers to ordinary prompts stay below.
+
+    Labelled answers are harmful or decline something, and their means swing less than a stream does: by them alone
+    a sixth of the starter's ordinary answers would be refused.
+
+    ``peaks``: by what is looked at, the highest smoothed logit of each answer.
+    """
+    manifest = bundle.manifest
+    output, calibration = dict(manifest.output), dict(manifest.calibration)
+    for part, seen in peaks.items():
+        old = output[part]
+        high = max(old.high, _above(threshold_at(ANSWER_RATE, seen)))
+        low = min(high, max(old.low, _above(threshold_at(ANSWER_LOW_RATE, seen))))
+        output[part] = old.model_copy(update={"low": low, "high": high})
+        calibration[f"answers by {part}"] = counted(int((seen >= high).sum()), len(seen))
+    return Bundle(manifest.model_copy(update={"output": output, "calibration": calibration}), bundle.tensors)
+
+
+def _above(threshold: float) -> float:
+    """What reaches it has to exceed the threshold."""
+    return float(np.nextafter(np.float32(threshold), np.float32(np.inf)))
+
+
 def _deserves_words(principle: Principle) -> bool:
     """A principle that only records, and that only in the shadow, is not worth an encoder's time."""
     return "refuse" in principle.applies_to.values() or principle.mode == "enforce"
@@ -141,8 +166,7 @@ def _of_words(
     vectors = encoder.embed([*restricts, *permits]).astype(np.float16)
     similar = harmless.astype(np.float32) @ vectors.astype(np.float32).T
     margins = similar[:, : len(restricts)].max(1) - similar[:, len(restricts) :].max(1)
-    high = threshold_at(PROSE_RATE, margins)
-    high = float(np.nextafter(np.float32(high), np.float32(2)))  # what reaches it has to exceed all of these
+    high = _above(threshold_at(PROSE_RATE, margins))
     prose = Prose(
         restricts=len(restricts),
         low=threshold_at(PROSE_LOW_RATE, margins),

@@ -36,11 +36,7 @@ ordinary ones, the share that gets a second look."""
 
 ORDERS_RATE = 0.005
 ANSWER_RATE, ANSWER_LOW_RATE = 0.005, 0.03
-"""The same of answers."""
-ANSWER_MARGIN, ANSWER_LOW_MARGIN = 3.0, 2.5
-"""Logits, added to what labelled answers say: smoothed means of parts swing further than means of beginnings, and
-ordinary answers are no sample of labelled ones. Of the starter's answers to 236 ordinary prompts of training
-sources none reached the higher threshold so, and 3 % the lower one; with 1 and 0, 15 % were refused."""
+"""The same of answers: of labelled ones here, and of the model's own to ordinary prompts in ``compiling``."""
 
 
 @dataclass(frozen=True)
@@ -200,8 +196,8 @@ def _injection(orders: Sequence[str], examples: Examples) -> tuple[Floats, float
 
 
 def _answers(answers: Answers) -> dict[str, tuple[Floats, float, Ensemble]]:
-    """Heads on answers, by representation. Thresholds leave a stream's many chances to be alarming out of account
-    no more than its smoothing does: they are stricter than those on prompts."""
+    """Heads on answers, by representation. Their thresholds leave out of account how often a stream may be
+    alarming, and what a model says of ordinary things: see :func:`~commonweight.guard.compiling.calmed`."""
     features: dict[str, Any] = {"grams": sparse(answers.texts)}
     weights = np.where(answers.is_harmful, 1 / answers.is_harmful.sum(), 1 / (~answers.is_harmful).sum())
     weights *= len(weights) / 2
@@ -224,16 +220,8 @@ def _answers(answers: Answers) -> dict[str, tuple[Floats, float, Ensemble]]:
             bias -= float(coefficients @ (centre / scale))
             coefficients = coefficients / scale
         harmless = unseen[~answers.is_harmful]
-        high = threshold_at(ANSWER_RATE, harmless) + ANSWER_MARGIN
-        found[part] = (
-            coefficients,
-            bias,
-            Ensemble(
-                **{part: 1.0},
-                low=min(threshold_at(ANSWER_LOW_RATE, harmless) + ANSWER_LOW_MARGIN, high),
-                high=high,
-            ),
-        )
+        low, high = threshold_at(ANSWER_LOW_RATE, harmless), threshold_at(ANSWER_RATE, harmless)
+        found[part] = coefficients, bias, Ensemble(**{part: 1.0}, low=low, high=high)
     return found
 
 
