@@ -231,6 +231,11 @@ def test_the_disk_cache_is_off_at_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (chosen.disk_folder, chosen.disk_bytes) == (None, 0)
 
 
+def test_without_room_in_memory_nothing_is_written_to_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = sized(monkeypatch, cache_ram=0, cache_disk=10_000_000_000)
+    assert (chosen.ram_bytes, chosen.disk_folder, chosen.disk_bytes) == (0, None, 0)
+
+
 def test_the_disk_cache_takes_a_tenth_of_what_is_free(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("platformdirs.user_cache_path", lambda name: tmp_path / "not yet there" / name)
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 30 * GIB})())

@@ -108,8 +108,8 @@ CacheRam = Annotated[
     typer.Option(
         parser=size,
         metavar="SIZE",
-        help="Memory that keeps prompts for later requests; 0 keeps none. Default: a quarter of what is free "
-        "beside the model, at most 8GiB.",
+        help="Memory that keeps prompts for later requests; 0 keeps none, on disk neither. Default: a quarter of "
+        "what is free beside the model, at most 8GiB.",
         show_default=False,
         rich_help_panel=MEMORY_PANEL,
     ),

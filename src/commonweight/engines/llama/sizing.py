@@ -65,6 +65,8 @@ def options(
     window = min(context or DEFAULT_WINDOW, trained_window)
     folder = platformdirs.user_cache_path("commonweight") / "prefixes"
     disk_bytes = _share_of_disk(folder) if cache_disk is None else cache_disk
+    if cache_ram == 0:
+        disk_bytes = 0  # what is read from the disk goes through RAM
     wanted = Options(
         path=str(path),
         window=window,
