@@ -10,8 +10,8 @@ from typing import NamedTuple
 TILE = 64
 """Rows."""
 APART, TILED = 8.0, 4.8
-"""What a multiplication of attention costs in rows of their own and in a tile, in those with the weights: fitted to
-steps of the starter model on two threads, 16 to 64 rows behind 512 to 4,096 tokens."""
+"""What a multiplication of attention costs in rows of their own and in a tile, in those with the weights: fitted
+to steps of the starter model on two threads, 16 to 64 rows behind 512 to 4,096 tokens."""
 
 
 class Attention(NamedTuple):
