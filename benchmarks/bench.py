@@ -50,9 +50,9 @@ class Bench:
         """So many tokens of a prompt, scaled."""
         return int(count * self.scale)
 
-    def commonweight(self, cache: Path, *flags: str, model: Path | None = None) -> Server:
-        """Ours; its disk cache lies below ``cache``."""
-        return servers.commonweight(model or self.model, self.threads, cache, *flags)
+    def commonweight(self, cache: Path, *flags: str, model: Path | None = None, guard: str = "off") -> Server:
+        """Ours; its disk cache lies below ``cache``. Without a guard, since others have none."""
+        return servers.commonweight(model or self.model, self.threads, cache, *flags, "--guard", guard)
 
     def llama_server(self, model: Path | None = None) -> Server:
         """llama.cpp's."""

@@ -101,18 +101,9 @@ def _server(engine: str, places: int, folder: Path) -> Server:
     port = servers.free_port()
     command = [
         *(sys.executable, "-m", module, "serve", "--port", str(port), "--parallel", str(places)),
-        *(
-            "--data",
-            str(folder / "data"),
-            "--api-key",
-            OPERATOR,
-            "--cache-disk",
-            "0",
-            "--cache-ram",
-            "128MiB",
-            "--log-level",
-            "warning",
-        ),
+        *("--data", str(folder / "data"), "--api-key", OPERATOR, "--log-level", "warning"),
+        *("--cache-disk", "0", "--cache-ram", "128MiB"),
+        *(("--guard", "off") if engine == "replay" else ()),  # which has no states to show
     ]
     root = str(Path(__file__).parents[2])
     return Server("Commonweight", command, port, environment={"PYTHONPATH": root})

@@ -25,8 +25,8 @@ def guard(bench: Bench) -> list[Figure]:
     long: list[tuple[Answer, Answer]] = []
     with bench.folder() as one, bench.folder() as other:
         pair = Pair(
-            bench.commonweight(one, PLAIN, "--guard", "enforce"),
-            bench.commonweight(other, PLAIN, "--guard", "off"),
+            bench.commonweight(one, PLAIN, guard="enforce"),
+            bench.commonweight(other, PLAIN),
         )
         with bench.running(*pair):
             for turn in range(bench.rounds):

@@ -135,15 +135,13 @@ def serve(
     cache_disk: CacheDisk = None,
     speculation: Speculation = True,
     guard_mode: Annotated[
-        Literal["enforce", "shadow", "off"] | None,
+        Literal["enforce", "shadow", "off"],
         typer.Option(
             "--guard",
-            help="Keep exchanges to the charter, only record what would have been refused, or neither. "
-            "Default: enforce where a charter or a bundle is given, and else off.",
-            show_default=False,
+            help="Keep exchanges to the charter, only record what would have been refused, or neither.",
             rich_help_panel=_GUARD,
         ),
-    ] = None,
+    ] = "enforce",
     charter_file: Annotated[
         Path | None,
         typer.Option(
@@ -259,7 +257,7 @@ def serve(
 
     set_up_logs(log_format, log_level)
     guarding = Guarding(
-        guard_mode or ("enforce" if charter_file or guard_bundle else "off"),
+        guard_mode,
         charter_file,
         guard_bundle,
         tuple(waive or ()),
