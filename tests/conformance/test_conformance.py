@@ -8,7 +8,7 @@ import pytest_asyncio
 from commonweight.conformance import SECTIONS, Check, NotApplicableError, Target, open_target
 from conftest import Server
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 CHECKS = [check for checks in SECTIONS.values() for check in checks]
 

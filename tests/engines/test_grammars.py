@@ -21,8 +21,6 @@ from commonweight.engines.llama.grammars import GrammarError, Guide
 from commonweight.engines.llama.native import Batch
 
 pytest_plugins = "machines"
-# llguidance's, of llama.cpp's bindings; once for every token of a vocabulary.
-pytestmark = pytest.mark.filterwarnings("ignore:llama_token_get_attr is deprecated")
 
 ENDS = [2, 0]
 """Of the starter model."""

@@ -23,9 +23,6 @@ from commonweight.engines.llama.files import fingerprint
 from commonweight.engines.llama.grammars import Grammars
 from commonweight.engines.llama.sampler import Ids
 
-# llguidance's, of llama.cpp's bindings; once for every token of a vocabulary.
-pytestmark = pytest.mark.filterwarnings("ignore:llama_token_get_attr is deprecated")
-
 BLOCK = 16
 """Tokens: prompts of a hundred have as many blocks as long ones have of 256."""
 CELLS = 512
@@ -254,6 +251,7 @@ def large() -> Iterator[World]:
     reference.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2 + SOAK // 10))
 def test_the_starter_model(large: World, seed: int, tmp_path: Path) -> None:
     machine, reference, probe = large

@@ -23,6 +23,8 @@ from commonweight.messages.errors import InvalidRequestError
 from commonweight.prompting import Renderer, Tokenizer, cuts
 from commonweight.prompting.cuts import Cutter, DenseTextError
 
+pytestmark = pytest.mark.slow
+
 TOKENIZERS = [
     starter_tokenizer,
     byte_level_tokenizer,

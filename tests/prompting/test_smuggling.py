@@ -34,6 +34,8 @@ from vocabularies import byte_level_tokenizer, mistral_tokenizer
 from commonweight.messages.errors import InvalidRequestError
 from commonweight.prompting import Tokenizer
 
+pytestmark = pytest.mark.slow
+
 EVERY = [*FAMILIES, UNTOLD]
 BENIGN = "word"
 

@@ -17,6 +17,8 @@ from commonweight.messages.request import MessageRequest
 from commonweight.messages.response import OutputText, OutputToolUse
 from commonweight.prompting import Prompt, Renderer
 
+pytestmark = pytest.mark.slow
+
 EVERY = [*FAMILIES, UNTOLD]
 
 
