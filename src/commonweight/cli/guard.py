@@ -187,6 +187,8 @@ async def _measured(
             f"`{guard.digest[:16]}`, on {seen} of {assistant.card.id}; {by}."
         )
         own = await answered(assistant, prompts, console)
+        if own:
+            console.print(f"own answers: {sum(one.is_refused for one in own)} of {len(own)} refused", style="dim")
         return await measured(assistant, sources, console, most, seed), own, heading
 
 
