@@ -145,7 +145,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.fixture(scope="session")
-def starter() -> Iterator[tuple[ModelCard, Tokenizer]]:
+def card_and_tokenizer() -> Iterator[tuple[ModelCard, Tokenizer]]:
     """Its card and its vocabulary."""
     with model() as found:
         yield found
@@ -158,9 +158,11 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def office_on(starter: tuple[ModelCard, Tokenizer], tmp_path: Path, clock: Clock) -> Callable[[Database], Office]:
+def office_on(
+    card_and_tokenizer: tuple[ModelCard, Tokenizer], tmp_path: Path, clock: Clock
+) -> Callable[[Database], Office]:
     """A server on a database."""
-    return lambda database: Office(database, tmp_path, *starter, clock)
+    return lambda database: Office(database, tmp_path, *card_and_tokenizer, clock)
 
 
 @pytest.fixture

@@ -34,4 +34,4 @@ def test_a_charter_that_is_compiled_again_keeps_what_is_known_of_answers() -> No
     bundle = calmed(Bundle.load(DEFAULT, None), {"states": np.zeros(10)})
     made = recompiled(charter(), bundle, encoder(), {}).manifest
     assert made.calibration["answers by states"].texts == 10
-    assert set(made.calibration) == {*made.input, "answers by states", "no-umbrellas"}
+    assert set(made.calibration) == {*made.input, "answers by states", "answers by grams", "no-umbrellas"}

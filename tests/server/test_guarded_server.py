@@ -23,15 +23,15 @@ def umbrellas(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_the_default_charter_is_listed_where_it_is_kept(server: Server, tmp_path: Path) -> None:
+def test_the_default_charter_is_kept_unless_it_is_turned_off(server: Server, tmp_path: Path) -> None:
     def listed(server: Server) -> dict[str, Any]:
         answer = httpx.get(f"{server.url}/v1/models", headers={"x-api-key": server.key})
         model: dict[str, Any] = answer.json()["data"][0]
         return model
 
-    assert not listed(server).get("guard")
-    with running(tmp_path / "output.txt", "--guard", "enforce", "--data", str(tmp_path)) as (guarded, _):
-        guard = listed(guarded)["guard"]
+    with running(tmp_path / "output.txt", "--guard", "off", "--data", str(tmp_path)) as (unguarded, _):
+        assert not listed(unguarded).get("guard")
+    guard = listed(server)["guard"]
     assert guard["mode"] == "enforce"
     assert guard["states"]
     assert len(guard["sha256"]) == 64
@@ -59,7 +59,7 @@ def test_a_charter_in_prose_is_kept(umbrellas: Path, tmp_path: Path) -> None:
                 {"role": "user", "content": BREAD},
             ],
         ).json()
-        assert passed["stop_reason"] == "max_tokens"
+        assert passed["stop_reason"] in ("max_tokens", "end_turn")
         assert "guard" not in passed
         events = [
             json.loads(line.removeprefix("data: "))
