@@ -144,11 +144,11 @@ def compile_(
     from commonweight.cli.data import Data
     from commonweight.turn.signature import load_key
 
-    key = load_key(Data.at(data, None).folder)
+    kept = Data.at(data, None)
     console = plain_console()
-    bundle = compiled(load(file), base, texts or [], model, most, key, plain_console(stderr=True))
+    bundle = compiled(load(file), base, texts or [], model, most, kept, plain_console(stderr=True))
     target = out or Path(f"{file.stem if file else 'default'}.guard.safetensors")
-    bundle.save(target, key)
+    bundle.save(target, load_key(kept.folder))
     console.print(table(bundle))
     console.print(f"{target}: digest {bundle.digest}", soft_wrap=True)
 

@@ -18,6 +18,7 @@ from commonweight.catalog.gguf import Gguf
 from commonweight.catalog.locate import locate
 from commonweight.catalog.model import ModelCard
 from commonweight.charter import Charter
+from commonweight.cli.data import Data
 from commonweight.cli.guarding import model_named, read_bundle, the_encoder
 from commonweight.cli.loading import Setup, open_assistant
 from commonweight.cli.measuring import answered, drawn, read_again
@@ -31,6 +32,7 @@ from commonweight.guard.sources import DataError, found, read
 from commonweight.guard.training import train
 from commonweight.messages.request import MessageRequest
 from commonweight.prompting import Renderer, Tokenizer
+from commonweight.turn.signature import load_key
 
 DEPTHS = (0.27, 0.5, 0.7, 0.9)
 """Of the layers that are read: the middle ones tell intent, the late ones wrappers."""
@@ -48,7 +50,7 @@ def compiled(
     texts: Sequence[Path],
     model: str | None,
     most: int,
-    key: bytes,
+    data: Data,
     console: Console,
 ) -> Bundle:
     """The bundle of a charter.
@@ -59,29 +61,29 @@ def compiled(
     encoder = the_encoder(console.print)
     try:
         if not texts:
-            return recompiled(charter, read_bundle(base, key), encoder, {})
+            return recompiled(charter, read_bundle(base, load_key(data.folder)), encoder, {})
         sources = [read(path) for path in found(list(texts))]
         console.print(f"{len(sources)} sources of labelled texts")
         with contextlib.closing(Gguf(locate(model))) as gguf, Reading(gguf, console) as reading:
-            data = gathered(charter, sources, encoder, reading.states, most)
-            if data.examples.is_harmful.all() or not data.examples.is_harmful.any():
+            gathering = gathered(charter, sources, encoder, reading.states, most)
+            if gathering.examples.is_harmful.all() or not gathering.examples.is_harmful.any():
                 raise UserError("heads are trained on both: texts that violate principles, and harmless ones")
-            console.print(f"training on {len(data.examples.texts)} texts")
-            harmless = ~data.examples.is_harmful
-            vectors = data.examples.vectors
+            console.print(f"training on {len(gathering.examples.texts)} texts")
+            harmless = ~gathering.examples.is_harmful
+            vectors = gathering.examples.vectors
             bundle = assembled(
                 charter,
-                train(charter, data.examples, data.answers, data.orders),
+                train(charter, gathering.examples, gathering.answers, gathering.orders),
                 model=reading.model,
                 layers=reading.layers,
                 encoder=encoder,
                 calibration_vectors=None if vectors is None else vectors[harmless],
-                sources=data.lineage,
+                sources=gathering.lineage,
             )
         prompts = drawn([one for one in sources if one.role in ("harmless", "mixed")], ORDINARY_ANSWERS)
         if not (prompts and bundle.manifest.output):
             return bundle
-        return calmed(bundle, asyncio.run(_own_answers(charter, bundle, model, prompts, console)))
+        return calmed(bundle, asyncio.run(_own_answers(charter, bundle, model, prompts, data, console)))
     except (CompileError, DataError) as error:
         raise UserError(str(error)) from error
     except ImportError as error:
@@ -89,11 +91,11 @@ def compiled(
 
 
 async def _own_answers(
-    charter: Charter, bundle: Bundle, model: str | None, prompts: Sequence[str], console: Console
+    charter: Charter, bundle: Bundle, model: str | None, prompts: Sequence[str], data: Data, console: Console
 ) -> dict[str, npt.NDArray[np.float64]]:
     """How high the model's own answers come, by what is looked at; those too short for that are left out."""
     setup = Setup(model, 4096, cache_ram=0, cache_disk=0)
-    async with open_assistant(setup, console) as assistant:
+    async with open_assistant(setup, console, data=data) as assistant:
         assistant.guard = Guard(charter, bundle, None, mode="shadow")
         answers = await answered(assistant, prompts, console, setup.parallel)
     peaks = {"states": [one.peak for one in answers]} if "states" in bundle.manifest.output else {}

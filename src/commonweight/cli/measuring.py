@@ -52,7 +52,6 @@ class Answered:
     peak: float
     """Its highest smoothed logit; minus infinity if it was too short for any."""
     is_refused: bool
-    """Or would have been."""
 
 
 def drawn(sources: Sequence[Source], count: int, seed: int = 0) -> list[str]:
