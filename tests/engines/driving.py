@@ -13,8 +13,8 @@ from outcomes import GREEDY, Outcome, starter_tokenizer
 from reference import random_probe
 
 from commonweight.engines.contract import EngineEvent, Job, Sampling
+from commonweight.engines.grammars import Grammars
 from commonweight.engines.llama.disk import Disk
-from commonweight.engines.llama.grammars import Grammars
 from commonweight.engines.llama.native import MOST_GUESSES, Batch, LoadedModel
 from commonweight.engines.llama.pace import Pace
 from commonweight.engines.llama.plan import Part

@@ -15,9 +15,10 @@ from llguidance import LLMatcher
 from outcomes import GREEDY, Outcome, starter_tokenizer
 from reference import Reference
 
+from commonweight.engines import grammars
 from commonweight.engines.contract import Job, Sampling
-from commonweight.engines.llama import grammars, plan
-from commonweight.engines.llama.grammars import GrammarError, Guide
+from commonweight.engines.grammars import GrammarError, Guide
+from commonweight.engines.llama import plan
 from commonweight.engines.llama.native import Batch
 
 pytest_plugins = "machines"
@@ -553,11 +554,11 @@ def test_an_answer_that_fails_among_what_is_forced(
 
 def fails_after(place: int, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> int:
     """Let an answer fail after so many of 8 forced tokens; how much of it is remembered."""
-    taken, take = iter([True] * place), Guide._take
+    taken, take = iter([True] * place), Guide.take
     driver = machine.drive()
     driver.submit(held(PROMPT, 'start: "abcdefgh"'))
     with monkeypatch.context() as broken:
-        broken.setattr(Guide, "_take", lambda guide, token: next(taken, False) and take(guide, token))
+        broken.setattr(Guide, "take", lambda guide, token: next(taken, False) and take(guide, token))
         driver.finish()
     assert [run_id for run_id, _ in driver.scheduler.failed] == [0]
     (again,) = driver.run(job([*PROMPT, *(3 + byte for byte in b"abcdefgh"), 5], 1))

@@ -17,11 +17,10 @@ from outcomes import GREEDY, Outcome, starter_path, starter_tokenizer
 from reference import Reference, random_probe
 
 from commonweight.engines.contract import CacheMark, Job, Probe, Sampling
+from commonweight.engines.grammars import Grammars, Ids
 from commonweight.engines.llama import blocks, run
 from commonweight.engines.llama.disk import Disk
 from commonweight.engines.llama.files import fingerprint
-from commonweight.engines.llama.grammars import Grammars
-from commonweight.engines.llama.sampler import Ids
 
 BLOCK = 16
 """Tokens: prompts of a hundred have as many blocks as long ones have of 256."""
@@ -185,7 +184,7 @@ def allowed(job: Job, tokens: list[int], grammars: Grammars) -> list[Ids | slice
     guide = grammars.guide(job.grammar, frozenset(job.stop_ids), job.tenant)
     choices: list[Ids | slice] = []
     for token in tokens:
-        choices.append(np.array(guide.forced[:1]) if guide.forced else guide._allowed())
+        choices.append(np.array(guide.forced[:1]) if guide.forced else guide.allowed())
         assert guide.choose(lambda _, token=token: token) == token  # type: ignore[misc]
     return choices
 

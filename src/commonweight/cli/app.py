@@ -48,6 +48,7 @@ errors = plain_console(stderr=True)
 _NETWORK = "Network"
 _OPERATION = "Operation"
 _GUARD = "Guard"
+_ENGINE = "Servers that compute"
 
 
 @app.callback(invoke_without_command=True)
@@ -134,6 +135,42 @@ def serve(
     cache_ram: CacheRam = None,
     cache_disk: CacheDisk = None,
     speculation: Speculation = True,
+    engine: Annotated[
+        Literal["llama", "vllm", "llama-server"],
+        typer.Option(
+            help="What computes: llama.cpp in this process's care, or servers at --engine-url.",
+            rich_help_panel=_ENGINE,
+        ),
+    ] = "llama",
+    engine_url: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL",
+            help="Where such a server is, like `http://gpu1:8000`; may repeat, for several with the same model. "
+            "Of --model, its vocabulary and chat template are used.",
+            show_default=False,
+            rich_help_panel=_ENGINE,
+        ),
+    ] = None,
+    engine_key: Annotated[
+        str | None,
+        typer.Option(
+            envvar="COMMONWEIGHT_ENGINE_KEY",
+            metavar="KEY",
+            help="Key that these servers want.",
+            show_default=False,
+            rich_help_panel=_ENGINE,
+        ),
+    ] = None,
+    engine_timeout: Annotated[
+        float,
+        typer.Option(
+            min=1,
+            metavar="SECONDS",
+            help="How long such a server may say nothing, queueing and reading a prompt included.",
+            rich_help_panel=_ENGINE,
+        ),
+    ] = 300,
     guard_mode: Annotated[
         Literal["enforce", "shadow", "off"],
         typer.Option(
@@ -250,7 +287,7 @@ def serve(
     """Serve a model behind **POST /v1/messages**."""
     from commonweight.cli.data import Data
     from commonweight.cli.guarding import Guarding
-    from commonweight.cli.loading import Setup
+    from commonweight.cli.loading import Setup, elsewhere
     from commonweight.cli.logs import set_up_logs
     from commonweight.cli.serve import Network
     from commonweight.cli.serve import serve as serve_until_interrupted
@@ -278,6 +315,7 @@ def serve(
         speculation,
         max_output,
         guarding,
+        elsewhere(engine, engine_url or [], engine_key, engine_timeout),
     )
     serve_until_interrupted(
         setup,

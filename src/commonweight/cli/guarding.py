@@ -82,9 +82,16 @@ def the_encoder(tell: Callable[[str], None] = log.warning) -> Encoder | None:
 
 
 def open_guard(
-    guarding: Guarding, model: ModelNamed, key: bytes, tell: Callable[[str], None] = log.info
+    guarding: Guarding,
+    model: ModelNamed,
+    key: bytes,
+    tell: Callable[[str], None] = log.info,
+    *,
+    shows_states: bool = True,
 ) -> Guard | None:
     """The guard that the options describe. ``tell`` gets a line on what it can see.
+
+    ``shows_states``: the engine computes heads on the model's states; those elsewhere show none.
 
     Raises:
         UserError: the charter or its bundle cannot be used.
@@ -104,7 +111,7 @@ def open_guard(
             bundle,
             embedder,
             mode=guarding.mode,
-            reads_states=is_its_model,
+            reads_states=is_its_model and shows_states,
             waived=guarding.waived,
             judge=_judge(guarding),
             judge_seconds=guarding.judge_seconds,
@@ -112,7 +119,7 @@ def open_guard(
     except (BundleError, CompileError) as error:
         raise UserError(str(error)) from error
     compiled_for = bundle.manifest.model
-    if not is_its_model and compiled_for is not None:
+    if shows_states and not is_its_model and compiled_for is not None:
         log.warning(
             "the guard reads text only: its heads were compiled for %s and this is %s; "
             "`commonweight charter compile --model MODEL --texts FOLDER` makes others",

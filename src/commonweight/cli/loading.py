@@ -2,7 +2,8 @@
 
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -14,13 +15,55 @@ from commonweight.catalog.locate import check_content, locate, starter
 from commonweight.catalog.model import ModelCard
 from commonweight.cli.data import Data
 from commonweight.cli.guarding import SELF, Guarding, model_named, open_guard
+from commonweight.cli.terminal import UserError
+from commonweight.engines.contract import Engine
+from commonweight.engines.grammars import Grammars
 from commonweight.engines.llama import LlamaEngine, options
 from commonweight.engines.llama.trial import try_model
-from commonweight.prompting import Tokenizer
+from commonweight.engines.remote import Kind, RemoteEngine, Vocabulary
+from commonweight.messages.request import MessageRequest
+from commonweight.prompting import Renderer, Tokenizer
+from commonweight.prompting.telling import TELLING
 from commonweight.turn import Assistant
 from commonweight.turn.signature import Signer, load_key
 
 log = logging.getLogger(__name__)
+
+GREETING = "Hello! Who are you?"
+"""What a server's template is compared with."""
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Servers that compute."""
+
+    kind: Kind
+    urls: Sequence[str]
+    key: str | None = None
+    silence: float = 300.0
+    """Seconds that one may say nothing."""
+
+
+def elsewhere(
+    engine: Literal["llama", "vllm", "llama-server"], urls: Sequence[str], key: str | None, silence: float
+) -> Elsewhere | None:
+    """What the options on the engine mean.
+
+    Raises:
+        UserError: they do not go together.
+    """
+    if engine == "llama":
+        if urls:
+            raise UserError("--engine-url also needs --engine: is it vllm or llama-server that answers there?")
+        return None
+    if not urls:
+        raise UserError(f"--engine {engine} also needs --engine-url: where is it?")
+    for url in urls:
+        if not re.fullmatch(r"https?://[^/?#@\s]+(/[^?#\s]*)?", url):
+            raise UserError(f"--engine-url {url}: write it like http://127.0.0.1:8000")
+    if len({url.rstrip("/") for url in urls}) < len(urls):
+        raise UserError("--engine-url: the same server is named twice")
+    return Elsewhere(engine, urls, key, silence)
 
 
 @dataclass(frozen=True)
@@ -39,6 +82,8 @@ class Setup:
     max_output: int | None = None
     guarding: Guarding | None = None
     """None: without a guard."""
+    elsewhere: Elsewhere | None = None
+    """None: this machine computes. Otherwise only the model's vocabulary and template are needed here."""
 
     def located(self) -> "Setup":
         """The same with the model as a local file, pulled if need be.
@@ -48,7 +93,7 @@ class Setup:
         path = locate(self.model)
         with contextlib.suppress(FileNotFoundError):  # which whoever opens it says better
             check_content(path)
-        if path != starter():
+        if path != starter() and self.elsewhere is None:
             try_model(path)
         return replace(self, model=str(path))
 
@@ -64,35 +109,90 @@ async def open_assistant(
     """
     with contextlib.closing(Gguf(locate(setup.model))) as gguf:
         card = ModelCard.of(gguf)
-        if setup.context is not None and setup.context > card.trained_window:
-            log.warning("%s was trained for %d tokens; --context is cut to that", card.id, card.trained_window)
-        engine = LlamaEngine(
-            options(
-                card.path,
-                card.trained_window,
-                context=setup.context,
-                sequences=setup.parallel,
-                threads=setup.threads,
-                kv_memory=setup.kv_memory,
-                kv_type=setup.kv_type,
-                cache_ram=setup.cache_ram,
-                cache_disk=setup.cache_disk,
-                speculation=setup.speculation,
-                tell=tell,
-            )
-        )
         key = load_key((data or Data.at(None, None)).folder)
+        tokenizer = Tokenizer(gguf)
         # Before the model loads: to learn minutes later that the charter is broken would be a poor joke.
-        guard = open_guard(setup.guarding, model_named(gguf), key, tell) if setup.guarding else None
-        try:
-            await _start(engine, card.id, console)
-            assistant = Assistant(card, Tokenizer(gguf), engine, Signer(key), setup.max_output)
+        guard = (
+            open_guard(setup.guarding, model_named(gguf), key, tell, shows_states=setup.elsewhere is None)
+            if setup.guarding
+            else None
+        )
+        async with contextlib.AsyncExitStack() as stack:
+            if setup.elsewhere is None:
+                engine: Engine = await stack.enter_async_context(_embedded(setup, card, console, tell))
+            else:
+                vocabulary = _vocabulary(tokenizer, card)
+                grammars = Grammars(gguf.vocab)
+                engine = await stack.enter_async_context(_remote(setup, vocabulary, grammars, key, tell))
+            assistant = Assistant(card, tokenizer, engine, Signer(key), setup.max_output)
             assistant.guard = guard
             if guard is not None and setup.guarding and setup.guarding.judge_url == SELF:
                 guard.judge = assistant.judge
             yield assistant
-        finally:
-            await engine.close()
+
+
+@contextlib.asynccontextmanager
+async def _embedded(
+    setup: Setup, card: ModelCard, console: Console, tell: Callable[[str], None]
+) -> AsyncIterator[LlamaEngine]:
+    if setup.context is not None and setup.context > card.trained_window:
+        log.warning("%s was trained for %d tokens; --context is cut to that", card.id, card.trained_window)
+    engine = LlamaEngine(
+        options(
+            card.path,
+            card.trained_window,
+            context=setup.context,
+            sequences=setup.parallel,
+            threads=setup.threads,
+            kv_memory=setup.kv_memory,
+            kv_type=setup.kv_type,
+            cache_ram=setup.cache_ram,
+            cache_disk=setup.cache_disk,
+            speculation=setup.speculation,
+            tell=tell,
+        )
+    )
+    try:
+        await _start(engine, card.id, console)
+        yield engine
+    finally:
+        await engine.close()
+
+
+@contextlib.asynccontextmanager
+async def _remote(
+    setup: Setup, vocabulary: Vocabulary, grammars: Grammars, key: bytes, tell: Callable[[str], None]
+) -> AsyncIterator[RemoteEngine]:
+    servers = setup.elsewhere
+    assert servers is not None
+    engine = RemoteEngine(
+        servers.kind,
+        servers.urls,
+        vocabulary,
+        grammars,
+        key,
+        server_key=servers.key,
+        silence=servers.silence,
+        context=setup.context,
+    )
+    try:
+        await engine.start(tell)
+        yield engine
+    finally:
+        await engine.close()
+
+
+def _vocabulary(tokenizer: Tokenizer, card: ModelCard) -> Vocabulary:
+    greeting = MessageRequest.model_validate(
+        {"model": card.id, "max_tokens": 1, "messages": [{"role": "user", "content": GREETING}]}
+    )
+    return Vocabulary(
+        texts=[(text, tokenizer.encode(text)) for text in TELLING],
+        specials=tokenizer.special_tokens,
+        bos=tokenizer.bos_id,
+        ends=sorted(tokenizer.end_ids),
+        greeting=(GREETING, Renderer(tokenizer, card.chat_template).render(greeting).token_ids),
+    )
 
 
 async def _start(engine: LlamaEngine, name: str, console: Console) -> None:

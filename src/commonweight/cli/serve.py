@@ -27,6 +27,7 @@ from commonweight.cli.loading import Setup, open_assistant
 from commonweight.cli.terminal import UserError, plain_console
 from commonweight.cli.tracing import open_tracing
 from commonweight.engines.llama import LlamaEngine
+from commonweight.engines.remote import RemoteEngine
 from commonweight.files import Library
 from commonweight.server import MOST_CONNECTIONS, Lifecycle, configured, create_app
 from commonweight.store import Database
@@ -127,7 +128,7 @@ async def _serve(
             tracer_provider=tracer_provider,
             cors_origins=network.cors_origins,
         )
-        assert isinstance(assistant.engine, LlamaEngine)
+        assert isinstance(assistant.engine, LlamaEngine | RemoteEngine)
         server = GracefulServer(
             configured(app, ssl_context_factory=(lambda *_: tls) if tls else None),
             lifecycle,

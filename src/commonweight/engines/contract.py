@@ -73,14 +73,17 @@ class Job(msgspec.Struct, frozen=True):
     """By rising position, within ``token_ids``."""
     tenant: str = ""
     """Nothing is shared between tenants: neither cached tokens nor, by how long things take, their existence."""
+    session: str = ""
+    """Names the conversation, as far as anybody knows: an engine in several places keeps its jobs in one."""
     priority: Priority = "interactive"
     probe: Probe | None = None
 
 
 class Admitted(msgspec.Struct, frozen=True, tag=True):
-    """The job has left the queue. ``cached_tokens`` of its prompt need no computing."""
+    """The job has left the queue."""
 
     cached_tokens: int
+    """Of its prompt, those that need no computing; 0 if that is known only in the end."""
 
 
 class Written(msgspec.Struct, frozen=True):
@@ -121,6 +124,8 @@ class Finish(msgspec.Struct, frozen=True, tag=True):
 
     reason: Literal["stop", "length"]
     timings: Timings
+    cached_tokens: int | None = None
+    """Where it was not known before: prompt tokens that needed no computing."""
 
 
 EngineEvent = Admitted | Prefilled | Step | Finish
@@ -143,6 +148,8 @@ class Stats(msgspec.Struct):
     """Prompt tokens taken over from running jobs."""
     ram_tokens: int = 0
     disk_tokens: int = 0
+    remote_tokens: int = 0
+    """Prompt tokens that another server had kept."""
     drafted_tokens: int = 0
     accepted_tokens: int = 0
     forced_tokens: int = 0
@@ -168,7 +175,10 @@ class Generation(Protocol):
     async def __anext__(self) -> EngineEvent: ...
 
     def truncate(self, position: int) -> None:
-        """Tokens from ``position`` (counted from the start of the prompt) on were not used; don't keep them."""
+        """Tokens from ``position`` (counted from the start of the prompt) on were not used; don't keep them.
+
+        A wish, which engines elsewhere may have no way to fulfil.
+        """
 
 
 class Engine(Protocol):

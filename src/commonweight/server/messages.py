@@ -27,7 +27,13 @@ def messages_router(assistant: Assistant, limiter: Limiter) -> APIRouter:
         request: Request, admission: Annotated[Admission, Depends(admitted(limiter))]
     ) -> Response:
         principal: Principal = request.state.principal
-        origin = Origin(request.state.request_id, principal.tenant, principal.key_id, waived=principal.waived)
+        origin = Origin(
+            request.state.request_id,
+            principal.tenant,
+            principal.key_id,
+            waived=principal.waived,
+            session=_session(request),
+        )
         async with bodies.read(request, MessageRequest) as body:
             turn = await assistant.prepare(body, origin)
         await admission.charge(len(turn.prompt.token_ids))
@@ -49,6 +55,12 @@ def messages_router(assistant: Assistant, limiter: Limiter) -> APIRouter:
             return await assistant.count_tokens(body, principal.tenant)
 
     return router
+
+
+def _session(request: Request) -> str:
+    """What a coding agent calls its conversation; one of an agent's helpers is another one."""
+    names = (request.headers.get(f"x-claude-code-{what}-id", "") for what in ("session", "agent"))
+    return "/".join(name[:200] for name in names if name)
 
 
 async def _whole(stream: AsyncGenerator[StreamEvent]) -> Message:

@@ -159,7 +159,12 @@ class _Engine(Collector):
 
 
 def _counters(stats: Stats) -> Iterator[Metric]:
-    reused = {"running": stats.shared_tokens, "ram": stats.ram_tokens, "disk": stats.disk_tokens}
+    reused = {
+        "running": stats.shared_tokens,
+        "ram": stats.ram_tokens,
+        "disk": stats.disk_tokens,
+        "remote": stats.remote_tokens,
+    }
     yield _counter("reused_tokens", "Prompt tokens that needed no computing, by where they were.", reused, "tier")
     for name, text, value in (
         ("steps", "Batches computed.", stats.steps),

@@ -154,7 +154,11 @@ class Answer:
                 yield from self._tell(self._parser.feed(token_id))
                 if self._parser.is_complete:
                     yield from self._end("stop_sequence" if self._parser.stop_sequence else "end_turn")
-            case Finish(reason):
+            case Finish(reason, _, cached_tokens):
+                if cached_tokens is not None:
+                    self._usage.cache_read_input_tokens += cached_tokens - self._cached
+                    self._usage.input_tokens -= cached_tokens - self._cached
+                    self._cached = cached_tokens
                 yield from self._tell(self._parser.flush(is_cut=reason == "length"))
                 natural: StopReason = "tool_use" if self._parser.has_calls else "end_turn"
                 yield from self._end(natural if reason == "stop" else self._at_limit)

@@ -29,7 +29,7 @@ from commonweight.messages.response import AppliedEdits, OriginalTokens, StopRea
 from commonweight.prompting import OutputParser, Prompt, Renderer, Tokenizer
 from commonweight.turn.answer import Answer
 from commonweight.turn.judging import OwnJudge
-from commonweight.turn.prepare import LoadFiles, prepared
+from commonweight.turn.prepare import LoadFiles, opening, prepared
 from commonweight.turn.record import ANONYMOUS, Origin, Stopwatch, TurnListener, TurnRecord
 from commonweight.turn.signature import Signer
 from commonweight.turn.told import Told
@@ -142,6 +142,7 @@ class Assistant:
             grammar=prompt.grammar,
             cache_marks=[CacheMark(position, ttl) for position, ttl in prompt.marks],
             tenant=prompt.tenant,
+            session=origin.session or opening(request),
             priority=origin.priority,
             probe=self._probe(),
         )

@@ -1,12 +1,13 @@
 """What happens to a request before it runs: reasoning restored, context edited, everything rendered."""
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
-from commonweight.messages.content import ContentBlock, ThinkingBlock
+from commonweight.messages.content import ContentBlock, TextBlock, ThinkingBlock
 from commonweight.messages.errors import InvalidRequestError
 from commonweight.messages.request import CountTokensRequest, MessageParam
 from commonweight.messages.response import AppliedEdits
@@ -68,6 +69,20 @@ async def prepared(
             return Preparation(await render(messages))
         edited = await apply_edits(messages, request.context_management.edits, count)
         return Preparation(await render(edited.messages), edited.report)
+
+
+def opening(request: CountTokensRequest) -> str:
+    """What a conversation begins with, as a name for it: the same in all its turns, whatever comes later.
+
+    How a text is written, as a string or as a block, with a cache mark or without, changes nothing.
+    """
+    if not request.messages:
+        return ""
+    name = hashlib.blake2b(digest_size=16)
+    for block in request.messages[0].content:
+        name.update(block.text.encode(errors="replace") if isinstance(block, TextBlock) else block.type.encode())
+        name.update(b"\0")
+    return name.hexdigest()
 
 
 def _with(request: Request, messages: Sequence[MessageParam]) -> Request:

@@ -30,6 +30,8 @@ class Origin:
     priority: Priority = "interactive"
     waived: frozenset[str] = frozenset()
     """Principles that the key's owner may set aside, and did."""
+    session: str = ""
+    """What the client calls the conversation, if anything."""
 
 
 ANONYMOUS = Origin()

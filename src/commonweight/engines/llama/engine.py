@@ -5,13 +5,13 @@ import contextlib
 import logging
 import os
 import sys
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from itertools import count
 
 import msgspec
 
 from commonweight.engines.contract import EngineError, EngineEvent, EngineFullError, Finish, Job, Stats
+from commonweight.engines.inbox import Inbox
 from commonweight.engines.llama.channel import (
     Cancel,
     Events,
@@ -45,42 +45,14 @@ class LoadError(EngineError):
     """The process could not load the model."""
 
 
-class Run:
-    """A job of ours and the events that wait to be read: a :class:`~commonweight.engines.contract.Generation`."""
+class Run(Inbox):
+    """A job of ours."""
 
     def __init__(self, submission: bytes) -> None:
+        super().__init__()
         self.submission = submission
         self.is_submitted = False
         self.is_admitted = False
-        self.keep: int | None = None
-        self._inbox: deque[EngineEvent | EngineError] = deque()
-        self._news = asyncio.Event()
-        self._is_over = False
-
-    def put(self, event: EngineEvent | EngineError) -> None:
-        """Bring an event to whoever reads."""
-        self._inbox.append(event)
-        self._news.set()
-
-    def __aiter__(self) -> "Run":
-        return self
-
-    async def __anext__(self) -> EngineEvent:
-        if self._is_over:
-            raise StopAsyncIteration
-        # What came in one frame is read without going round by the event loop.
-        while not self._inbox:
-            self._news.clear()
-            await self._news.wait()
-        event = self._inbox.popleft()
-        self._is_over = isinstance(event, (Finish, EngineError))
-        if isinstance(event, EngineError):
-            raise event
-        return event
-
-    def truncate(self, position: int) -> None:
-        """Tokens from ``position`` on were not used: they are not kept when the block is left."""
-        self.keep = position
 
 
 class LlamaEngine:

@@ -5,9 +5,9 @@ from time import perf_counter
 import numpy as np
 
 from commonweight.engines.contract import Job, Timings
+from commonweight.engines.grammars import Guide
 from commonweight.engines.llama.blocks import Scores, key_of
 from commonweight.engines.llama.cells import Handles
-from commonweight.engines.llama.grammars import Guide
 from commonweight.engines.llama.lookup import Drafter
 from commonweight.engines.llama.prefixes import NOTHING
 from commonweight.engines.llama.sampler import Sampler

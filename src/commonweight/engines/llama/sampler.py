@@ -9,12 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from commonweight.engines.contract import Sampling
+from commonweight.engines.grammars import Ids
 from commonweight.engines.llama.native import LoadedModel
 
 COLDEST = 1e-4
 """Below this temperature a division of logits would leave what float32 can hold; it is as good as 0."""
-Ids = npt.NDArray[np.intp]
-"""Tokens of the vocabulary, ascending."""
 STRIDE = 256
 """Probabilities are summed in two levels: what lies before a number is then found without a sum over all."""
 CANDIDATE = np.dtype([("id", "i4"), ("logit", "f4"), ("p", "f4")])

@@ -24,10 +24,10 @@ from commonweight.engines.contract import (
     Stats,
     Step,
 )
+from commonweight.engines.grammars import GrammarError, Grammars
 from commonweight.engines.llama.blocks import in_whole_blocks, key_of
 from commonweight.engines.llama.cells import Cells
 from commonweight.engines.llama.fairness import Fairness
-from commonweight.engines.llama.grammars import GrammarError, Grammars
 from commonweight.engines.llama.native import Batch, CacheFullError, LoadedModel
 from commonweight.engines.llama.pace import Pace
 from commonweight.engines.llama.plan import Part, Planner, Rank

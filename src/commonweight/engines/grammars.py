@@ -16,11 +16,12 @@ from functools import cached_property
 
 import llama_cpp.llama_cpp as llama
 import numpy as np
+import numpy.typing as npt
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from llguidance.llamacpp import lltokenizer_from_vocab
 
-from commonweight.engines.llama.sampler import Ids
-
+Ids = npt.NDArray[np.intp]
+"""Tokens of the vocabulary, ascending."""
 MOST_KEPT = 64
 """Compiled grammars: an agent sends the same one every turn."""
 
@@ -49,30 +50,43 @@ class Guide:
             GrammarError: no token may follow, or the grammar is too complex to follow.
         """
         token = self.forced[0] if self.forced else draw(None)
-        if not self._take(token):
-            allowed = self._allowed()
-            if self.forced or not len(allowed) or not self._take(token := draw(allowed)):
-                reason = self._matcher.get_error().partition("\n")[0] or "nowhere to go"
-                raise GrammarError(f"no token may follow ({reason})")
-        self.forced = self.forced[1:] or self._look_ahead()
+        if not self.take(token):
+            allowed = self.allowed()
+            if self.forced or not self.take(token := draw(allowed)):
+                raise self._lost()
         return token
 
     def checked(self, draft: list[int]) -> list[int]:
         """The guesses up to the first that the grammar does not allow."""
         return draft[: self._matcher.validate_tokens(draft)]
 
-    def _take(self, token_id: int) -> bool:
+    def take(self, token_id: int) -> bool:
         """Go on with a token; False, and nothing changes, if the grammar does not allow it."""
-        if self._matcher.try_consume_tokens([token_id]):
-            return True
-        return token_id in self._ends and self._matcher.is_accepting()
+        if not self._matcher.try_consume_tokens([token_id]) and not (
+            token_id in self._ends and self._matcher.is_accepting()
+        ):
+            return False
+        is_next = self.forced[:1] == [token_id]
+        self.forced = (self.forced[1:] if is_next else []) or self._look_ahead()
+        return True
 
-    def _allowed(self) -> Ids:
+    def allowed(self) -> Ids:
+        """The tokens that may come next.
+
+        Raises:
+            GrammarError: there are none.
+        """
         bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
         allowed = np.unpackbits(bits, count=self._size, bitorder="little").view(np.bool_)
         if self._matcher.is_accepting():
             allowed[list(self._ends)] = True
-        return np.flatnonzero(allowed)
+        if not (found := np.flatnonzero(allowed)).size:
+            raise self._lost()
+        return found
+
+    def _lost(self) -> GrammarError:
+        reason = self._matcher.get_error().partition("\n")[0] or "nowhere to go"
+        return GrammarError(f"no token may follow ({reason})")
 
     def _look_ahead(self) -> list[int]:
         forced = self.checked(self._matcher.compute_ff_tokens())
@@ -85,7 +99,7 @@ class Grammars:
 
     def __init__(self, vocab: llama.llama_vocab_p) -> None:
         self._vocab = vocab
-        self._size: int = llama.llama_vocab_n_tokens(vocab)
+        self.size: int = llama.llama_vocab_n_tokens(vocab)
         self._compiled: OrderedDict[tuple[str, str], LLMatcher] = OrderedDict()
 
     @cached_property
@@ -93,7 +107,7 @@ class Grammars:
         """The vocabulary as grammars see it. Takes a good part of a second to make."""
         # A token that no model has stands for the end. Which tokens end an answer is the job's to say, and any of
         # the model's own may have its place within a grammar: llguidance takes none of those it knows as ends.
-        return lltokenizer_from_vocab(self._vocab, n_vocab=self._size + 1, eos_token=self._size)
+        return lltokenizer_from_vocab(self._vocab, n_vocab=self.size + 1, eos_token=self.size)
 
     def guide(self, grammar: str, ends: frozenset[int], tenant: str) -> Guide:
         """A guide at the beginning of a grammar; ``ends`` are allowed where it may end, or names them.
@@ -108,7 +122,7 @@ class Grammars:
         self._compiled[tenant, grammar] = matcher
         if len(self._compiled) > MOST_KEPT:
             self._compiled.popitem(last=False)
-        return Guide(matcher.deep_copy(), self._size, ends)
+        return Guide(matcher.deep_copy(), self.size, ends)
 
     def _compile(self, grammar: str) -> LLMatcher:
         limits = LLParserLimits(verbose_errors=False)

@@ -1,0 +1,55 @@
+"""What servers speak: jobs to the bodies of requests, and lines of their streams to tokens."""
+
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+from commonweight.engines.contract import Job
+from commonweight.engines.grammars import Ids
+
+
+class PlaceError(Exception):
+    """A server did not do its part. The message is for the log, and may quote the server."""
+
+
+class BusyError(PlaceError):
+    """It is well, and has no room now."""
+
+
+class RefusedError(PlaceError):
+    """It takes the request for wrong: another server would, too."""
+
+
+class Chunk(msgspec.Struct, frozen=True):
+    """What one line of a stream says."""
+
+    token_ids: list[int] = []
+    logprobs: list[float] | None = None
+    """For each token, if asked for."""
+    ending: Literal["stop", "length"] | None = None
+    """The generation is over, and why. The token that stopped it need not be among the tokens."""
+    cached_tokens: int | None = None
+    """Of the prompt, as soon as it is known."""
+
+
+class Backend(Protocol):
+    """One way to ask a server for tokens."""
+
+    @property
+    def path(self) -> str:
+        """Where it is asked."""
+
+    @property
+    def keeps_grammars(self) -> bool:
+        """Whether it holds answers to grammars itself."""
+
+    def body(self, job: Job, salt: str, only: Ids | None = None) -> dict[str, Any]:
+        """The request for a job. ``salt`` is for its tenant's cache, ``only`` the tokens that may be drawn."""
+
+    def read(self, line: bytes) -> Chunk:
+        """What a line of the answer says.
+
+        Raises:
+            PlaceError: it reports an error.
+            msgspec.MsgspecError: it is no such line.
+        """

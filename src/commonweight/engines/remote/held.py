@@ -1,0 +1,91 @@
+"""Answers that are held to a grammar although the server knows none.
+
+A token is drawn freely there and checked here. At the first that the grammar does not allow, the answer is broken
+off; what may come instead, and nothing else, is drawn once, and the answer goes on from there. That is distributed
+as if all tokens had been masked (see ``engines.grammars``), and costs nothing while a model keeps to the grammar
+by itself.
+"""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+
+import msgspec
+
+from commonweight.engines.contract import Job, Sampling
+from commonweight.engines.grammars import Guide, Ids
+from commonweight.engines.remote.backend import Chunk, PlaceError
+
+Ask = Callable[[Job, Ids | None], AsyncGenerator[Chunk]]
+"""Has a job answered; with tokens of which alone one may be drawn."""
+
+
+async def held(job: Job, guide: Guide, ask: Ask) -> AsyncGenerator[Chunk]:
+    """The answer to a job, held to a grammar. The token that ends it is always among its tokens.
+
+    Raises:
+        GrammarError: no token may follow.
+        PlaceError: the server failed.
+    """
+    drawn: list[int] = []
+    only: Ids | None = None
+    while True:
+        # How likely tokens were is known only of those that were drawn.
+        if guide.forced and not job.want_logprobs:
+            forced = guide.forced[: job.max_tokens - len(drawn)]
+            for token in forced:
+                guide.take(token)
+            drawn += forced
+            yield Chunk(forced)
+        if drawn and drawn[-1] in job.stop_ids:
+            yield Chunk(ending="stop")
+            return
+        left = job.max_tokens - len(drawn)
+        if left <= 0:
+            yield Chunk(ending="length")
+            return
+        rest = msgspec.structs.replace(
+            job,
+            token_ids=job.token_ids + drawn,
+            max_tokens=left if only is None else 1,
+            sampling=_later(job, len(drawn)),
+        )
+        before = len(drawn)
+        is_refused = False
+        async with aclosing(ask(rest, only)) as chunks:
+            async for chunk in chunks:
+                taken = _taken(guide, chunk.token_ids)
+                is_refused = taken < len(chunk.token_ids)
+                drawn += chunk.token_ids[:taken]
+                if before == 0 or taken:
+                    yield Chunk(
+                        chunk.token_ids[:taken],
+                        chunk.logprobs and chunk.logprobs[:taken],
+                        cached_tokens=chunk.cached_tokens if before == 0 else None,
+                    )
+                if chunk.ending == "stop" and not is_refused and (not drawn or drawn[-1] not in job.stop_ids):
+                    end = next((token for token in job.stop_ids if guide.take(token)), None)
+                    is_refused = end is None
+                    if end is not None:
+                        drawn.append(end)
+                        yield Chunk([end], None if chunk.logprobs is None else [0.0])
+                if is_refused or (drawn and drawn[-1] in job.stop_ids):
+                    break
+        if only is not None and len(drawn) == before:
+            raise PlaceError("it draws tokens that it was told not to")
+        only = guide.allowed() if is_refused else None
+
+
+def _taken(guide: Guide, token_ids: list[int]) -> int:
+    """How many of the tokens the grammar allows, from the first on."""
+    for i, token in enumerate(token_ids):
+        if not guide.take(token):
+            return i
+    return len(token_ids)
+
+
+def _later(job: Job, drawn: int) -> Sampling:
+    """Settings to go on with: a seed would give the same numbers again."""
+    sampling = job.sampling
+    if sampling.seed is None or not drawn:
+        return sampling
+    return msgspec.structs.replace(sampling, seed=(sampling.seed + drawn) % 2**32)

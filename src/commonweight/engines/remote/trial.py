@@ -1,0 +1,247 @@
+"""Finding out what a server is, and whether its model is the one that we make tokens for."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from commonweight.engines.contract import EngineError, Job, Sampling
+from commonweight.engines.grammars import Grammars
+from commonweight.engines.remote.backend import Backend, PlaceError, RefusedError
+from commonweight.engines.remote.llama_server import Completion
+from commonweight.engines.remote.place import Place
+from commonweight.engines.remote.vllm import Completions, Generate
+
+Kind = Literal["vllm", "llama-server"]
+
+_UNLIKELY = 'start: "zq7"'
+"""What no model says unless it is made to."""
+
+
+class UnfitError(EngineError):
+    """A server that cannot be used; the message says why, and is for the operator."""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What we make tokens with, as far as it can be compared with what a server has."""
+
+    texts: Sequence[tuple[str, list[int]]]
+    """Texts that tell tokenizers apart, and their tokens."""
+    specials: Mapping[str, int]
+    """Special tokens by their text."""
+    bos: int | None
+    """What stands before every prompt, perhaps."""
+    ends: Sequence[int]
+    """Tokens that end an answer."""
+    greeting: tuple[str, list[int]]
+    """What a user says, and the prompt that the model's template makes of it."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a server turned out to be."""
+
+    backend: Backend
+    window: int
+    text: str
+    """All of it in words."""
+
+
+async def examine(kind: Kind, place: Place, vocabulary: Vocabulary, grammars: Grammars) -> Facts:
+    """Ask a server all that has to be known before it gets work.
+
+    Raises:
+        PlaceError: it cannot be reached, or failed.
+        UnfitError: it is not what it should be.
+    """
+    return await (_vllm if kind == "vllm" else _llama_server)(place, vocabulary, grammars)
+
+
+# vLLM
+
+
+async def _vllm(place: Place, vocabulary: Vocabulary, grammars: Grammars) -> Facts:
+    try:
+        listed = [model for model in (await place.get("/v1/models"))["data"] if model.get("parent") is None]
+        name, window = str(listed[0]["id"]), listed[0].get("max_model_len")
+    except RefusedError as error:
+        raise UnfitError(
+            f"{place.url} is no vLLM, or wants another --engine-key: /v1/models gives {error}"
+        ) from error
+    except (LookupError, TypeError, AttributeError) as error:
+        raise UnfitError(f"{place.url} is no vLLM: /v1/models lists no model") from error
+    if not isinstance(window, int):
+        raise UnfitError(f"{place.url} does not say how long the context of {name} is (max_model_len)")
+    checked = await _compare(place, vocabulary, _VllmTokens(place, name))
+    backend: Generate | Completions = Generate(name)
+    try:
+        await _draw(place, backend, vocabulary)
+    except RefusedError:
+        backend = Completions(name)
+        await _insist(place, backend, vocabulary)
+    backend = replace(backend, keeps_grammars=True)
+    if not await _keeps(place, backend, vocabulary, grammars):
+        backend = replace(backend, keeps_grammars=False)
+    backend = replace(backend, has_priorities=True)
+    try:
+        await _draw(place, backend, vocabulary, priority="batch")
+        priorities = "priorities passed on"
+    except PlaceError:
+        backend = replace(backend, has_priorities=False)
+        priorities = "no priorities"
+    told = (name, f"{window} tokens", f"asked at {backend.path}", _on_grammars(backend), priorities, checked)
+    return Facts(backend, window, f"vLLM at {place.url}: {', '.join(told)}")
+
+
+class _VllmTokens:
+    """vLLM's own tokens of a text, and of a conversation."""
+
+    def __init__(self, place: Place, model: str) -> None:
+        self._place = place
+        self._model = model
+
+    async def of(self, text: str) -> list[int]:
+        body = {"model": self._model, "prompt": text, "add_special_tokens": False}
+        return _ids(await self._place.post("/tokenize", body))
+
+    async def of_greeting(self, text: str) -> list[int]:
+        messages = [{"role": "user", "content": text}]
+        body = {"model": self._model, "messages": messages, "add_generation_prompt": False}
+        return _ids(await self._place.post("/tokenize", body))
+
+
+# llama-server
+
+
+async def _llama_server(place: Place, vocabulary: Vocabulary, grammars: Grammars) -> Facts:
+    try:
+        properties = await place.get("/props")
+        window = int(properties["default_generation_settings"]["n_ctx"])
+        name = str(properties.get("model_alias") or properties.get("model_path"))
+    except RefusedError as error:
+        raise UnfitError(
+            f"{place.url} is no llama-server, or wants another --engine-key: /props gives {error}"
+        ) from error
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise UnfitError(f"{place.url} is no llama-server: /props does not tell n_ctx") from error
+    checked = await _compare(place, vocabulary, _LlamaServerTokens(place))
+    backend = Completion()
+    await _insist(place, backend, vocabulary)
+    told = (name, f"{window} tokens a slot", f"asked at {backend.path}", _on_grammars(backend), checked)
+    return Facts(backend, window, f"llama-server at {place.url}: {', '.join(told)}")
+
+
+class _LlamaServerTokens:
+    """llama-server's own tokens of a text, and of a conversation."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+
+    async def of(self, text: str) -> list[int]:
+        return _ids(await self._place.post("/tokenize", {"content": text, "parse_special": True}))
+
+    async def of_greeting(self, text: str) -> list[int]:
+        messages = [{"role": "user", "content": text}]
+        body = {"messages": messages, "add_generation_prompt": False}
+        prompt = (await self._place.post("/apply-template", body))["prompt"]
+        return await self.of(prompt)
+
+
+# What both come to
+
+
+def _on_grammars(backend: Backend) -> str:
+    return "grammars kept there" if backend.keeps_grammars else "grammars kept here"
+
+
+async def _compare(place: Place, vocabulary: Vocabulary, tokens: _VllmTokens | _LlamaServerTokens) -> str:
+    """That a server's tokens are ours. What was found, in words.
+
+    Raises:
+        UnfitError: they are not.
+    """
+    specials = list(vocabulary.specials)
+    texts = [*vocabulary.texts, *((name, [vocabulary.specials[name]]) for name in specials)]
+    limit = asyncio.Semaphore(8)
+
+    async def theirs(text: str) -> list[int]:
+        async with limit:
+            return await tokens.of(text)
+
+    try:
+        found = await asyncio.gather(*(theirs(text) for text, _ in texts))
+    except (RefusedError, LookupError, TypeError):
+        return "tokens not compared, since it does not tell them"
+    for (text, ours), others in zip(texts, found, strict=True):
+        if ours != others:
+            raise UnfitError(
+                f"{place.url} serves another model than --model, or another version of it: {text!r} is "
+                f"{others[:8]} there and {ours[:8]} here"
+            )
+    said, prompt = vocabulary.greeting
+    try:
+        greeting = await tokens.of_greeting(said)
+    except (PlaceError, LookupError, TypeError):
+        return f"tokens of {len(texts)} texts as here, template not compared"
+    if prompt[:1] != greeting[:1]:  # one of both has yet to get the token that prompts begin with
+        prompt, greeting = (ids[ids[:1] == [vocabulary.bos] :] for ids in (prompt, greeting))
+    # What follows says who speaks next, and whether with reasoning, which is the request's to say.
+    if not greeting or prompt[: len(greeting)] != greeting:
+        raise UnfitError(
+            f"{place.url} has another chat template than --model: a greeting begins with {greeting[:8]} there "
+            f"and with {prompt[:8]} here. Take both from the same release of the model"
+        )
+    return f"tokens of {len(texts)} texts and the template as here"
+
+
+def _ids(answer: Any) -> list[int]:  # noqa: ANN401 - JSON
+    found = answer["tokens"]
+    if not all(isinstance(token, int) for token in found):
+        raise TypeError("no tokens")
+    return list(found)
+
+
+async def _insist(place: Place, backend: Backend, vocabulary: Vocabulary) -> None:
+    try:
+        await _draw(place, backend, vocabulary)
+    except RefusedError as error:
+        raise UnfitError(f"{place.url} takes no tokens at {backend.path}: {error}") from error
+
+
+async def _draw(
+    place: Place,
+    backend: Backend,
+    vocabulary: Vocabulary,
+    **changes: Any,  # noqa: ANN401
+) -> list[int]:
+    """A few tokens of an answer.
+
+    Raises:
+        UnfitError: it answers without tokens.
+    """
+    job = Job(
+        token_ids=vocabulary.greeting[1],
+        max_tokens=8,
+        stop_ids=list(vocabulary.ends),
+        sampling=Sampling(temperature=0),
+        **changes,
+    )
+    drawn: list[int] = []
+    is_over = False
+    async for chunk in place.chunks(backend, backend.body(job, "trial"), {}):
+        drawn += chunk.token_ids
+        is_over |= chunk.ending is not None
+    if not drawn or not is_over:
+        raise UnfitError(f"{place.url} answers at {backend.path}, but not with tokens")
+    return drawn
+
+
+async def _keeps(place: Place, backend: Backend, vocabulary: Vocabulary, grammars: Grammars) -> bool:
+    """Whether it keeps answers to our kind of grammar."""
+    guide = await asyncio.to_thread(grammars.guide, _UNLIKELY, frozenset(vocabulary.ends), "")
+    try:
+        drawn = await _draw(place, backend, vocabulary, grammar=_UNLIKELY)
+    except (PlaceError, UnfitError):
+        return False
+    return all(guide.take(token) for token in drawn) and drawn[-1] in vocabulary.ends
