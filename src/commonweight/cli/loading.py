@@ -189,6 +189,7 @@ def _vocabulary(tokenizer: Tokenizer, card: ModelCard) -> Vocabulary:
     return Vocabulary(
         texts=[(text, tokenizer.encode(text)) for text in TELLING],
         specials=tokenizer.special_tokens,
+        pieces=lambda: [tokenizer.decode(token) for token in range(tokenizer.size)],
         bos=tokenizer.bos_id,
         ends=sorted(tokenizer.end_ids),
         greeting=(GREETING, Renderer(tokenizer, card.chat_template).render(greeting).token_ids),

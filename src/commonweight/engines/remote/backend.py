@@ -7,6 +7,8 @@ import msgspec
 from commonweight.engines.contract import Job
 from commonweight.engines.grammars import Ids
 
+Ending = Literal["stop", "length"]
+
 
 class PlaceError(Exception):
     """A server did not do its part. The message is for the log, and may quote the server."""
@@ -26,10 +28,22 @@ class Chunk(msgspec.Struct, frozen=True):
     token_ids: list[int] = []
     logprobs: list[float] | None = None
     """For each token, if asked for."""
-    ending: Literal["stop", "length"] | None = None
+    ending: Ending | None = None
     """The generation is over, and why. The token that stopped it need not be among the tokens."""
     cached_tokens: int | None = None
     """Of the prompt, as soon as it is known."""
+
+
+class Reader(Protocol):
+    """Understands the lines of one answer, in their order."""
+
+    def __call__(self, line: bytes) -> Chunk:
+        """What a line says.
+
+        Raises:
+            PlaceError: it reports an error.
+            msgspec.MsgspecError: it is no such line.
+        """
 
 
 class Backend(Protocol):
@@ -46,10 +60,5 @@ class Backend(Protocol):
     def body(self, job: Job, salt: str, only: Ids | None = None) -> dict[str, Any]:
         """The request for a job. ``salt`` is for its tenant's cache, ``only`` the tokens that may be drawn."""
 
-    def read(self, line: bytes) -> Chunk:
-        """What a line of the answer says.
-
-        Raises:
-            PlaceError: it reports an error.
-            msgspec.MsgspecError: it is no such line.
-        """
+    def reader(self) -> Reader:
+        """What understands one answer, line by line."""

@@ -27,10 +27,11 @@ async def held(job: Job, guide: Guide, ask: Ask) -> AsyncGenerator[Chunk]:
         PlaceError: the server failed.
     """
     drawn: list[int] = []
-    only: Ids | None = None
+    is_first, is_refused = True, False
     while True:
-        # How likely tokens were is known only of those that were drawn.
-        if guide.forced and not job.want_logprobs:
+        # Nothing is said before a server has answered. How likely a token was is known only if it was drawn.
+        if guide.forced and not is_first and not job.want_logprobs:
+            is_refused = False
             forced = guide.forced[: job.max_tokens - len(drawn)]
             for token in forced:
                 guide.take(token)
@@ -43,6 +44,7 @@ async def held(job: Job, guide: Guide, ask: Ask) -> AsyncGenerator[Chunk]:
         if left <= 0:
             yield Chunk(ending="length")
             return
+        only = guide.allowed() if is_refused else None
         rest = msgspec.structs.replace(
             job,
             token_ids=job.token_ids + drawn,
@@ -56,12 +58,12 @@ async def held(job: Job, guide: Guide, ask: Ask) -> AsyncGenerator[Chunk]:
                 taken = _taken(guide, chunk.token_ids)
                 is_refused = taken < len(chunk.token_ids)
                 drawn += chunk.token_ids[:taken]
-                if before == 0 or taken:
-                    yield Chunk(
-                        chunk.token_ids[:taken],
-                        chunk.logprobs and chunk.logprobs[:taken],
-                        cached_tokens=chunk.cached_tokens if before == 0 else None,
-                    )
+                # What later requests find in the cache, the first one has left there.
+                yield Chunk(
+                    chunk.token_ids[:taken],
+                    chunk.logprobs and chunk.logprobs[:taken],
+                    cached_tokens=chunk.cached_tokens if is_first else None,
+                )
                 if chunk.ending == "stop" and not is_refused and (not drawn or drawn[-1] not in job.stop_ids):
                     end = next((token for token in job.stop_ids if guide.take(token)), None)
                     is_refused = end is None
@@ -70,9 +72,9 @@ async def held(job: Job, guide: Guide, ask: Ask) -> AsyncGenerator[Chunk]:
                         yield Chunk([end], None if chunk.logprobs is None else [0.0])
                 if is_refused or (drawn and drawn[-1] in job.stop_ids):
                     break
+        is_first = False
         if only is not None and len(drawn) == before:
             raise PlaceError("it draws tokens that it was told not to")
-        only = guide.allowed() if is_refused else None
 
 
 def _taken(guide: Guide, token_ids: list[int]) -> int:

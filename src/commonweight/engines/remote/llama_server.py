@@ -3,7 +3,7 @@
 Source: https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -15,13 +15,12 @@ from commonweight.engines.remote.backend import Chunk, PlaceError
 STRONG = 1e4
 """Added to the logits of tokens that alone may be drawn; no model's own come near."""
 
+MOST_LOST, LONGEST = 6, 16
+"""Tokens that a character may be made of, and bytes of each: it may begin with other text."""
+
 
 class _Entry(msgspec.Struct):
     logprob: float
-
-
-class _Timings(msgspec.Struct):
-    cache_n: int | None = None
 
 
 class _Progress(msgspec.Struct):
@@ -29,11 +28,12 @@ class _Progress(msgspec.Struct):
 
 
 class _Line(msgspec.Struct):
+    content: str = ""
     tokens: list[int] = []
+    tokens_predicted: int = 0
     stop: bool = False
     stop_type: str = "none"
     completion_probabilities: list[_Entry] | None = None
-    timings: _Timings | None = None
     prompt_progress: _Progress | None = None
     error: msgspec.Raw | None = None
 
@@ -41,13 +41,19 @@ class _Line(msgspec.Struct):
 _lines = msgspec.json.Decoder(_Line)
 
 
-@dataclass(frozen=True)
 class Completion:
-    """Tokens of a prompt in, tokens of the answer out, without the one that ends it."""
+    """Tokens of a prompt in, tokens of the answer out; of some versions without the one that ends it.
+
+    ``pieces``: what each token of the vocabulary is in bytes.
+    """
 
     path = "/completion"
     # Its grammars are of another kind, unless it was built otherwise.
     keeps_grammars = False
+
+    def __init__(self, pieces: Sequence[bytes]) -> None:
+        self._pieces = pieces
+        self._tokens = {piece: token for token, piece in enumerate(pieces) if piece}
 
     def body(self, job: Job, salt: str, only: Ids | None = None) -> dict[str, Any]:
         """The request for a job."""
@@ -68,18 +74,58 @@ class Completion:
             "cache_prompt": not job.tenant,
             "return_tokens": True,
             "return_progress": True,
-            "stream": True,
+            # Otherwise the last line repeats the prompt.
+            "response_fields": ["tokens", "stop", "stop_type", "completion_probabilities"],
+            # A stream does not show a token that ends within a character.
+            "stream": only is None,
         }
 
-    def read(self, line: bytes) -> Chunk:
-        """What a line of the answer says."""
+    def reader(self) -> "_Reader":
+        """What understands an answer."""
+        return _Reader(self._pieces, self._tokens)
+
+
+class _Reader:
+    """Finds the tokens that a stream leaves out: while a character is not complete, it shows nothing, and then all
+    of the text but only the last of the tokens. How many there were, it does say."""
+
+    def __init__(self, pieces: Sequence[bytes], tokens: Mapping[bytes, int]) -> None:
+        self._pieces = pieces
+        self._tokens = tokens
+        self._count = 0
+
+    def __call__(self, line: bytes) -> Chunk:
         said = _lines.decode(line)
         if said.error is not None:
             raise PlaceError(f"it reports {bytes(said.error)[:500]!r}")
-        cached = said.prompt_progress.cache if said.prompt_progress else None
-        if said.timings is not None and said.timings.cache_n is not None:
-            cached = said.timings.cache_n
-        entries = said.completion_probabilities
-        logprobs = None if entries is None else [entry.logprob for entry in entries]
-        ending = None if not said.stop else "length" if said.stop_type == "limit" else "stop"
-        return Chunk(said.tokens, logprobs, ending, cached)  # type: ignore[arg-type]
+        if said.prompt_progress is not None:
+            return Chunk(cached_tokens=said.prompt_progress.cache)  # the token of such a line is none
+        logprobs = (
+            None if said.completion_probabilities is None else [e.logprob for e in said.completion_probabilities]
+        )
+        if said.stop:
+            return Chunk(said.tokens, logprobs, "length" if said.stop_type == "limit" else "stop")
+        lost = said.tokens_predicted - self._count - len(said.tokens)
+        self._count = max(said.tokens_predicted, self._count)
+        if lost <= 0 or not said.tokens:
+            return Chunk(said.tokens, logprobs)
+        before = self._spelled(said.content.encode().removesuffix(self._pieces[said.tokens[-1]]), lost)
+        unknown = [0.0] * len(before)
+        return Chunk([*before, *said.tokens], None if logprobs is None else unknown + logprobs)
+
+    def _spelled(self, text: bytes, count: int) -> list[int]:
+        """So many tokens that spell a text."""
+        if count > MOST_LOST or len(text) > MOST_LOST * LONGEST:
+            raise PlaceError(f"it left out {count} tokens")
+        found = self._split(text, count)
+        if found is None:
+            raise PlaceError("it left out tokens that no others can stand for")
+        return found
+
+    def _split(self, text: bytes, count: int) -> list[int] | None:
+        if count == 1:
+            return [self._tokens[text]] if text in self._tokens else None
+        for length in range(len(text) - count + 1, 0, -1):
+            if text[:length] in self._tokens and (rest := self._split(text[length:], count - 1)):
+                return [self._tokens[text[:length]], *rest]
+        return None

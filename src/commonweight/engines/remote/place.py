@@ -14,13 +14,15 @@ CONNECT = 5.0
 """Seconds until a server that does not even take a connection counts as gone."""
 LONGEST_LINE = 1 << 20
 """Bytes. Lines with a token or two have some hundred."""
+FAILURES = 3
+"""In a row, after which a server is left alone for a second, and for twice as long after each further one..."""
 LONGEST_OUT = 30.0
-"""Seconds that a server is left alone after it failed again and again; after a first time it is one."""
+"""... but never longer than so many seconds."""
 _ENOUGH_SAID = 500
 
 
 class Place:
-    """A server at a URL. Its circuit is open for a while after a failure: nothing is asked of it then."""
+    """A server at a URL. After some failures in a row its circuit opens: nothing is asked of it for a while."""
 
     def __init__(
         self,
@@ -56,9 +58,10 @@ class Place:
         return self.backend is not None and self.is_alive and self._now() >= self._out_until
 
     def failed(self) -> None:
-        """It did not do its part: leave it alone, for longer each time."""
-        self._out_until = self._now() + min(2.0**self._failures, LONGEST_OUT)
+        """It did not do its part."""
         self._failures += 1
+        if self._failures >= FAILURES:
+            self._out_until = self._now() + min(2.0 ** (self._failures - FAILURES), LONGEST_OUT)
 
     def worked(self) -> None:
         """It did."""
@@ -103,12 +106,13 @@ class Place:
         is_over = False
         try:
             async with self._asked(backend.path, body, headers) as response:
+                read = backend.reader()
                 async for line in _lines(response):
-                    if line.startswith(b"data:"):
-                        data = line[5:].strip()
+                    if line.startswith((b"data:", b"{")):  # events, or all at once
+                        data = line.removeprefix(b"data:").strip()
                         if data == b"[DONE]":
                             break
-                        chunk = backend.read(data)
+                        chunk = read(data)
                         is_over |= chunk.ending is not None
                         yield chunk
                     elif line.startswith(b"error:"):
@@ -162,6 +166,7 @@ async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:
             yield line
         if len(rest) > LONGEST_LINE:
             raise PlaceError(f"a line of more than {LONGEST_LINE} bytes")
+    yield rest
 
 
 def _failure(status: int, said: bytes) -> PlaceError:

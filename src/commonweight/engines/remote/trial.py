@@ -1,7 +1,7 @@
 """Finding out what a server is, and whether its model is the one that we make tokens for."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -30,6 +30,8 @@ class Vocabulary:
     """Texts that tell tokenizers apart, and their tokens."""
     specials: Mapping[str, int]
     """Special tokens by their text."""
+    pieces: Callable[[], Sequence[bytes]]
+    """What each token is in bytes. Takes a while to put together."""
     bos: int | None
     """What stands before every prompt, perhaps."""
     ends: Sequence[int]
@@ -126,7 +128,7 @@ async def _llama_server(place: Place, vocabulary: Vocabulary, grammars: Grammars
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise UnfitError(f"{place.url} is no llama-server: /props does not tell n_ctx") from error
     checked = await _compare(place, vocabulary, _LlamaServerTokens(place))
-    backend = Completion()
+    backend = Completion(await asyncio.to_thread(vocabulary.pieces))
     await _insist(place, backend, vocabulary)
     told = (name, f"{window} tokens a slot", f"asked at {backend.path}", _on_grammars(backend), checked)
     return Facts(backend, window, f"llama-server at {place.url}: {', '.join(told)}")

@@ -4,13 +4,13 @@ Source: https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html and
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast, get_args
 
 import msgspec
 
 from commonweight.engines.contract import Job
 from commonweight.engines.grammars import Ids
-from commonweight.engines.remote.backend import Chunk, PlaceError
+from commonweight.engines.remote.backend import Chunk, Ending, PlaceError, Reader
 
 BATCH_PRIORITY = 10
 """Behind what people wait for, which has 0; a larger number is later."""
@@ -54,6 +54,22 @@ class _Line(msgspec.Struct):
 _lines = msgspec.json.Decoder(_Line)
 
 
+def _read(line: bytes) -> Chunk:
+    said = _lines.decode(line)
+    if said.error is not None:
+        raise PlaceError(f"it reports {bytes(said.error)[:500]!r}")
+    details = said.usage.prompt_tokens_details if said.usage else None
+    cached = details.cached_tokens if details else None
+    if not said.choices:
+        return Chunk(cached_tokens=cached)
+    choice = said.choices[0]
+    if choice.finish_reason not in (None, *get_args(Ending)):
+        raise PlaceError(f"it ended the answer with {choice.finish_reason!r}")
+    logprobs = choice.logprobs.values if choice.logprobs else None
+    ending = cast(Ending | None, choice.finish_reason)
+    return Chunk(choice.token_ids or [], logprobs, ending, cached)
+
+
 @dataclass(frozen=True)
 class _Vllm:
     """What both ways have in common."""
@@ -62,20 +78,9 @@ class _Vllm:
     keeps_grammars: bool = False
     has_priorities: bool = False
 
-    def read(self, line: bytes) -> Chunk:
-        """What a line of the answer says."""
-        said = _lines.decode(line)
-        if said.error is not None:
-            raise PlaceError(f"it reports {bytes(said.error)[:500]!r}")
-        details = said.usage.prompt_tokens_details if said.usage else None
-        cached = details.cached_tokens if details else None
-        if not said.choices:
-            return Chunk(cached_tokens=cached)
-        choice = said.choices[0]
-        if choice.finish_reason not in (None, "stop", "length"):
-            raise PlaceError(f"it ended the answer with {choice.finish_reason!r}")
-        logprobs = choice.logprobs.values if choice.logprobs else None
-        return Chunk(choice.token_ids or [], logprobs, choice.finish_reason, cached)  # type: ignore[arg-type]
+    def reader(self) -> Reader:
+        """What understands an answer: each of its lines does without the others."""
+        return _read
 
     def _sampling(self, job: Job, only: Ids | None) -> dict[str, Any]:
         sampling = job.sampling
