@@ -216,13 +216,14 @@ class RemoteEngine:
             async with aclosing(await self._chunks(place, backend, job, session)) as chunks:
                 async for chunk in chunks:
                     cached = cached if chunk.cached_tokens is None else chunk.cached_tokens
+                    steps = _steps(chunk, job, self._grammars.size)
                     if not has_begun and (chunk.token_ids or chunk.ending):
                         has_begun = True
                         read = time.monotonic()
                         yield Admitted(cached or 0)
                         yield Prefilled()
                     ending = chunk.ending
-                    for step in _steps(chunk, job, self._grammars.size):
+                    for step in steps:
                         if drawn < job.max_tokens:
                             drawn += 1
                             self.stats.generated_tokens += 1

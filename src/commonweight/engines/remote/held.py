@@ -47,6 +47,7 @@ async def held(job: Job, guide: Guide, ask: Ask) -> AsyncGenerator[Chunk]:
         only = guide.allowed() if is_refused else None
         rest = msgspec.structs.replace(
             job,
+            grammar=None,
             token_ids=job.token_ids + drawn,
             max_tokens=left if only is None else 1,
             sampling=_later(job, len(drawn)),
