@@ -48,6 +48,40 @@ def test_a_file_that_is_no_gguf(mistake: Mistake, tmp_path: Path) -> None:
     assert mistake("serve", "--port", "0", "--model", path) == f"{path} is not a GGUF file"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--engine", "vllm"], "--engine vllm also needs --engine-url: where is it?"),
+        (
+            ["--engine-url", "http://127.0.0.1:1"],
+            "--engine-url also needs --engine: is it vllm or llama-server that answers there?",
+        ),
+        (
+            ["--engine", "vllm", "--engine-url", "gpu1:8000"],
+            "--engine-url gpu1:8000: write it like http://127.0.0.1:8000",
+        ),
+        (
+            ["--engine", "vllm", "--engine-url", "http://user:secret@gpu1"],
+            "--engine-url http://user:secret@gpu1: write it like http://127.0.0.1:8000",
+        ),
+        (
+            ["--engine", "vllm", "--engine-url", "http://gpu1", "--engine-url", "http://gpu1/"],
+            "--engine-url: the same server is named twice",
+        ),
+    ],
+)
+def test_engines_elsewhere(mistake: Mistake, arguments: list[str], words: str) -> None:
+    assert mistake("serve", "--port", "0", *arguments) == words
+
+
+def test_an_engine_that_is_not_there(mistake: Mistake, tmp_path: Path) -> None:
+    arguments = ("--engine", "vllm", "--engine-url", "http://127.0.0.1:9", "--data", tmp_path)
+    assert mistake("serve", "--port", "0", *arguments) == (
+        "no server answers (http://127.0.0.1:9: ConnectError: All connection attempts failed); is it running, and "
+        "is the URL right?"
+    )
+
+
 @pytest.mark.parametrize("kept", [4, 5_000, 2_000_000], ids=["magic alone", "half the header", "no weights"])
 def test_a_gguf_that_is_cut_off(mistake: Mistake, kept: int, tmp_path: Path) -> None:
     whole = starter()

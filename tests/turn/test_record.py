@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -24,6 +24,7 @@ from commonweight.engines.contract import (
     Written,
 )
 from commonweight.messages.errors import ApiError, OverloadedError
+from commonweight.messages.events import MessageDelta, MessageStart
 from commonweight.messages.request import MessageRequest
 from commonweight.prompting import Tokenizer
 from commonweight.turn import Assistant, Origin, TurnRecord
@@ -114,6 +115,45 @@ async def test_a_turn_that_comes_to_its_end(gguf: Gguf) -> None:
     assert message is not None
     assert message.content
     assert told.request is REQUEST
+
+
+async def test_what_was_cached_may_be_known_only_in_the_end(gguf: Gguf) -> None:
+    made, records = assistant(
+        gguf, Admitted(0), Prefilled(), WORD, Finish("stop", Timings(0, 0, 0), cached_tokens=3)
+    )
+    turn = await made.prepare(REQUEST, ORIGIN)
+    async with contextlib.aclosing(made.stream(turn)) as stream:
+        events = [event async for event in stream]
+    whole = len(turn.prompt.token_ids)
+    begun = next(event.message.usage for event in events if isinstance(event, MessageStart))
+    ended = next(event.usage for event in events if isinstance(event, MessageDelta))
+    assert (begun.cache_read_input_tokens, begun.input_tokens) == (0, whole)
+    assert (ended.cache_read_input_tokens, ended.input_tokens) == (3, whole - 3)
+    assert records[0].usage == ended
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        {"content": [{"type": "text", "text": "Hi", "cache_control": {"type": "ephemeral"}}]},
+        {
+            "content": "Hi",
+            "more": [{"role": "assistant", "content": "Yes?"}, {"role": "user", "content": "Go on."}],
+        },
+    ],
+)
+async def test_a_conversation_is_known_by_how_it_begins(gguf: Gguf, again: dict[str, Any]) -> None:
+    made, _ = assistant(gguf, Admitted(0), Prefilled(), FINISH)
+
+    async def session(content: object, more: Sequence[object] = (), origin: Origin = ORIGIN) -> str:
+        messages = [{"role": "user", "content": content}, *more]
+        request = MessageRequest.model_validate({"model": "any", "max_tokens": 5, "messages": messages})
+        return (await made.prepare(request, origin)).job.session
+
+    first = await session("Hi")
+    assert await session(**again) == first
+    assert await session("Hello") != first
+    assert await session("Hi", origin=Origin(session="theirs")) == "theirs"
 
 
 async def test_whose_it_is_decides_what_the_engine_is_told(gguf: Gguf) -> None:

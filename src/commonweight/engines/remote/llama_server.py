@@ -35,7 +35,7 @@ class _Line(msgspec.Struct):
     stop_type: str = "none"
     completion_probabilities: list[_Entry] | None = None
     prompt_progress: _Progress | None = None
-    error: msgspec.Raw | None = None
+    error: Any = None
 
 
 _lines = msgspec.json.Decoder(_Line)
@@ -97,7 +97,7 @@ class _Reader:
     def __call__(self, line: bytes) -> Chunk:
         said = _lines.decode(line)
         if said.error is not None:
-            raise PlaceError(f"it reports {bytes(said.error)[:500]!r}")
+            raise PlaceError(f"it reports {str(said.error)[:500]!r}")
         if said.prompt_progress is not None:
             return Chunk(cached_tokens=said.prompt_progress.cache)  # the token of such a line is none
         logprobs = (

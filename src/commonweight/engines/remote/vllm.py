@@ -48,7 +48,7 @@ class _Usage(msgspec.Struct):
 class _Line(msgspec.Struct):
     choices: list[_Choice] = []
     usage: _Usage | None = None
-    error: msgspec.Raw | None = None
+    error: Any = None
 
 
 _lines = msgspec.json.Decoder(_Line)
@@ -57,7 +57,7 @@ _lines = msgspec.json.Decoder(_Line)
 def _read(line: bytes) -> Chunk:
     said = _lines.decode(line)
     if said.error is not None:
-        raise PlaceError(f"it reports {bytes(said.error)[:500]!r}")
+        raise PlaceError(f"it reports {str(said.error)[:500]!r}")
     details = said.usage.prompt_tokens_details if said.usage else None
     cached = details.cached_tokens if details else None
     if not said.choices:
