@@ -1,6 +1,6 @@
 """A server that speaks what vLLM speaks, and does to its requests whatever a test tells it to.
 
-For faults that a real server cannot be made to have. What real ones do is seen in ``tests/vllm``.
+For faults that a real server cannot be made to have. What real ones do is seen in ``tests/elsewhere``.
 """
 
 import asyncio

@@ -477,6 +477,19 @@ async def test_servers_that_do_not_keep_to_what_is_allowed(gguf: Gguf, far: Far)
             await ran(remote, job(grammar=YES_OR_NO))
 
 
+@pytest.mark.parametrize("status", [400, 500, 503])
+async def test_an_answer_that_has_begun_is_not_begun_elsewhere(
+    gguf: Gguf, far: Far, other: Far, status: int
+) -> None:
+    for server in (far, other):
+        server.keeps_grammars = False
+        server.answers = [answering([10407, 30]), refusing(status)]
+    async with engine_at(gguf, far.url, other.url) as remote:
+        with pytest.raises(EngineError, match="in the middle"):
+            await ran(remote, job(grammar='start: "yes" /[a-c]+/'))
+    assert sorted([len(far.asked), len(other.asked)]) == [0, 2]
+
+
 async def test_a_grammar_that_is_none(gguf: Gguf, far: Far) -> None:
     far.keeps_grammars = False
     async with engine_at(gguf, far.url) as remote:

@@ -121,7 +121,7 @@ async def open_assistant(
             if setup.elsewhere is None:
                 engine: Engine = await stack.enter_async_context(_embedded(setup, card, console, tell))
             else:
-                vocabulary = _vocabulary(tokenizer, card)
+                vocabulary = vocabulary_of(tokenizer, card)
                 grammars = Grammars(gguf.vocab)
                 engine = await stack.enter_async_context(_remote(setup, vocabulary, grammars, key, tell))
             assistant = Assistant(card, tokenizer, engine, Signer(key), setup.max_output)
@@ -182,7 +182,8 @@ async def _remote(
         await engine.close()
 
 
-def _vocabulary(tokenizer: Tokenizer, card: ModelCard) -> Vocabulary:
+def vocabulary_of(tokenizer: Tokenizer, card: ModelCard) -> Vocabulary:
+    """What servers elsewhere are compared with."""
     greeting = MessageRequest.model_validate(
         {"model": card.id, "max_tokens": 1, "messages": [{"role": "user", "content": GREETING}]}
     )

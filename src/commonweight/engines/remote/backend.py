@@ -14,6 +14,10 @@ class PlaceError(Exception):
     """A server did not do its part. The message is for the log, and may quote the server."""
 
 
+class GoneError(PlaceError):
+    """Nobody is there."""
+
+
 class BusyError(PlaceError):
     """It is well, and has no room now."""
 

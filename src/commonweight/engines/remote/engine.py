@@ -26,7 +26,7 @@ from commonweight.engines.contract import (
 )
 from commonweight.engines.grammars import GrammarError, Grammars, Ids
 from commonweight.engines.inbox import Inbox
-from commonweight.engines.remote.backend import Backend, BusyError, Chunk, PlaceError, RefusedError
+from commonweight.engines.remote.backend import Backend, BusyError, Chunk, GoneError, PlaceError, RefusedError
 from commonweight.engines.remote.held import held
 from commonweight.engines.remote.place import Place
 from commonweight.engines.remote.places import Places
@@ -45,6 +45,8 @@ _SESSION = b"commonweight/v1/session\0"
 _OPENING = 256
 """Tokens that a job of no known conversation is recognised by."""
 _CLOSED = "The server is shutting down."
+_BROKEN = "The server that computes failed in the middle of the answer; try again."
+_REFUSED = "The server that computes refused the request; this server's log says why."
 _NONE = "None of the servers that compute answers at the moment; try again."
 
 
@@ -174,37 +176,29 @@ class RemoteEngine:
         session = self._session(job)
         is_full = False
         for place in self._places.order(session):
+            if (backend := place.backend) is None:
+                continue  # gone since
             has_begun = False
             try:
-                async with aclosing(self._at(place, job, session)) as events:
+                async with aclosing(self._at(place, backend, job, session)) as events:
                     async for event in events:
                         has_begun = True
                         yield event
                 place.worked()
                 return
-            except BusyError as error:
-                log.info("%s is full: %s", place.url, error)
-                is_full = True
-            except RefusedError as error:
-                log.error("%s refused a job: %s", place.url, error)
-                raise EngineError(
-                    "The server that computes refused the request; this server's log says why."
-                ) from error
             except PlaceError as error:
-                place.failed()
-                log.warning("%s failed: %s", place.url, error)
+                _note(place, error)
                 if has_begun:
-                    raise EngineError(
-                        "The server that computes failed in the middle of the answer; try again."
-                    ) from error
+                    raise EngineError(_BROKEN) from error
+                if isinstance(error, RefusedError):
+                    raise EngineError(_REFUSED) from error
+                is_full |= isinstance(error, BusyError)
             except GrammarError as error:
                 raise EngineError(f"The answer cannot be held to its form: {error}.") from error
         raise EngineFullError("All servers that compute are full; try again later." if is_full else _NONE)
 
-    async def _at(self, place: Place, job: Job, session: str) -> AsyncGenerator[EngineEvent]:
+    async def _at(self, place: Place, backend: Backend, job: Job, session: str) -> AsyncGenerator[EngineEvent]:
         """What one server makes of a job."""
-        backend = place.backend
-        assert backend is not None
         begun = read = time.monotonic()
         cached: int | None = None
         ending: str | None = None
@@ -284,7 +278,7 @@ class RemoteEngine:
         was_alive, place.is_alive = place.is_alive, await place.is_healthy()
         if was_alive and not place.is_alive:
             log.warning("%s is not well", place.url)
-            place.backend = None
+            place.gone()
         elif place.is_alive and place.backend is None:
             try:
                 found = await self._examine(place)
@@ -300,6 +294,16 @@ class RemoteEngine:
 
     async def _examine(self, place: Place) -> Facts:
         return await examine(self._kind, place, self._vocabulary, self._grammars)
+
+
+def _note(place: Place, error: PlaceError) -> None:
+    """Remember what a server did. To be full is no fault of its, and what it refused is none either."""
+    if isinstance(error, GoneError):
+        place.gone()
+    elif not isinstance(error, BusyError | RefusedError):
+        place.failed()
+    level = logging.INFO if isinstance(error, BusyError) else logging.WARNING
+    log.log(level, "%s: %s: %s", place.url, type(error).__name__.removesuffix("Error").lower(), error)
 
 
 def _steps(chunk: Chunk, job: Job, size: int) -> list[Step]:

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import msgspec
 
-from commonweight.engines.remote.backend import Backend, BusyError, Chunk, PlaceError, RefusedError
+from commonweight.engines.remote.backend import Backend, BusyError, Chunk, GoneError, PlaceError, RefusedError
 
 CONNECT = 5.0
 """Seconds until a server that does not even take a connection counts as gone."""
@@ -63,6 +63,11 @@ class Place:
         if self._failures >= FAILURES:
             self._out_until = self._now() + min(2.0 ** (self._failures - FAILURES), LONGEST_OUT)
 
+    def gone(self) -> None:
+        """It is not there. Who comes back may be another one, which nobody knows how to ask."""
+        self.is_alive = False
+        self.backend = None
+
     def worked(self) -> None:
         """It did."""
         self._failures = 0
@@ -99,9 +104,10 @@ class Place:
         """What it answers, until the stream says that it is over. Closing the iterator ends the request.
 
         Raises:
+            GoneError: it cannot be reached.
             BusyError: it has no room now.
             RefusedError: it takes the request for wrong.
-            PlaceError: it cannot be reached, failed, fell silent, or said what makes no sense.
+            PlaceError: it failed, fell silent, or said what makes no sense.
         """
         is_over = False
         try:
@@ -117,6 +123,8 @@ class Place:
                         yield chunk
                     elif line.startswith(b"error:"):
                         raise PlaceError(f"it reports {line[:_ENOUGH_SAID]!r}")
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise GoneError(f"{type(error).__name__}: {error}") from error
         except httpx.TimeoutException as error:
             raise PlaceError(f"{type(error).__name__} after {self._silence:g} s") from error
         except httpx.HTTPError as error:
