@@ -19,18 +19,7 @@ WRITTEN = {"a marked prefix is written", "five minutes", "an hour", "both at onc
 MISSED = {
     # vLLM tells what was cached in the last line of a stream only.
     "vllm": WRITTEN | {"a stream knows at once"},
-    # It has one cache for everybody, so that whoever has a key finds nothing in it.
-    "llama-server": WRITTEN
-    | {
-        "a written prefix is read",
-        "a stream knows at once",
-        "marks on tools",
-        "one mark at the top",
-        "marks that move",
-        "attribution that changes",
-        "deferred tools that appear",
-        "a prompt read in advance",
-    },
+    "llama-server": WRITTEN,
 }
 
 

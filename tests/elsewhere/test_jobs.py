@@ -79,22 +79,19 @@ def chat(tokenizer: Tokenizer, text: str) -> list[int]:
 
 async def test_the_model_says_what_it_says_here(engine: RemoteEngine, tokenizer: Tokenizer) -> None:
     prompt = chat(tokenizer, "Count from one to ten.")
-    job = Job(prompt, 24, ENDS, GREEDY, want_logprobs=True)
-    there, likely_there, _ = await ran(engine, job)
     embedded = LlamaEngine(Options(str(locate(None)), window=1024, cells=2048, sequences=2, threads=1))
+    apart: list[float] = []
     try:
         await embedded.start()
-        here, likely_here, _ = await ran(embedded, job)
+        answer, likely, _ = await ran(embedded, Job(prompt, 16, ENDS, GREEDY, want_logprobs=True))
+        for i, here in enumerate(likely):
+            # How likely the likeliest token is: which it is, kernels and roundings may decide at a close call.
+            _, (there,), _ = await ran(engine, Job(prompt + answer[:i], 1, ENDS, GREEDY, want_logprobs=True))
+            apart.append(abs(here - there))
     finally:
         await embedded.close()
-    # As far as both go the same way; other kernels and roundings may part them at a close call.
-    together = next(
-        (i for i, (one, other) in enumerate(zip(here, there, strict=False)) if one != other), len(here)
-    )
-    assert together >= 6
-    apart = [abs(one - other) for one, other in zip(likely_here[:together], likely_there[:together], strict=False)]
     assert max(apart) < 0.5
-    assert sum(apart) / together < 0.15
+    assert sum(apart) / len(apart) < 0.12
 
 
 async def test_an_answer_is_held_to_a_grammar(engine: RemoteEngine, tokenizer: Tokenizer) -> None:
@@ -122,6 +119,12 @@ async def test_words_are_as_likely_as_they_are_without_a_grammar(
     assert likely[0] != likely[1]
 
 
+async def test_a_prompt_is_read_in_advance(engine: RemoteEngine, tokenizer: Tokenizer) -> None:
+    prompt = chat(tokenizer, " ".join(secrets.token_hex(4) for _ in range(60)))
+    assert (await ran(engine, Job(prompt, 0, ENDS, GREEDY)))[0] == []
+    assert (await ran(engine, Job(prompt, 2, ENDS, GREEDY)))[2] > len(prompt) / 2
+
+
 async def test_only_a_tenant_finds_its_own_prefixes(
     engine: RemoteEngine, tokenizer: Tokenizer, machine: Machine
 ) -> None:
@@ -131,17 +134,12 @@ async def test_only_a_tenant_finds_its_own_prefixes(
         return (await ran(engine, Job(prompt, 2, ENDS, GREEDY, tenant=tenant)))[2]
 
     assert await cached("alice") < 32
-    again = await cached("alice")
-    assert again > len(prompt) * 0.8 if machine.kind == "vllm" else again == 0
+    if machine.kind == "vllm":
+        assert await cached("alice") > len(prompt) / 2  # in whole blocks
     assert await cached("bob") < 32
     assert await cached("") < 32
-    assert await cached("") > len(prompt) * 0.8
-
-
-async def test_a_prompt_is_read_in_advance(engine: RemoteEngine, tokenizer: Tokenizer) -> None:
-    prompt = chat(tokenizer, " ".join(secrets.token_hex(4) for _ in range(60)))
-    assert (await ran(engine, Job(prompt, 0, ENDS, GREEDY)))[0] == []
-    assert (await ran(engine, Job(prompt, 2, ENDS, GREEDY)))[2] > len(prompt) * 0.8
+    # llama-server has one cache for everybody. There have been two now, so that nobody gets anything from it.
+    assert (await cached("") > len(prompt) / 2) == (machine.kind == "vllm")
 
 
 async def test_a_whole_window(engine: RemoteEngine) -> None:

@@ -86,5 +86,7 @@ def test_what_is_asked(completion: Completion) -> None:
     assert {"temperature": 0.5, "top_k": 7, "top_p": 0.9, "min_p": 0.1, "seed": 42}.items() <= asked.items()
 
 
-def test_tenants_do_not_share_a_cache_that_knows_none(completion: Completion) -> None:
-    assert completion.body(Job(token_ids=[1], max_tokens=1, tenant="alice"), "salt")["cache_prompt"] is False
+def test_there_is_a_cache_for_one_tenant_alone(completion: Completion) -> None:
+    job = Job(token_ids=[1], max_tokens=1)
+    assert completion.body(job, "salt", is_alone=True)["cache_prompt"] is True
+    assert completion.body(job, "salt")["cache_prompt"] is False

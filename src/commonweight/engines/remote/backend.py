@@ -61,8 +61,12 @@ class Backend(Protocol):
     def keeps_grammars(self) -> bool:
         """Whether it holds answers to grammars itself."""
 
-    def body(self, job: Job, salt: str, only: Ids | None = None) -> dict[str, Any]:
-        """The request for a job. ``salt`` is for its tenant's cache, ``only`` the tokens that may be drawn."""
+    def body(self, job: Job, salt: str, only: Ids | None = None, *, is_alone: bool = False) -> dict[str, Any]:
+        """The request for a job.
+
+        ``salt`` is for its tenant's cache, ``only`` the tokens that may be drawn. ``is_alone``: the server never
+        had a job of another tenant.
+        """
 
     def reader(self) -> Reader:
         """What understands one answer, line by line."""

@@ -249,7 +249,8 @@ class RemoteEngine:
         salt, headers = self._code(_SALT, job.tenant), {"x-session-id": session}
 
         def ask(job: Job, only: Ids | None) -> AsyncGenerator[Chunk]:
-            return place.chunks(backend, backend.body(job, salt, only), headers)
+            body = backend.body(job, salt, only, is_alone=place.is_alone(salt))
+            return place.chunks(backend, body, headers)
 
         # How likely a token was is told after the server's grammar has had its say, and asked for without it.
         if job.grammar is None or (backend.keeps_grammars and not job.want_logprobs):

@@ -55,7 +55,7 @@ class Completion:
         self._pieces = pieces
         self._tokens = {piece: token for token, piece in enumerate(pieces) if piece}
 
-    def body(self, job: Job, salt: str, only: Ids | None = None) -> dict[str, Any]:
+    def body(self, job: Job, salt: str, only: Ids | None = None, *, is_alone: bool = False) -> dict[str, Any]:
         """The request for a job."""
         sampling = job.sampling
         return {
@@ -69,9 +69,9 @@ class Completion:
             "seed": -1 if sampling.seed is None else sampling.seed,
             "n_probs": 1 if job.want_logprobs else 0,
             "logit_bias": [] if only is None else [[token, STRONG] for token in only.tolist()],
-            # It cannot keep tenants apart. So that none can time another's prompts, only those who have no key,
-            # and are all one tenant, find theirs again.
-            "cache_prompt": not job.tenant,
+            # It cannot keep tenants apart. So that none can time another's prompts, there is a cache only as long
+            # as there is one tenant.
+            "cache_prompt": is_alone,
             "return_tokens": True,
             "return_progress": True,
             # Otherwise the last line repeats the prompt.

@@ -37,6 +37,7 @@ class Place:
         """How it is to be asked; None: nobody has found out, or it is not what it should be."""
         self.running = 0
         """Jobs of ours that it works on."""
+        self._salts: set[str] = set()
         self.is_alive = True
         """What it said when its health was last looked at."""
         self.complaint = ""
@@ -56,6 +57,12 @@ class Place:
     def is_well(self) -> bool:
         """Whether to give it work."""
         return self.backend is not None and self.is_alive and self._now() >= self._out_until
+
+    def is_alone(self, salt: str) -> bool:
+        """Whether no job ever came with another salt than this one."""
+        if len(self._salts) < 2:
+            self._salts.add(salt)
+        return self._salts == {salt}
 
     def failed(self) -> None:
         """It did not do its part."""

@@ -121,7 +121,7 @@ class Generate(_Vllm):
 
     path = "/inference/v1/generate"
 
-    def body(self, job: Job, salt: str, only: Ids | None = None) -> dict[str, Any]:
+    def body(self, job: Job, salt: str, only: Ids | None = None, *, is_alone: bool = False) -> dict[str, Any]:
         """The request for a job."""
         return self._frame(job, salt) | {
             "token_ids": job.token_ids,
@@ -136,7 +136,7 @@ class Completions(_Vllm):
 
     path = "/v1/completions"
 
-    def body(self, job: Job, salt: str, only: Ids | None = None) -> dict[str, Any]:
+    def body(self, job: Job, salt: str, only: Ids | None = None, *, is_alone: bool = False) -> dict[str, Any]:
         """The request for a job."""
         return (
             self._frame(job, salt)
