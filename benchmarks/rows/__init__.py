@@ -6,7 +6,7 @@ A row starts the servers that it needs and leaves nothing behind, so any can run
 from collections.abc import Callable
 
 from benchmarks.bench import Bench
-from benchmarks.rows import copying, guarding, inside, layer, restart, sessions, throughput
+from benchmarks.rows import copying, elsewhere, guarding, inside, layer, restart, sessions, throughput
 from benchmarks.table import Figure
 
 Row = Callable[[Bench], list[Figure]]
@@ -23,6 +23,7 @@ ROWS: dict[str, Row] = {
     "restart": restart.restart,
     "copying": copying.copying,
     "guard": guarding.guard,
+    "vllm": elsewhere.vllm,
     "messages-layer": layer.messages_layer,
     "python": inside.python_between_decodes,
     "probes": inside.probes,
