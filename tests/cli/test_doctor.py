@@ -48,6 +48,16 @@ def test_a_machine_on_which_none_would(tmp_path: Path) -> None:
     assert done.stdout.endswith("A server would not start.\n")
 
 
+def test_servers_elsewhere_are_looked_at(tmp_path: Path) -> None:
+    elsewhere = ("--engine", "vllm", "--engine-url", "http://127.0.0.1:9")
+    done = run("doctor", "--port", "0", "--data", tmp_path, *elsewhere, COLUMNS="160")
+    assert done.returncode == 1
+    failed = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("fail")]
+    assert failed == ["servers"]
+    assert "no server answers (http://127.0.0.1:9" in done.stdout
+    assert "model in memory" not in done.stdout
+
+
 def test_a_server_says_so_when_it_cannot_keep_its_data(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     error = one_line_error(run("serve", "--port", "0", "--data", tmp_path / "file" / "data"))

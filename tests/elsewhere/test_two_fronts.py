@@ -1,6 +1,8 @@
 """Two front ends on one PostgreSQL, before one server: as good as one. And what they say when that one dies."""
 
 import contextlib
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -60,6 +62,18 @@ def client(server: Server, key: str | None = None) -> anthropic.Anthropic:
 
 
 HELLO: Any = {"model": "any", "max_tokens": 8, "messages": [{"role": "user", "content": "Hello"}]}
+
+
+def test_the_doctor_finds_the_server(machine: Machine, logs: Path) -> None:
+    command = [sys.executable, "-m", "commonweight", "doctor", "--port", "0", "--data", str(logs / "doctor")]
+    done = subprocess.run(
+        [*command, "--engine", machine.kind, "--engine-url", machine.url],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"COLUMNS": "300"},
+    )
+    assert re.search(rf"ok +servers +{machine.kind} at {machine.url}: .* the template as here", done.stdout, re.I)
 
 
 def test_a_batch_of_one_is_the_others_too(fronts: tuple[Server, Server, str]) -> None:

@@ -17,6 +17,10 @@ from commonweight.cli.options import (
     Context,
     DatabaseUrl,
     DataFolder,
+    Engine,
+    EngineKey,
+    EngineTimeout,
+    EngineUrl,
     KvMemory,
     KvType,
     Model,
@@ -48,7 +52,6 @@ errors = plain_console(stderr=True)
 _NETWORK = "Network"
 _OPERATION = "Operation"
 _GUARD = "Guard"
-_ENGINE = "Servers that compute"
 
 
 @app.callback(invoke_without_command=True)
@@ -135,42 +138,10 @@ def serve(
     cache_ram: CacheRam = None,
     cache_disk: CacheDisk = None,
     speculation: Speculation = True,
-    engine: Annotated[
-        Literal["llama", "vllm", "llama-server"],
-        typer.Option(
-            help="What computes: llama.cpp in this process's care, or servers at --engine-url.",
-            rich_help_panel=_ENGINE,
-        ),
-    ] = "llama",
-    engine_url: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="URL",
-            help="Where such a server is, like `http://gpu1:8000`; may repeat, for several with the same model. "
-            "Of --model, its vocabulary and chat template are used.",
-            show_default=False,
-            rich_help_panel=_ENGINE,
-        ),
-    ] = None,
-    engine_key: Annotated[
-        str | None,
-        typer.Option(
-            envvar="COMMONWEIGHT_ENGINE_KEY",
-            metavar="KEY",
-            help="Key that these servers want.",
-            show_default=False,
-            rich_help_panel=_ENGINE,
-        ),
-    ] = None,
-    engine_timeout: Annotated[
-        float,
-        typer.Option(
-            min=1,
-            metavar="SECONDS",
-            help="How long such a server may say nothing, queueing and reading a prompt included.",
-            rich_help_panel=_ENGINE,
-        ),
-    ] = 300,
+    engine: Engine = "llama",
+    engine_url: EngineUrl = None,
+    engine_key: EngineKey = None,
+    engine_timeout: EngineTimeout = 300,
     guard_mode: Annotated[
         Literal["enforce", "shadow", "off"],
         typer.Option(
@@ -421,15 +392,28 @@ def doctor(
     kv_type: KvType = "f16",
     cache_ram: CacheRam = None,
     cache_disk: CacheDisk = None,
+    engine: Engine = "llama",
+    engine_url: EngineUrl = None,
+    engine_key: EngineKey = None,
     data: DataFolder = None,
     database: DatabaseUrl = None,
 ) -> None:
     """Look at what a server needs of this machine, and say what to do where something is missing."""
     from commonweight.cli.data import Data
     from commonweight.cli.doctor import doctor as examine
-    from commonweight.cli.loading import Setup
+    from commonweight.cli.loading import Setup, elsewhere
 
-    setup = Setup(model, context, parallel, None, kv_memory, kv_type, cache_ram, cache_disk)
+    setup = Setup(
+        model,
+        context,
+        parallel,
+        None,
+        kv_memory,
+        kv_type,
+        cache_ram,
+        cache_disk,
+        elsewhere=elsewhere(engine, engine_url or [], engine_key),
+    )
     if not examine(setup, Data.at(data, database), host=host, port=port):
         raise typer.Exit(1)
 

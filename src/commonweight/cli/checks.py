@@ -1,5 +1,6 @@
 """What a server needs of its machine, looked at before it is missed: what is there, and what to do about it."""
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -22,7 +23,7 @@ from commonweight.catalog.hub import BadReferenceError, find
 from commonweight.catalog.locate import NoModelError, check_content, locate
 from commonweight.catalog.model import ModelCard
 from commonweight.cli.data import Data
-from commonweight.cli.loading import Setup
+from commonweight.cli.loading import Elsewhere, Setup, open_remote
 from commonweight.cli.terminal import UserError
 from commonweight.cli.tracing import ENDPOINTS
 from commonweight.engines.contract import EngineError
@@ -131,15 +132,20 @@ def model(setup: Setup) -> Iterator[Finding]:
         if path is None:
             yield Finding("model", "warn", f"{setup.model} is not here yet", "serve pulls it when it starts")
             return
-        try_model(path)
+        if setup.elsewhere is None:
+            try_model(path)
         with contextlib.closing(Gguf(path)) as gguf:
             card = ModelCard.of(gguf)
+            found = asyncio.run(servers(setup, setup.elsewhere, gguf)) if setup.elsewhere else None
         is_known = check_content(path)
     except (OSError, NoModelError, BadReferenceError) as error:
         yield Finding("model", "fail", str(error))
         return
     checked = "its content is as published" if is_known else "no checksum is known of it"
     yield Finding("model", "ok", f"{card.id}, {decimal(path.stat().st_size)}; {checked}")
+    if found is not None:
+        yield found
+        return
     told: list[str] = []
     try:
         options(
@@ -158,6 +164,16 @@ def model(setup: Setup) -> Iterator[Finding]:
         yield Finding("model in memory", "fail", str(error))
     else:
         yield Finding("model in memory", "ok", "".join(told))
+
+
+async def servers(setup: Setup, elsewhere: Elsewhere, gguf: Gguf) -> Finding:
+    """Whether those that compute are there, and have the same model."""
+    told: list[str] = []
+    try:
+        async with open_remote(setup, elsewhere, gguf, b"", told.append):
+            return Finding("servers", "ok" if len(told) == len(elsewhere.urls) else "warn", "; ".join(told))
+    except EngineError as error:
+        return Finding("servers", "fail", str(error))
 
 
 def folder(subject: str, path: Path, remedy: str) -> Finding:

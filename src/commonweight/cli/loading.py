@@ -45,7 +45,10 @@ class Elsewhere:
 
 
 def elsewhere(
-    engine: Literal["llama", "vllm", "llama-server"], urls: Sequence[str], key: str | None, silence: float
+    engine: Literal["llama", "vllm", "llama-server"],
+    urls: Sequence[str],
+    key: str | None,
+    silence: float = Elsewhere.silence,
 ) -> Elsewhere | None:
     """What the options on the engine mean.
 
@@ -121,9 +124,7 @@ async def open_assistant(
             if setup.elsewhere is None:
                 engine: Engine = await stack.enter_async_context(_embedded(setup, card, console, tell))
             else:
-                vocabulary = vocabulary_of(tokenizer, card)
-                grammars = Grammars(gguf.vocab)
-                engine = await stack.enter_async_context(_remote(setup, vocabulary, grammars, key, tell))
+                engine = await stack.enter_async_context(open_remote(setup, setup.elsewhere, gguf, key, tell))
             assistant = Assistant(card, tokenizer, engine, Signer(key), setup.max_output)
             assistant.guard = guard
             if guard is not None and setup.guarding and setup.guarding.judge_url == SELF:
@@ -160,16 +161,19 @@ async def _embedded(
 
 
 @contextlib.asynccontextmanager
-async def _remote(
-    setup: Setup, vocabulary: Vocabulary, grammars: Grammars, key: bytes, tell: Callable[[str], None]
+async def open_remote(
+    setup: Setup, servers: Elsewhere, gguf: Gguf, key: bytes, tell: Callable[[str], None]
 ) -> AsyncIterator[RemoteEngine]:
-    servers = setup.elsewhere
-    assert servers is not None
+    """An engine elsewhere, once its servers are known to be what they should be; ``tell`` gets a line on each.
+
+    Raises:
+        UnfitError: they are not.
+    """
     engine = RemoteEngine(
         servers.kind,
         servers.urls,
-        vocabulary,
-        grammars,
+        vocabulary_of(Tokenizer(gguf), ModelCard.of(gguf)),
+        Grammars(gguf.vocab),
         key,
         server_key=servers.key,
         silence=servers.silence,

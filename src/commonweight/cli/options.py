@@ -8,6 +8,7 @@ import typer
 
 DATA_PANEL = "Data"
 MEMORY_PANEL = "Memory and speed"
+ENGINE_PANEL = "Servers that compute"
 
 DataFolder = Annotated[
     Path | None,
@@ -132,5 +133,42 @@ Speculation = Annotated[
         metavar="",
         help="Guess tokens that repeat the prompt, and check several at once.",
         rich_help_panel=MEMORY_PANEL,
+    ),
+]
+
+Engine = Annotated[
+    Literal["llama", "vllm", "llama-server"],
+    typer.Option(
+        help="What computes: llama.cpp in this server's care, or servers at --engine-url.",
+        rich_help_panel=ENGINE_PANEL,
+    ),
+]
+EngineUrl = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="URL",
+        help="Where such a server is, like `http://gpu1:8000`; may repeat, for several with the same model. "
+        "Of --model, the vocabulary and the chat template are used.",
+        show_default=False,
+        rich_help_panel=ENGINE_PANEL,
+    ),
+]
+EngineKey = Annotated[
+    str | None,
+    typer.Option(
+        envvar="COMMONWEIGHT_ENGINE_KEY",
+        metavar="KEY",
+        help="Key that these servers want.",
+        show_default=False,
+        rich_help_panel=ENGINE_PANEL,
+    ),
+]
+EngineTimeout = Annotated[
+    float,
+    typer.Option(
+        min=1,
+        metavar="SECONDS",
+        help="How long such a server may say nothing, while a request queues or a prompt is read, too.",
+        rich_help_panel=ENGINE_PANEL,
     ),
 ]

@@ -10,8 +10,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
 
-import httpx
-
 from commonweight.engines.contract import (
     Admitted,
     EngineError,
@@ -68,20 +66,19 @@ class RemoteEngine:
         server_key: str | None = None,
         silence: float = 300.0,
         context: int | None = None,
-        transport: httpx.AsyncBaseTransport | None = None,
         look_every: float = LOOK_EVERY,
     ) -> None:
         self.stats = Stats()
         """The latest figures."""
         self._kind = kind
-        self._places = Places([Place(url, server_key, silence, transport) for url in urls])
+        self._places = Places([Place(url, server_key, silence) for url in urls])
         self._vocabulary = vocabulary
         self._grammars = grammars
         self._key = key
         self._context = context
         self._window: int | None = None
         self._look_every = look_every
-        self._watching: asyncio.Task[None] | None = None
+        self._watching: list[asyncio.Task[None]] = []
         self._runs: dict[asyncio.Task[None], Inbox] = {}
         self._is_closed = False
 
@@ -120,19 +117,17 @@ class RemoteEngine:
         for text in absent:
             log.warning("not there yet: %s", text)
         self._window = min([*windows, *([] if self._context is None else [self._context])])
-        self._watching = asyncio.create_task(self._watch())
+        self._watching = [asyncio.create_task(self._watch(place)) for place in self._places.all]
 
     async def close(self) -> None:
         """Fail what runs, and end all connections."""
         self._is_closed = True
-        runs = dict(self._runs)
-        for task, run in runs.items():
+        for run in self._runs.values():
             run.put(EngineError(_CLOSED))
+        tasks = [*self._runs, *self._watching]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*runs, return_exceptions=True)
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.gather(*(place.close() for place in self._places.all))
 
     @contextlib.asynccontextmanager
@@ -225,7 +220,7 @@ class RemoteEngine:
                         if step.token_id in job.stop_ids:
                             ending = "stop"
                             break
-                    if ending == "stop" and job.max_tokens and not _has_stopped(chunk, job):
+                    if ending == "stop" and drawn < job.max_tokens and not _has_stopped(chunk, job):
                         yield Step(job.stop_ids[0])
                     seen += len(chunk.token_ids)
                     if seen >= max(job.max_tokens, 1):
@@ -269,10 +264,13 @@ class RemoteEngine:
 
     # Health
 
-    async def _watch(self) -> None:
+    async def _watch(self, place: Place) -> None:
         while True:
             await asyncio.sleep(self._look_every)
-            await asyncio.gather(*map(self._look, self._places.all))
+            try:
+                await self._look(place)
+            except Exception:
+                log.exception("%s could not be looked at", place.url)
 
     async def _look(self, place: Place) -> None:
         """See how a server is. One that was away may have come back as another one."""
@@ -286,7 +284,7 @@ class RemoteEngine:
                 if found.window < self.window:
                     raise UnfitError(f"{place.url} has a context of {found.window} tokens, not {self.window}")
                 place.backend = found.backend
-                log.warning("%s is well again", place.url)
+                log.warning("%s is well now", place.url)
             except (PlaceError, UnfitError) as error:
                 place.is_alive = False
                 if str(error) != place.complaint:

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
 
 import httpx
@@ -24,14 +24,7 @@ _ENOUGH_SAID = 500
 class Place:
     """A server at a URL. After some failures in a row its circuit opens: nothing is asked of it for a while."""
 
-    def __init__(
-        self,
-        url: str,
-        key: str | None,
-        silence: float,
-        transport: httpx.AsyncBaseTransport | None = None,
-        now: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, url: str, key: str | None, silence: float) -> None:
         self.url = url.rstrip("/")
         self.backend: Backend | None = None
         """How it is to be asked; None: nobody has found out, or it is not what it should be."""
@@ -43,15 +36,13 @@ class Place:
         self.complaint = ""
         """Why it is not used, as far as that was told."""
         self._silence = silence
-        self._now = now
+        self._now = time.monotonic
         self._failures = 0
         self._out_until = 0.0
         headers = {} if key is None else {"authorization": f"Bearer {key}"}
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
         timeout = httpx.Timeout(silence, connect=CONNECT, pool=None)
-        self._client = httpx.AsyncClient(
-            base_url=self.url, headers=headers, timeout=timeout, limits=limits, transport=transport
-        )
+        self._client = httpx.AsyncClient(base_url=self.url, headers=headers, timeout=timeout, limits=limits)
 
     @property
     def is_well(self) -> bool:
