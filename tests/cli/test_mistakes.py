@@ -77,7 +77,8 @@ def test_engines_elsewhere(mistake: Mistake, arguments: list[str], words: str) -
 def test_an_engine_that_is_not_there(mistake: Mistake, tmp_path: Path) -> None:
     arguments = ("--engine", "vllm", "--engine-url", "http://127.0.0.1:9", "--data", tmp_path)
     assert mistake("serve", "--port", "0", *arguments) == (
-        "no server answers (http://127.0.0.1:9: ConnectError: All connection attempts failed); is it running, and "
+        "no server answers (http://127.0.0.1:9: ClientConnectorError: Cannot connect to host 127.0.0.1:9 "
+        "ssl:default [Connect call failed ('127.0.0.1', 9)]); is it running, and "
         "is the URL right?"
     )
 

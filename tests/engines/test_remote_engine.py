@@ -105,7 +105,7 @@ async def test_a_server_that_is_not_what_it_should_be_is_refused(
 
 
 async def test_without_any_server_nothing_starts(gguf: Gguf) -> None:
-    with pytest.raises(UnfitError, match=r"no server answers \(http://127.0.0.1:9: ConnectError"):
+    with pytest.raises(UnfitError, match=r"no server answers \(http://127.0.0.1:9: ClientConnectorError"):
         async with engine_at(gguf, "http://127.0.0.1:9"):
             pass
 

@@ -3,9 +3,10 @@
 import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from http import HTTPStatus
 from typing import Any
 
-import httpx
+import aiohttp
 import msgspec
 
 from commonweight.engines.remote.backend import Backend, BusyError, Chunk, GoneError, PlaceError, RefusedError
@@ -14,11 +15,14 @@ CONNECT = 5.0
 """Seconds until a server that does not even take a connection counts as gone."""
 LONGEST_LINE = 1 << 20
 """Bytes. Lines with a token or two have some hundred."""
+IDLE = 3.0
+"""Seconds that a connection is kept for the next request: fewer than the 5 after which vLLM closes it."""
 FAILURES = 3
 """In a row, after which a server is left alone for a second, and for twice as long after each further one..."""
 LONGEST_OUT = 30.0
 """... but never longer than so many seconds."""
 _ENOUGH_SAID = 500
+_BRIEF = aiohttp.ClientTimeout(total=2 * CONNECT)
 
 
 class Place:
@@ -40,9 +44,11 @@ class Place:
         self._failures = 0
         self._out_until = 0.0
         headers = {} if key is None else {"authorization": f"Bearer {key}"}
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
-        timeout = httpx.Timeout(silence, connect=CONNECT, pool=None)
-        self._client = httpx.AsyncClient(base_url=self.url, headers=headers, timeout=timeout, limits=limits)
+        self._client = aiohttp.ClientSession(
+            headers=headers,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT, sock_read=silence),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE),
+        )
 
     @property
     def is_well(self) -> bool:
@@ -72,7 +78,7 @@ class Place:
 
     async def close(self) -> None:
         """End its connections."""
-        await self._client.aclose()
+        await self._client.close()
 
     async def get(self, path: str) -> Any:  # noqa: ANN401 - JSON
         """Ask for JSON.
@@ -92,8 +98,9 @@ class Place:
 
     async def is_healthy(self) -> bool:
         """Whether it says so, within the time to connect."""
-        with contextlib.suppress(httpx.HTTPError):
-            return (await self._client.get("/health", timeout=CONNECT)).is_success
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+            async with self._client.get(f"{self.url}/health", timeout=_BRIEF) as response:
+                return response.status == HTTPStatus.OK
         return False
 
     async def chunks(
@@ -121,12 +128,12 @@ class Place:
                         yield chunk
                     elif line.startswith(b"error:"):
                         raise PlaceError(f"it reports {line[:_ENOUGH_SAID]!r}")
-        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise GoneError(f"{type(error).__name__}: {error}") from error
-        except httpx.TimeoutException as error:
-            raise PlaceError(f"{type(error).__name__} after {self._silence:g} s") from error
-        except httpx.HTTPError as error:
-            raise PlaceError(f"{type(error).__name__}: {error}") from error
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise GoneError(_told(error)) from error
+        except TimeoutError as error:
+            raise PlaceError(f"it said nothing for {self._silence:g} s") from error
+        except aiohttp.ClientError as error:
+            raise PlaceError(_told(error)) from error
         except msgspec.MsgspecError as error:
             raise PlaceError(f"it said what makes no sense: {error}") from error
         if not is_over:
@@ -135,44 +142,45 @@ class Place:
     @contextlib.asynccontextmanager
     async def _asked(
         self, path: str, body: Mapping[str, Any], headers: Mapping[str, str]
-    ) -> AsyncIterator[httpx.Response]:
-        async with self._client.stream(
-            "POST",
-            path,
-            content=msgspec.json.encode(body),
+    ) -> AsyncIterator[aiohttp.StreamReader]:
+        async with self._client.post(
+            f"{self.url}{path}",
+            data=msgspec.json.encode(body),
             headers={"content-type": "application/json", **headers},
+            allow_redirects=False,
         ) as response:
-            if not response.is_success:
-                said = b""
-                async for part in response.aiter_bytes():
-                    said += part
-                    if len(said) > _ENOUGH_SAID:
-                        break
-                raise _failure(response.status_code, said)
-            yield response
+            if response.status != HTTPStatus.OK:
+                raise _failure(response.status, await response.content.read(_ENOUGH_SAID))
+            yield response.content
 
     async def _json(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:  # noqa: ANN401 - JSON
         try:
-            response = await self._client.request(method, path, json=body, timeout=CONNECT * 2)
-            if not response.is_success:
-                raise _failure(response.status_code, response.content)
-            return response.json()
-        except httpx.HTTPError as error:
-            raise PlaceError(f"{type(error).__name__}: {error}") from error
-        except ValueError as error:
+            async with self._client.request(
+                method, f"{self.url}{path}", json=body, timeout=_BRIEF, allow_redirects=False
+            ) as response:
+                if response.status != HTTPStatus.OK:
+                    raise _failure(response.status, await response.content.read(_ENOUGH_SAID))
+                return msgspec.json.decode(await response.read())
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise PlaceError(_told(error)) from error
+        except msgspec.MsgspecError as error:
             raise PlaceError(f"{path} gives no JSON") from error
 
 
-async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:
+async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
     """Lines of a stream of server-sent events: of its syntax, servers of tokens use nothing else."""
     rest = b""
-    async for part in response.aiter_bytes():
+    async for part in stream.iter_any():
         *lines, rest = (rest + part).split(b"\n")
         for line in lines:
             yield line
         if len(rest) > LONGEST_LINE:
             raise PlaceError(f"a line of more than {LONGEST_LINE} bytes")
     yield rest
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def _failure(status: int, said: bytes) -> PlaceError:
