@@ -16,8 +16,6 @@ import httpx
 import pytest
 
 from commonweight.catalog.locate import starter
-from conftest import Server
-from conftest import running as serving
 
 VLLM = Path(__file__).parents[2] / ".venv" / "vllm"
 WINDOW = 4096
@@ -99,24 +97,3 @@ def llama_server(log: Path) -> Machine:
 
 
 MAKERS = {"vllm": vllm, "llama-server": llama_server}
-
-
-@pytest.fixture(scope="session")
-def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where all of them write, and keep their data."""
-    return tmp_path_factory.mktemp("elsewhere")
-
-
-@pytest.fixture(scope="session", params=list(MAKERS))
-def machine(request: pytest.FixtureRequest, logs: Path) -> Iterator[Machine]:
-    """Each of the servers in its turn."""
-    with running(MAKERS[request.param](logs / f"{request.param}.log")) as machine:
-        yield machine
-
-
-@pytest.fixture(scope="session")
-def front(machine: Machine, logs: Path) -> Iterator[Server]:
-    """``commonweight serve`` before it."""
-    arguments = ("--engine", machine.kind, "--engine-url", machine.url, "--data", str(logs / machine.kind))
-    with serving(logs / f"front-{machine.kind}.log", *arguments) as (server, _):
-        yield server

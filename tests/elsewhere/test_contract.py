@@ -9,7 +9,7 @@ from peers import Machine
 from commonweight.conformance import SECTIONS, Check, NotApplicableError, Target, open_target
 from conftest import Server
 
-pytest_plugins = "peers"
+pytest_plugins = "peer_fixtures"
 
 pytestmark = [pytest.mark.elsewhere, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(900)]
 

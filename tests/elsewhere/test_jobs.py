@@ -22,7 +22,7 @@ from commonweight.engines.remote import RemoteEngine
 from commonweight.engines.remote.vllm import Completions, Generate
 from commonweight.prompting import Tokenizer
 
-pytest_plugins = "peers"
+pytest_plugins = "peer_fixtures"
 
 pytestmark = [pytest.mark.elsewhere, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600)]
 

@@ -22,7 +22,7 @@ from databases import postgresql
 
 pytestmark = [pytest.mark.elsewhere, pytest.mark.timeout(900)]
 
-pytest_plugins = "peers"
+pytest_plugins = "peer_fixtures"
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from outcomes import starter_tokenizer
+from outcomes import Outcome, starter_tokenizer
 
 from commonweight.catalog.gguf import Gguf
+from commonweight.engines.contract import Job
 from commonweight.engines.grammars import Grammars
 from commonweight.engines.remote import RemoteEngine, Vocabulary
 from commonweight.prompting import Tokenizer
@@ -268,3 +269,30 @@ async def _say(writer: asyncio.StreamWriter, status: int, body: object) -> None:
     head = f"HTTP/1.1 {status} So\r\ncontent-type: application/json\r\ncontent-length: {len(data)}\r\n"
     writer.write(head.encode() + b"connection: close\r\n\r\n" + data)
     await writer.drain()
+
+
+# What tests do with it
+
+PROMPT = [1, 4093, 198, 19556, 2, 198]
+
+
+def job(**changes: Any) -> Job:
+    """A small one."""
+    wanted: dict[str, Any] = {"token_ids": PROMPT, "max_tokens": 16, "stop_ids": [0, END]}
+    return Job(**wanted | changes)
+
+
+async def ran(remote: RemoteEngine, wanted: Job | None = None) -> Outcome:
+    """All that comes of a job."""
+    outcome = Outcome()
+    async with remote.run(wanted or job()) as events:
+        async for event in events:
+            outcome.events.append(event)
+    return outcome
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait for it, but not for ever."""
+    async with asyncio.timeout(10):
+        while not holds():
+            await asyncio.sleep(0.01)
