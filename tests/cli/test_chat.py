@@ -90,8 +90,9 @@ def terminal() -> Iterator[Terminal]:
 def test_in_a_terminal_ctrl_c_stops_the_answer_and_ctrl_d_leaves(terminal: Terminal) -> None:
     terminal.wait_for("Ctrl-D leaves")
     terminal.wait_for("you")
-    terminal.type("Write the word kiwi one thousand times.\r")
-    terminal.wait_for("times")
+    # What the model likes to go on with for ever.
+    terminal.type("la " * 24 + "la!\r")
+    terminal.wait_for("la!")
     terminal.wait_for(r"it\S* +\w+")
     terminal.type("\x03")
     terminal.wait_for(r"\(stopped\)")
