@@ -92,7 +92,7 @@ def test_in_a_terminal_ctrl_c_stops_the_answer_and_ctrl_d_leaves(terminal: Termi
     terminal.wait_for("you")
     # What the model likes to go on with for ever.
     terminal.type(" ".join(["la"] * 24) + "\r")
-    terminal.wait_for("(la ){23}la")
+    terminal.wait_for("(la ){10}")
     terminal.wait_for(r"it\S* +\w+")
     terminal.type("\x03")
     terminal.wait_for(r"\(stopped\)")
