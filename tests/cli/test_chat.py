@@ -93,7 +93,7 @@ def test_in_a_terminal_ctrl_c_stops_the_answer_and_ctrl_d_leaves(terminal: Termi
     # What the model likes to go on with for ever.
     terminal.type(" ".join(["la"] * 24) + "\r")
     terminal.wait_for("(la ){10}")
-    terminal.wait_for(r"it\S* +\w+")
+    terminal.wait_for(r"it +\x1b\[0m\w+")
     terminal.type("\x03")
     terminal.wait_for(r"\(stopped\)")
     terminal.wait_for("you")
