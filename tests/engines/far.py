@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from outcomes import Outcome, starter_tokenizer
+from outcomes import Outcome, outcome, starter_tokenizer
 
 from commonweight.catalog.gguf import Gguf
 from commonweight.engines.contract import Job
@@ -284,11 +284,7 @@ def job(**changes: Any) -> Job:
 
 async def ran(remote: RemoteEngine, wanted: Job | None = None) -> Outcome:
     """All that comes of a job."""
-    outcome = Outcome()
-    async with remote.run(wanted or job()) as events:
-        async for event in events:
-            outcome.events.append(event)
-    return outcome
+    return await outcome(remote, wanted or job())
 
 
 async def until(holds: Callable[[], bool]) -> None:

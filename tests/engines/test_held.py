@@ -97,6 +97,23 @@ async def test_an_answer_that_has_begun_is_not_begun_elsewhere(
     assert sorted([len(far.asked), len(other.asked)]) == [0, 2]
 
 
+async def test_servers_that_end_before_there_is_an_answer(gguf: Gguf, far: Far) -> None:
+    far.keeps_grammars = False
+    far.answers = [saying(b'data: {"choices":[{"token_ids":[],"finish_reason":"length"}]}\n\n')]
+    async with engine_at(gguf, far.url) as remote:
+        outcome = await ran(remote, job(grammar=YES_OR_NO))
+    assert outcome.tokens == []
+    assert outcome.finish.reason == "length"
+    assert len(far.asked) == 1
+
+
+async def test_a_prompt_is_read_in_advance_whatever_its_answer_is_held_to(gguf: Gguf, far: Far) -> None:
+    far.keeps_grammars = False
+    async with engine_at(gguf, far.url) as remote:
+        assert (await ran(remote, job(grammar=YES_OR_NO, max_tokens=0))).tokens == []
+    assert len(far.asked) == 1
+
+
 async def test_a_grammar_that_is_none(gguf: Gguf, far: Far) -> None:
     far.keeps_grammars = False
     async with engine_at(gguf, far.url) as remote:

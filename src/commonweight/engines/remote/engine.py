@@ -248,7 +248,8 @@ class RemoteEngine:
             return place.chunks(backend, body, headers)
 
         # How likely a token was is told after the server's grammar has had its say, and asked for without it.
-        if job.grammar is None or (backend.keeps_grammars and not job.want_logprobs):
+        is_kept_there = backend.keeps_grammars and not job.want_logprobs
+        if job.grammar is None or job.max_tokens == 0 or is_kept_there:
             return ask(job, None)
         guide = partial(self._grammars.guide, job.grammar, frozenset(job.stop_ids), job.tenant)
         return held(job, await asyncio.to_thread(guide), ask)

@@ -53,7 +53,7 @@ async def held(job: Job, guide: Guide, ask: Ask) -> AsyncGenerator[Chunk]:
             sampling=_later(job, len(drawn)),
         )
         before = len(drawn)
-        is_refused = False
+        is_refused = is_cut = False
         async with aclosing(ask(rest, only)) as chunks:
             async for chunk in chunks:
                 taken = _taken(guide, chunk.token_ids)
@@ -71,8 +71,12 @@ async def held(job: Job, guide: Guide, ask: Ask) -> AsyncGenerator[Chunk]:
                     if end is not None:
                         drawn.append(end)
                         yield Chunk([end], None if chunk.logprobs is None else [0.0])
-                if is_refused or (drawn and drawn[-1] in job.stop_ids):
+                is_cut = chunk.ending == "length" and only is None
+                if is_refused or is_cut or (drawn and drawn[-1] in job.stop_ids):
                     break
+        if is_cut and not is_refused:
+            yield Chunk(ending="length")
+            return
         is_first = False
         if only is not None and len(drawn) == before:
             raise PlaceError("it draws tokens that it was told not to")
