@@ -49,7 +49,11 @@ class Terminal:
 
     def __init__(self, *arguments: str) -> None:
         self._ours, theirs = pty.openpty()
-        in_terminal = "import os, sys; os.login_tty(0); os.execv(sys.argv[1], sys.argv[1:])"
+        # As a terminal would start it, also where these tests run in the background, which lets Ctrl-C pass.
+        in_terminal = (
+            "import os, signal, sys; os.login_tty(0); signal.signal(signal.SIGINT, signal.SIG_DFL); "
+            "os.execv(sys.argv[1], sys.argv[1:])"
+        )
         self.process = subprocess.Popen(
             [sys.executable, "-c", in_terminal, *COMMAND, *arguments],
             stdin=theirs,
