@@ -79,8 +79,8 @@ def test_the_doctor_finds_the_server(machine: Machine, logs: Path) -> None:
 def test_a_batch_of_one_is_the_others_too(fronts: tuple[Server, Server, str]) -> None:
     one, other, _ = fronts
     with client(one) as here, client(other) as there:
-        requests = [{"custom_id": str(i), "params": HELLO} for i in range(12)]
-        batch = here.messages.batches.create(requests=requests)  # type: ignore[arg-type]
+        requests: Any = [{"custom_id": str(i), "params": HELLO} for i in range(12)]
+        batch = here.messages.batches.create(requests=requests)
         while there.messages.batches.retrieve(batch.id).processing_status != "ended":
             time.sleep(0.1)
         results = list(there.messages.batches.results(batch.id))

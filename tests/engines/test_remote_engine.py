@@ -29,7 +29,6 @@ from commonweight.engines.contract import (
     Admitted,
     EngineError,
     EngineFullError,
-    Finish,
     Prefilled,
     Sampling,
     Step,
@@ -115,11 +114,10 @@ async def test_an_answer(gguf: Gguf, far: Far) -> None:
         stats = remote.stats
     assert stats.running == 0
     assert (stats.generated_tokens, stats.prefilled_tokens, stats.remote_tokens) == (3, 3, 3)
-    admitted, prefilled, *steps, finish = outcome.events
+    admitted, prefilled, *steps, _ = outcome.events
     assert (admitted, prefilled) == (Admitted(0), Prefilled())
     assert steps == [Step(19556, -1.9556), Step(30, -0.003), Step(END, -0.0002)]
-    assert isinstance(finish, Finish)
-    assert (finish.reason, finish.cached_tokens) == ("stop", 3)
+    assert (outcome.finish.reason, outcome.finish.cached_tokens) == ("stop", 3)
     asked = far.asked[0]
     assert asked["token_ids"] == PROMPT
     assert {
@@ -137,7 +135,7 @@ async def test_nothing_is_made_up_about_the_cache(gguf: Gguf, far: Far) -> None:
     far.cached = None
     async with engine_at(gguf, far.url) as remote:
         outcome = await ran(remote)
-        assert outcome.events[-1] == Finish("stop", outcome.events[-1].timings, 0)  # type: ignore[union-attr]
+        assert (outcome.finish.reason, outcome.finish.cached_tokens) == ("stop", 0)
         assert remote.stats.remote_tokens == 0
 
 
@@ -154,7 +152,7 @@ async def test_a_prompt_is_read_in_advance(gguf: Gguf, far: Far) -> None:
     async with engine_at(gguf, far.url) as remote:
         outcome = await ran(remote, job(max_tokens=0))
         assert outcome.tokens == []
-        assert isinstance(outcome.events[-1], Finish) and outcome.events[-1].reason == "length"
+        assert outcome.finish.reason == "length"
         assert far.asked[0]["sampling_params"]["max_tokens"] == 1
         # There is no room to draw even one: nobody is asked.
         assert (await ran(remote, job(token_ids=[5] * 1024, max_tokens=0))).tokens == []
@@ -166,10 +164,10 @@ async def test_a_prompt_is_read_in_advance(gguf: Gguf, far: Far) -> None:
 async def test_answers_end_at_their_limit(gguf: Gguf, far: Far) -> None:
     async with engine_at(gguf, far.url) as remote:
         outcome = await ran(remote, job(max_tokens=2))
-        assert (outcome.tokens, outcome.events[-1].reason) == ([19556, 30], "length")  # type: ignore[union-attr]
+        assert (outcome.tokens, outcome.finish.reason) == ([19556, 30], "length")
         far.answers = [endless(30)]
         outcome = await ran(remote, job(max_tokens=4))
-        assert (outcome.tokens, outcome.events[-1].reason) == ([30] * 4, "length")  # type: ignore[union-attr]
+        assert (outcome.tokens, outcome.finish.reason) == ([30] * 4, "length")
 
 
 async def test_a_stop_token_that_is_not_shown(gguf: Gguf, far: Far) -> None:

@@ -14,6 +14,7 @@ from commonweight.cli.options import (
     WHICH_MODEL,
     CacheDisk,
     CacheRam,
+    CharterFile,
     Context,
     DatabaseUrl,
     DataFolder,
@@ -21,12 +22,19 @@ from commonweight.cli.options import (
     EngineKey,
     EngineTimeout,
     EngineUrl,
+    GuardBundle,
+    GuardMode,
+    JudgeKey,
+    JudgeModel,
+    JudgeTimeout,
+    JudgeUrl,
     KvMemory,
     KvType,
     Model,
     Parallel,
     Speculation,
     Threads,
+    Waive,
     size,
 )
 from commonweight.cli.terminal import UserError, plain_console
@@ -51,7 +59,6 @@ errors = plain_console(stderr=True)
 
 _NETWORK = "Network"
 _OPERATION = "Operation"
-_GUARD = "Guard"
 
 
 @app.callback(invoke_without_command=True)
@@ -142,79 +149,14 @@ def serve(
     engine_url: EngineUrl = None,
     engine_key: EngineKey = None,
     engine_timeout: EngineTimeout = 300,
-    guard_mode: Annotated[
-        Literal["enforce", "shadow", "off"],
-        typer.Option(
-            "--guard",
-            help="Keep exchanges to the charter, only record what would have been refused, or neither.",
-            rich_help_panel=_GUARD,
-        ),
-    ] = "enforce",
-    charter_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--charter",
-            metavar="FILE",
-            help="The principles. Default: the charter that ships with Commonweight.",
-            dir_okay=False,
-            show_default=False,
-            rich_help_panel=_GUARD,
-        ),
-    ] = None,
-    guard_bundle: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="What `charter compile` made of them. Default: the package's own, and the charter's words.",
-            dir_okay=False,
-            show_default=False,
-            rich_help_panel=_GUARD,
-        ),
-    ] = None,
-    waive: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="PRINCIPLE",
-            help="Set a principle aside for everyone, if the charter lets providers do that; may repeat.",
-            show_default=False,
-            rich_help_panel=_GUARD,
-        ),
-    ] = None,
-    judge: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            help="Whom to ask where heads are in doubt: `.../v1/messages`, `.../v1/chat/completions`, or `self`, "
-            "the served model.",
-            show_default=False,
-            rich_help_panel=_GUARD,
-        ),
-    ] = None,
-    judge_model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="The model to ask for there.", show_default=False, rich_help_panel=_GUARD
-        ),
-    ] = None,
-    judge_key: Annotated[
-        str | None,
-        typer.Option(
-            envvar="COMMONWEIGHT_JUDGE_KEY",
-            metavar="KEY",
-            help="Key that the judge wants.",
-            show_default=False,
-            rich_help_panel=_GUARD,
-        ),
-    ] = None,
-    judge_timeout: Annotated[
-        float,
-        typer.Option(
-            min=0.1,
-            metavar="SECONDS",
-            help="How long a judge may take; then the charter says what holds.",
-            rich_help_panel=_GUARD,
-        ),
-    ] = 10.0,
+    guard_mode: GuardMode = "enforce",
+    charter_file: CharterFile = None,
+    guard_bundle: GuardBundle = None,
+    waive: Waive = None,
+    judge: JudgeUrl = None,
+    judge_model: JudgeModel = None,
+    judge_key: JudgeKey = None,
+    judge_timeout: JudgeTimeout = 10.0,
     drain: Annotated[
         float,
         typer.Option(

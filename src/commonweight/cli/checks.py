@@ -171,7 +171,9 @@ async def servers(setup: Setup, elsewhere: Elsewhere, gguf: Gguf) -> Finding:
     told: list[str] = []
     try:
         async with open_remote(setup, elsewhere, gguf, b"", told.append):
-            return Finding("servers", "ok" if len(told) == len(elsewhere.urls) else "warn", "; ".join(told))
+            absent = len(elsewhere.urls) - len(told)
+            advice = f"{absent} of {len(elsewhere.urls)} do not answer: are they running?" if absent else ""
+            return Finding("servers", "warn" if absent else "ok", "; ".join(told), advice)
     except EngineError as error:
         return Finding("servers", "fail", str(error))
 

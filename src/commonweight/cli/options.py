@@ -9,6 +9,7 @@ import typer
 DATA_PANEL = "Data"
 MEMORY_PANEL = "Memory and speed"
 ENGINE_PANEL = "Servers that compute"
+GUARD_PANEL = "Guard"
 
 DataFolder = Annotated[
     Path | None,
@@ -170,5 +171,79 @@ EngineTimeout = Annotated[
         metavar="SECONDS",
         help="How long such a server may say nothing, while a request queues or a prompt is read, too.",
         rich_help_panel=ENGINE_PANEL,
+    ),
+]
+
+GuardMode = Annotated[
+    Literal["enforce", "shadow", "off"],
+    typer.Option(
+        "--guard",
+        help="Keep exchanges to the charter, only record what would have been refused, or neither.",
+        rich_help_panel=GUARD_PANEL,
+    ),
+]
+CharterFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--charter",
+        metavar="FILE",
+        help="The principles. Default: the charter that ships with Commonweight.",
+        dir_okay=False,
+        show_default=False,
+        rich_help_panel=GUARD_PANEL,
+    ),
+]
+GuardBundle = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="What `charter compile` made of them. Default: the package's own, and the charter's words.",
+        dir_okay=False,
+        show_default=False,
+        rich_help_panel=GUARD_PANEL,
+    ),
+]
+Waive = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PRINCIPLE",
+        help="Set a principle aside for everyone, if the charter lets providers do that; may repeat.",
+        show_default=False,
+        rich_help_panel=GUARD_PANEL,
+    ),
+]
+JudgeUrl = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="Whom to ask where heads are in doubt: `.../v1/messages`, `.../v1/chat/completions`, or `self`, "
+        "the served model.",
+        show_default=False,
+        rich_help_panel=GUARD_PANEL,
+    ),
+]
+JudgeModel = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="The model to ask for there.", show_default=False, rich_help_panel=GUARD_PANEL
+    ),
+]
+JudgeKey = Annotated[
+    str | None,
+    typer.Option(
+        envvar="COMMONWEIGHT_JUDGE_KEY",
+        metavar="KEY",
+        help="Key that the judge wants.",
+        show_default=False,
+        rich_help_panel=GUARD_PANEL,
+    ),
+]
+JudgeTimeout = Annotated[
+    float,
+    typer.Option(
+        min=0.1,
+        metavar="SECONDS",
+        help="How long a judge may take; then the charter says what holds.",
+        rich_help_panel=GUARD_PANEL,
     ),
 ]

@@ -97,7 +97,7 @@ class Place:
         return await self._json("POST", path, body)
 
     async def is_healthy(self) -> bool:
-        """Whether it says so, within the time to connect."""
+        """Whether it says so, and soon."""
         with contextlib.suppress(aiohttp.ClientError, TimeoutError):
             async with self._client.get(f"{self.url}/health", timeout=_BRIEF) as response:
                 return response.status == HTTPStatus.OK

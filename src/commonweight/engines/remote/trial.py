@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from commonweight.engines.contract import EngineError, Job, Sampling
+from commonweight.engines.contract import EngineError, Job, Priority, Sampling
 from commonweight.engines.grammars import Grammars
 from commonweight.engines.remote.backend import Backend, PlaceError, RefusedError
 from commonweight.engines.remote.llama_server import Completion
@@ -215,7 +215,9 @@ async def _draw(
     place: Place,
     backend: Backend,
     vocabulary: Vocabulary,
-    **changes: Any,  # noqa: ANN401
+    *,
+    grammar: str | None = None,
+    priority: Priority = "interactive",
 ) -> list[int]:
     """A few tokens of an answer.
 
@@ -227,7 +229,8 @@ async def _draw(
         max_tokens=8,
         stop_ids=list(vocabulary.ends),
         sampling=Sampling(temperature=0),
-        **changes,
+        grammar=grammar,
+        priority=priority,
     )
     drawn: list[int] = []
     is_over = False
