@@ -8,6 +8,10 @@ BIN := $(VENV)/bin
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--custom-compile-command "make lock"
 
+# ggml's AMX kernels read a tile configuration that GCC 12 partly optimises away, and crash on processors that have
+# AMX: https://github.com/ggml-org/llama.cpp/issues/20824. Undefining the macro leaves them out.
+export CMAKE_ARGS ?= -DCMAKE_C_FLAGS=-U__AMX_INT8__ -DCMAKE_CXX_FLAGS=-U__AMX_INT8__
+
 .DEFAULT_GOAL := help
 .PHONY: help serve test lint bench chaos clients vllm lock clean
 
