@@ -6,7 +6,7 @@ from pathlib import Path
 import llama_cpp.llama_cpp as llama
 
 # Imported for what it does: llama.cpp logs nothing to the terminal from then on.
-from commonweight.catalog.gguf import complaints
+from commonweight.catalog.gguf import take_errors
 
 
 def requantised(source: Path, folder: Path, threads: int) -> Path:
@@ -24,5 +24,5 @@ def requantised(source: Path, folder: Path, threads: int) -> Path:
     params.allow_requantize = True
     params.nthread = threads
     if llama.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params)):
-        raise OSError(f"llama.cpp could not requantise {source.name}: {complaints() or 'no reason given'}")
+        raise OSError(f"llama.cpp could not requantise {source.name}: {take_errors() or 'no reason given'}")
     return target

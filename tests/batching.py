@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from commonweight.batches import BatchDesk, BatchRunner
+from commonweight.batches import BatchRunner, BatchService
 from commonweight.catalog.gguf import Gguf
 from commonweight.catalog.locate import locate
 from commonweight.catalog.model import ModelCard
@@ -98,7 +98,7 @@ class Office:
         self.engine = Engine(tokenizer)
         self.assistant = Assistant(card, tokenizer, self.engine, Signer(bytes(32)))
         self.runner = BatchRunner(self.assistant, database, at_once, now=clock)
-        self.desk = BatchDesk(database, folder, self.runner.look, now=clock)
+        self.desk = BatchService(database, folder, self.runner.look, now=clock)
 
     async def create(self, requests: Iterable[Any], tenant: str = "") -> Batch:
         """Hand in a batch."""

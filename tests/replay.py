@@ -31,7 +31,7 @@ from commonweight.engines.contract import (
     Timings,
 )
 from commonweight.prompting import Tokenizer
-from commonweight.server import configured, create_app
+from commonweight.server import create_app, make_uvicorn_config
 from commonweight.turn import Assistant
 from commonweight.turn.signature import Signer
 
@@ -147,7 +147,7 @@ def replaying(script: Script, model: Path | None = None, window: int = WINDOW) -
         tokenizer = Tokenizer(gguf)
         engine = Replay(tokenizer, script, window)
         app = create_app(Assistant(ModelCard.of(gguf), tokenizer, engine, Signer(bytes(32))), Keyring(KEY))
-        server = uvicorn.Server(configured(app, timeout_graceful_shutdown=5))
+        server = uvicorn.Server(make_uvicorn_config(app, timeout_graceful_shutdown=5))
         with socket.create_server(("127.0.0.1", 0)) as listener:
             thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
             thread.start()

@@ -21,19 +21,19 @@ import msgspec
 
 from commonweight.catalog.gguf import Gguf
 from commonweight.engines.contract import Admitted, EngineEvent, Finish, Job, Prefilled, Stats, Step, Timings
-from commonweight.engines.llama.channel import (
+from commonweight.engines.llama.process.protocol import (
     Cancel,
-    Command,
-    Events,
-    Options,
+    EngineCommand,
     Ready,
-    Report,
     Shutdown,
+    StepEvents,
     Submit,
-    frame,
+    WorkerMessage,
+    WorkerSettings,
+    encode_frame,
     read_command,
 )
-from commonweight.engines.llama.fairness import Fairness
+from commonweight.engines.llama.scheduler.fairness import Fairness
 from commonweight.prompting import Tokenizer
 
 PACE = 0.15
@@ -107,20 +107,20 @@ class Player:
 
     def _rank(self, playing: Playing) -> tuple[bool, int, float]:
         job = playing.job
-        return job.priority == "batch", self._fairness.served(job.tenant), playing.arrived
+        return job.priority == "batch", self._fairness.rows_served(job.tenant), playing.arrived
 
     def _is_said(self, token: int) -> bool:
         return token not in self._special
 
 
-Commands = queue.SimpleQueue[Command | None]
+Commands = queue.SimpleQueue[EngineCommand | None]
 
 
 def main() -> None:
     """Play until told to leave, or until the server is gone."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    options = msgspec.json.decode(sys.argv[1], type=Options)
+    options = msgspec.json.decode(sys.argv[1], type=WorkerSettings)
     with contextlib.closing(Gguf(Path(options.path))) as gguf:
         special = frozenset(Tokenizer(gguf).special_tokens.values())
     with contextlib.suppress(BrokenPipeError):
@@ -128,8 +128,8 @@ def main() -> None:
 
 
 def _play(player: Player, reports: BinaryIO) -> None:
-    def send(report: Report) -> None:
-        reports.write(frame(report))
+    def send(report: WorkerMessage) -> None:
+        reports.write(encode_frame(report))
         reports.flush()
 
     commands: Commands = queue.SimpleQueue()
@@ -146,7 +146,7 @@ def _play(player: Player, reports: BinaryIO) -> None:
                 case Shutdown() | None:
                     return
         due = max(due + PACE, time.monotonic())
-        send(Events(player.step(), player.stats))
+        send(StepEvents(player.step(), player.stats))
 
 
 def _receive(commands: Commands) -> None:
@@ -156,7 +156,7 @@ def _receive(commands: Commands) -> None:
     commands.put(None)
 
 
-def _until(due: float, commands: Commands) -> Iterable[Command | None]:
+def _until(due: float, commands: Commands) -> Iterable[EngineCommand | None]:
     """What arrives until then."""
     while (left := due - time.monotonic()) > 0 or not commands.empty():
         with contextlib.suppress(queue.Empty):

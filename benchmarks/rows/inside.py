@@ -17,13 +17,13 @@ from benchmarks.servers import STREAMS, WINDOW
 from benchmarks.table import Figure
 from commonweight.catalog.gguf import Gguf
 from commonweight.engines.contract import Job, Probe, Sampling, Step
-from commonweight.engines.llama.native import MOST_GUESSES, Batch, LoadedModel
-from commonweight.engines.llama.prefixes import Prefixes
-from commonweight.engines.llama.probes import Taps
-from commonweight.engines.llama.sampler import Sampler
-from commonweight.engines.llama.scheduler import Scheduler
-from commonweight.engines.llama.sizing import DRAFTS
-from commonweight.engines.llama.state import States
+from commonweight.engines.llama.kv.prefix_cache import PrefixCache
+from commonweight.engines.llama.kv.sequence_state import SequenceState
+from commonweight.engines.llama.model.native import MAX_DRAFT_ROWS, LlamaBatch, LoadedModel
+from commonweight.engines.llama.model.probes import LayerTaps
+from commonweight.engines.llama.model.sampler import Sampler
+from commonweight.engines.llama.model.sizing import DEFAULT_DRAFTS
+from commonweight.engines.llama.scheduler.scheduler import Scheduler
 from commonweight.prompting import Tokenizer
 
 ROWS = 512
@@ -37,9 +37,9 @@ CHUNKS, DECODES = 2, 32
 def python_between_decodes(bench: Bench) -> list[Figure]:
     """8 streams: the scheduler's own time a step, without computing and sampling."""
     with _model(bench, STREAMS) as model, contextlib.closing(Gguf(bench.model)) as gguf:
-        states = States(model.context, model.handle, model.scratch)
-        prefixes = Prefixes(capacity=1 << 30, needs_snapshots=states.reuse == "snapshots", disk=None)
-        scheduler = Scheduler(model, states, prefixes, sequences=STREAMS, batch_rows=ROWS, drafts=DRAFTS)
+        states = SequenceState(model.context, model.handle, model.scratch)
+        prefixes = PrefixCache(capacity=1 << 30, needs_snapshots=states.reuse == "snapshots", disk=None)
+        scheduler = Scheduler(model, states, prefixes, sequences=STREAMS, batch_rows=ROWS, drafts=DEFAULT_DRAFTS)
         tokenizer = Tokenizer(gguf)
         medians = []
         for turn in range(bench.rounds):
@@ -58,16 +58,16 @@ def python_between_decodes(bench: Bench) -> list[Figure]:
 def probes(bench: Bench) -> list[Figure]:
     """A probe of 4 layers and 12 heads: prompts in chunks of 512 rows, and decoding, with and without."""
     with _model(bench, 1) as model:
-        taps = Taps(model.context)
+        taps = LayerTaps(model.context)
         probe = _random_probe(model)
-        if reason := taps.check(probe):
+        if reason := taps.check_probe(probe):
             raise UnfairError(reason)
         chunks: dict[bool, list[float]] = {True: [], False: []}
         decodes: dict[bool, list[float]] = {True: [], False: []}
         for turn in range(bench.rounds):
             for is_probed in (turn % 2 == 0, turn % 2 == 1):
-                taps.select(probe.layers if is_probed else ())
-                score = partial(taps.scores, probe) if is_probed else None
+                taps.select_layers(probe.layers if is_probed else ())
+                score = partial(taps.compute_scores, probe) if is_probed else None
                 _read_and_decode(model, 1, 2, score)  # what changed reserves memory anew
                 chunk, decode = _read_and_decode(model, CHUNKS, DECODES, score)
                 chunks[is_probed].append(ROWS / chunk)
@@ -86,7 +86,7 @@ def _model(bench: Bench, sequences: int) -> Iterator[LoadedModel]:
         cells=sequences * WINDOW,
         sequences=sequences,
         batch_rows=ROWS,
-        outputs=sequences + MOST_GUESSES,
+        outputs=sequences + MAX_DRAFT_ROWS,
         threads=bench.threads,
     )
     try:
@@ -140,7 +140,7 @@ def _read_and_decode(
     model: LoadedModel, chunks: int, decodes: int, score: Callable[[slice], object] | None
 ) -> tuple[float, float]:
     """Median seconds of a chunk of a prompt, and of a decode behind it."""
-    batch = Batch(ROWS)
+    batch = LlamaBatch(ROWS)
     random = np.random.default_rng(0)
     seconds: dict[int, list[float]] = {ROWS: [], 1: []}
     position = 0
@@ -148,10 +148,10 @@ def _read_and_decode(
         batch.clear()
         batch.add(0, position, random.integers(0, model.vocabulary_size, rows).tolist(), outputs=1)
         start = time.perf_counter()
-        model.compute(batch)
+        model.decode(batch)
         if score:
             score(slice(0, rows))
         seconds[rows].append(time.perf_counter() - start)
         position += rows
-    model.forget(0)
+    model.clear_sequence(0)
     return median(seconds[ROWS]), median(seconds[1])

@@ -213,7 +213,7 @@ async def test_places_of_a_server_that_died_become_free(database: Database, cloc
 async def test_places_of_long_requests_are_renewed(
     database: Database, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leases, "HEARTBEAT", 0.01)
+    monkeypatch.setattr(leases, "RENEW_INTERVAL_SECONDS", 0.01)
     limiter = Limiter(database, clock)
     principal = await owner(database, concurrency=1)
 
@@ -266,7 +266,7 @@ def record(request_id: str, usage: Usage) -> TurnRecord:
         usage=usage,
         stop_reason="end_turn",
         error=None,
-        times=Stopwatch().times(),
+        times=Stopwatch().read_times(),
         request=None,  # type: ignore[arg-type] # nobody looks at it
         message=lambda: None,
     )

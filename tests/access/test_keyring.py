@@ -23,7 +23,7 @@ async def created(database: Database, name: str = "one", lifetime: float | None 
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is remembered."""
-    monkeypatch.setattr(keyring, "FRESH", 0)
+    monkeypatch.setattr(keyring, "CACHE_SECONDS", 0)
 
 
 async def test_either_header_shows_the_key() -> None:
@@ -108,20 +108,20 @@ async def test_once_a_key_was_created_everyone_needs_one(database: Database) -> 
 async def test_a_running_server_notices_once_what_it_knows_is_old(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert keyring.FRESH <= 5
-    monkeypatch.setattr(keyring, "FRESH", 3600)
+    assert keyring.CACHE_SECONDS <= 5
+    monkeypatch.setattr(keyring, "CACHE_SECONDS", 3600)
     ring = Keyring(None, database)
     await ring.authenticate({})
     key = await created(database)
     await ring.authenticate({})
-    monkeypatch.setattr(keyring, "FRESH", 0)
+    monkeypatch.setattr(keyring, "CACHE_SECONDS", 0)
     with pytest.raises(AuthenticationError):
         await ring.authenticate({})
-    monkeypatch.setattr(keyring, "FRESH", 3600)
+    monkeypatch.setattr(keyring, "CACHE_SECONDS", 3600)
     await ring.authenticate({"x-api-key": key.secret})
     assert await revoke_keys(database, key.record.id, time.time()) != []
     await ring.authenticate({"x-api-key": key.secret})
-    monkeypatch.setattr(keyring, "FRESH", 0)
+    monkeypatch.setattr(keyring, "CACHE_SECONDS", 0)
     with pytest.raises(AuthenticationError):
         await ring.authenticate({"x-api-key": key.secret})
 

@@ -16,9 +16,9 @@ from commonweight.messages.response import CacheCreation, Message, OutputText, O
 from commonweight.store import Database
 from commonweight.store.keys import add_key
 from commonweight.store.schema import contents, usage
-from commonweight.store.usage import forget_contents, totals
+from commonweight.store.usage import compute_totals, forget_contents
 from commonweight.turn import Origin, TurnRecord
-from commonweight.turn.record import Gaps, Times
+from commonweight.turn.record import Times, TokenGaps
 
 DAY = 86400
 numbers = itertools.count()
@@ -44,7 +44,7 @@ def turn(at: float = 1000.0, key_id: str | None = None, **more: Any) -> TurnReco
         "usage": USAGE,
         "stop_reason": "end_turn",
         "error": None,
-        "times": Times(at, 0.1, 0.2, 0.3, 0.4, 2.5, Gaps()),
+        "times": Times(at, 0.1, 0.2, 0.3, 0.4, 2.5, TokenGaps()),
         "request": REQUEST,
         "message": lambda: message,
     }
@@ -89,9 +89,9 @@ async def test_a_turn_is_recorded_without_what_was_said(database: Database) -> N
 
 async def test_nothing_is_lost_when_the_server_ends(database: Database) -> None:
     async with Ledger.open(database) as book:
-        for _ in range(ledger.AT_ONCE * 2 + 3):
+        for _ in range(ledger.MAX_RECORDS_PER_WRITE * 2 + 3):
             book.on_turn(turn())
-    assert len(await rows(database, usage)) == ledger.AT_ONCE * 2 + 3
+    assert len(await rows(database, usage)) == ledger.MAX_RECORDS_PER_WRITE * 2 + 3
 
 
 async def test_records_are_written_while_it_runs(database: Database) -> None:
@@ -127,7 +127,7 @@ async def test_a_server_that_starts_deletes_what_is_old(database: Database) -> N
 async def test_records_wait_for_a_database_that_is_gone(
     database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(ledger, "PAUSE", 0.01)
+    monkeypatch.setattr(ledger, "WRITE_RETRY_SECONDS", 0.01)
     async with Ledger.open(database, keep_content=1) as book:
         await break_usage(database, "usage", "gone")
         for _ in range(3):
@@ -145,9 +145,9 @@ async def test_records_wait_for_a_database_that_is_gone(
 async def test_what_waits_is_bounded_and_what_is_lost_is_told(
     database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(ledger, "PATIENCE", 0.2)
-    monkeypatch.setattr(ledger, "MOST_RECORDS", 10)
-    monkeypatch.setattr(ledger, "MOST_CONTENT", 500)
+    monkeypatch.setattr(ledger, "CLOSE_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(ledger, "MAX_PENDING_RECORDS", 10)
+    monkeypatch.setattr(ledger, "MAX_PENDING_CHARACTERS", 500)
     async with Ledger.open(database, keep_content=1) as book:
         await break_usage(database, "usage", "gone")
         for _ in range(25):
@@ -177,18 +177,20 @@ async def test_totals(database: Database) -> None:
         book.on_turn(turn(days[1] + 1, other.id))
         book.on_turn(turn(days[1] + 1, "key_unknown"))
         book.on_turn(turn(days[1] + 1, None, origin=Origin("req_batch", priority="batch")))
-    assert [(total.group, total.requests, total.errors) for total in await totals(database, ["day", "key"])] == [
+    assert [
+        (total.group, total.requests, total.errors) for total in await compute_totals(database, ["day", "key"])
+    ] == [
         ({"day": "2026-03-01", "key": "one"}, 2, 1),
         ({"day": "2026-03-02", "key": "one"}, 1, 0),
         ({"day": "2026-03-03", "key": "-"}, 1, 0),
         ({"day": "2026-03-03", "key": "key_unknown"}, 1, 0),
         ({"day": "2026-03-03", "key": "other"}, 1, 0),
     ]
-    [of_one] = await totals(database, ["model"], key="one")
+    [of_one] = await compute_totals(database, ["model"], key="one")
     assert (of_one.input_tokens, of_one.cache_read_tokens, of_one.cache_write_tokens) == (3, 60, 2100)
     assert of_one.output_tokens == 150
-    assert await totals(database, ["model"], key=one.id) == [of_one]
-    assert [total.requests for total in await totals(database, ["model"], since=days[1])] == [4]
-    assert [total.group["tenant"] for total in await totals(database, ["tenant"])] == ["", "acme"]
-    assert [total.requests for total in await totals(database, ["key"], tenant="acme", key="other")] == [1]
-    assert await totals(database, ["day"], key="nobody") == []
+    assert await compute_totals(database, ["model"], key=one.id) == [of_one]
+    assert [total.requests for total in await compute_totals(database, ["model"], since=days[1])] == [4]
+    assert [total.group["tenant"] for total in await compute_totals(database, ["tenant"])] == ["", "acme"]
+    assert [total.requests for total in await compute_totals(database, ["key"], tenant="acme", key="other")] == [1]
+    assert await compute_totals(database, ["day"], key="nobody") == []

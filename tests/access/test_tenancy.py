@@ -23,7 +23,8 @@ from commonweight.catalog.model import ModelCard
 from commonweight.cli.loading import Setup, open_assistant
 from commonweight.messages.request import MessageRequest
 from commonweight.messages.response import OutputText, Usage
-from commonweight.prompting import Renderer, Tokenizer, schema
+from commonweight.prompting import Renderer, Tokenizer
+from commonweight.prompting.constrain import schema
 from commonweight.server import create_app
 from commonweight.store import Database, sqlite_url
 from commonweight.store.keys import add_key
@@ -185,7 +186,7 @@ def test_what_was_generated_for_others_changes_no_prompt() -> None:
         body = conversation("Be brief.")
         asked = MessageRequest.model_validate(body)
         spelled = [token_id for letter in "pear" for token_id in tokenizer.encode(letter, continues=True)]
-        renderer.remember(renderer.render(asked, "alice"), [OutputText(text="pear")], spelled, "")
+        renderer.remember_answer(renderer.render(asked, "alice"), [OutputText(text="pear")], spelled, "")
         more = [{"role": "assistant", "content": "pear"}, {"role": "user", "content": "Thanks."}]
         then = MessageRequest.model_validate(body | {"messages": body["messages"] + more})
         canonical = fresh.render(then).token_ids
@@ -195,14 +196,14 @@ def test_what_was_generated_for_others_changes_no_prompt() -> None:
 
 def test_schemas_that_others_sent_are_checked_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     checked = 0
-    problem = schema._problem
+    problem = schema._find_problem
 
     def counted(text: str) -> str:
         nonlocal checked
         checked += 1
         return problem(text)
 
-    monkeypatch.setattr(schema, "_problem", counted)
+    monkeypatch.setattr(schema, "_find_problem", counted)
     with contextlib.closing(Gguf(locate(None))) as gguf:
         renderer = Renderer(Tokenizer(gguf), ModelCard.of(gguf).chat_template)
         tool = {"name": "launch", "input_schema": {"type": "object", "properties": {"pear": {"type": "string"}}}}

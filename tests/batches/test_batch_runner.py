@@ -13,15 +13,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from batching import DIED, FULL, Clock, Office, params, request, requests, until, upload
 from commonweight.batches import runner as runner_module
-from commonweight.batches.desk import LIFETIME
 from commonweight.batches.runner import CRASHES, KEPT, LEASE
+from commonweight.batches.service import BATCH_LIFETIME_SECONDS
 from commonweight.engines.contract import EngineError
 from commonweight.messages.batches import BatchResult
 from commonweight.messages.errors import InvalidRequestError, NotFoundError
 from commonweight.store import Database
 from commonweight.store.batch_items import BatchItemStore
 from commonweight.store.batches import BatchStore
-from commonweight.store.keys import Key, add_key
+from commonweight.store.keys import ApiKey, add_key
 from commonweight.store.schema import batch_items, batches
 from commonweight.turn import TurnRecord
 
@@ -34,7 +34,11 @@ async def states(database: Database) -> dict[str, int]:
 
 async def test_every_request_gets_its_answer(office: Office) -> None:
     batch = await office.create(requests(10))
-    assert (batch.status, batch.total, batch.expires_at - batch.created_at) == ("in_progress", 10, LIFETIME)
+    assert (batch.status, batch.total, batch.expires_at - batch.created_at) == (
+        "in_progress",
+        10,
+        BATCH_LIFETIME_SECONDS,
+    )
     async with office.runner.running():
         ended = await office.ended(batch.id)
     assert (ended.succeeded, ended.errored, ended.canceled, ended.expired) == (10, 0, 0, 0)
@@ -268,7 +272,7 @@ async def test_what_is_not_answered_in_a_day_expires(office: Office, clock: Cloc
         await until(lambda: len(office.engine.jobs) >= 1)
         office.engine.gate.clear()
         await until(lambda: office.engine.running == 4 or len(office.engine.jobs) == 8)
-        clock.now += LIFETIME - LEASE / 2
+        clock.now += BATCH_LIFETIME_SECONDS - LEASE / 2
         office.runner.look()
         await asyncio.sleep(0.1)
         assert (await office.desk.get("", batch.id)).status == "in_progress"
@@ -284,7 +288,7 @@ async def test_what_is_not_answered_in_a_day_expires(office: Office, clock: Cloc
 
 async def test_an_item_of_an_expired_batch_is_not_begun(office: Office, clock: Clock) -> None:
     batch = await office.create(requests(3))
-    clock.now += LIFETIME
+    clock.now += BATCH_LIFETIME_SECONDS
     async with office.runner.running():
         assert (await office.ended(batch.id)).expired == 3
     assert office.engine.jobs == []
@@ -438,7 +442,7 @@ async def test_a_batch_is_cancelled_even_if_the_database_fails_in_between(
 async def test_leases_are_renewed_while_a_large_batch_is_cleared_away(
     office: Office, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner_module, "PORTION", 5)
+    monkeypatch.setattr(runner_module, "ITEMS_PER_WRITE", 5)
     done: list[str] = []
 
     def noted(owner: type, name: str) -> None:
@@ -482,7 +486,7 @@ async def test_records_are_kept_as_of_any_turn(office: Office) -> None:
 async def test_what_a_key_sets_aside_it_sets_aside_for_its_batches(office: Office) -> None:
     records: list[TurnRecord] = []
     office.assistant.listeners.append(records.append)
-    key = Key("key_1", "k", "", "0" * 64, "", "messages", None, None, None, 0.0, waived="hate fraud")
+    key = ApiKey("key_1", "k", "", "0" * 64, "", "messages", None, None, None, 0.0, waived="hate fraud")
     await add_key(office.database, key)
     for key_id in ("key_1", None):
         batch = await office.desk.create(upload({"requests": [request("a")]}), "", key_id)

@@ -13,7 +13,7 @@ from batching import Clock, Office, request, requests
 from commonweight.access import Keyring, Limiter, Limits
 from commonweight.access.keyring import make_key
 from commonweight.access.principal import Scope
-from commonweight.batches import desk
+from commonweight.batches import service as desk
 from commonweight.batches.upload import read_requests
 from commonweight.messages.batches import MessageBatch, MessageBatchPage
 from commonweight.server import batches as route
@@ -154,7 +154,7 @@ async def test_what_is_no_batch_leaves_nothing(
         assert words in message
     encoded = await client.post(PATH, content=b"x", headers={"content-encoding": "gzip"})
     assert error(encoded)[0] in (400, 415)
-    monkeypatch.setattr(route, "MAX_UPLOAD", 500)
+    monkeypatch.setattr(route, "MAX_UPLOAD_BYTES", 500)
     large = await client.post(PATH, json={"requests": requests(10)})
     assert error(large)[:2] == (413, "request_too_large")
     assert (await client.get(PATH)).json()["data"] == []

@@ -245,7 +245,7 @@ class Life:
         """Its engine process."""
         for child in psutil.Process(self.process.pid).children():
             with contextlib.suppress(psutil.Error):
-                if "commonweight.engines.llama.worker" in child.cmdline():
+                if "commonweight.engines.llama.process.worker" in child.cmdline():
                     return child
         raise AssertionError("there is no engine")
 

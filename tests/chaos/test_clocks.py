@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from sites import HEADERS, Life, Site, assert_right, forced, marker_of, until, work
+from live_servers import HEADERS, Life, Site, assert_right, forced, marker_of, until, work
 
 LIBRARIES = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
 HOUR, DAY = 3600, 86400

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sites import Site, forced, marker_of, until
+from live_servers import Site, forced, marker_of, until
 
 
 def test_the_engine_is_killed_under_streams_and_a_batch(tmp_path: Path) -> None:

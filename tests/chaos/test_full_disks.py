@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sites import PATIENCE, Site, assert_right, counting, forced, marker_of, text_of, until, work
+from live_servers import PATIENCE, Site, assert_right, counting, forced, marker_of, text_of, until, work
 
-from commonweight.engines.llama.disk import PAUSE
+from commonweight.engines.llama.kv.disk_tier import WRITE_RETRY_SECONDS
 
 pytestmark = [
     pytest.mark.chaos,
@@ -104,7 +104,7 @@ def test_the_cache_folder_is_full(tmp_path: Path) -> None:
             life.check()
             assert not list(site.cache.rglob("*.kv"))
             disk.free()
-            time.sleep(PAUSE)
+            time.sleep(WRITE_RETRY_SECONDS)
             answers += [text_of(life.ask(prompt).message()) for prompt in prompts[2:]]
             until(lambda: list(site.cache.rglob("*.kv")), "blocks are written again")
             life.check()

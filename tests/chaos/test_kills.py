@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from sites import ENDLESS, Site, assert_right, counting, forced, marker_of, text_of, until, work
+from live_servers import ENDLESS, Site, assert_right, counting, forced, marker_of, text_of, until, work
 
 from commonweight.catalog.locate import locate
 from conftest import KEY

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from sites import Life, Site, assert_right, forced, marker_of, until, work
+from live_servers import Life, Site, assert_right, forced, marker_of, until, work
 from sqlalchemy import func, select
 
 from commonweight.store import Database

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import psutil
 import pytest
-from sites import ENDLESS, Life, Site, assert_right, forced, marker_of, until, work
+from live_servers import ENDLESS, Life, Site, assert_right, forced, marker_of, until, work
 
 from conftest import KEY
 

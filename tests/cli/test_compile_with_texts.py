@@ -9,7 +9,7 @@ import pytest
 from command import run
 
 from commonweight.guard import Bundle
-from umbrellas import source
+from sample_charter import source
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from command import one_line_error, run
 
-from umbrellas import source
+from sample_charter import source
 
 
 @pytest.fixture(scope="module")

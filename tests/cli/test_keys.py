@@ -10,7 +10,7 @@ import httpx
 import pytest
 from command import one_line_error, run
 
-from commonweight.access.keyring import FRESH
+from commonweight.access.keyring import CACHE_SECONDS
 from conftest import running
 
 SECRET = re.compile(r"sk-cw-[A-Za-z0-9]{40}")
@@ -86,7 +86,7 @@ def wait_for(code: int, url: str, secret: str) -> None:
     deadline = time.monotonic() + LONGEST
     while status(url, "x-api-key", secret) != code:
         assert time.monotonic() < deadline
-        time.sleep(FRESH / 4)
+        time.sleep(CACHE_SECONDS / 4)
 
 
 @pytest.mark.slow

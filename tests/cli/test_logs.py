@@ -8,18 +8,18 @@ import pytest
 
 from commonweight.cli.logs import LogFormat, set_up_logs
 from commonweight.engines.contract import EngineError
-from commonweight.server.access_log import log_exchange
-from commonweight.server.exchange import Exchange, begin
+from commonweight.server.access_log import log_request
+from commonweight.server.request_log import RequestRecord, set_current
 
 SECRET = "the hidden well"
-log = logging.getLogger("commonweight.server.envelope")
+log = logging.getLogger("commonweight.server.middleware")
 
 
 pytestmark = pytest.mark.usefixtures("restored_logs")
 
 
-def exchange(**changes: object) -> Exchange:
-    made = Exchange("req_1", "GET", "/v1/models", route="/v1/models", status=200, seconds=0.25)
+def exchange(**changes: object) -> RequestRecord:
+    made = RequestRecord("req_1", "GET", "/v1/models", route="/v1/models", status=200, seconds=0.25)
     for name, value in changes.items():
         setattr(made, name, value)
     return made
@@ -27,14 +27,14 @@ def exchange(**changes: object) -> Exchange:
 
 def test_a_line_of_text_names_its_request(capsys: pytest.CaptureFixture[str]) -> None:
     set_up_logs("text", "info")
-    log_exchange(exchange(key_id="key_1", error="api_error"))
+    log_request(exchange(key_id="key_1", error="api_error"))
     line = capsys.readouterr().err
     assert line.endswith(" INFO GET /v1/models 200 request_id=req_1 seconds=0.25 key_id=key_1 error=api_error\n")
 
 
 def test_a_line_of_json_has_everything_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     set_up_logs("json", "info")
-    log_exchange(exchange())
+    log_request(exchange())
     told = json.loads(capsys.readouterr().err)
     assert told.pop("time")
     assert told == {
@@ -56,7 +56,7 @@ def test_other_lines_name_the_request_that_they_are_about(
     set_up_logs(form, "info")
     log.warning("before")
     context = contextvars.copy_context()
-    context.run(begin, exchange())
+    context.run(set_current, exchange())
     context.run(log.warning, "within")
     before, within = capsys.readouterr().err.splitlines()
     assert "req_1" not in before
@@ -65,7 +65,7 @@ def test_other_lines_name_the_request_that_they_are_about(
 
 def test_a_path_stays_in_its_line(capsys: pytest.CaptureFixture[str]) -> None:
     set_up_logs("text", "info")
-    log_exchange(exchange(path="/v1/models/a\nERROR b\x1b[31m" + "c" * 1000))
+    log_request(exchange(path="/v1/models/a\nERROR b\x1b[31m" + "c" * 1000))
     [line] = capsys.readouterr().err.splitlines()
     assert r"a\nERROR b\x1b[31m" in line
     assert len(line) < 400
@@ -73,10 +73,10 @@ def test_a_path_stays_in_its_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_probes_are_for_debugging(capsys: pytest.CaptureFixture[str]) -> None:
     set_up_logs("text", "info")
-    log_exchange(exchange(path="/health", route="/health"))
+    log_request(exchange(path="/health", route="/health"))
     assert capsys.readouterr().err == ""
     set_up_logs("text", "debug")
-    log_exchange(exchange(path="/health", route="/health"))
+    log_request(exchange(path="/health", route="/health"))
     assert "GET /health 200" in capsys.readouterr().err
 
 

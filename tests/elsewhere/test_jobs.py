@@ -16,10 +16,10 @@ from commonweight.catalog.locate import locate
 from commonweight.catalog.model import ModelCard
 from commonweight.cli.loading import vocabulary_of
 from commonweight.engines.contract import Admitted, Finish, Job, Prefilled, Sampling, Step
-from commonweight.engines.grammars import Grammars
-from commonweight.engines.llama import LlamaEngine, Options
+from commonweight.engines.grammars import GrammarCompiler
+from commonweight.engines.llama import LlamaEngine, WorkerSettings
 from commonweight.engines.remote import RemoteEngine
-from commonweight.engines.remote.vllm import Completions, Generate
+from commonweight.engines.remote.vllm import VllmCompletions, VllmGenerate
 from commonweight.prompting import Tokenizer
 
 pytest_plugins = "peer_fixtures"
@@ -45,12 +45,12 @@ def tokenizer(gguf: Gguf) -> Tokenizer:
 async def engine(gguf: Gguf, machine: Machine, tokenizer: Tokenizer) -> AsyncIterator[RemoteEngine]:
     vocabulary = vocabulary_of(tokenizer, ModelCard.of(gguf))
     kind: Any = machine.kind
-    engine = RemoteEngine(kind, [machine.url], vocabulary, Grammars(gguf.vocab), b"a key")
+    engine = RemoteEngine(kind, [machine.url], vocabulary, GrammarCompiler(gguf.vocab), b"a key")
     try:
         await engine.start()
         yield engine
     finally:
-        await engine.close()
+        await engine.aclose()
 
 
 async def ran(engine: RemoteEngine | LlamaEngine, job: Job) -> tuple[list[int], list[float], int]:
@@ -79,7 +79,7 @@ def chat(tokenizer: Tokenizer, text: str) -> list[int]:
 
 async def test_the_model_says_what_it_says_here(engine: RemoteEngine, tokenizer: Tokenizer) -> None:
     prompt = chat(tokenizer, "Count from one to ten.")
-    embedded = LlamaEngine(Options(str(locate(None)), window=1024, cells=2048, sequences=2, threads=1))
+    embedded = LlamaEngine(WorkerSettings(str(locate(None)), window=1024, cells=2048, sequences=2, threads=1))
     apart: list[float] = []
     try:
         await embedded.start()
@@ -89,7 +89,7 @@ async def test_the_model_says_what_it_says_here(engine: RemoteEngine, tokenizer:
             _, (there,), _ = await ran(engine, Job(prompt + answer[:i], 1, ENDS, GREEDY, want_logprobs=True))
             apart.append(abs(here - there))
     finally:
-        await embedded.close()
+        await embedded.aclose()
     assert max(apart) < 0.5
     assert sum(apart) / len(apart) < 0.12
 
@@ -175,15 +175,15 @@ async def busy(machine: Machine) -> int:
 
 
 async def test_completions_will_do(engine: RemoteEngine, tokenizer: Tokenizer) -> None:
-    (place,) = engine._places.all
+    (place,) = engine._pool.upstreams
     known = place.backend
-    if not isinstance(known, Generate):
+    if not isinstance(known, VllmGenerate):
         pytest.skip("not vLLM")
     job = Job(chat(tokenizer, "Name three colours."), 16, ENDS, GREEDY, want_logprobs=True)
     held = replace_grammar(job, 'start: "red, " /[a-z]{4}/')
     expected = [await ran(engine, one) for one in (job, held)]
     try:
-        place.backend = Completions(known.model, known.keeps_grammars, known.has_priorities)
+        place.backend = VllmCompletions(known.model, known.supports_grammars, known.supports_priorities)
         found = [await ran(engine, one) for one in (job, held)]
     finally:
         place.backend = known

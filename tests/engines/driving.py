@@ -13,15 +13,15 @@ from outcomes import GREEDY, Outcome, starter_tokenizer
 from reference import random_probe
 
 from commonweight.engines.contract import EngineEvent, Job, Sampling
-from commonweight.engines.grammars import Grammars
-from commonweight.engines.llama.disk import Disk
-from commonweight.engines.llama.native import MOST_GUESSES, Batch, LoadedModel
-from commonweight.engines.llama.pace import Pace
-from commonweight.engines.llama.plan import Part
-from commonweight.engines.llama.prefixes import Prefixes
-from commonweight.engines.llama.run import Run
-from commonweight.engines.llama.scheduler import Scheduler
-from commonweight.engines.llama.state import States
+from commonweight.engines.grammars import GrammarCompiler
+from commonweight.engines.llama.kv.disk_tier import DiskTier
+from commonweight.engines.llama.kv.prefix_cache import PrefixCache
+from commonweight.engines.llama.kv.sequence_state import SequenceState
+from commonweight.engines.llama.model.native import MAX_DRAFT_ROWS, LlamaBatch, LoadedModel
+from commonweight.engines.llama.scheduler.planner import BatchPart
+from commonweight.engines.llama.scheduler.scheduler import Scheduler
+from commonweight.engines.llama.scheduler.sequence import Sequence
+from commonweight.engines.llama.scheduler.step_cost import StepCostModel
 
 SEQUENCES = 4
 BATCH_ROWS = 256
@@ -76,22 +76,22 @@ class Machine:
             cells=cells,
             sequences=sequences,
             batch_rows=batch_rows,
-            outputs=sequences + MOST_GUESSES,
+            outputs=sequences + MAX_DRAFT_ROWS,
             threads=1,
         )
         self.sequences, self.batch_rows = sequences, batch_rows
-        self.states = States(self.model.context, self.model.handle, self.model.scratch)
-        self.grammars = Grammars(self.model.vocab)
+        self.states = SequenceState(self.model.context, self.model.handle, self.model.scratch)
+        self.grammars = GrammarCompiler(self.model.vocab)
 
     def bytes_of(self, tokens: int) -> int:
         """What the prefix store takes for a block of so many tokens, with one snapshot if need be."""
-        batch = Batch(tokens)
+        batch = LlamaBatch(tokens)
         batch.add(0, 0, [5] * tokens, outputs=0)
-        self.model.compute(batch)
+        self.model.decode(batch)
         size = self.states.save(0, 0, tokens).nbytes
         if self.states.reuse == "snapshots":
             size += self.states.snapshot(0).nbytes
-        self.model.forget(0)
+        self.model.clear_sequence(0)
         return size
 
     def longest(self) -> dict[int, int]:
@@ -106,7 +106,7 @@ class Machine:
         return Driver(self, **options)
 
 
-class Steady(Pace):
+class Steady(StepCostModel):
     """A machine that always computes so many rows of prompts in a step, and guesses for nothing."""
 
     def __init__(self, chunk: int) -> None:
@@ -132,13 +132,13 @@ class CountingScheduler(Scheduler):
         """By job, until its prompt was done for the first time."""
         self.preempted: set[int] = set()
 
-    def _advance(self, part: Part) -> list[EngineEvent]:
-        if part.run.prefilled is None:
-            self.prompt_rows[part.run.run_id] += part.rows
+    def _advance(self, part: BatchPart) -> list[EngineEvent]:
+        if part.seq.prefilled is None:
+            self.prompt_rows[part.seq.job_id] += part.rows
         return super()._advance(part)
 
-    def _preempt(self, run: Run) -> None:
-        self.preempted.add(run.run_id)
+    def _preempt(self, run: Sequence) -> None:
+        self.preempted.add(run.job_id)
         super()._preempt(run)
 
 
@@ -149,14 +149,14 @@ class Driver:
     machine: Machine
     drafts: int = 0
     ram: int = 1 << 30
-    disk: Disk | None = None
+    disk: DiskTier | None = None
     sequences: int | None = None
     jobs: dict[int, Job] = field(default_factory=dict)
     outcomes: dict[int, Outcome] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         needs_snapshots = self.machine.states.reuse == "snapshots"
-        self.prefixes = Prefixes(capacity=self.ram, needs_snapshots=needs_snapshots, disk=self.disk)
+        self.prefixes = PrefixCache(capacity=self.ram, needs_snapshots=needs_snapshots, disk=self.disk)
         self.scheduler = CountingScheduler(
             self.machine.model,
             self.machine.states,
@@ -177,7 +177,7 @@ class Driver:
 
     def slowly(self, chunk: int) -> None:
         """From now on, prompts are read in such chunks."""
-        self.scheduler._pace = Steady(chunk)
+        self.scheduler._step_cost = Steady(chunk)
 
     def step(self, times: int = 1) -> None:
         """Let in, and compute a batch."""
@@ -190,7 +190,7 @@ class Driver:
     def check(self) -> None:
         """What holds between steps: we and llama.cpp agree on who holds what."""
         scheduler = self.scheduler
-        held = {run.sequence: run.computed - 1 for run in scheduler._running if run.computed}
+        held = {run.seq_id: run.computed - 1 for run in scheduler._running if run.computed}
         assert self.machine.longest() == held
         handles = {int(cell) for run in scheduler._running for cell in run.cells[: run.computed]}
         assert len(handles) == scheduler._cells.used
@@ -237,9 +237,9 @@ class Driver:
         self.check_idle()
         self.prefixes.close()
 
-    def running(self, run_id: int) -> Run:
+    def running(self, run_id: int) -> Sequence:
         """A job that is in."""
-        return next(run for run in self.scheduler._running if run.run_id == run_id)
+        return next(run for run in self.scheduler._running if run.job_id == run_id)
 
     @property
     def pairs(self) -> list[tuple[Job, Outcome]]:
@@ -249,7 +249,7 @@ class Driver:
     @property
     def inside(self) -> list[int]:
         """Ids of jobs that have a sequence."""
-        return sorted(run.run_id for run in self.scheduler._running)
+        return sorted(run.job_id for run in self.scheduler._running)
 
     @property
     def prefilled(self) -> int:

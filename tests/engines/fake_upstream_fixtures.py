@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from far import Far
+from fake_upstreams import Far
 from outcomes import starter_path
 
 from commonweight.catalog.gguf import Gguf

@@ -14,7 +14,7 @@ from outcomes import Outcome, outcome, starter_tokenizer
 
 from commonweight.catalog.gguf import Gguf
 from commonweight.engines.contract import Job
-from commonweight.engines.grammars import Grammars
+from commonweight.engines.grammars import GrammarCompiler
 from commonweight.engines.remote import RemoteEngine, Vocabulary
 from commonweight.prompting import Tokenizer
 
@@ -243,12 +243,12 @@ def vocabulary() -> Vocabulary:
 @contextlib.asynccontextmanager
 async def engine_at(gguf: Gguf, *urls: str, **options: Any) -> AsyncIterator[RemoteEngine]:
     """An engine that has found out what is there."""
-    engine = RemoteEngine("vllm", urls, vocabulary(), Grammars(gguf.vocab), b"key", **options)
+    engine = RemoteEngine("vllm", urls, vocabulary(), GrammarCompiler(gguf.vocab), b"key", **options)
     try:
         await engine.start()
         yield engine
     finally:
-        await engine.close()
+        await engine.aclose()
 
 
 def _begin(writer: asyncio.StreamWriter) -> None:

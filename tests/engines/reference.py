@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from commonweight.engines.contract import Probe
-from commonweight.engines.llama.native import Batch, LoadedModel
-from commonweight.engines.llama.probes import Taps
+from commonweight.engines.llama.model.native import LlamaBatch, LoadedModel
+from commonweight.engines.llama.model.probes import LayerTaps
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -20,9 +20,9 @@ class Reference:
         self._model = LoadedModel(path, cells=longest, sequences=1, batch_rows=64, outputs=64, threads=1)
         self._longest = longest
         self._probe = probe
-        self._taps = Taps(self._model.context)
+        self._taps = LayerTaps(self._model.context)
         if probe:
-            self._taps.select(probe.layers)
+            self._taps.select_layers(probe.layers)
 
     def close(self) -> None:
         """Free the model."""
@@ -31,7 +31,7 @@ class Reference:
     def read(self, tokens: list[int], start: int) -> tuple[Floats, Floats]:
         """Log-probabilities behind each token from ``start`` on, and the probe's scores of all."""
         assert len(tokens) <= self._longest
-        batch = Batch(64)
+        batch = LlamaBatch(64)
         logprobs: list[Floats] = []
         scores: list[Floats] = []
         for begin in range(0, len(tokens), batch.capacity):
@@ -39,14 +39,14 @@ class Reference:
             outputs = min(max(begin + len(piece) - start, 0), len(piece))
             batch.clear()
             last = batch.add(0, begin, piece, outputs=outputs)
-            self._model.compute(batch)
+            self._model.decode(batch)
             if self._probe:
-                scores.append(self._taps.scores(self._probe, slice(0, len(piece))))
+                scores.append(self._taps.compute_scores(self._probe, slice(0, len(piece))))
             for row in range(last + 1 - outputs, last + 1):
                 logits = self._model.logits(row).astype(np.float64)
                 logits -= logits.max()
                 logprobs.append(logits - np.log(np.exp(logits).sum()))
-        self._model.forget(0)
+        self._model.clear_sequence(0)
         return np.stack(logprobs), np.concatenate(scores) if scores else np.zeros((len(tokens), 0))
 
 

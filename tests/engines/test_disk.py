@@ -20,11 +20,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from commonweight.engines.llama import files
-from commonweight.engines.llama.disk import Disk, Loaded, Lost, Stored
-from commonweight.engines.llama.files import Block, fingerprint
+from commonweight.engines.llama.kv import block_files as files
+from commonweight.engines.llama.kv.block_files import StoredBlock, compute_fingerprint
+from commonweight.engines.llama.kv.disk_tier import DiskTier, Loaded, Lost, Stored
 
-PRINT = fingerprint(model="ab" * 32, kv_type="f16", flash_attention=True)
+PRINT = compute_fingerprint(model="ab" * 32, kv_type="f16", flash_attention=True)
 MB = 1 << 20
 TENANTS = ["", "acme", "../../etc/passwd", "a/b\\c", ".", "Zoë\0\n雪🌨", "x" * 100_000]
 
@@ -34,7 +34,7 @@ class Opened:
 
     def __init__(self, folder: Path, capacity: int, print_: str = PRINT, queue_bytes: int = 256 * MB) -> None:
         self.wakes: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self.disk = Disk(
+        self.disk = DiskTier(
             folder, print_, capacity=capacity, wake=lambda: self.wakes.put(None), queue_bytes=queue_bytes
         )
 
@@ -46,7 +46,7 @@ class Opened:
             found += self.disk.collect()
         return found
 
-    def write(self, *blocks: Block) -> list[Loaded | Lost | Stored]:
+    def write(self, *blocks: StoredBlock) -> list[Loaded | Lost | Stored]:
         """Write blocks one after the other; their reports and those of what they drove out."""
         found: list[Loaded | Lost | Stored] = []
         for block in blocks:
@@ -57,7 +57,7 @@ class Opened:
             found += answers
         return found
 
-    def read(self, tenant: str, name: str) -> Block | None:
+    def read(self, tenant: str, name: str) -> StoredBlock | None:
         """A block, or None if it is lost."""
         self.disk.read(tenant, name)
         (report,) = self.reports(1)
@@ -69,7 +69,7 @@ class Opened:
         return {entry.name for entry in self.disk.scan()}
 
 
-def _is_about(report: Loaded | Lost | Stored, block: Block) -> bool:
+def _is_about(report: Loaded | Lost | Stored, block: StoredBlock) -> bool:
     return not isinstance(report, Loaded) and report.name == block.name and report.tenant == block.tenant
 
 
@@ -96,17 +96,19 @@ def _open() -> Iterator[Open]:
         yield open_
 
 
-def make(number: int, parent: str = "", tenant: str = "acme", size: int = 3000) -> Block:
+def make(number: int, parent: str = "", tenant: str = "acme", size: int = 3000) -> StoredBlock:
     """A block with an honest address and parts that follow from it."""
     tokens = b"".join((number * 1000 + position).to_bytes(4, "big") for position in range(256))
     name = hashlib.sha256(parent.encode() + tokens).hexdigest()
     cells = (hashlib.sha256(f"{tenant} {name}".encode()).digest() * (size // 32 + 1))[:size]
-    return Block(tenant, name, parent, tokens, {"cells": cells, "scores:v1": bytearray(b"s" * 10), "empty": b""})
+    return StoredBlock(
+        tenant, name, parent, tokens, {"cells": cells, "scores:v1": bytearray(b"s" * 10), "empty": b""}
+    )
 
 
-def chain(length: int, tenant: str = "acme", size: int = 3000, first: int = 0) -> list[Block]:
+def chain(length: int, tenant: str = "acme", size: int = 3000, first: int = 0) -> list[StoredBlock]:
     """A path of blocks from its start."""
-    blocks: list[Block] = []
+    blocks: list[StoredBlock] = []
     for number in range(length):
         blocks.append(make(first + number, blocks[-1].name if blocks else "", tenant, size))
     return blocks
@@ -164,9 +166,9 @@ def test_names_that_are_no_addresses_are_refused(open_: Open, tmp_path: Path) ->
             with pytest.raises(ValueError, match="hexadecimal"):
                 call("acme", name)
         with pytest.raises(ValueError, match="hexadecimal"):
-            disk.write(Block("acme", name, "", b"", {}))
+            disk.write(StoredBlock("acme", name, "", b"", {}))
     with pytest.raises(ValueError, match="hexadecimal"):
-        disk.write(Block("acme", "ab", "../ab", b"", {}))
+        disk.write(StoredBlock("acme", "ab", "../ab", b"", {}))
 
 
 def test_only_the_user_may_look(open_: Open, tmp_path: Path) -> None:
@@ -204,7 +206,7 @@ def test_a_block_without_its_beginning_is_removed_with_all_behind_it(open_: Open
 
 
 @pytest.fixture(scope="module", name="written")
-def _written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Block, str, bytes]:
+def _written(tmp_path_factory: pytest.TempPathFactory) -> tuple[StoredBlock, str, bytes]:
     """A block, its file's path below the folder and the file's bytes."""
     folder = tmp_path_factory.mktemp("written")
     with opening() as open_:
@@ -213,7 +215,7 @@ def _written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Block, str, byte
     return block, str(path.relative_to(folder)), path.read_bytes()
 
 
-def _is_never_trusted(block: Block, path: str, data: bytes) -> None:
+def _is_never_trusted(block: StoredBlock, path: str, data: bytes) -> None:
     """A file with other content is lost and removed, by the scan already or by reading it."""
     for scans in (True, False):
         with TemporaryDirectory() as folder, opening() as open_:
@@ -234,7 +236,7 @@ def _is_never_trusted(block: Block, path: str, data: bytes) -> None:
 @example(offset=0.0, flip=1)
 @example(offset=8.5 / 1900, flip=255)
 @example(offset=11.5 / 1900, flip=255)
-def test_any_damaged_byte_is_noticed(written: tuple[Block, str, bytes], offset: float, flip: int) -> None:
+def test_any_damaged_byte_is_noticed(written: tuple[StoredBlock, str, bytes], offset: float, flip: int) -> None:
     block, path, data = written
     at = int(offset * len(data))
     _is_never_trusted(block, path, data[:at] + bytes([data[at] ^ flip]) + data[at + 1 :])
@@ -242,12 +244,12 @@ def test_any_damaged_byte_is_noticed(written: tuple[Block, str, bytes], offset: 
 
 @settings(max_examples=30)
 @given(share=st.floats(0, 1, exclude_max=True))
-def test_any_missing_end_is_noticed(written: tuple[Block, str, bytes], share: float) -> None:
+def test_any_missing_end_is_noticed(written: tuple[StoredBlock, str, bytes], share: float) -> None:
     block, path, data = written
     _is_never_trusted(block, path, data[: int(share * len(data))])
 
 
-def test_a_longer_file_is_noticed(written: tuple[Block, str, bytes]) -> None:
+def test_a_longer_file_is_noticed(written: tuple[StoredBlock, str, bytes]) -> None:
     block, path, data = written
     _is_never_trusted(block, path, data + b"\0")
 
@@ -444,7 +446,7 @@ def test_closing_without_patience_leaves_at_once(open_: Open, tmp_path: Path) ->
 def test_processes_that_share_a_folder_evict_for_each_other(
     open_: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "SURVEY_AGE", 0.0)
+    monkeypatch.setattr(files, "SURVEY_TTL_SECONDS", 0.0)
     blocks = [make(number, size=1000) for number in range(4)]
     (sample,) = open_(tmp_path / "sample").write(blocks[0])
     assert isinstance(sample, Stored)
@@ -461,7 +463,7 @@ def test_processes_that_share_a_folder_evict_for_each_other(
 
 
 def test_a_folder_that_vanishes_comes_back(open_: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "SURVEY_AGE", 0.0)
+    monkeypatch.setattr(files, "SURVEY_TTL_SECONDS", 0.0)
     opened = open_(tmp_path / "kv")
     block = make(1)
     opened.write(block)
@@ -565,8 +567,8 @@ def test_a_killed_process_leaves_nothing_wrong(open_: Open, tmp_path: Path) -> N
 
 def test_fingerprints_differ_in_any_fact() -> None:
     facts: list[dict[str, str | int]] = [{}, {"a": 1}, {"a": "1"}, {"a": 2}, {"b": 1}, {"a": 1, "b": 1}]
-    assert len({fingerprint(**each) for each in facts}) == len(facts)
-    assert fingerprint(a=1, b="x") == fingerprint(b="x", a=1)
+    assert len({compute_fingerprint(**each) for each in facts}) == len(facts)
+    assert compute_fingerprint(a=1, b="x") == compute_fingerprint(b="x", a=1)
 
 
 def _stop_within_a_file(child: subprocess.Popen[str], folder: Path) -> None:
@@ -581,7 +583,7 @@ def _stop_within_a_file(child: subprocess.Popen[str], folder: Path) -> None:
 
 def _write_until_killed(folder: Path, life: int) -> None:
     opened = Opened(folder, capacity=1 << 40)
-    block: Block | None = None
+    block: StoredBlock | None = None
     for number in range(1000):
         block = make(life * 1000 + number, block.name if block else "", size=8 * MB)
         opened.write(block)

@@ -9,7 +9,7 @@ import psutil
 import pytest
 from outcomes import GREEDY, outcome, starter_options, starter_tokenizer
 
-from commonweight.engines.contract import CacheMark, EngineError, Job, Probe, Step, Written
+from commonweight.engines.contract import CacheMark, CacheWrites, EngineError, Job, Probe, Step
 from commonweight.engines.llama import LlamaEngine
 
 COUNTING = starter_tokenizer().encode(" ".join(map(str, range(1, 400))))
@@ -36,7 +36,7 @@ async def test_a_second_turn_computes_its_new_tokens_and_no_more() -> None:
         other = await outcome(engine, Job(COUNTING[:300], 1, tenant="somebody else"))
         assert other.cached == 0
     finally:
-        await engine.close()
+        await engine.aclose()
 
 
 async def test_marks_are_accounted_for() -> None:
@@ -44,11 +44,11 @@ async def test_marks_are_accounted_for() -> None:
     try:
         marks = [CacheMark(100), CacheMark(280, "1h")]
         first = await outcome(engine, Job(COUNTING[:300], 1, cache_marks=marks))
-        assert first.prefilled.written == Written(five_minutes=100, one_hour=180)
+        assert first.prefilled.written == CacheWrites(five_minutes=100, one_hour=180)
         second = await outcome(engine, Job(COUNTING[:320], 1, cache_marks=[*marks, CacheMark(310)]))
-        assert (second.cached, second.prefilled.written) == (300, Written(five_minutes=10))
+        assert (second.cached, second.prefilled.written) == (300, CacheWrites(five_minutes=10))
     finally:
-        await engine.close()
+        await engine.aclose()
 
 
 async def test_tokens_that_nobody_used_are_not_kept() -> None:
@@ -65,14 +65,14 @@ async def test_tokens_that_nobody_used_are_not_kept() -> None:
         again = await outcome(engine, Job([*COUNTING[:100], *drawn], 1, sampling=GREEDY))
         assert again.cached == 110
     finally:
-        await engine.close()
+        await engine.aclose()
 
 
 async def test_a_prefix_outlives_the_process(tmp_path: Path) -> None:
     disk = {"disk_folder": str(tmp_path), "disk_bytes": 1 << 30}
     first = await started(**disk)
     answer = await outcome(first, Job(COUNTING[:600], 12, sampling=GREEDY, want_logprobs=True))
-    await first.close()
+    await first.aclose()
     second = await started(**disk)
     try:
         assert second.stats.disk_bytes > 0
@@ -82,7 +82,7 @@ async def test_a_prefix_outlives_the_process(tmp_path: Path) -> None:
         assert again.tokens == answer.tokens
         assert again.logprobs == pytest.approx(answer.logprobs, abs=0.15)
     finally:
-        await second.close()
+        await second.aclose()
 
 
 async def test_a_crash_forgets_nothing_that_had_reached_the_disk(tmp_path: Path) -> None:
@@ -97,14 +97,14 @@ async def test_a_crash_forgets_nothing_that_had_reached_the_disk(tmp_path: Path)
             await asyncio.sleep(0.01)
         assert (await outcome(engine, Job(COUNTING[:600], 1, sampling=GREEDY))).cached == 599
     finally:
-        await engine.close()
+        await engine.aclose()
 
 
 async def test_waiting_for_the_disk_does_not_spin(tmp_path: Path) -> None:
     disk = {"disk_folder": str(tmp_path), "disk_bytes": 1 << 30}
     first = await started(**disk)
     await outcome(first, Job(COUNTING[:600], 1))
-    await first.close()
+    await first.aclose()
     engine = await started(**disk)
     try:
         assert engine.pid is not None
@@ -114,7 +114,7 @@ async def test_waiting_for_the_disk_does_not_spin(tmp_path: Path) -> None:
         await asyncio.sleep(1)
         assert process.cpu_times().user - before < 0.5
     finally:
-        await engine.close()
+        await engine.aclose()
 
 
 async def test_jobs_that_are_not_for_this_model_are_refused_and_others_go_on() -> None:
@@ -130,7 +130,7 @@ async def test_jobs_that_are_not_for_this_model_are_refused_and_others_go_on() -
         assert result.prefilled.scores == bytes(20 * 2 * 4)
         assert [event.scores for event in result.events if isinstance(event, Step)] == [bytes(2 * 4)] * 2
     finally:
-        await engine.close()
+        await engine.aclose()
 
 
 async def test_the_figures_come_to_rest() -> None:
@@ -148,4 +148,4 @@ async def test_the_figures_come_to_rest() -> None:
         assert engine.stats.steps > 0
         assert engine.stats.step_seconds > 0
     finally:
-        await engine.close()
+        await engine.aclose()

@@ -18,8 +18,8 @@ from reference import Reference
 from commonweight.engines import grammars
 from commonweight.engines.contract import Job, Sampling
 from commonweight.engines.grammars import GrammarError, Guide
-from commonweight.engines.llama import plan
-from commonweight.engines.llama.native import Batch
+from commonweight.engines.llama.model.native import LlamaBatch
+from commonweight.engines.llama.scheduler import planner as plan
 
 pytest_plugins = "machines"
 
@@ -262,14 +262,14 @@ def without_noise(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Machine:
     """Make logits depend on the last token and nothing else: what is drawn is the same in batches of any shape."""
     table = np.random.default_rng(0).normal(0, 2, (machine.model.vocabulary_size,) * 2).astype(np.float32)
     last = np.zeros(0, np.int32)
-    compute = machine.model.compute
+    compute = machine.model.decode
 
-    def remember(batch: Batch) -> None:
+    def remember(batch: LlamaBatch) -> None:
         nonlocal last
         compute(batch)
         last = batch._token
 
-    monkeypatch.setattr(machine.model, "compute", remember)
+    monkeypatch.setattr(machine.model, "decode", remember)
     monkeypatch.setattr(machine.model, "logits", lambda row: table[last[row]])
     return machine
 
@@ -328,7 +328,7 @@ def test_forcing_where_states_cannot_be_cut(
 def test_little_room_for_what_is_forced(exact: Machine, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
     jobs = [held(words(20, seed), TIGHT, sampling=Sampling(seed=seed)) for seed in range(6)]
     expected = exact.drive().run(*jobs)
-    monkeypatch.setattr(plan, "MOST_GUESSES", most)
+    monkeypatch.setattr(plan, "MAX_DRAFT_ROWS", most)
     driver = exact.drive()
     outcomes = driver.run(*jobs)
     assert [outcome.tokens for outcome in outcomes] == [outcome.tokens for outcome in expected]
@@ -442,11 +442,11 @@ def test_guesses_change_nothing_but_the_number_of_steps(exact: Machine) -> None:
 
 
 def test_guesses_that_a_grammar_does_not_allow_are_not_computed(machine: Machine) -> None:
-    guide = machine.grammars.guide("start: /[a-c]{3}/", frozenset([END]), "")
+    guide = machine.grammars.start_guide("start: /[a-c]{3}/", frozenset([END]), "")
     a, b, d = (3 + byte for byte in b"abd")
-    assert guide.checked([a, b, d, a]) == [a, b]
-    assert guide.checked([d]) == guide.checked([]) == []
-    assert guide.checked([a, b, a, b]) == [a, b, a]
+    assert guide.accept_prefix([a, b, d, a]) == [a, b]
+    assert guide.accept_prefix([d]) == guide.accept_prefix([]) == []
+    assert guide.accept_prefix([a, b, a, b]) == [a, b, a]
 
 
 # What is drawn differs from one kind of processor to another, and how much of it is a copy.
@@ -554,11 +554,11 @@ def test_an_answer_that_fails_among_what_is_forced(
 
 def fails_after(place: int, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> int:
     """Let an answer fail after so many of 8 forced tokens; how much of it is remembered."""
-    taken, take = iter([True] * place), Guide.take
+    taken, take = iter([True] * place), Guide.try_accept
     driver = machine.drive()
     driver.submit(held(PROMPT, 'start: "abcdefgh"'))
     with monkeypatch.context() as broken:
-        broken.setattr(Guide, "take", lambda guide, token: next(taken, False) and take(guide, token))
+        broken.setattr(Guide, "try_accept", lambda guide, token: next(taken, False) and take(guide, token))
         driver.finish()
     assert [run_id for run_id, _ in driver.scheduler.failed] == [0]
     (again,) = driver.run(job([*PROMPT, *(3 + byte for byte in b"abcdefgh"), 5], 1))
@@ -576,7 +576,7 @@ def test_too_complex_grammars_fail(driver: Driver) -> None:
 
 def test_grammars_are_compiled_once_a_tenant(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[str] = []
-    kept = grammars.Grammars(machine.model.vocab)
+    kept = grammars.GrammarCompiler(machine.model.vocab)
     compile_one = kept._compile
 
     def note(grammar: str) -> LLMatcher:
@@ -584,12 +584,12 @@ def test_grammars_are_compiled_once_a_tenant(machine: Machine, monkeypatch: pyte
         return compile_one(grammar)
 
     monkeypatch.setattr(kept, "_compile", note)
-    monkeypatch.setattr(grammars, "MOST_KEPT", 3)
+    monkeypatch.setattr(grammars, "MAX_COMPILED_GRAMMARS", 3)
     a, b, c, d = (f'start: "{letter}"' for letter in "abcd")
     ends = frozenset([END])
 
     def guide(grammar: str, tenant: str = "") -> Guide:
-        return kept.guide(grammar, ends, tenant)
+        return kept.start_guide(grammar, ends, tenant)
 
     for grammar in (a, b, a, c, a, b, c):
         guide(grammar)
@@ -604,5 +604,5 @@ def test_grammars_are_compiled_once_a_tenant(machine: Machine, monkeypatch: pyte
     assert compiled == [a, b, c, d, a, a]
     # Guides of one grammar go their own ways.
     one, other = guide(a), guide(a)
-    one.choose(lambda _: END)
+    one.choose_token(lambda _: END)
     assert (one.forced, other.forced) == ([], [3 + ord("a")])

@@ -5,13 +5,13 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from far import END, Far, answering, engine_at, job, ran, refusing, saying
+from fake_upstreams import END, Far, answering, engine_at, job, ran, refusing, saying
 from outcomes import starter_tokenizer
 
 from commonweight.catalog.gguf import Gguf
 from commonweight.engines.contract import EngineError
 
-pytest_plugins = "far_fixtures"
+pytest_plugins = "fake_upstream_fixtures"
 
 YES_OR_NO = 'start: "yes" | "no"'
 

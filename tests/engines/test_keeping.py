@@ -3,7 +3,7 @@
 import pytest
 from driving import PREFIX, Driver, Machine, job, words
 
-from commonweight.engines.contract import CacheMark, Job, Written
+from commonweight.engines.contract import CacheMark, CacheWrites, Job
 
 pytest_plugins = "machines"
 
@@ -98,7 +98,7 @@ def test_a_mark_behind_what_a_running_job_shares(driver: Driver) -> None:
         job(PREFIX + words(10, 1), 5, cache_marks=[CacheMark(600)]),
         job(PREFIX + words(20, 2), 5, cache_marks=[CacheMark(600), CacheMark(620, "1h")]),
     )
-    assert [outcome.prefilled.written for outcome in outcomes] == [Written(600, 0), Written(0, 20)]
+    assert [outcome.prefilled.written for outcome in outcomes] == [CacheWrites(600, 0), CacheWrites(0, 20)]
 
 
 def test_marked_prefixes_survive_pressure(machine: Machine) -> None:
@@ -154,7 +154,7 @@ def test_turns_go_on_where_states_cannot_be_cut(snapshotting: Machine) -> None:
     driver = snapshotting.drive()
     prompt = words(300)
     (first,) = driver.run(job(prompt, 40, cache_marks=[CacheMark(200)]))
-    assert first.prefilled.written == Written(200, 0)
+    assert first.prefilled.written == CacheWrites(200, 0)
     (second,) = driver.run(job([*prompt, *first.tokens, *words(25, 1)], 10))
     (branch,) = driver.run(job([*prompt[:250], *words(25, 2)], 10))
     assert [second.cached, branch.cached] == [339, 200]
@@ -170,5 +170,5 @@ def test_the_same_prompt_again_computes_one_row_where_states_cannot_be_cut(
     assert [first.cached, second.cached] == [0, 299]
     assert driver.prefilled == 300 + 1
     assert first.tokens == second.tokens
-    assert first.prefilled.written == Written(299 if marks else 0)
-    assert second.prefilled.written == Written()
+    assert first.prefilled.written == CacheWrites(299 if marks else 0)
+    assert second.prefilled.written == CacheWrites()

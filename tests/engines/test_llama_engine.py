@@ -16,7 +16,7 @@ import pytest_asyncio
 from outcomes import GREEDY, WINDOW, Outcome, outcome, starter_options, starter_tokenizer
 
 from commonweight.engines.contract import EngineError, EngineFullError, Finish, Job, Sampling, Step
-from commonweight.engines.llama import LlamaEngine, LoadError, Options
+from commonweight.engines.llama import LlamaEngine, LoadError, WorkerSettings
 from commonweight.engines.llama import engine as engine_module
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -30,7 +30,7 @@ async def engine() -> AsyncIterator[LlamaEngine]:
     engine = LlamaEngine(starter_options())
     await engine.start()
     yield engine
-    await engine.close()
+    await engine.aclose()
 
 
 COUNTING = starter_tokenizer().encode("1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23")
@@ -134,7 +134,7 @@ async def test_answers_with_grammars(engine: LlamaEngine) -> None:
     assert "held to its grammar" in str(failed)
     assert isinstance(counted, Outcome)
     assert len(counted.tokens) == 20
-    assert not engine._runs
+    assert not engine._jobs
     while engine.stats.running:
         await asyncio.sleep(0.01)
 
@@ -172,7 +172,7 @@ async def test_leaving_the_block_cancels(engine: LlamaEngine) -> None:
             async for event in events:
                 if isinstance(event, Step):
                     break
-    assert not engine._runs
+    assert not engine._jobs
     result = await outcome(engine, Job(token_ids=COUNTING, max_tokens=4, sampling=GREEDY))
     assert result.finish.timings.queued < result.finish.timings.prefill + 60
 
@@ -213,13 +213,13 @@ async def test_a_killed_process_fails_what_runs_and_comes_back() -> None:
         assert len(result.tokens) == 5
         assert engine.pid not in (None, first_pid)
     finally:
-        await engine.close()
+        await engine.aclose()
 
 
 async def test_a_model_that_vanished_fails_waiting_jobs_but_never_for_good(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_module, "SLOWEST_RESTART", 0.2)
+    monkeypatch.setattr(engine_module, "MAX_RESTART_DELAY_SECONDS", 0.2)
     options = starter_options()
     link = tmp_path / "model.gguf"
     link.symlink_to(options.path)
@@ -238,7 +238,7 @@ async def test_a_model_that_vanished_fails_waiting_jobs_but_never_for_good(
             await asyncio.sleep(0.01)
         assert len((await outcome(engine, Job(token_ids=COUNTING, max_tokens=2))).tokens) == 2
     finally:
-        await engine.close()
+        await engine.aclose()
 
 
 async def test_closing_ends_the_process_and_fails_what_runs() -> None:
@@ -254,7 +254,7 @@ async def test_closing_ends_the_process_and_fails_what_runs() -> None:
         async with engine.run(LONG) as events:
             async for event in events:
                 if isinstance(event, Step):
-                    await engine.close()
+                    await engine.aclose()
                 assert not isinstance(event, Finish)
 
     with pytest.raises(EngineError, match="shutting down"):
@@ -270,7 +270,7 @@ async def test_closing_while_it_loads_does_not_wait_for_it() -> None:
     while engine.pid is None:
         await asyncio.sleep(0)
     process = psutil.Process(engine.pid)
-    await engine.close()
+    await engine.aclose()
     assert not process.is_running()
     starting.cancel()
     await asyncio.gather(starting, return_exceptions=True)
@@ -297,13 +297,13 @@ async def test_a_crash_fails_only_what_was_running() -> None:
             await first
         assert [len(result.tokens) for result in await asyncio.gather(*queued)] == [2, 3, 4]
     finally:
-        await engine.close()
+        await engine.aclose()
 
 
 async def test_an_engine_that_cannot_be_spawned_again_is_tried_again(
     engine: LlamaEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_module, "SLOWEST_RESTART", 0.2)
+    monkeypatch.setattr(engine_module, "MAX_RESTART_DELAY_SECONDS", 0.2)
     assert engine.pid is not None
     with monkeypatch.context() as broken:
         broken.setattr(sys, "executable", "/nonexistent/python")
@@ -318,7 +318,7 @@ async def test_an_engine_that_cannot_be_spawned_again_is_tried_again(
 async def test_a_job_that_cannot_travel_harms_only_itself(engine: LlamaEngine) -> None:
     with pytest.raises(OverflowError):
         await outcome(engine, Job(token_ids=COUNTING, max_tokens=2, sampling=Sampling(top_k=10**30)))
-    assert not engine._runs
+    assert not engine._jobs
     assert len((await outcome(engine, Job(token_ids=COUNTING, max_tokens=2))).tokens) == 2
 
 
@@ -326,10 +326,10 @@ async def test_a_job_that_cannot_travel_harms_only_itself(engine: LlamaEngine) -
 async def test_what_is_no_model_is_refused_with_a_reason(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "broken.gguf"
     path.write_bytes(content)
-    engine = LlamaEngine(Options(path=str(path), window=64, cells=64, sequences=1, threads=1))
+    engine = LlamaEngine(WorkerSettings(path=str(path), window=64, cells=64, sequences=1, threads=1))
     with pytest.raises(LoadError, match=r"broken\.gguf"):
         await engine.start()
-    await engine.close()
+    await engine.aclose()
 
 
 async def test_the_process_leaves_with_its_parent() -> None:

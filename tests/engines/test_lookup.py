@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from commonweight.engines.llama.lookup import LONGEST_COUNTED, SHORTEST_MATCH, Drafter, Lookup
-from commonweight.engines.llama.pace import Pace
+from commonweight.engines.llama.scheduler.lookup import MAX_MATCH_TOKENS, MIN_MATCH_TOKENS, Drafter, Lookup
+from commonweight.engines.llama.scheduler.step_cost import StepCostModel
 
 contexts = st.lists(st.integers(0, 2), max_size=36)
 limits = st.integers(0, 12)
@@ -29,7 +29,7 @@ class TestLookup:
         lookup = Lookup(tokens)
         draft, length = lookup.draft(limit), lookup.match()
         assert len(draft) in ((limit,) if length else (0,))
-        assert length == 0 or length >= SHORTEST_MATCH
+        assert length == 0 or length >= MIN_MATCH_TOKENS
         if length:
             ends = [end for end in range(length, len(tokens)) if tokens[end - length : end] == tokens[-length:]]
             assert draft in [continuation(tokens, end, limit) for end in ends]
@@ -70,11 +70,11 @@ class TestLookup:
 def longest_match(tokens: list[int]) -> tuple[int, int]:
     """Where the longest, most recent match went on, and its length (0: there is none)."""
     best = (0, 0)
-    for end in range(SHORTEST_MATCH, len(tokens)):
+    for end in range(MIN_MATCH_TOKENS, len(tokens)):
         length = 0
-        while length < min(end, LONGEST_COUNTED) and tokens[end - 1 - length] == tokens[-1 - length]:
+        while length < min(end, MAX_MATCH_TOKENS) and tokens[end - 1 - length] == tokens[-1 - length]:
             length += 1
-        if length >= max(SHORTEST_MATCH, best[1]):
+        if length >= max(MIN_MATCH_TOKENS, best[1]):
             best = (end, length)
     return best
 
@@ -144,7 +144,7 @@ class TestDrafter:
         drafter = Drafter(Lookup(range(1000)))
         for token in range(2000, 2200):
             drafter.extend([token])
-            assert drafter.propose(1, 1, Pace(), CAP).token_ids == []
+            assert drafter.propose(1, 1, StepCostModel(), CAP).token_ids == []
 
     def test_a_copy_soon_reaches_the_cap(self) -> None:
         pace = observed(COSTS["flat"], 32)
@@ -171,8 +171,8 @@ class TestDrafter:
         assert drafter.propose(129, 129, pace, CAP).token_ids == []
 
 
-def observed(cost: Cost, rows: int) -> Pace:
-    pace = Pace()
+def observed(cost: Cost, rows: int) -> StepCostModel:
+    pace = StepCostModel()
     for size in range(1, rows + 1):
         pace.observe(size, size, cost(size))
     return pace
@@ -197,7 +197,7 @@ def guessable_text(rate: float, seed: int, then: float | None = None) -> tuple[l
 def speedup(cost: Cost, texts: list[tuple[list[int], list[int]]]) -> float:
     """Runs the texts side by side, as the scheduler would, until the first ends."""
     rng = random.Random(7)
-    pace = Pace()
+    pace = StepCostModel()
     pace.observe(513, 1, cost(513))
     drafters = [Drafter(Lookup(prompt)) for prompt, _ in texts]
     done = [0] * len(texts)

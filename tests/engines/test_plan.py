@@ -5,9 +5,10 @@ from driving import STARTER_NOISE, Driver, Machine, counting, job, words
 from hypothesis import given
 from hypothesis import strategies as st
 
-from commonweight.engines.llama import pace, plan
-from commonweight.engines.llama.pace import Pace
-from commonweight.engines.llama.tiles import TILE, Attention
+from commonweight.engines.llama.model.attention_cost import TILE_ROWS, AttentionCost
+from commonweight.engines.llama.scheduler import planner as plan
+from commonweight.engines.llama.scheduler import step_cost as pace
+from commonweight.engines.llama.scheduler.step_cost import StepCostModel
 
 pytest_plugins = "machines"
 
@@ -28,14 +29,18 @@ def test_a_long_prompt_does_not_hold_up_a_stream(driver: Driver) -> None:
 def test_the_chunk_follows_the_pace(driver: Driver) -> None:
     driver.submit(job(words(10), 100))
     driver.step(3)
-    driver.scheduler._pace = measured = Pace()
+    driver.scheduler._step_cost = measured = StepCostModel()
     for _ in range(pace.RECENT_STEPS):
         measured.observe(1, 1, 0.04)
         measured.observe(101, 1, 0.04 + 0.1)
     driver.submit(job(words(300, 1)))
     driver.step()
     # CADENCE, less what the stream takes, at a millisecond a row, in whole tiles.
-    assert driver.scheduler._batch.rows == (plan.CADENCE - 0.04) // (TILE * 0.001) * TILE == 192
+    assert (
+        driver.scheduler._batch.rows
+        == (plan.STREAMING_STEP_SECONDS - 0.04) // (TILE_ROWS * 0.001) * TILE_ROWS
+        == 192
+    )
 
 
 def test_streams_and_long_chunks_take_turns(driver: Driver) -> None:
@@ -79,8 +84,8 @@ def test_a_tile_that_is_nearly_full_is_filled(machine: Machine, unread: int, chu
     driver.slowly(chunk)
     (late,) = driver.submit(wanted)
     driver.step()
-    assert driver.scheduler._batch.rows == TILE
-    assert driver.scheduler._cells.used == 600 + min(unread, TILE)
+    assert driver.scheduler._batch.rows == TILE_ROWS
+    assert driver.scheduler._cells.used == 600 + min(unread, TILE_ROWS)
     driver.finish()
     again = driver.outcomes[late]
     assert again.cached == 600
@@ -94,7 +99,7 @@ def test_streams_and_tiles_that_are_filled_take_turns(driver: Driver) -> None:
     driver.step()
     driver.submit(job(words(600) + words(50, 1), 5))
     driver.step()
-    assert driver.scheduler._batch.rows == TILE
+    assert driver.scheduler._batch.rows == TILE_ROWS
     driver.step()
     assert driver.scheduler._batch.rows == 2
 
@@ -106,14 +111,14 @@ def test_few_rows_are_not_worth_a_tile(driver: Driver) -> None:
     assert driver.scheduler._batch.rows == 9
 
 
-@given(st.integers(1, 10**12), st.integers(1, 10**7), st.integers(1, TILE), st.integers(0, 10**6))
+@given(st.integers(1, 10**12), st.integers(1, 10**7), st.integers(1, TILE_ROWS), st.integers(0, 10**6))
 def test_the_longer_the_context_the_sooner_a_tile_is_worth_filling(
     weights: int, cell: int, rows: int, context: int
 ) -> None:
-    attention = Attention(weights, cell)
-    assert not attention.fills(rows, 0)
-    assert not attention.fills(TILE, context)
-    assert attention.fills(TILE - 1, weights)
-    if attention.fills(rows, context):
-        assert attention.fills(rows, context + 1)
-        assert rows == TILE - 1 or attention.fills(rows + 1, context)
+    attention = AttentionCost(weights, cell)
+    assert not attention.should_fill_tile(rows, 0)
+    assert not attention.should_fill_tile(TILE_ROWS, context)
+    assert attention.should_fill_tile(TILE_ROWS - 1, weights)
+    if attention.should_fill_tile(rows, context):
+        assert attention.should_fill_tile(rows, context + 1)
+        assert rows == TILE_ROWS - 1 or attention.should_fill_tile(rows + 1, context)

@@ -17,10 +17,11 @@ from outcomes import GREEDY, Outcome, starter_path, starter_tokenizer
 from reference import Reference, random_probe
 
 from commonweight.engines.contract import CacheMark, Job, Probe, Sampling
-from commonweight.engines.grammars import Grammars, Ids
-from commonweight.engines.llama import blocks, run
-from commonweight.engines.llama.disk import Disk
-from commonweight.engines.llama.files import fingerprint
+from commonweight.engines.grammars import GrammarCompiler, TokenIds
+from commonweight.engines.llama.kv import blocks
+from commonweight.engines.llama.kv.block_files import compute_fingerprint
+from commonweight.engines.llama.kv.disk_tier import DiskTier
+from commonweight.engines.llama.scheduler import sequence as run
 
 BLOCK = 16
 """Tokens: prompts of a hundred have as many blocks as long ones have of 256."""
@@ -81,7 +82,9 @@ class Story:
     def _start(self) -> Driver:
         disk = None
         if self._disk_bytes:
-            disk = Disk(self._folder, fingerprint(test=1), capacity=self._disk_bytes, wake=lambda: None)
+            disk = DiskTier(
+                self._folder, compute_fingerprint(test=1), capacity=self._disk_bytes, wake=lambda: None
+            )
         driver = self._machine.drive(drafts=self._drafts, ram=self._ram, disk=disk)
         driver.slowly(self._chunk)  # or what happens would depend on how busy the machine is
         return driver
@@ -146,7 +149,7 @@ class Story:
 
 
 def check(
-    job: Job, outcome: Outcome, reference: Reference, grammars: Grammars, tolerance: float
+    job: Job, outcome: Outcome, reference: Reference, grammars: GrammarCompiler, tolerance: float
 ) -> tuple[float, float]:
     """Compare an answer with a cold pass. Returns by how much log-probabilities and scores differed."""
     outcome.check_order()
@@ -177,22 +180,22 @@ def check(
     return max(differences, default=0.0), off
 
 
-def allowed(job: Job, tokens: list[int], grammars: Grammars) -> list[Ids | slice]:
+def allowed(job: Job, tokens: list[int], grammars: GrammarCompiler) -> list[TokenIds | slice]:
     """What each token of an answer could have been instead; it follows the job's grammar."""
     if job.grammar is None:
         return [slice(None)] * len(tokens)
-    guide = grammars.guide(job.grammar, frozenset(job.stop_ids), job.tenant)
-    choices: list[Ids | slice] = []
+    guide = grammars.start_guide(job.grammar, frozenset(job.stop_ids), job.tenant)
+    choices: list[TokenIds | slice] = []
     for token in tokens:
-        choices.append(np.array(guide.forced[:1]) if guide.forced else guide.allowed())
-        assert guide.choose(lambda _, token=token: token) == token  # type: ignore[misc]
+        choices.append(np.array(guide.forced[:1]) if guide.forced else guide.find_allowed())
+        assert guide.choose_token(lambda _, token=token: token) == token  # type: ignore[misc]
     return choices
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocks, "BLOCK", BLOCK)
-    monkeypatch.setattr(run, "HEADROOM", 8)
+    monkeypatch.setattr(blocks, "BLOCK_TOKENS", BLOCK)
+    monkeypatch.setattr(run, "RESERVED_CELLS", 8)
 
 
 TEXT = (

@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from commonweight.engines.contract import Ttl
-from commonweight.engines.llama import blocks, prefixes
-from commonweight.engines.llama.blocks import Data, Scores, common_tokens, key_of
-from commonweight.engines.llama.disk import Disk
-from commonweight.engines.llama.files import fingerprint
-from commonweight.engines.llama.prefixes import Match, Prefixes
+from commonweight.engines.llama.kv import blocks
+from commonweight.engines.llama.kv import prefix_cache as prefixes
+from commonweight.engines.llama.kv.block_files import compute_fingerprint
+from commonweight.engines.llama.kv.blocks import ProbeScores, StateBytes, count_common_tokens, encode_key
+from commonweight.engines.llama.kv.disk_tier import DiskTier
+from commonweight.engines.llama.kv.prefix_cache import PrefixCache, PrefixMatch
 
 BLOCK = 4
 TOKEN_BYTES = 64
@@ -29,7 +30,7 @@ Tokens = list[int]
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocks, "BLOCK", BLOCK)
+    monkeypatch.setattr(blocks, "BLOCK_TOKENS", BLOCK)
 
 
 class Clock:
@@ -49,13 +50,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def state_of(tokens: Tokens, start: int, end: int) -> Data:
+def state_of(tokens: Tokens, start: int, end: int) -> StateBytes:
     """What a model would give: every position's row depends on all tokens up to it."""
     rows = [hash(tuple(tokens[: i + 1])) % (1 << 31) for i in range(start, end)]
     return np.repeat(np.asarray(rows, "<i8"), TOKEN_BYTES // 8).view(np.uint8)
 
 
-def scores_of(tokens: Tokens, version: str) -> Scores:
+def scores_of(tokens: Tokens, version: str) -> ProbeScores:
     rows = [float(hash((version, *tokens[: i + 1])) % 1000) for i in range(len(tokens))]
     return np.asarray(rows, np.float32).reshape(-1, 1)
 
@@ -63,9 +64,9 @@ def scores_of(tokens: Tokens, version: str) -> Scores:
 class Store:
     """A store, and how a scheduler uses it."""
 
-    def __init__(self, *, blocks: float = PLENTY, snapshots: bool = False, disk: Disk | None = None) -> None:
+    def __init__(self, *, blocks: float = PLENTY, snapshots: bool = False, disk: DiskTier | None = None) -> None:
         self.capacity = int(blocks * BLOCK * TOKEN_BYTES)
-        self.prefixes = Prefixes(capacity=self.capacity, needs_snapshots=snapshots, disk=disk)
+        self.prefixes = PrefixCache(capacity=self.capacity, needs_snapshots=snapshots, disk=disk)
         self.disk = disk
         self.saved: list[tuple[int, int]] = []
 
@@ -78,23 +79,23 @@ class Store:
         since: int = 0,
         end: int | None = None,
     ) -> None:
-        def save(start: int, end: int) -> Data:
+        def save(start: int, end: int) -> StateBytes:
             self.saved.append((start, end))
             return state_of(tokens, start, end)
 
         scores = (version, scores_of(tokens, version)) if version else None
         end = len(tokens) if end is None else end
-        self.prefixes.insert(tenant, key_of(tokens), end, save, scores, since=since)
+        self.prefixes.insert_prefix(tenant, encode_key(tokens), end, save, scores, since=since)
         self.check()
 
     def snapshot(self, tokens: Tokens, tenant: str = "") -> None:
         """A turn's end: the cells, and what can't be cut."""
         self.insert(tokens, tenant)
-        self.prefixes.add_snapshot(tenant, key_of(tokens), len(tokens), state_of([-1, *tokens], 0, 1))
+        self.prefixes.add_snapshot(tenant, encode_key(tokens), len(tokens), state_of([-1, *tokens], 0, 1))
         self.check()
 
     def cut(self, tokens: Tokens, end: int, tenant: str = "") -> None:
-        self.prefixes.cut(tenant, key_of(tokens), end)
+        self.prefixes.truncate_prefix(tenant, encode_key(tokens), end)
         self.check()
 
     def match(
@@ -106,7 +107,7 @@ class Store:
         for _ in range(20):
             if not (absent := [block for block in found.blocks if block.state is None]):
                 break
-            self.prefixes.fetch(absent)
+            self.prefixes.prefetch(absent)
             self.wait(lambda: not any(block.is_loading for block in absent))
             found = self.look_up(tokens, tenant, version, limit)
         else:
@@ -115,18 +116,20 @@ class Store:
         self.check_bytes(found, tokens, version)
         return found.length
 
-    def look_up(self, tokens: Tokens, tenant: str, version: str | None, limit: int, in_ram: bool = False) -> Match:
-        return self.prefixes.match(tenant, key_of(tokens), limit, version, in_ram=in_ram)
+    def look_up(
+        self, tokens: Tokens, tenant: str, version: str | None, limit: int, in_ram: bool = False
+    ) -> PrefixMatch:
+        return self.prefixes.match_prefix(tenant, encode_key(tokens), limit, version, in_ram=in_ram)
 
     def in_ram(self, tokens: Tokens, tenant: str = "") -> int:
         return self.look_up(tokens, tenant, None, len(tokens), in_ram=True).length
 
     def keep(self, tokens: Tokens, ttl: Ttl = "5m", tenant: str = "") -> int:
-        return self.prefixes.keep(tenant, key_of(tokens), len(tokens), ttl)
+        return self.prefixes.pin_prefix(tenant, encode_key(tokens), len(tokens), ttl)
 
     def wait(self, is_true: "Condition") -> None:
         for _ in range(2000):
-            self.prefixes.collect()
+            self.prefixes.collect_disk_events()
             if is_true():
                 return
             time.sleep(0.001)
@@ -138,7 +141,7 @@ class Store:
         disk = self.disk
         self.wait(lambda: not disk._writes and not disk._forgotten and not disk._touched)
         time.sleep(0.01)
-        self.prefixes.collect()
+        self.prefixes.collect_disk_events()
         self.check()
 
     def check(self) -> None:
@@ -158,7 +161,7 @@ class Store:
             # Shorter blocks have nothing below them.
             assert len(block.tokens) == BLOCK * 4 or not block.children
 
-    def check_bytes(self, found: Match, tokens: Tokens, version: str | None) -> None:
+    def check_bytes(self, found: PrefixMatch, tokens: Tokens, version: str | None) -> None:
         held = b"".join(block.state.tobytes() for block in found.blocks if block.state is not None)
         assert held[: found.length * TOKEN_BYTES] == state_of(tokens, 0, found.length).tobytes()
         if found.blocks:
@@ -190,7 +193,9 @@ def test_the_longest_prefix_of_all_that_were_inserted_is_found(
     for tokens in prompts:
         store.insert(tokens)
     limit = min(limit, len(key))
-    expected = max((common_tokens(key_of(key[:limit]), key_of(tokens)) for tokens in prompts), default=0)
+    expected = max(
+        (count_common_tokens(encode_key(key[:limit]), encode_key(tokens)) for tokens in prompts), default=0
+    )
     assert store.match(key, limit=limit) == expected
 
 
@@ -281,7 +286,7 @@ def test_of_what_is_cut_only_the_beginning_is_found(prompts: list[Tokens], key: 
     for tokens in [*prompts, key]:
         store.insert(tokens)
     store.cut(key, end)
-    shared = [common_tokens(key_of(key), key_of(tokens)) for tokens in prompts]
+    shared = [count_common_tokens(encode_key(key), encode_key(tokens)) for tokens in prompts]
     # What others have had as well may stay; what has only its beginning in common with it must.
     assert min(end, len(key)) <= store.match(key) <= max(min(end, len(key)), *shared, 0)
     for tokens, common in zip(prompts, shared, strict=True):
@@ -433,7 +438,7 @@ class Folder:
         self._stores: list[Store] = []
 
     def open(self, *, blocks: float = PLENTY, snapshots: bool = False, capacity: int = PLENTY) -> Store:
-        disk = Disk(self._path, fingerprint(test=1), capacity=capacity, wake=lambda: None)
+        disk = DiskTier(self._path, compute_fingerprint(test=1), capacity=capacity, wake=lambda: None)
         self._stores.append(Store(blocks=blocks, snapshots=snapshots, disk=disk))
         return self._stores[-1]
 
@@ -509,7 +514,7 @@ def test_a_block_that_is_lost_takes_with_it_what_stands_on_it(folder: Folder) ->
     found = again.look_up(count(0, 12), "", None, 12)
     (file,) = (path for path in folder.files() if path.stem == found.blocks[1].name)
     file.write_bytes(b"?" * file.stat().st_size)
-    again.prefixes.fetch(found.blocks)
+    again.prefixes.prefetch(found.blocks)
     again.wait(lambda: not any(block.is_loading for block in found.blocks))
     assert again.look_up(count(0, 12), "", None, 12).length == 4
     again.settle()
@@ -568,7 +573,7 @@ def test_what_was_computed_meanwhile_is_not_replaced_by_what_was_read(folder: Fo
     store.prefixes.close()
     again = folder.open()
     (block,) = again.look_up(count(0, 4), "", None, 4).blocks
-    again.prefixes.fetch([block])
+    again.prefixes.prefetch([block])
     again.insert(count(0, 4), version="v2")
     again.wait(lambda: not block.is_loading)
     assert again.match(count(0, 4), version="v2") == 4
@@ -617,6 +622,6 @@ def test_with_a_disk_below_nothing_is_ever_wrong(
             store.keep(key, "1h", tenant)
         if draw.random() < 0.3:
             store.settle()
-        store.prefixes.collect()
+        store.prefixes.collect_disk_events()
         store.check()
     folder.close()

@@ -14,9 +14,9 @@ from outcomes import starter_path, starter_tokenizer
 from reference import random_probe
 
 from commonweight.engines.contract import Probe
-from commonweight.engines.llama import probes
-from commonweight.engines.llama.native import Batch, LoadedModel
-from commonweight.engines.llama.probes import Taps
+from commonweight.engines.llama.model import probes
+from commonweight.engines.llama.model.native import LlamaBatch, LoadedModel
+from commonweight.engines.llama.model.probes import LayerTaps
 
 Floats = npt.NDArray[np.float32]
 
@@ -49,12 +49,12 @@ def model() -> Iterator[LoadedModel]:
 
 
 @pytest.fixture
-def taps(model: LoadedModel) -> Iterator[Taps]:
-    taps = Taps(model.context)
+def taps(model: LoadedModel) -> Iterator[LayerTaps]:
+    taps = LayerTaps(model.context)
     yield taps
-    taps.select([])
+    taps.select_layers([])
     for sequence in range(3):
-        model.forget(sequence)
+        model.clear_sequence(sequence)
 
 
 Part = tuple[int, int, list[int]]
@@ -63,18 +63,18 @@ Part = tuple[int, int, list[int]]
 
 def compute(model: LoadedModel, *parts: Part, outputs: int = 1) -> int:
     """Compute a batch of these, with logits of the last tokens of each; returns its rows."""
-    batch = Batch(ROWS)
+    batch = LlamaBatch(ROWS)
     for sequence, position, token_ids in parts:
         batch.add(sequence, position, token_ids, outputs=outputs)
-    model.compute(batch)
+    model.decode(batch)
     return batch.rows
 
 
-def alone(model: LoadedModel, taps: Taps, token_ids: list[int]) -> Floats:
+def alone(model: LoadedModel, taps: LayerTaps, token_ids: list[int]) -> Floats:
     """The scores of a prompt computed at once."""
     rows = compute(model, (0, 0, token_ids))
-    model.forget(0)
-    return taps.scores(PROBE, slice(0, rows))
+    model.clear_sequence(0)
+    return taps.compute_scores(PROBE, slice(0, rows))
 
 
 def assert_close(scores: Floats, expected: Floats) -> None:
@@ -112,11 +112,11 @@ def watched(model: LoadedModel, names: dict[str, int]) -> Iterator[tuple[int, di
     llama.llama_free(context)
 
 
-def test_scores_are_those_of_the_states_between_layers(model: LoadedModel, taps: Taps) -> None:
-    taps.select(PROBE.layers)
+def test_scores_are_those_of_the_states_between_layers(model: LoadedModel, taps: LayerTaps) -> None:
+    taps.select_layers(PROBE.layers)
     scores = alone(model, taps, WORDS)
     with watched(model, {f"l_out-{layer - 1}": layer for layer in PROBE.layers}) as (context, states):
-        batch = Batch(ROWS)
+        batch = LlamaBatch(ROWS)
         batch.add(0, 0, WORDS, outputs=1)
         batch.native.n_tokens = batch.rows
         assert llama.llama_decode(context, batch.native) == 0
@@ -126,71 +126,71 @@ def test_scores_are_those_of_the_states_between_layers(model: LoadedModel, taps:
     np.testing.assert_allclose(scores, expected, rtol=1e-3, atol=1e-2)
 
 
-def test_the_first_layer_reads_the_embedding_of_the_token(model: LoadedModel, taps: Taps) -> None:
+def test_the_first_layer_reads_the_embedding_of_the_token(model: LoadedModel, taps: LayerTaps) -> None:
     first = random_probe([0], WIDTH)
-    taps.select(first.layers)
+    taps.select_layers(first.layers)
     rows = compute(model, (0, 0, [WORDS[0], WORDS[1], WORDS[0]]))
-    scores = taps.scores(first, slice(0, rows))
+    scores = taps.compute_scores(first, slice(0, rows))
     np.testing.assert_array_equal(scores[0], scores[2])
     assert not np.allclose(scores[0], scores[1])
 
 
 @pytest.mark.parametrize("outputs", [1, 0])
-def test_rows_of_a_mixed_batch_score_as_they_do_alone(model: LoadedModel, taps: Taps, outputs: int) -> None:
-    taps.select(PROBE.layers)
+def test_rows_of_a_mixed_batch_score_as_they_do_alone(model: LoadedModel, taps: LayerTaps, outputs: int) -> None:
+    taps.select_layers(PROBE.layers)
     words, other = alone(model, taps, WORDS), alone(model, taps, OTHER)
     last = len(WORDS) - 1
     compute(model, (1, 0, WORDS[:last]), (2, 0, OTHER[:3]), outputs=outputs)
     rows = compute(model, (0, 0, WORDS), (1, last, WORDS[last:]), (2, 3, OTHER[3:]), outputs=outputs)
-    scores = taps.scores(PROBE, slice(0, rows))
+    scores = taps.compute_scores(PROBE, slice(0, rows))
     assert_close(scores[: last + 1], words)
     assert_close(scores[: last + 2], np.vstack([words, words[last:]]))
     assert_close(np.vstack([other[:3], scores[last + 2 :]]), other)
     one = slice(last + 1, last + 2)
-    np.testing.assert_allclose(taps.scores(PROBE, one), scores[one], rtol=1e-4)
+    np.testing.assert_allclose(taps.compute_scores(PROBE, one), scores[one], rtol=1e-4)
 
 
-def test_chunks_score_as_the_whole(model: LoadedModel, taps: Taps) -> None:
-    taps.select(PROBE.layers)
+def test_chunks_score_as_the_whole(model: LoadedModel, taps: LayerTaps) -> None:
+    taps.select_layers(PROBE.layers)
     token_ids = (WORDS * 9)[:ROWS]
     whole = alone(model, taps, token_ids)
     chunks = []
     for start in range(0, ROWS, 250):
         rows = compute(model, (0, start, token_ids[start : start + 250]))
-        chunks.append(taps.scores(PROBE, slice(0, rows)))
+        chunks.append(taps.compute_scores(PROBE, slice(0, rows)))
     assert_close(np.vstack(chunks), whole)
 
 
-def test_logits_do_not_mind(model: LoadedModel, taps: Taps) -> None:
+def test_logits_do_not_mind(model: LoadedModel, taps: LayerTaps) -> None:
     logits = []
     for layers in ([], [*range(LAYERS)], []):
-        taps.select(layers)
+        taps.select_layers(layers)
         row = compute(model, (0, 0, WORDS)) - 1
         logits.append(model.logits(row).copy())
-        model.forget(0)
+        model.clear_sequence(0)
     np.testing.assert_allclose(logits[1], logits[0], rtol=1e-4, atol=1e-3)
     np.testing.assert_array_equal(logits[2], logits[0])
 
 
-def test_only_selected_layers_can_be_read(model: LoadedModel, taps: Taps) -> None:
-    taps.select(PROBE.layers)
+def test_only_selected_layers_can_be_read(model: LoadedModel, taps: LayerTaps) -> None:
+    taps.select_layers(PROBE.layers)
     expected = alone(model, taps, OTHER)
-    taps.select([*PROBE.layers, 20])
+    taps.select_layers([*PROBE.layers, 20])
     np.testing.assert_allclose(alone(model, taps, OTHER), expected, rtol=1e-4, atol=1e-3)
-    taps.select([1, 20])
+    taps.select_layers([1, 20])
     with pytest.raises(ValueError, match="reads layers"):
         alone(model, taps, OTHER)
 
 
-def test_a_layer_that_is_not_there_is_never_asked_for(taps: Taps) -> None:
+def test_a_layer_that_is_not_there_is_never_asked_for(taps: LayerTaps) -> None:
     for layer in (-1, LAYERS):
         with pytest.raises(ValueError, match="no input of layers"):
-            taps.select([layer])
+            taps.select_layers([layer])
 
 
-def test_a_probe_that_fits_has_no_complaint(taps: Taps) -> None:
-    assert taps.check(PROBE) is None
-    assert taps.check(random_probe([0, LAYERS - 1], WIDTH)) is None
+def test_a_probe_that_fits_has_no_complaint(taps: LayerTaps) -> None:
+    assert taps.check_probe(PROBE) is None
+    assert taps.check_probe(random_probe([0, LAYERS - 1], WIDTH)) is None
 
 
 @pytest.mark.parametrize(
@@ -204,8 +204,8 @@ def test_a_probe_that_fits_has_no_complaint(taps: Taps) -> None:
         (Probe(version="v", layers=[1], heads=1, weights=b"\xff" * 4 * 576), "not finite"),
     ],
 )
-def test_a_wrong_probe_is_told_why(taps: Taps, wrong: Probe, complaint: str) -> None:
-    assert complaint in (taps.check(wrong) or "")
+def test_a_wrong_probe_is_told_why(taps: LayerTaps, wrong: Probe, complaint: str) -> None:
+    assert complaint in (taps.check_probe(wrong) or "")
 
 
 def test_rows_that_llama_cpp_computes_in_another_order_come_back_in_the_batch_s(tmp_path: Path) -> None:
@@ -213,34 +213,34 @@ def test_rows_that_llama_cpp_computes_in_another_order_come_back_in_the_batch_s(
     model = LoadedModel(
         tiny.write(tmp_path, "lfm2"), cells=512, sequences=3, batch_rows=ROWS, outputs=4, threads=2
     )
-    taps = Taps(model.context)
+    taps = LayerTaps(model.context)
     random = np.random.default_rng(0)
     prompts = [random.integers(3, tiny.VOCABULARY, length).tolist() for length in (40, 9, 90)]
-    taps.select([1, 3])
+    taps.select_layers([1, 3])
     small = random_probe([1, 3], 64)
-    assert taps.check(small) is None
+    assert taps.check_probe(small) is None
     expected = []
     for prompt in prompts:
         rows = compute(model, (0, 0, prompt))
-        expected.append(taps.scores(small, slice(0, rows)))
-        model.forget(0)
+        expected.append(taps.compute_scores(small, slice(0, rows)))
+        model.clear_sequence(0)
     rows = compute(model, *((sequence, 0, prompt) for sequence, prompt in enumerate(prompts)))
-    assert_close(taps.scores(small, slice(0, rows)), np.vstack(expected))
+    assert_close(taps.compute_scores(small, slice(0, rows)), np.vstack(expected))
     model.close()
 
 
 def test_architectures_without_layer_inputs_are_refused(tmp_path: Path) -> None:
     model = LoadedModel(tiny.write(tmp_path, "gemma3"), cells=64, sequences=1, batch_rows=32, outputs=2, threads=2)
-    taps = Taps(model.context)
+    taps = LayerTaps(model.context)
     assert not taps.supported
-    assert "'gemma3'" in (taps.check(random_probe([1], 64)) or "")
+    assert "'gemma3'" in (taps.check_probe(random_probe([1], 64)) or "")
     with pytest.raises(ValueError, match="no input of layers"):
-        taps.select([1])
-    taps.select([])
+        taps.select_layers([1])
+    taps.select_layers([])
     compute(model, (0, 0, [5, 6, 7]))
     model.close()
 
 
 def test_a_library_without_the_functions_is_refused(model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probes, "GET_LAYER_INPUT", "gone")
-    assert not Taps(model.context).supported
+    assert not LayerTaps(model.context).supported

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from far import (
+from fake_upstreams import (
     END,
     PROMPT,
     Act,
@@ -33,9 +33,10 @@ from commonweight.engines.contract import (
     Sampling,
     Step,
 )
-from commonweight.engines.remote import UnfitError, engine, place
+from commonweight.engines.remote import UpstreamMismatchError, engine
+from commonweight.engines.remote import upstream as place
 
-pytest_plugins = "far_fixtures"
+pytest_plugins = "fake_upstream_fixtures"
 
 
 # What a server turns out to be
@@ -81,12 +82,14 @@ async def test_a_server_that_is_not_what_it_should_be_is_refused(
 ) -> None:
     for name, value in changes.items():
         setattr(far, name, value)
-    with pytest.raises(UnfitError, match=words):
+    with pytest.raises(UpstreamMismatchError, match=words):
         await told(gguf, far)
 
 
 async def test_without_any_server_nothing_starts(gguf: Gguf) -> None:
-    with pytest.raises(UnfitError, match=r"no server answers \(http://127.0.0.1:9: ClientConnectorError"):
+    with pytest.raises(
+        UpstreamMismatchError, match=r"no server answers \(http://127.0.0.1:9: ClientConnectorError"
+    ):
         async with engine_at(gguf, "http://127.0.0.1:9"):
             pass
 
@@ -142,7 +145,7 @@ async def test_nothing_is_made_up_about_the_cache(gguf: Gguf, far: Far) -> None:
 async def test_figures_that_never_come_are_not_waited_for(
     gguf: Gguf, far: Far, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "PATIENCE", 0.05)
+    monkeypatch.setattr(engine, "USAGE_TIMEOUT_SECONDS", 0.05)
     far.answers = [silent([19556, END])]
     async with engine_at(gguf, far.url) as remote:
         assert (await ran(remote)).tokens == [19556, END]
@@ -230,7 +233,7 @@ def broken() -> list[Act]:
         saying(b'data: {"choices":[{"token_ids":[-1]}]}\n\n'),
         saying(b'data: {"choices":[{"token_ids":[],"finish_reason":"abort"}]}\n\n'),
         saying(b""),
-        saying(b"x" * (place.LONGEST_LINE + 1)),
+        saying(b"x" * (place.MAX_LINE_BYTES + 1)),
         silent(),
     ]
 
@@ -294,14 +297,14 @@ async def test_all_full(gguf: Gguf, far: Far) -> None:
 async def test_a_server_that_fails_again_and_again_is_left_alone(
     gguf: Gguf, far: Far, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    far.answers = [refusing(500)] * place.FAILURES
+    far.answers = [refusing(500)] * place.MAX_CONSECUTIVE_FAILURES
     async with engine_at(gguf, far.url) as remote:
-        for _ in range(place.FAILURES + 5):
+        for _ in range(place.MAX_CONSECUTIVE_FAILURES + 5):
             with pytest.raises(EngineFullError, match="None of the servers"):
                 await ran(remote)
-        assert len(far.asked) == place.FAILURES
+        assert len(far.asked) == place.MAX_CONSECUTIVE_FAILURES
         assert not remote.is_ready
-        monkeypatch.setattr(remote._places.all[0], "_now", lambda: 1e12)
+        monkeypatch.setattr(remote._pool.upstreams[0], "_now", lambda: 1e12)
         assert remote.is_ready
         assert (await ran(remote)).tokens == [19556, 30, END]
 
@@ -338,7 +341,7 @@ async def test_a_server_may_come_later(gguf: Gguf, far: Far, caplog: pytest.LogC
         async with late.running(port):
             await until(lambda: "has a context of 512 tokens, not 1024" in caplog.text)
             late.window = 2048
-            await until(lambda: all(one.is_well for one in remote._places.all))
+            await until(lambda: all(one.is_available for one in remote._pool.upstreams))
 
 
 async def test_clients_that_leave(gguf: Gguf, far: Far) -> None:
@@ -360,7 +363,7 @@ async def test_what_runs_when_the_engine_closes_fails(gguf: Gguf, far: Far) -> N
         async for event in events:
             if isinstance(event, Step):
                 break
-        await remote.close()
+        await remote.aclose()
         with pytest.raises(EngineError, match="shutting down"):
             await anext(aiter(events))
         with pytest.raises(EngineError, match="shutting down"):

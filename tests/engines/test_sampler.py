@@ -10,8 +10,8 @@ import pytest
 import tiny
 
 from commonweight.engines.contract import Sampling
-from commonweight.engines.llama.native import Batch, LoadedModel
-from commonweight.engines.llama.sampler import Sampler, logprob
+from commonweight.engines.llama.model.native import LlamaBatch, LoadedModel
+from commonweight.engines.llama.model.sampler import Sampler, compute_logprob
 
 DRAWS = 4000
 
@@ -22,9 +22,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoadedModel]:
     path: Path = tiny.write(tmp_path_factory.mktemp("tiny"), "llama")
     model = LoadedModel(path, cells=64, sequences=2, batch_rows=16, outputs=8, threads=1)
     with closing(model):
-        batch = Batch(16)
+        batch = LlamaBatch(16)
         batch.add(0, 0, [5, 9, 17, 33], outputs=1)
-        model.compute(batch)
+        model.decode(batch)
         yield model
 
 
@@ -36,7 +36,7 @@ def probabilities(model: LoadedModel, temperature: float = 1.0) -> np.ndarray[tu
 
 def draws(model: LoadedModel, sampling: Sampling, count: int = DRAWS) -> list[int]:
     with closing(Sampler(sampling)) as sampler:
-        return [sampler.draw(model, 3) for _ in range(count)]
+        return [sampler.sample(model, 3) for _ in range(count)]
 
 
 def test_cold_takes_the_likeliest(model: LoadedModel) -> None:
@@ -72,7 +72,7 @@ def test_a_seed_repeats_and_another_does_not(model: LoadedModel) -> None:
 
 def test_log_probabilities_are_the_models_own(model: LoadedModel) -> None:
     for token in (0, 40, 200):
-        assert logprob(model, 3, token) == pytest.approx(np.log(probabilities(model)[token]), abs=1e-6)
+        assert compute_logprob(model, 3, token) == pytest.approx(np.log(probabilities(model)[token]), abs=1e-6)
 
 
 @pytest.mark.parametrize("cuts", [{}, {"top_k": 50}])
@@ -81,7 +81,7 @@ def test_only_what_is_allowed_is_drawn(model: LoadedModel, temperature: float, c
     before = model.logits(3).copy()
     allowed = np.array([20, 21, 200])
     with closing(Sampler(Sampling(temperature=temperature, seed=2, **cuts))) as sampler:
-        drawn = {sampler.draw(model, 3, allowed) for _ in range(200)}
+        drawn = {sampler.sample(model, 3, allowed) for _ in range(200)}
     best = int(allowed[before[allowed].argmax()])
     assert {best} <= drawn <= ({best} if temperature == 0 else {20, 21, 200})
     assert (model.logits(3) == before).all()

@@ -5,14 +5,14 @@ import itertools
 import pytest
 from driving import Driver, Machine, counting, job, words
 
-from commonweight.engines.llama import run
+from commonweight.engines.llama.scheduler import sequence as run
 
 pytest_plugins = "machines"
 
 
 def test_streams_that_outgrow_the_cells_lose_nothing(starter: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     # Three streams of 110 + 90 tokens want 600 cells of 512: one must go to RAM and come back.
-    monkeypatch.setattr(run, "HEADROOM", 8)
+    monkeypatch.setattr(run, "RESERVED_CELLS", 8)
     jobs = [job(counting(start, 110), 90) for start in (1, 30, 60)]
     alone = starter.drive(sequences=1)
     expected = [outcome.tokens for outcome in alone.run(*jobs)]
@@ -29,7 +29,7 @@ def test_streams_that_outgrow_the_cells_lose_nothing(starter: Machine, monkeypat
 def test_a_preempted_stream_is_computed_again_where_there_is_no_ram(
     narrow: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "HEADROOM", 8)
+    monkeypatch.setattr(run, "RESERVED_CELLS", 8)
     jobs = [job(words(300, seed), 150) for seed in range(3)]
     alone = narrow.drive(sequences=1)
     expected = [outcome.tokens for outcome in alone.run(*jobs)]
@@ -112,7 +112,7 @@ def test_a_tenant_that_was_served_more_waits_without_a_quarrel(driver: Driver) -
     driver.slowly(200)
     driver.step(3)
     fairness = driver.scheduler._fairness
-    assert fairness.served("greedy") > fairness.served("modest") + 100
+    assert fairness.rows_served("greedy") > fairness.rows_served("modest") + 100
     driver.submit(*[job(words(50, seed), 5, tenant="greedy") for seed in (7, 8)])
     driver.step()
     assert driver.inside == [0, 1, 2, 3]
@@ -140,7 +140,7 @@ def test_nobody_starves(driver: Driver) -> None:
         driver.submit(*[job(words(length, seed), 5, tenant=tenant) for seed in range(80)])
     for _ in range(150):
         driver.step()
-    served = [driver.scheduler._fairness.served(tenant) for tenant in tenants]
+    served = [driver.scheduler._fairness.rows_served(tenant) for tenant in tenants]
     assert min(served) > 0.6 * max(served)
 
 

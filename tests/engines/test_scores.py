@@ -11,7 +11,7 @@ from outcomes import Outcome
 from reference import Reference, random_probe
 
 from commonweight.engines.contract import Job, Probe, Step
-from commonweight.engines.llama import run
+from commonweight.engines.llama.scheduler import sequence as run
 
 pytest_plugins = "machines"
 
@@ -45,7 +45,7 @@ def test_scores_do_not_depend_on_what_was_cached(driver: Driver, cold: Reference
 
 
 def test_scores_of_preempted_streams(narrow: Machine, cold: Reference, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "HEADROOM", 8)
+    monkeypatch.setattr(run, "RESERVED_CELLS", 8)
     driver = narrow.drive()
     jobs = [probed(words(300, seed), 150) for seed in range(3)]
     outcomes = driver.run(*jobs)

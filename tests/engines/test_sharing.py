@@ -4,7 +4,7 @@ import pytest
 from driving import PREFIX, Driver, Machine, job, probed, words
 
 from commonweight.engines.contract import Job
-from commonweight.engines.llama import run
+from commonweight.engines.llama.scheduler import sequence as run
 
 pytest_plugins = "machines"
 
@@ -125,7 +125,7 @@ def test_a_preempted_leader_hands_on(driver: Driver) -> None:
 def test_who_follows_and_who_leads_may_have_to_make_room_together(
     narrow: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "HEADROOM", 0)
+    monkeypatch.setattr(run, "RESERVED_CELLS", 0)
     driver = narrow.drive()
     driver.submit(job(words(300), 400))
     driver.step(2)

@@ -12,35 +12,36 @@ from hypothesis import given
 from hypothesis import strategies as st
 from outcomes import starter_options
 
-from commonweight.catalog.gguf import overhear
+from commonweight.catalog.gguf import capture_log
 from commonweight.engines.contract import EngineError
-from commonweight.engines.llama import Options, options, sizing
-from commonweight.engines.llama.footprint import Footprint, Outline
-from commonweight.engines.llama.machine import Memory, memory
-from commonweight.engines.llama.native import MOST_GUESSES, LoadedModel
+from commonweight.engines.llama import WorkerSettings, options
+from commonweight.engines.llama.model import sizing
+from commonweight.engines.llama.model.footprint import Footprint, UnallocatedModel
+from commonweight.engines.llama.model.machine import Memory, read_memory
+from commonweight.engines.llama.model.native import MAX_DRAFT_ROWS, LoadedModel
 
 MIB, GIB = 1 << 20, 1 << 30
 PER_TOKEN = 30 * 2 * 3 * 64 * 2
 """Bytes: layers of the starter, keys and values, heads, their width, bytes of an f16."""
 
 
-def footprint(chosen: Options) -> Footprint:
-    outline = Outline(Path(chosen.path))
+def footprint(chosen: WorkerSettings) -> Footprint:
+    outline = UnallocatedModel(Path(chosen.path))
     try:
-        return outline.footprint(chosen)
+        return outline.measure_footprint(chosen)
     finally:
         outline.close()
 
 
-def allocated(chosen: Options) -> Footprint:
+def allocated(chosen: WorkerSettings) -> Footprint:
     """What llama.cpp reports to have allocated for the engine itself."""
-    with overhear() as lines:
+    with capture_log() as lines:
         model = LoadedModel(
             Path(chosen.path),
             cells=chosen.cells,
             sequences=chosen.sequences,
             batch_rows=chosen.batch_rows,
-            outputs=chosen.sequences + MOST_GUESSES,
+            outputs=chosen.sequences + MAX_DRAFT_ROWS,
             threads=chosen.threads,
             kv_type=chosen.kv_type,
         )
@@ -55,12 +56,12 @@ def allocated(chosen: Options) -> Footprint:
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
 def test_what_a_context_takes_is_known_without_it(architecture: str, tmp_path: Path) -> None:
     path = tiny.write(tmp_path, architecture)
-    chosen = Options(path=str(path), window=4096, cells=8192, sequences=3, threads=1)
+    chosen = WorkerSettings(path=str(path), window=4096, cells=8192, sequences=3, threads=1)
     told, real = footprint(chosen), allocated(chosen)
     assert real.kv > 0
     # llama.cpp rounds each figure to 0.01 MiB, and allocates logits of guesses when there are some.
     assert told.kv == pytest.approx(real.kv, abs=0.05 * MIB)
-    logits_of_guesses = MOST_GUESSES * tiny.VOCABULARY * 4
+    logits_of_guesses = MAX_DRAFT_ROWS * tiny.VOCABULARY * 4
     assert told.buffers == pytest.approx(real.buffers + logits_of_guesses, abs=0.1 * MIB)
 
 
@@ -86,9 +87,9 @@ STARTER = Path(starter_options().path)
 PLENTY = Memory(64 * GIB, 32 * GIB)
 
 
-def sized(monkeypatch: pytest.MonkeyPatch, machine: Memory = PLENTY, **wishes: Any) -> Options:
+def sized(monkeypatch: pytest.MonkeyPatch, machine: Memory = PLENTY, **wishes: Any) -> WorkerSettings:
     """Options for the starter on such a machine."""
-    monkeypatch.setattr(sizing, "memory", lambda: machine)
+    monkeypatch.setattr(sizing, "read_memory", lambda: machine)
     return options(STARTER, 8192, **{"context": None, "sequences": 8, "threads": 1} | wishes)
 
 
@@ -171,15 +172,15 @@ class FakeOutline:
     def close(self) -> None:
         pass
 
-    def footprint(self, chosen: Options) -> Footprint:
+    def footprint(self, chosen: WorkerSettings) -> Footprint:
         return Footprint(chosen.cells * PER_CELL, BUFFERS + chosen.cells * 1000)
 
 
 @contextmanager
 def fake(machine: Memory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sizing, "Outline", FakeOutline)
-        patch.setattr(sizing, "memory", lambda: machine)
+        patch.setattr(sizing, "UnallocatedModel", FakeOutline)
+        patch.setattr(sizing, "read_memory", lambda: machine)
         yield
 
 
@@ -200,7 +201,7 @@ def test_never_more_than_is_available(
     available = int(total * free)
     headroom = max(512 * MIB, min(total // 10, 4 * GIB))
     wishes: dict[str, Any] = {"kv_memory": kv_memory, "cache_ram": cache_ram, "cache_disk": 0}
-    least = WEIGHTS + FakeOutline(Path()).footprint(Options("", window, window, sequences, 1)).total
+    least = WEIGHTS + FakeOutline(Path()).footprint(WorkerSettings("", window, window, sequences, 1)).total
     with fake(Memory(total, available)):
         try:
             chosen = options(Path("model.gguf"), window, context=window, sequences=sequences, threads=1, **wishes)
@@ -259,9 +260,9 @@ def test_the_limit_of_a_container_counts(names: tuple[str, str], tmp_path: Path)
     limit.write_text("10000\n")
     usage.write_text("4000\n")
     (limit.parent / "memory.stat").write_text(OF_FILES)
-    assert memory(tmp_path) == Memory(total=10_000, available=6_100)
+    assert read_memory(tmp_path) == Memory(total=10_000, available=6_100)
     usage.write_text("11000\n")
-    assert memory(tmp_path) == Memory(total=10_000, available=0)
+    assert read_memory(tmp_path) == Memory(total=10_000, available=0)
 
 
 @pytest.mark.parametrize("limit", [None, "max\n", "9223372036854771712\n"])
@@ -270,5 +271,5 @@ def test_without_a_limit_the_machine_counts(limit: str | None, tmp_path: Path) -
         (tmp_path / "memory.max").write_text(limit)
         (tmp_path / "memory.current").write_text("4000\n")
         (tmp_path / "memory.stat").write_text(OF_FILES)
-    machine = memory(tmp_path)
+    machine = read_memory(tmp_path)
     assert 100 * MIB < machine.available <= machine.total < 1 << 50

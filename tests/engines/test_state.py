@@ -10,9 +10,9 @@ import pytest
 import tiny
 from outcomes import starter_path
 
-from commonweight.engines.llama import state
-from commonweight.engines.llama.native import Batch, LoadedModel
-from commonweight.engines.llama.state import BytesLike, States
+from commonweight.engines.llama.kv import sequence_state as state
+from commonweight.engines.llama.kv.sequence_state import BytesLike, SequenceState
+from commonweight.engines.llama.model.native import LlamaBatch, LoadedModel
 
 CELLS = 512
 LONG = 200
@@ -27,8 +27,8 @@ class Memory:
 
     def __init__(self, model: LoadedModel) -> None:
         self.model = model
-        self.states = States(model.context, model.handle, model.scratch)
-        self.batch = Batch(64)
+        self.states = SequenceState(model.context, model.handle, model.scratch)
+        self.batch = LlamaBatch(64)
         self.empty_size = self.size(model.scratch)
 
     def size(self, sequence: int) -> int:
@@ -43,7 +43,7 @@ class Memory:
         for i in range(0, len(tokens), self.batch.capacity):
             self.batch.clear()
             self.batch.add(sequence, start + i, tokens[i : i + self.batch.capacity], outputs=0)
-            self.model.compute(self.batch)
+            self.model.decode(self.batch)
 
     def go_on(self, start: int, streams: dict[int, list[int]]) -> dict[int, list[Logits]]:
         """Compute tokens one by one, for several sequences that are equally long; the logits behind each."""
@@ -54,7 +54,7 @@ class Memory:
                 sequence: self.batch.add(sequence, start + i, [tokens[i]], outputs=1)
                 for sequence, tokens in streams.items()
             }
-            self.model.compute(self.batch)
+            self.model.decode(self.batch)
             for sequence, row in rows.items():
                 logits[sequence].append(self.model.logits(row).copy())
         return logits
@@ -139,7 +139,7 @@ def test_blocks_come_back_beside_running_sequences(memory: Memory) -> None:
     memory.read(0, PROMPT)
     blocks, snapshot = memory.save(0, LONG)
     memory.go_on(LONG, {0: OTHER})
-    memory.model.forget(0)
+    memory.model.clear_sequence(0)
     memory.read(2, OTHER * 10)
     memory.restore(1, blocks, snapshot)
     # Two sequences of different lengths, in turns.
@@ -157,7 +157,7 @@ def test_what_comes_back_can_be_saved_again(memory: Memory) -> None:
     memory.read(0, PROMPT)
     for sequence in (1, 2, 3):
         blocks, snapshot = memory.save(sequence - 1, LONG)
-        memory.model.forget(sequence - 1)
+        memory.model.clear_sequence(sequence - 1)
         memory.restore(sequence, blocks, snapshot)
     assert same(memory.go_on(LONG, {3: ANSWER})[3], expected)
 
@@ -170,7 +170,7 @@ def test_the_last_block_may_be_cut(memory: Memory) -> None:
         snapshot = memory.states.snapshot(0) if memory.states.reuse == "snapshots" else None
         memory.read(0, PROMPT[end:], end)
         blocks, _ = memory.save(0, LONG)
-        memory.model.forget(0)
+        memory.model.clear_sequence(0)
         (_, _, first), (_, _, second), *_ = blocks
         memory.restore(1, [(0, BLOCK, first), (BLOCK, end, second)], snapshot)
         assert same(memory.go_on(end, {1: OTHER})[1], expected)
@@ -190,7 +190,7 @@ def test_sharing_takes_over_what_the_target_does_not_hold(memory: Memory) -> Non
     assert memory.states.share(0, 1, 0, BLOCK)
     memory.read(0, PROMPT[BLOCK:], BLOCK)
     assert memory.states.share(0, 1, BLOCK, LONG)
-    memory.model.forget(0)
+    memory.model.clear_sequence(0)
     memory.read(0, OTHER * 10)
     assert same(memory.go_on(LONG, {1: ANSWER})[1], expected, OTHER_SHAPES)
 
@@ -200,7 +200,7 @@ def test_a_prefix_handed_on_again_and_again(memory: Memory) -> None:
     memory.read(0, PROMPT[:40])
     for i in range(8):
         source, target, end = i % 4, (i + 1) % 4, 40 + 20 * i
-        memory.model.forget(target)
+        memory.model.clear_sequence(target)
         assert memory.states.share(source, target, 0, end)
         memory.read(source, OTHER, end)
         memory.read(target, PROMPT[end : end + 20], end)
@@ -263,42 +263,42 @@ def test_rejected_drafts_leave_the_window_whole(memory: Memory) -> None:
     for i, token in enumerate(ANSWER * 4):
         memory.batch.clear()
         rows = [memory.batch.add(s, LONG + i, [token, *OTHER[:8]], outputs=9) for s in (0, 1)]
-        memory.model.compute(memory.batch)
+        memory.model.decode(memory.batch)
         got.append(memory.model.logits(rows[0] - 8).copy())
         for sequence in (0, 1):
-            memory.model.cut(sequence, LONG + i + 1)
+            memory.model.truncate_sequence(sequence, LONG + i + 1)
     assert same(got, expected, OTHER_SHAPES)
 
 
 def test_scratch_must_exist(attention: LoadedModel) -> None:
     for scratch in (-1, attention.scratch + 1):
         with pytest.raises(ValueError, match="no sequence"):
-            States(attention.context, attention.handle, scratch)
+            SequenceState(attention.context, attention.handle, scratch)
 
 
 def test_memories_of_their_own_kind_are_left_alone(
     attention: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(state, "_UNTRIED", {"llama"})
-    assert States(attention.context, attention.handle, attention.scratch).reuse == "never"
+    assert SequenceState(attention.context, attention.handle, attention.scratch).reuse == "never"
 
 
 def test_claims_that_do_not_hold_are_given_up(attention: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    copy = States._copy
+    copy = SequenceState._copy
 
-    def copy_everything(states: States, source: int, target: int, start: int, end: int) -> None:
+    def copy_everything(states: SequenceState, source: int, target: int, start: int, end: int) -> None:
         copy(states, source, target, *((start, -1) if states.reuse == "anywhere" else (start, end)))
 
     def restore_nothing(*_: object) -> bool:
         return True
 
     with monkeypatch.context() as cannot_be_cut:
-        cannot_be_cut.setattr(States, "_copy", copy_everything)
+        cannot_be_cut.setattr(SequenceState, "_copy", copy_everything)
         memory = Memory(attention)
     assert memory.states.reuse == "snapshots"
     test_blocks_come_back_beside_running_sequences(memory)
     test_sharing_while_the_source_goes_on(memory)
-    monkeypatch.setattr(States, "restore", restore_nothing)
+    monkeypatch.setattr(SequenceState, "restore", restore_nothing)
     memory.clear()
     assert Memory(attention).states.reuse == "never"
 
@@ -311,7 +311,7 @@ def test_the_starter_model() -> None:
     expected = memory.cold(prompt[:90], answer)
     memory.read(0, prompt)
     blocks, snapshot = memory.save(0, 100)
-    memory.model.forget(0)
+    memory.model.clear_sequence(0)
     memory.restore(1, [blocks[0], (BLOCK, 90, blocks[1][2])], snapshot)
     # The tokens were read in batches of other sizes: 100 in two, and 90.
     assert same(memory.go_on(90, {1: answer})[1], expected, OTHER_SHAPES)

@@ -8,7 +8,7 @@ import tiny
 
 from commonweight.catalog.header import UnreadableModelError
 from commonweight.catalog.locate import locate
-from commonweight.engines.llama.trial import try_model
+from commonweight.engines.llama.model.load_check import check_loads
 
 
 def damaged(folder: Path, key: str, value: int) -> Path:
@@ -24,11 +24,11 @@ def damaged(folder: Path, key: str, value: int) -> Path:
 def test_it_is_refused_in_words(key: str, value: int, tmp_path: Path) -> None:
     words = r"^llama\.cpp breaks down over .*\.gguf, which must be damaged: GGML_ASSERT\(.*\) failed$"
     with pytest.raises(UnreadableModelError, match=words):
-        try_model(damaged(tmp_path, key, value))
+        check_loads(damaged(tmp_path, key, value))
 
 
 def test_good_models_pass_and_others_are_left_to_who_opens_them(tmp_path: Path) -> None:
-    try_model(locate(None))
-    try_model(damaged(tmp_path, "llama.vocab_size", 1))
+    check_loads(locate(None))
+    check_loads(damaged(tmp_path, "llama.vocab_size", 1))
     with pytest.raises(UnreadableModelError, match="not a GGUF file"):
-        try_model(Path(__file__))
+        check_loads(Path(__file__))

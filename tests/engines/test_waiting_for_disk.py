@@ -6,13 +6,13 @@ import pytest
 from driving import PREFIX, Driver, Machine, job, words
 
 from commonweight.engines.contract import Job
-from commonweight.engines.llama.disk import Disk
-from commonweight.engines.llama.files import fingerprint
+from commonweight.engines.llama.kv.block_files import compute_fingerprint
+from commonweight.engines.llama.kv.disk_tier import DiskTier
 
 pytest_plugins = "machines"
 
 
-class Held(Disk):
+class Held(DiskTier):
     """A disk that reads only when it is told to."""
 
     def hold(self) -> None:
@@ -32,10 +32,12 @@ class Held(Disk):
 
 def on_disk(machine: Machine, folder: Path, *jobs: Job) -> tuple[Driver, Held]:
     """A scheduler after a restart, that finds these jobs on a disk that holds its breath."""
-    earlier = machine.drive(disk=Disk(folder, fingerprint(test=1), capacity=1 << 30, wake=lambda: None))
+    earlier = machine.drive(
+        disk=DiskTier(folder, compute_fingerprint(test=1), capacity=1 << 30, wake=lambda: None)
+    )
     earlier.run(*jobs)
     earlier.close()
-    disk = Held(folder, fingerprint(test=1), capacity=1 << 30, wake=lambda: None)
+    disk = Held(folder, compute_fingerprint(test=1), capacity=1 << 30, wake=lambda: None)
     disk.hold()
     return machine.drive(disk=disk), disk
 
@@ -78,7 +80,7 @@ def test_damaged_files_cost_time_only(machine: Machine, tmp_path: Path, depth: i
     driver.submit(job(PREFIX, 3))
     driver.step()
     (waiting,) = driver.scheduler._waiting
-    name = waiting.remembered.blocks[depth].name
+    name = waiting.match.blocks[depth].name
     (file,) = (path for path in tmp_path.rglob("*.kv") if path.stem == name)
     file.write_bytes(file.read_bytes()[:-100])
     disk.release()

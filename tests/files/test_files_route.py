@@ -290,7 +290,7 @@ async def test_what_is_too_large_is_refused_while_it_comes(
 ) -> None:
     most = 3_000_000
     for module in (library, upload):
-        monkeypatch.setattr(module, "MAX_BYTES", most)
+        monkeypatch.setattr(module, "MAX_FILE_BYTES", most)
     assert (await put(client, b"x" * most))["size_bytes"] == most
     too_large = (413, "request_too_large", f"file: the file exceeds the maximum size of {most} bytes")
     announced = await client.post("/v1/files", files={"file": b"x" * (most + 1)})
@@ -322,7 +322,7 @@ async def test_what_is_too_large_is_refused_while_it_comes(
     await asyncio.gather(sending, return_exceptions=True)
     writer.close()
     # An epilogue is no way around the limit either.
-    padded = FILE + END + b"x" * (most + upload.AROUND)
+    padded = FILE + END + b"x" * (most + upload.MAX_FORM_OVERHEAD_BYTES)
 
     async def unannounced() -> AsyncIterator[bytes]:
         yield padded

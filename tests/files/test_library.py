@@ -233,7 +233,7 @@ async def test_the_quota_holds_between_servers(database: Database, folder: Path)
 async def test_a_file_that_is_too_large_is_refused_at_once(
     shelf: Library, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(library, "MAX_BYTES", 100)
+    monkeypatch.setattr(library, "MAX_FILE_BYTES", 100)
     await upload(shelf, b"x" * 100)
     async with shelf.receive("t") as incoming:
         incoming.write(b"x" * 100)
@@ -430,7 +430,7 @@ async def test_documents_are_loaded(shelf: Library, data: bytes, mime_type: str)
 async def test_large_documents_are_for_one_request_at_a_time(
     shelf: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(library, "LARGE", 100)
+    monkeypatch.setattr(library, "LARGE_FILE_BYTES", 100)
     small, large = await upload(shelf, b"x" * 60), await upload(shelf, b"y" * 200)
     async with shelf.load("t", [large.id]):
         second = asyncio.create_task(load(shelf, large.id))

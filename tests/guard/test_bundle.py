@@ -8,16 +8,16 @@ from safetensors.numpy import load_file, save_file
 
 from commonweight.guard import DEFAULT, Bundle, BundleError, Guard
 from commonweight.guard.bundle import Manifest
-from commonweight.guard.compiling import recompiled
-from commonweight.guard.encoder import encoder
-from umbrellas import charter
+from commonweight.guard.compiling import recompile
+from commonweight.guard.encoder import load_encoder
+from sample_charter import charter
 
 KEY, OTHER = b"k" * 32, b"o" * 32
 
 
 @pytest.fixture(scope="module")
 def bundle() -> Bundle:
-    return recompiled(charter(), Bundle.load(DEFAULT, None), encoder(), {})
+    return recompile(charter(), Bundle.load(DEFAULT, None), load_encoder(), {})
 
 
 def test_what_is_written_is_read(bundle: Bundle, tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_bundle_of_another_charter_is_refused(bundle: Bundle) -> None:
     other = charter(severity="high")
     assert other.sha256 != charter().sha256
     with pytest.raises(BundleError, match="another charter"):
-        Guard(other, bundle, encoder())
+        Guard(other, bundle, load_encoder())
 
 
 def test_another_format_is_named(tmp_path: Path) -> None:

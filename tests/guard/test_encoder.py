@@ -4,12 +4,12 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from commonweight.guard.encoder import MOST_TOKENS, encoder
-from commonweight.guard.ngrams import BUCKETS, grams
+from commonweight.guard.encoder import MAX_TOKENS, load_encoder
+from commonweight.guard.ngrams import BUCKETS, hash_ngrams
 
 
 def test_what_means_the_same_is_near() -> None:
-    a, b, c = encoder().embed(
+    a, b, c = load_encoder().embed(
         ["How do I bake bread?", "What is the best recipe for bread?", "The court ruled on Friday."]
     )
     # As sentence-transformers computes them.
@@ -20,25 +20,25 @@ def test_what_means_the_same_is_near() -> None:
 
 def test_a_vector_does_not_depend_on_the_company() -> None:
     texts = ["Rain.", "A much longer sentence about the weather in the north of the country.", "word " * 300]
-    together = encoder().embed(texts)
+    together = load_encoder().embed(texts)
     for text, vector in zip(texts, together, strict=True):
-        assert np.abs(encoder().embed([text])[0] - vector).max() < 1e-4
+        assert np.abs(load_encoder().embed([text])[0] - vector).max() < 1e-4
 
 
 def test_the_end_of_a_long_text_is_cut() -> None:
-    long, longer = "word " * MOST_TOKENS, "word " * MOST_TOKENS + "umbrella"
-    assert np.array_equal(*encoder().embed([long, longer]))
+    long, longer = "word " * MAX_TOKENS, "word " * MAX_TOKENS + "umbrella"
+    assert np.array_equal(*load_encoder().embed([long, longer]))
 
 
 @given(st.text(max_size=200))
 def test_grams_are_a_unit_vector_or_nothing(text: str) -> None:
-    buckets, weights = grams(text)
+    buckets, weights = hash_ngrams(text)
     assert len(buckets) == len(weights) == len(set(buckets.tolist()))
     assert all(0 <= bucket < BUCKETS for bucket in buckets)
     assert not len(weights) or abs(float(np.linalg.norm(weights)) - 1) < 1e-5
 
 
 def test_case_and_space_do_not_count() -> None:
-    a, b = grams("Open  the\nUmbrella"), grams("open the umbrella")
+    a, b = hash_ngrams("Open  the\nUmbrella"), hash_ngrams("open the umbrella")
     assert np.array_equal(a[0], b[0])
     assert np.array_equal(a[1], b[1])

@@ -9,10 +9,19 @@ import pytest
 
 from commonweight.charter import Charter
 from commonweight.charter.principle import Mode
-from commonweight.guard import DEFAULT, Bundle, BundleError, Guard, Heard, JudgeError, Question, Screening
-from commonweight.guard.compiling import recompiled
-from commonweight.guard.encoder import encoder
-from umbrellas import BREAD, UMBRELLA, charter
+from commonweight.guard import (
+    DEFAULT,
+    Bundle,
+    BundleError,
+    Guard,
+    JudgeError,
+    JudgeQuestion,
+    ScreenedInput,
+    Screening,
+)
+from commonweight.guard.compiling import recompile
+from commonweight.guard.encoder import load_encoder
+from sample_charter import BREAD, UMBRELLA, charter
 
 STORY = (
     "The umbrella was black. She opened the umbrella, closed her umbrella again, and repaired the umbrella. " * 3
@@ -25,7 +34,7 @@ RECIPE = (
 @cache
 def compiled(own_mode: str, severity: str) -> tuple[Charter, Bundle]:
     own = charter(mode=own_mode, severity=severity)
-    return own, recompiled(own, Bundle.load(DEFAULT, None), encoder(), {})
+    return own, recompile(own, Bundle.load(DEFAULT, None), load_encoder(), {})
 
 
 def guard(
@@ -33,18 +42,18 @@ def guard(
     *,
     own_mode: str = "enforce",
     severity: str = "medium",
-    judge: Callable[[Question], Awaitable[float]] | None = None,
+    judge: Callable[[JudgeQuestion], Awaitable[float]] | None = None,
     waived: tuple[str, ...] = (),
 ) -> Guard:
     own, bundle = compiled(own_mode, severity)
     return Guard(
-        own, bundle, encoder(), mode=mode, reads_states=False, waived=waived, judge=judge, judge_seconds=0.5
+        own, bundle, load_encoder(), mode=mode, reads_states=False, waived=waived, judge=judge, judge_seconds=0.5
     )
 
 
 async def asked(guard: Guard, text: str, waived: frozenset[str] = frozenset()) -> Screening:
-    screening = guard.open(Heard(text, ()), waived)
-    await screening.before()
+    screening = guard.start_screening(ScreenedInput(text, ()), waived)
+    await screening.screen_input()
     return screening
 
 
@@ -52,9 +61,9 @@ async def answered(guard: Guard, text: str) -> tuple[Screening, list[bool]]:
     screening = await asked(guard, BREAD)
     held = []
     for i in range(0, len(text), 5):
-        await screening.token(None, "output", text[i : i + 5])
-        held.append(screening.holds)
-    await screening.end("output")
+        await screening.screen_token(None, "output", text[i : i + 5])
+        held.append(screening.is_holding)
+    await screening.finish("output")
     return screening, held
 
 
@@ -112,11 +121,11 @@ def test_what_may_not_be_set_aside_is_said_to_be_so() -> None:
     own = parse(STANDARD.read_bytes())
     bundle = Bundle.load(DEFAULT, None)
     with pytest.raises(BundleError, match="nobody"):
-        Guard(own, bundle, encoder(), waived=["mass-weapons"])
+        Guard(own, bundle, load_encoder(), waived=["mass-weapons"])
     with pytest.raises(BundleError, match="no such"):
-        Guard(own, bundle, encoder(), waived=["sunshine"])
+        Guard(own, bundle, load_encoder(), waived=["sunshine"])
     # A key that asks for it anyway gets nothing.
-    one = Guard(own, bundle, encoder(), reads_states=False)
+    one = Guard(own, bundle, load_encoder(), reads_states=False)
     assert one.mode_of(one.principle("mass-weapons"), ["mass-weapons"]) == "enforce"
     assert one.mode_of(one.principle("sexual-content"), ["sexual-content"]) == "off"
 
@@ -126,7 +135,7 @@ async def test_an_answer_leaves_in_stretches_that_were_looked_at() -> None:
     assert screening.refusal is None
     assert True in held
     assert False in held
-    assert not screening.holds
+    assert not screening.is_holding
 
 
 async def test_an_answer_about_umbrellas_is_stopped() -> None:
@@ -137,9 +146,9 @@ async def test_an_answer_about_umbrellas_is_stopped() -> None:
 
 
 async def test_a_judge_decides_where_heads_doubt() -> None:
-    questions: list[Question] = []
+    questions: list[JudgeQuestion] = []
 
-    async def lenient(question: Question) -> float:
+    async def lenient(question: JudgeQuestion) -> float:
         questions.append(question)
         return 0.1
 
@@ -151,7 +160,7 @@ async def test_a_judge_decides_where_heads_doubt() -> None:
     assert questions[0].principle.permits in questions[0].instructions
     assert not (await asked(guard(judge=lenient), "Write a function that reverses a list.")).findings.escalated
 
-    async def strict(_: Question) -> float:
+    async def strict(_: JudgeQuestion) -> float:
         return 0.9
 
     screening = await asked(guard(judge=strict), UMBRELLA)
@@ -159,26 +168,26 @@ async def test_a_judge_decides_where_heads_doubt() -> None:
     assert (screening.refusal.stage, screening.refusal.score) == ("judge", 0.9)
 
 
-async def hangs(_: Question) -> float:
+async def hangs(_: JudgeQuestion) -> float:
     await asyncio.sleep(60)
     return 0.0
 
 
-async def fails(_: Question) -> float:
+async def fails(_: JudgeQuestion) -> float:
     raise JudgeError("it is out of reach")
 
 
-async def lies(_: Question) -> float:
+async def lies(_: JudgeQuestion) -> float:
     return 7.0
 
 
-async def mumbles(_: Question) -> float:
+async def mumbles(_: JudgeQuestion) -> float:
     return math.nan
 
 
 @pytest.mark.parametrize("judge", [hangs, fails, lies, mumbles])
 async def test_without_a_verdict_the_charter_says_what_holds(
-    judge: Callable[[Question], Awaitable[float]],
+    judge: Callable[[JudgeQuestion], Awaitable[float]],
 ) -> None:
     for severity, refused in (("medium", False), ("critical", True)):
         screening = await asked(guard(judge=judge, severity=severity), UMBRELLA)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from commonweight.guard.measures import auprc, auroc, bootstrap, recall_at, share, threshold_at
+from commonweight.guard.measures import auprc, auroc, bootstrap, estimate_share, recall_at, threshold_at
 
 scores = st.lists(st.integers(0, 9), min_size=1, max_size=30).map(lambda values: np.array(values, float))
 
@@ -38,5 +38,5 @@ def test_intervals_hold_the_figure() -> None:
     draw = np.random.default_rng(1)
     found = bootstrap(auroc, draw.normal(1, 1, 80), draw.normal(0, 1, 80), rounds=200)
     assert found.lower < found.value < found.upper
-    assert share(0, 100).upper == pytest.approx(0.037, abs=1e-3)
-    assert share(0, 0) == (0.0, 0.0, 1.0)
+    assert estimate_share(0, 100).upper == pytest.approx(0.037, abs=1e-3)
+    assert estimate_share(0, 0) == (0.0, 0.0, 1.0)

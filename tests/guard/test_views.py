@@ -7,14 +7,21 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from commonweight.guard.views import MOST_VIEWS, MOST_WINDOWS, WINDOW, normalised, views, windows
+from commonweight.guard.deobfuscation import (
+    MAX_DECODED_VIEWS,
+    MAX_WINDOWS,
+    WINDOW_CHARACTERS,
+    list_views,
+    normalise,
+    split_windows,
+)
 
 MEANT = "how do I open the umbrella that is in my bag, and what do I do with it"
 
 
 def test_what_is_invisible_is_gone_and_what_looks_alike_is_alike() -> None:
-    assert normalised("um\u200bbrel\u2060la \uff4fp\uff45n") == "umbrella open"
-    assert normalised("\u202eabc\u202c") == "abc"
+    assert normalise("um\u200bbrel\u2060la \uff4fp\uff45n") == "umbrella open"
+    assert normalise("\u202eabc\u202c") == "abc"
 
 
 def test_encoded_texts_are_read() -> None:
@@ -24,20 +31,20 @@ def test_encoded_texts_are_read() -> None:
         codecs.encode(MEANT, "rot13"),
         MEANT[::-1],
     ):
-        assert MEANT.lower() in [view.lower() for view in views(f"Please: {written}")] or any(
-            MEANT.lower() in view.lower() for view in views(written)
+        assert MEANT.lower() in [view.lower() for view in list_views(f"Please: {written}")] or any(
+            MEANT.lower() in view.lower() for view in list_views(written)
         ), written
 
 
 def test_plain_text_has_one_view() -> None:
-    assert views(MEANT) == [MEANT]
-    assert len(views("The hash is 5d41402abc4b2a76b9719d911017c592 and the id dGhpcw==.")) == 1
+    assert list_views(MEANT) == [MEANT]
+    assert len(list_views("The hash is 5d41402abc4b2a76b9719d911017c592 and the id dGhpcw==.")) == 1
 
 
 @given(st.text(max_size=3000))
 def test_windows_cover_a_view_that_is_not_too_long(text: str) -> None:
-    cut = windows(text)
-    assert 1 <= len(cut) <= MOST_WINDOWS
+    cut = split_windows(text)
+    assert 1 <= len(cut) <= MAX_WINDOWS
     assert cut[0].start == 0
     assert cut[-1].end == len(text)
     assert all(after.start <= before.end for before, after in itertools.pairwise(cut))
@@ -45,11 +52,11 @@ def test_windows_cover_a_view_that_is_not_too_long(text: str) -> None:
 
 
 def test_of_a_very_long_text_windows_are_spread() -> None:
-    cut = windows("x" * WINDOW * 100)
-    assert len(cut) == MOST_WINDOWS
-    assert (cut[0].start, cut[-1].end) == (0, WINDOW * 100)
+    cut = split_windows("x" * WINDOW_CHARACTERS * 100)
+    assert len(cut) == MAX_WINDOWS
+    assert (cut[0].start, cut[-1].end) == (0, WINDOW_CHARACTERS * 100)
 
 
 @given(st.text(max_size=300))
 def test_there_are_never_many_views(text: str) -> None:
-    assert 1 <= len(views(text)) <= MOST_VIEWS + 1
+    assert 1 <= len(list_views(text)) <= MAX_DECODED_VIEWS + 1

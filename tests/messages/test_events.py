@@ -14,9 +14,9 @@ from commonweight.messages.events import (
     ContentBlockStart,
     ContentBlockStop,
     Delta,
-    Ending,
     InputJsonDelta,
     MessageDelta,
+    MessageEnd,
     MessageFold,
     MessageStart,
     MessageStop,
@@ -48,7 +48,7 @@ CITATIONS: list[Citation] = [
 counts = st.integers(0, 10**6)
 usages = st.builds(Usage, input_tokens=counts, output_tokens=counts, cache_read_input_tokens=counts)
 endings = st.builds(
-    Ending,
+    MessageEnd,
     stop_reason=st.sampled_from(["end_turn", "max_tokens", "stop_sequence", "model_context_window_exceeded"]),
     stop_sequence=st.none() | st.text(),
     stop_details=st.none() | st.builds(StopDetails, explanation=st.text()),
@@ -93,7 +93,7 @@ told_blocks = st.lists(
 )
 
 
-def stream(blocks: list[Told], start: Usage, ends: list[tuple[Ending, Usage]]) -> list[StreamEvent]:
+def stream(blocks: list[Told], start: Usage, ends: list[tuple[MessageEnd, Usage]]) -> list[StreamEvent]:
     """The stream that tells these blocks."""
     events: list[StreamEvent] = [MessageStart(message=Message(id="msg_1", model="m", usage=start))]
     for index, (beginning, deltas, _) in enumerate(blocks):
@@ -124,7 +124,7 @@ def one(beginning: OutputBlock, *deltas: Delta) -> OutputBlock:
     data=st.data(),
 )
 def test_the_folded_message_is_what_was_told(
-    blocks: list[Told], start: Usage, ends: list[tuple[Ending, Usage]], data: st.DataObject
+    blocks: list[Told], start: Usage, ends: list[tuple[MessageEnd, Usage]], data: st.DataObject
 ) -> None:
     events = stream(blocks, start, ends)
     for place in sorted(data.draw(st.lists(st.integers(0, len(events)), max_size=4)), reverse=True):
@@ -147,7 +147,7 @@ def test_the_folded_message_is_what_was_told(
 
 
 @given(blocks=told_blocks, start=usages, end=st.tuples(endings, usages))
-def test_looking_early_changes_nothing(blocks: list[Told], start: Usage, end: tuple[Ending, Usage]) -> None:
+def test_looking_early_changes_nothing(blocks: list[Told], start: Usage, end: tuple[MessageEnd, Usage]) -> None:
     events = stream(blocks, start, [end])
     fold = MessageFold()
     for event in events:
@@ -184,7 +184,7 @@ def test_a_delta_that_does_not_fit_its_block_is_ignored() -> None:
 def test_edits_are_told_at_the_beginning_or_the_end() -> None:
     edits = AppliedEdits(applied_edits=[ClearedThinking(cleared_input_tokens=1, cleared_thinking_turns=2)])
     usage = Usage(input_tokens=3, output_tokens=1)
-    ending = Ending(stop_reason="end_turn")
+    ending = MessageEnd(stop_reason="end_turn")
     begun = Message(id="msg_1", model="m", usage=usage)
     late = MessageDelta(delta=ending, usage=usage, context_management=edits)
     assert folded([MessageStart(message=begun), late]).context_management == edits
@@ -213,7 +213,7 @@ def test_a_message_that_just_began_is_a_message() -> None:
 
 def test_changing_the_folded_message_does_not_change_the_events() -> None:
     usage = Usage(input_tokens=3, output_tokens=1)
-    events = stream([_text(["a", "b"], CITATIONS[:1])], usage, [(Ending(stop_reason="end_turn"), usage)])
+    events = stream([_text(["a", "b"], CITATIONS[:1])], usage, [(MessageEnd(stop_reason="end_turn"), usage)])
     before = [event.model_dump_json() for event in events]
     message = folded(events)
     message.usage.output_tokens = 99

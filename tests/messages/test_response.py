@@ -109,7 +109,7 @@ PAIRS: list[tuple[BaseModel, type[BaseModel]]] = [
     (events.ContentBlockStart(index=0, content_block=response.OutputThinking()), sdk.RawContentBlockStartEvent),
     (events.ContentBlockDelta(index=0, delta=events.TextDelta(text="")), sdk.RawContentBlockDeltaEvent),
     (events.ContentBlockStop(index=0), sdk.RawContentBlockStopEvent),
-    (events.MessageDelta(delta=events.Ending(stop_reason="end_turn"), usage=USAGE), sdk.RawMessageDeltaEvent),
+    (events.MessageDelta(delta=events.MessageEnd(stop_reason="end_turn"), usage=USAGE), sdk.RawMessageDeltaEvent),
     (events.MessageStop(), sdk.RawMessageStopEvent),
     (
         ModelInfo(id="m", display_name="M", created_at=datetime.now(UTC), max_input_tokens=1, max_tokens=1),

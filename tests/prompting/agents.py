@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from commonweight.messages.response import OutputText, OutputToolUse
 from commonweight.prompting import OutputParser, Prompt
 from commonweight.prompting.formats import CALL_ID, NUMBER, Arguments
-from commonweight.prompting.output import CallClosed, CallInput, CallOpened, Reasoning, Text
-from commonweight.prompting.quoting import Specials
+from commonweight.prompting.parse.output import CallClosed, CallInput, CallOpened, Reasoning, Text
+from commonweight.prompting.tokens.escaping import SpecialTokens
 
 Body = dict[str, Any]
 
@@ -164,7 +164,7 @@ class Model:
     def answer(self, prompt: Prompt, turn: Turn) -> tuple[list[int], str, list[OutputText | OutputToolUse]]:
         """Tokens that say what the turn's script says, as far as this prompt allows it; reasoning and blocks."""
         ids = self.tokens(prompt, turn)
-        parser = OutputParser(self.family.tokenizer, prompt.reading)
+        parser = OutputParser(self.family.tokenizer, prompt.parser_config)
         pieces = [piece for token_id in ids for piece in parser.feed(token_id)] + parser.flush()
         reasoning = ""
         blocks: list[OutputText | OutputToolUse] = []
@@ -197,7 +197,7 @@ class Model:
 
     def _said(self, prompt: Prompt, turn: Turn) -> Iterator[str | int]:
         """Text, and tokens where the family's markup has tokens of its own."""
-        template, reading = self.family.renderer.template, prompt.reading
+        template, reading = self.family.renderer.template, prompt.parser_config
         family, thinking = template.format, template.thinking
         calls = turn.calls if reading.tools else ()
         if family.takes_one_call:
@@ -205,7 +205,9 @@ class Model:
         text = turn.text or ("" if calls else "Well.")
         if calls and family.is_whole_answer:
             text = ""
-        thinks = reading.is_thinking or (turn.reasoning and reading.thinking is not None and not reading.is_text)
+        thinks = reading.is_thinking or (
+            turn.reasoning and reading.thinking is not None and not reading.continues_text
+        )
         if family.text_openings:
             if thinks and thinking:
                 yield from self._markup(thinking.opening)
@@ -248,12 +250,12 @@ class Model:
 
     def _markup(self, markup: str) -> Iterator[str | int]:
         specials = self.family.tokenizer.special_tokens
-        found = Specials(specials)
+        found = SpecialTokens(specials)
         done = 0
-        for start in found.beginnings(markup):
+        for start in found.find_starts(markup):
             if start >= done:
                 yield markup[done:start]
-                done = start + found.at(markup, start)
+                done = start + found.match_length(markup, start)
                 yield specials[markup[start:done]]
         yield markup[done:]
 

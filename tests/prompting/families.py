@@ -12,7 +12,7 @@ import tool_templates
 import vocabularies
 
 from commonweight.prompting import Renderer, Tokenizer
-from commonweight.prompting.template import ChatTemplate
+from commonweight.prompting.template.chat_template import ChatTemplate
 
 CHATML = """\
 {%- for message in messages -%}

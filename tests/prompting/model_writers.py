@@ -13,19 +13,19 @@ from llguidance.llamacpp import lltokenizer_from_vocab
 from vocabularies import CONTROL, NORMAL, USER_DEFINED
 
 from commonweight.prompting import OutputParser, Tokenizer
-from commonweight.prompting.formats import FAMILIES, GENERIC, Format, Tags, filled
-from commonweight.prompting.grammar import GrammarWriter, Rules
-from commonweight.prompting.output import (
+from commonweight.prompting.constrain.grammar import AnswerRules, GrammarWriter
+from commonweight.prompting.formats import FAMILIES, GENERIC, Format, Tags, fill_placeholders
+from commonweight.prompting.parse.output import (
     CallClosed,
     CallInput,
     CallOpened,
+    ParserConfig,
     Piece,
     Quote,
-    Reading,
     Reasoning,
     Text,
 )
-from commonweight.prompting.quoting import Specials
+from commonweight.prompting.tokens.escaping import SpecialTokens
 
 THINK = Tags("<think>", "</think>")
 
@@ -129,15 +129,15 @@ class Tongue:
 
     def is_text(self, markup: str) -> bool:
         """Whether text can be this markup."""
-        return next(Specials(self.specials).beginnings(markup), None) is None
+        return next(SpecialTokens(self.specials).find_starts(markup), None) is None
 
-    def grammar(self, rules: Rules) -> str:
+    def grammar(self, rules: AnswerRules) -> str:
         """The grammar of an answer that is not free."""
         grammar = GrammarWriter(self.family, self.thinking, self.specials).write(rules)
         assert grammar is not None
         return grammar
 
-    def guide(self, rules: Rules) -> "Guide":
+    def guide(self, rules: AnswerRules) -> "Guide":
         """What holds an answer to the rules."""
         return Guide(self, self.grammar(rules))
 
@@ -145,9 +145,9 @@ class Tongue:
         """What holds an answer to a grammar."""
         return Guide(self, f"%llguidance {{}}\n{lines}")
 
-    def parser(self, rules: Rules, stops: Sequence[str] = ()) -> OutputParser:
+    def parser(self, rules: AnswerRules, stops: Sequence[str] = ()) -> OutputParser:
         """What reads an answer that is held to the rules."""
-        reading = Reading.of(rules, self.family, self.thinking)
+        reading = ParserConfig.from_rules(rules, self.family, self.thinking)
         return OutputParser(self.tokenizer, reading, stops)
 
     def answer(
@@ -176,8 +176,8 @@ class Tongue:
         answer.markup(family.opening if calls else "")
         for i, (name, arguments) in enumerate(calls):
             answer.markup(family.between if i else "")
-            answer.markup(filled(family.before_name) + name + filled(family.before_input))
-            answer.input(arguments).markup(filled(family.after_input))
+            answer.markup(fill_placeholders(family.before_name) + name + fill_placeholders(family.before_input))
+            answer.input(arguments).markup(fill_placeholders(family.after_input))
         return answer.markup(family.closing if calls else "")
 
 
@@ -217,14 +217,14 @@ class Answer:
 
     def _merged(self) -> Iterator[tuple[str, bool]]:
         # Ordinary tokens may run over the ends of what is no special token.
-        specials = Specials(self._tongue.specials)
+        specials = SpecialTokens(self._tongue.specials)
         plain = ""
         for text, is_markup in self._parts:
             done = 0
-            for start in specials.beginnings(text) if is_markup else ():
+            for start in specials.find_starts(text) if is_markup else ():
                 if start >= done:
                     yield plain + text[done:start], False
-                    done = start + specials.at(text, start)
+                    done = start + specials.match_length(text, start)
                     yield text[start:done], True
                     plain = ""
             plain += text[done:]

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tongues import TONGUES, Answer, Tongue, as_json, read, tongue, vocabulary
+from model_writers import TONGUES, Answer, Tongue, as_json, read, tongue, vocabulary
 from vocabularies import starter_tokenizer
 
+from commonweight.prompting.constrain.grammar import MAX_QUOTABLE_CHARACTERS, AnswerRules, GrammarWriter
+from commonweight.prompting.constrain.lark import MarkupWriter, quote_string, regex_containing
+from commonweight.prompting.constrain.schema import BadSchemaError
 from commonweight.prompting.formats import GENERIC, Tags
-from commonweight.prompting.grammar import MOST_QUOTABLE, GrammarWriter, Rules
-from commonweight.prompting.lark import Literals, regex_around, string
-from commonweight.prompting.schema import BadSchemaError
 
 PING = {"ping": {"type": "object", "properties": {}, "additionalProperties": False}}
 GET = {"get": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}
@@ -43,14 +43,27 @@ with_some_tongues = pytest.mark.parametrize("speaker", [tongue(name) for name in
 def test_an_answer_that_may_be_anything_has_no_grammar() -> None:
     hermes, harmony = tongue("hermes"), tongue("harmony")
     writer = GrammarWriter(hermes.family, hermes.thinking, hermes.specials)
-    for rules in (Rules({}), Rules({}, thinking="begun"), Rules({}, budget=1024), Rules({}, quotable=("", " \n"))):
+    for rules in (
+        AnswerRules({}),
+        AnswerRules({}, thinking="begun"),
+        AnswerRules({}, budget=1024),
+        AnswerRules({}, quotable=("", " \n")),
+    ):
         assert writer.write(rules) is None
-    for rules in (Rules(PING), Rules(PING, may_call=False), Rules({}, schema={}), Rules({}, quotable=("a",))):
+    for rules in (
+        AnswerRules(PING),
+        AnswerRules(PING, may_call=False),
+        AnswerRules({}, schema={}),
+        AnswerRules({}, quotable=("a",)),
+    ):
         assert writer.write(rules) is not None
-    assert writer.write(Rules({}, thinking="begun", budget=1024)) is not None
-    assert GrammarWriter(hermes.family, None, hermes.specials).write(Rules({}, thinking="begun", budget=9)) is None
+    assert writer.write(AnswerRules({}, thinking="begun", budget=1024)) is not None
+    assert (
+        GrammarWriter(hermes.family, None, hermes.specials).write(AnswerRules({}, thinking="begun", budget=9))
+        is None
+    )
     # Here even text has a form.
-    assert GrammarWriter(harmony.family, harmony.thinking, harmony.specials).write(Rules({})) is not None
+    assert GrammarWriter(harmony.family, harmony.thinking, harmony.specials).write(AnswerRules({})) is not None
 
 
 # Input
@@ -72,7 +85,7 @@ def test_a_tool_that_names_what_it_takes_takes_nothing_else(says_more: dict[str,
     for body, is_taken in (({"a": 1}, True), ({}, True), ({"a": 1, "b": 2}, takes_others)):
         call = as_json({"name": "get", "arguments": body})
         answer = Answer(speaker).markup("<tool_call>").text(f"\n{call}\n").markup("</tool_call>").tokens()
-        assert speaker.guide(Rules(tools)).accepts(answer) == is_taken
+        assert speaker.guide(AnswerRules(tools)).accepts(answer) == is_taken
 
 
 # Reasoning
@@ -83,7 +96,7 @@ def test_a_tool_that_names_what_it_takes_takes_nothing_else(says_more: dict[str,
 def test_reasoning_is_kept_within_its_budget(speaker: Tongue, is_begun: bool) -> None:
     closing = speaker.thinking.closing
     budget = 5
-    rules = Rules(PING, thinking="begun" if is_begun else "possible", budget=budget)
+    rules = AnswerRules(PING, thinking="begun" if is_begun else "possible", budget=budget)
     start = Answer(speaker).markup("" if is_begun else speaker.thinking.opening).tokens()
     if not is_begun and speaker.is_text(speaker.thinking.opening):
         return  # where text could be the tag, the tag is text
@@ -99,7 +112,7 @@ def test_reasoning_is_kept_within_its_budget(speaker: Tongue, is_begun: bool) ->
 @pytest.mark.parametrize("is_begun", [True, False])
 @pytest.mark.parametrize("budget", [None, 64])
 def test_a_forced_call_may_follow_reasoning(speaker: Tongue, is_begun: bool, budget: int | None) -> None:
-    rules = Rules(PING, must_call=True, thinking="begun" if is_begun else "possible", budget=budget)
+    rules = AnswerRules(PING, must_call=True, thinking="begun" if is_begun else "possible", budget=budget)
     for reasoning in ("I need it.", "", None if not is_begun else " "):
         answer = speaker.answer(reasoning, calls=[("ping", {})], is_begun=is_begun)
         assert speaker.guide(rules).accepts(answer.tokens())
@@ -112,7 +125,7 @@ def test_a_forced_call_may_follow_reasoning(speaker: Tongue, is_begun: bool, bud
 
 @with_each_tongue
 def test_calls_do_not_begin_within_reasoning(speaker: Tongue) -> None:
-    rules = Rules(PING, thinking="begun")
+    rules = AnswerRules(PING, thinking="begun")
     answer = Answer(speaker).text("Hm ").markup(str(speaker.answer(calls=[("ping", {})])))
     assert not speaker.guide(rules).accepts(answer.tokens())
     found = read(speaker.parser(rules), answer.tokens())
@@ -125,12 +138,12 @@ def test_tokens_of_reasoning_are_counted_without_its_tags(speaker: Tongue) -> No
     if speaker.is_text(speaker.thinking.closing):
         return  # parts of a tag may count then
     for is_begun in (True, False):
-        rules = Rules(PING, thinking="begun" if is_begun else "possible")
+        rules = AnswerRules(PING, thinking="begun" if is_begun else "possible")
         for reasoning in ("", "a", "\n\nabc 🙂\n"):
             parser = speaker.parser(rules)
             read(parser, speaker.answer(reasoning, "So.", is_begun=is_begun).tokens())
             assert parser.thinking_tokens == len(reasoning.encode())
-    parser = speaker.parser(Rules(PING, thinking="possible"))
+    parser = speaker.parser(AnswerRules(PING, thinking="possible"))
     read(parser, speaker.answer(None, "So.").tokens())
     assert parser.thinking_tokens == 0
 
@@ -138,7 +151,7 @@ def test_tokens_of_reasoning_are_counted_without_its_tags(speaker: Tongue) -> No
 def test_reasoning_may_come_twice() -> None:
     speaker = tongue("hermes")
     answer = speaker.answer("one").markup(str(speaker.answer("two", "text")))
-    found = read(speaker.parser(Rules(PING, thinking="possible")), answer.tokens())
+    found = read(speaker.parser(AnswerRules(PING, thinking="possible")), answer.tokens())
     assert (found.reasoning, found.text) == ("onetwo", "text")
 
 
@@ -156,7 +169,7 @@ ANSWERS: list[Any] = [
 @pytest.mark.parametrize("thinking", ["over", "begun", "possible"])
 @pytest.mark.parametrize("has_tools", [True, False])
 def test_an_answer_may_be_json_or_calls(speaker: Tongue, thinking: Any, has_tools: bool) -> None:
-    rules = Rules(
+    rules = AnswerRules(
         PING if has_tools else {}, schema=NAMED, thinking=thinking, budget=None if thinking == "over" else 64
     )
     reasoning, is_begun = None if thinking == "over" else "Hm.", thinking == "begun"
@@ -179,7 +192,9 @@ def test_an_answer_may_be_json_or_calls(speaker: Tongue, thinking: Any, has_tool
 @pytest.mark.parametrize("first", ["name", "nam", "namespace", "a", "n"])
 def test_json_that_begins_like_a_call_is_decided_when_it_differs(first: str) -> None:
     speaker = tongue("llama3")
-    rules = Rules(GET, schema={"type": "object", "properties": {first: {"type": "string"}}, "required": [first]})
+    rules = AnswerRules(
+        GET, schema={"type": "object", "properties": {first: {"type": "string"}}, "required": [first]}
+    )
     for value in ("get", "ge", "getting", "x"):
         tokens = speaker.answer(text=as_json({first: value})).tokens()
         assert speaker.guide(rules).accepts(tokens)
@@ -193,7 +208,7 @@ def test_json_that_begins_like_a_call_is_decided_when_it_differs(first: str) -> 
 
 @with_some_tongues
 def test_json_is_cut_off_as_text(speaker: Tongue) -> None:
-    rules = Rules(PING, schema=NAMED)
+    rules = AnswerRules(PING, schema=NAMED)
     answer = speaker.answer(text=as_json({"name": "pin<tool_call>g"}))
     start = len(answer.tokens()) - len(as_json({"name": "pin<tool_call>g"}))
     for count in range(start, len(answer.tokens())):
@@ -206,9 +221,9 @@ def test_schemas_that_no_answer_fits_are_refused() -> None:
     for name in ("hermes", "glm"):
         speaker = tongue(name)
         with pytest.raises(BadSchemaError):
-            speaker.grammar(Rules({"tool": bad}))
+            speaker.grammar(AnswerRules({"tool": bad}))
         with pytest.raises(BadSchemaError):
-            speaker.grammar(Rules({}, schema=bad))
+            speaker.grammar(AnswerRules({}, schema=bad))
 
 
 def test_what_a_tool_takes_is_an_object_whatever_its_schema_says() -> None:
@@ -220,9 +235,11 @@ def test_what_a_tool_takes_is_an_object_whatever_its_schema_says() -> None:
     ):
         for name in ("hermes", "glm"):
             speaker = tongue(name)
-            assert speaker.guide(Rules({"tool": schema})).accepts(speaker.answer(calls=[("tool", {})]).tokens())
+            assert speaker.guide(AnswerRules({"tool": schema})).accepts(
+                speaker.answer(calls=[("tool", {})]).tokens()
+            )
         text = Answer(speaker := tongue("mistral-args")).markup("[TOOL_CALLS]tool[ARGS]").text("null")
-        assert not speaker.guide(Rules({"tool": schema})).accepts(text.tokens())
+        assert not speaker.guide(AnswerRules({"tool": schema})).accepts(text.tokens())
 
 
 # Text
@@ -231,17 +248,17 @@ def test_what_a_tool_takes_is_an_object_whatever_its_schema_says() -> None:
 @pytest.mark.parametrize("speaker", [s for s in TONGUES if not s.family.text_openings], ids=str)
 def test_text_that_goes_on_may_begin_with_anything(speaker: Tongue) -> None:
     for tools in ({}, PING):
-        rules = Rules(tools, is_text=True, quotable=("words",))
+        rules = AnswerRules(tools, continues_text=True, quotable=("words",))
         for text in (" and", "\n{", '{"name": "x"}', ". ", ""):
             tokens = Answer(speaker).text(text).tokens()
             assert speaker.guide(rules).accepts(tokens)
             assert read(speaker.parser(rules), tokens).text == text
     late = Answer(speaker).text(" and").markup(str(speaker.answer(calls=[("ping", {})])))
-    rules = Rules(PING, is_text=True)
+    rules = AnswerRules(PING, continues_text=True)
     if not speaker.family.is_whole_answer:
         assert speaker.guide(rules).accepts(late.tokens())
         assert read(speaker.parser(rules), late.tokens()).whole_calls == [("ping", {})]
-        forced = Rules(PING, is_text=True, must_call=True)
+        forced = AnswerRules(PING, continues_text=True, must_call=True)
         assert speaker.guide(forced).accepts(late.tokens())
         assert not speaker.guide(forced).accepts(Answer(speaker).text(" and").tokens())
 
@@ -249,7 +266,7 @@ def test_text_that_goes_on_may_begin_with_anything(speaker: Tongue) -> None:
 @pytest.mark.parametrize("name", ["harmony", "harmony-in-text"])
 def test_text_of_harmony_goes_on_without_another_opening(name: str) -> None:
     speaker = tongue(name)
-    rules = Rules(PING, is_text=True)
+    rules = AnswerRules(PING, continues_text=True)
     tokens = Answer(speaker).text(" and so on").tokens()
     assert speaker.guide(rules).accepts(tokens)
     assert read(speaker.parser(rules), tokens).text == " and so on"
@@ -259,11 +276,11 @@ def test_whole_answers_are_calls_or_text_by_their_beginning() -> None:
     for name in ("llama3", "llama3-in-text"):
         speaker = tongue(name)
         for text in ('{"name": "Bob"}', "{", ' {"name": "ping", "parameters": {}}', "\n{"):
-            for rules in (Rules(PING), Rules(PING, may_call=False)):
+            for rules in (AnswerRules(PING), AnswerRules(PING, may_call=False)):
                 assert not speaker.guide(rules).accepts(Answer(speaker).text(text).tokens())
         text = 'So: {"name": "ping", "parameters": {}}'
-        assert speaker.guide(Rules(PING)).accepts(Answer(speaker).text(text).tokens())
-        assert read(speaker.parser(Rules(PING)), Answer(speaker).text(text).tokens()).text == text
+        assert speaker.guide(AnswerRules(PING)).accepts(Answer(speaker).text(text).tokens())
+        assert read(speaker.parser(AnswerRules(PING)), Answer(speaker).text(text).tokens()).text == text
 
 
 # Quotes
@@ -286,7 +303,7 @@ def quoting(speaker: Tongue, *parts: str | tuple[int | str, str], opening: str =
 @pytest.mark.parametrize("has_tools", [True, False])
 def test_quotes_are_words_of_the_document(speaker: Tongue, has_tools: bool) -> None:
     for may_call in (True, False) if has_tools else (True,):
-        rules = Rules(PING if has_tools else {}, may_call=may_call, quotable=DOCUMENTS)
+        rules = AnswerRules(PING if has_tools else {}, may_call=may_call, quotable=DOCUMENTS)
         answer = quoting(
             speaker,
             "It is. ",
@@ -317,7 +334,7 @@ def test_quotes_are_words_of_the_document(speaker: Tongue, has_tools: bool) -> N
 )
 def test_no_other_quote_can_be_written(speaker: Tongue, quote: tuple[int | str, str]) -> None:
     for tools in ({}, PING):
-        rules = Rules(tools, quotable=DOCUMENTS)
+        rules = AnswerRules(tools, quotable=DOCUMENTS)
         assert not speaker.guide(rules).accepts(quoting(speaker, "It is. ", quote, ".").tokens())
         if not speaker.family.is_whole_answer:
             assert not speaker.guide(rules).accepts(quoting(speaker, quote).tokens())
@@ -325,7 +342,7 @@ def test_no_other_quote_can_be_written(speaker: Tongue, quote: tuple[int | str, 
 
 @with_each_tongue
 def test_quotes_may_come_before_calls(speaker: Tongue) -> None:
-    rules = Rules(PING, quotable=DOCUMENTS)
+    rules = AnswerRules(PING, quotable=DOCUMENTS)
     if speaker.family.is_whole_answer or speaker.family.text_openings:
         return
     answer = quoting(speaker, "It is ", (0, "sky"), " so.\n").markup(str(speaker.answer(calls=[("ping", {})])))
@@ -337,7 +354,7 @@ def test_quotes_may_come_before_calls(speaker: Tongue) -> None:
 @pytest.mark.parametrize("name", ["hermes", "llama3", "harmony"])
 def test_a_quote_that_is_cut_off_is_nothing(name: str) -> None:
     speaker = tongue(name)
-    rules = Rules(PING, quotable=DOCUMENTS)
+    rules = AnswerRules(PING, quotable=DOCUMENTS)
     tokens = quoting(speaker, "It is.", (0, "sky is blue")).tokens()
     start = len(quoting(speaker, "It is.").tokens())
     for count in range(start, len(tokens)):
@@ -349,13 +366,13 @@ def test_a_quote_that_is_cut_off_is_nothing(name: str) -> None:
 def test_text_that_begins_like_a_quote_is_text_without_documents() -> None:
     speaker = tongue("hermes")
     tokens = Answer(speaker).text('<cite doc="0">a</cite>').tokens()
-    assert read(speaker.parser(Rules(PING)), tokens).text == '<cite doc="0">a</cite>'
+    assert read(speaker.parser(AnswerRules(PING)), tokens).text == '<cite doc="0">a</cite>'
 
 
 def test_what_is_no_quote_after_all_is_text() -> None:
     speaker = tongue("hermes")
     for text in ('<cite doc="a">b</cite> c', '<cite doc="">b', '<cite doc="²">b</cite>'):
-        parser = speaker.parser(Rules({}, quotable=DOCUMENTS))
+        parser = speaker.parser(AnswerRules({}, quotable=DOCUMENTS))
         assert read(parser, Answer(speaker).text(text).tokens()).text == text
 
 
@@ -369,7 +386,7 @@ def test_any_words_between_angles_can_be_quoted(text: str, random: Random, data:
     speaker = tongue("hermes")
     start, end = sorted(data.draw(st.tuples(st.integers(0, len(text)), st.integers(0, len(text)))))
     quote = text[start:end]
-    rules = Rules({}, quotable=(text, "other"))
+    rules = AnswerRules({}, quotable=(text, "other"))
     tokens = quoting(speaker, "x", (0, quote), "y").tokens(random)
     assert speaker.guide(rules).accepts(tokens) == (bool(quote.strip()) and "<" not in quote)
 
@@ -378,9 +395,9 @@ def test_long_documents_can_be_quoted() -> None:
     speaker = Tongue(GENERIC, Tags("<think>", "</think>"), starter_tokenizer(), "starter")
     random = Random(0)
     words = ["".join(random.choices("abcdefghijklmnopqrstuvwxyz", k=random.randint(1, 9))) for _ in range(3000)]
-    text = " ".join(random.choices(words, k=9000))[:MOST_QUOTABLE]
-    assert len(text) == MOST_QUOTABLE
-    rules = Rules({}, quotable=(text, text))
+    text = " ".join(random.choices(words, k=9000))[:MAX_QUOTABLE_CHARACTERS]
+    assert len(text) == MAX_QUOTABLE_CHARACTERS
+    rules = AnswerRules({}, quotable=(text, text))
     guide = speaker.guide(rules)
     tokens = speaker.tokenizer.encode(f'It is.<cite doc="0">{text[20_000:20_500]}</cite> So.')
     for token in tokens:
@@ -402,14 +419,14 @@ def test_long_documents_can_be_quoted() -> None:
 def test_any_text_can_stand_in_a_grammar(text: str) -> None:
     speaker = tongue("generic-in-text")
     tokens = Answer(speaker).text(text).tokens()
-    assert speaker.guide_of(f"start: {string(text)}\n").accepts(tokens)
-    without = speaker.guide_of(f"start: TEXT\nTEXT: /(.|\\n)*/ & ~{regex_around(text)}\n")
+    assert speaker.guide_of(f"start: {quote_string(text)}\n").accepts(tokens)
+    without = speaker.guide_of(f"start: TEXT\nTEXT: /(.|\\n)*/ & ~{regex_containing(text)}\n")
     assert without.accepts(Answer(speaker).text(text[:-1]).tokens())
     assert not without.accepts([*Answer(speaker).text("a").tokens(), *tokens, *tokens])
 
 
 def test_special_tokens_in_a_format_are_tokens_and_in_names_text() -> None:
-    literals = Literals({"<a>": 7, "<ab>": 8, "<": 9})
+    literals = MarkupWriter({"<a>": 7, "<ab>": 8, "<": 9})
     assert literals.write("x<a><ab>\n<") == '"x" <[7]> <[8]> "\\n<"'
     assert literals.write("") == ""
     assert literals.split("\n<a>b") == ("\n", '<[7]> "b"')
@@ -422,7 +439,7 @@ def test_tools_may_have_names_that_begin_alike() -> None:
     names = ["a", "aa", "a-b", "a_b", "ab", "get", "get_", "getter", "name", "x" * 128]
     tools = dict.fromkeys(names, GET["get"])
     for speaker in TONGUES:
-        guide_rules = Rules(tools, must_call=True)
+        guide_rules = AnswerRules(tools, must_call=True)
         for name in names:
             tokens = speaker.answer(calls=[(name, {"city": "x"})]).tokens()
             assert speaker.guide(guide_rules).accepts(tokens)
@@ -434,12 +451,14 @@ def test_many_tools_can_be_offered() -> None:
     tools = {f"tool_{i}": {"type": "object", "properties": properties, "description": str(i)} for i in range(200)}
     for name in ("hermes", "glm-tight", "qwen-coder-in-text"):
         speaker = tongue(name)
-        assert speaker.guide(Rules(tools)).accepts(speaker.answer(calls=[("tool_7", {"argument_1": 5})]).tokens())
+        assert speaker.guide(AnswerRules(tools)).accepts(
+            speaker.answer(calls=[("tool_7", {"argument_1": 5})]).tokens()
+        )
 
 
 def test_markup_may_begin_with_text_and_hold_a_token() -> None:
     speaker = Tongue(tongue("qwen-coder").family, Tags("<think>", "</think>"), vocabulary("</parameter>"), "mixed")
-    rules = Rules(GET)
+    rules = AnswerRules(GET)
     for value in ("Rome", "", "\n", "a\nb\n", "</parameter>"):
         tokens = speaker.answer(calls=[("get", {"city": value})]).tokens()
         assert speaker.guide(rules).accepts(tokens)

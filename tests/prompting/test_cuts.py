@@ -20,8 +20,9 @@ from vocabularies import (
 )
 
 from commonweight.messages.errors import InvalidRequestError
-from commonweight.prompting import Renderer, Tokenizer, cuts
-from commonweight.prompting.cuts import Cutter, DenseTextError
+from commonweight.prompting import Renderer, Tokenizer
+from commonweight.prompting.tokens import splitting as cuts
+from commonweight.prompting.tokens.splitting import DenseTextError, TextSplitter
 
 pytestmark = pytest.mark.slow
 
@@ -73,8 +74,8 @@ def whole(tokenizer: Tokenizer, text: str) -> list[int]:
 def test_what_is_cut_becomes_the_same_tokens(tokenizer_of: Callable[[], Tokenizer], text: str) -> None:
     tokenizer = tokenizer_of()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cuts, "WINDOW", 6)  # so that short texts are cut in many places
-        patch.setattr(tokenizer._cutter, "_has_regex", False)
+        patch.setattr(cuts, "PIECE_CHARACTERS", 6)  # so that short texts are cut in many places
+        patch.setattr(tokenizer._splitter, "_has_regex", False)
         assert tokenizer.encode(text) == whole(tokenizer, text)
 
 
@@ -84,9 +85,9 @@ def test_what_is_cut_becomes_the_same_tokens(tokenizer_of: Callable[[], Tokenize
 )
 def test_texts_are_cut_at_user_defined_tokens_and_nowhere_else(unit: str, pieces: int) -> None:
     text = (unit * 400_000)[:400_000]
-    cut = byte_level_tokenizer()._cutter.pieces(text)
+    cut = byte_level_tokenizer()._splitter.split(text)
     assert "".join(cut) == text
-    assert pieces <= len(cut) <= 1 + 400_000 // cuts.WINDOW
+    assert pieces <= len(cut) <= 1 + 400_000 // cuts.PIECE_CHARACTERS
     assert len(byte_level_tokenizer().encode(text)) > 0
 
 
@@ -94,28 +95,28 @@ def test_texts_are_cut_at_user_defined_tokens_and_nowhere_else(unit: str, pieces
 @pytest.mark.parametrize("unit", ["é", "é<br>", "word é", "🙂<table>", "\u200d\r"])
 def test_texts_are_cut_at_characters_that_become_bytes(tokenizer_of: Callable[[], Tokenizer], unit: str) -> None:
     text = (unit * 12_000)[:12_000]
-    pieces = tokenizer_of()._cutter.pieces(text)
+    pieces = tokenizer_of()._splitter.split(text)
     assert "".join(pieces) == text
-    assert max(map(len, pieces)) < 2 * cuts.WINDOW
+    assert max(map(len, pieces)) < 2 * cuts.PIECE_CHARACTERS
     assert tokenizer_of().encode(text) == whole(tokenizer_of(), text)
 
 
 def test_a_text_full_of_tokens_that_cannot_be_cut_is_refused() -> None:
-    cutter = Cutter(["<br>"], strips=True, has_regex=False)
-    assert cutter.pieces("<br>x" * 8000) == ["<br>x" * 8000]
+    cutter = TextSplitter(["<br>"], strips=True, has_regex=False)
+    assert cutter.split("<br>x" * 8000) == ["<br>x" * 8000]
     with pytest.raises(DenseTextError):
-        cutter.pieces("<br>x" * 9000)
+        cutter.split("<br>x" * 9000)
     # Which of two tokens of one length is looked for first, nobody can tell.
-    cutter = Cutter(["ab", "ba"], strips=False, has_regex=False)
-    assert len(cutter.pieces("aba " * 4000)) == 1
+    cutter = TextSplitter(["ab", "ba"], strips=False, has_regex=False)
+    assert len(cutter.split("aba " * 4000)) == 1
     with pytest.raises(DenseTextError):
-        cutter.pieces("aba " * 9000)
+        cutter.split("aba " * 9000)
 
 
 def test_a_refusal_is_the_requests_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuts, "MOST_TOKENS", 3)
+    monkeypatch.setattr(cuts, "MAX_USER_DEFINED_TOKENS", 3)
     renderer = Renderer(byte_level_tokenizer(), None)
-    monkeypatch.setattr(renderer._encoder._tokenizer._cutter, "_strips", True)
+    monkeypatch.setattr(renderer._encoder._tokenizer._splitter, "_strips", True)
     with pytest.raises(InvalidRequestError, match="more than 3 tags"):
         renderer.render(parsed(conversation(user("<br>x" * 2000))))
 
@@ -126,14 +127,14 @@ def test_a_refusal_is_the_requests_fault(monkeypatch: pytest.MonkeyPatch) -> Non
 )
 def test_runs_without_a_break_are_cut_for_regular_expressions(unit: str, longest: int) -> None:
     text = (unit * 100_000)[:100_000]
-    pieces = Cutter([], strips=False, has_regex=True).pieces(text)
+    pieces = TextSplitter([], strips=False, has_regex=True).split(text)
     assert "".join(pieces) == text
-    assert max(map(len, pieces)) <= longest * cuts.WINDOW
-    assert Cutter([], strips=False, has_regex=False).pieces(text) == [text]
+    assert max(map(len, pieces)) <= longest * cuts.PIECE_CHARACTERS
+    assert TextSplitter([], strips=False, has_regex=False).split(text) == [text]
 
 
 def test_runs_are_cut_where_words_end_if_they_do() -> None:
-    pieces = Cutter([], strips=False, has_regex=True).pieces("中文字。" * 10_000)
+    pieces = TextSplitter([], strips=False, has_regex=True).split("中文字。" * 10_000)
     assert all(piece.endswith("字") for piece in pieces[:-1])
     assert len(pieces) > 5
 

@@ -20,7 +20,7 @@ from commonweight.messages.content import DocumentBlock
 from commonweight.messages.conversation import MessageParam
 from commonweight.messages.errors import InvalidRequestError
 from commonweight.prompting import pdf as pdf_module
-from commonweight.prompting.documents import Document, collect, locate
+from commonweight.prompting.documents import Document, collect_documents, locate_quote
 from pdf_files import pdf
 
 MESSAGES = TypeAdapter(list[MessageParam])
@@ -35,7 +35,7 @@ def pdf_document(data: bytes | str) -> dict[str, Any]:
 
 
 def collected(*messages: dict[str, Any]) -> list[Document]:
-    return collect(MESSAGES.validate_python(list(messages)))
+    return collect_documents(MESSAGES.validate_python(list(messages)))
 
 
 def of(kind: Kind, *parts: str) -> Document:
@@ -189,7 +189,7 @@ def results(start: int, end: int, cited: str) -> Citation:
     ],
 )
 def test_where_a_quote_stands(cited: Document, quote: str, citation: Citation | None) -> None:
-    assert locate(cited, quote) == citation
+    assert locate_quote(cited, quote) == citation
 
 
 @given(st.text(), st.data())
@@ -198,7 +198,7 @@ def test_any_piece_of_a_text_is_found_exactly(content: str, data: st.DataObject)
     quote = content[start:end].strip()
     place = content.find(quote)
     expected = chars(place, place + len(quote), quote) if quote else None
-    assert locate(of("text", content), content[start:end]) == expected
+    assert locate_quote(of("text", content), content[start:end]) == expected
 
 
 @given(st.sampled_from(get_args(Kind)), st.lists(LINES, min_size=1, max_size=4), st.data())
@@ -208,7 +208,7 @@ def test_any_piece_is_found_across_parts_with_any_white_space(
     whole = "\n".join(parts)
     start, end = sorted(data.draw(st.tuples(*[st.integers(0, len(whole))] * 2)))
     quote = data.draw(st.sampled_from([" ", "\n\n", ""])).join(whole[start:end].split())
-    match locate(of(kind, *parts), quote):
+    match locate_quote(of(kind, *parts), quote):
         case None:
             assert not quote
         case CharLocation(start_char_index=start, end_char_index=end, cited_text=cited):
@@ -235,4 +235,4 @@ def assert_needed(parts: list[str], quote: str) -> None:
 @given(LINES, LINES)
 def test_nothing_else_is_found(content: str, quote: str) -> None:
     is_there = bare(quote) != "" and bare(quote) in bare(content)
-    assert (locate(of("text", content), quote) is not None) is is_there
+    assert (locate_quote(of("text", content), quote) is not None) is is_there

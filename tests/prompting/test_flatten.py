@@ -7,9 +7,9 @@ from hostile import document, found, text, tool_use
 
 from commonweight.messages.errors import InvalidRequestError
 from commonweight.messages.request import MessageParam
-from commonweight.prompting.documents import collect
-from commonweight.prompting.flatten import Flattener
-from commonweight.prompting.marks import cache_mark
+from commonweight.prompting.documents import collect_documents
+from commonweight.prompting.flatten import BlockFlattener
+from commonweight.prompting.marks import make_cache_mark
 
 IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}}
 DEFINITIONS = {"Bash": {"type": "function", "function": {"name": "Bash", "description": "é"}}}
@@ -17,8 +17,8 @@ DEFINITIONS = {"Bash": {"type": "function", "function": {"name": "Bash", "descri
 
 def flat(*blocks: dict[str, Any], joint: str = "\n\n") -> str:
     message = MessageParam.model_validate({"role": "user", "content": list(blocks)})
-    documents = collect([message])
-    return Flattener(documents, DEFINITIONS).text(message.content, "messages.0.content", joint)
+    documents = collect_documents([message])
+    return BlockFlattener(documents, DEFINITIONS).text(message.content, "messages.0.content", joint)
 
 
 def cited(block: dict[str, Any]) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def test_documents_that_may_be_cited_are_numbered_with_all_others() -> None:
 def test_cache_marks_follow_their_blocks() -> None:
     minutes, hour = {"type": "ephemeral"}, {"type": "ephemeral", "ttl": "1h"}
     marked = flat({**text("a"), "cache_control": minutes}, {**document("b"), "cache_control": hour}, text("c"))
-    assert marked == f"a{cache_mark('5m')}\n\nb{cache_mark('1h')}\n\nc"
+    assert marked == f"a{make_cache_mark('5m')}\n\nb{make_cache_mark('1h')}\n\nc"
 
 
 @pytest.mark.parametrize(

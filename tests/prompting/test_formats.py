@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from tongues import TONGUES, Answer, Tongue, as_json, read, tongue
+from model_writers import TONGUES, Answer, Tongue, as_json, read, tongue
 
 from commonweight.prompting import OutputParser
+from commonweight.prompting.constrain.grammar import AnswerRules
 from commonweight.prompting.formats import (
     CALL_ID,
     GENERIC,
@@ -19,12 +20,11 @@ from commonweight.prompting.formats import (
     SAMPLE_KEY,
     SAMPLE_NAME,
     SAMPLE_VALUE,
-    detect,
-    filled,
-    thinking_tags,
+    detect_format,
+    fill_placeholders,
+    find_thinking_tags,
 )
-from commonweight.prompting.grammar import Rules
-from commonweight.prompting.output import CallClosed, CallInput, CallOpened, Text
+from commonweight.prompting.parse.output import CallClosed, CallInput, CallOpened, Text
 
 Calls = Sequence[tuple[str, Mapping[str, Any]]]
 
@@ -246,7 +246,7 @@ def test_families_write_calls_like_this(name: str) -> None:
     text = "" if family.is_whole_answer else "Hm.\n"
     answer = speaker.answer(text=text, calls=calls)
     assert str(answer) == WRITTEN[name]
-    rules = Rules(TOOLS)
+    rules = AnswerRules(TOOLS)
     assert speaker.guide(rules).accepts(answer.tokens())
     found = read(speaker.parser(rules), answer.tokens())
     assert (found.text, found.whole_calls) == (text.strip(), calls)
@@ -261,19 +261,19 @@ def test_a_family_is_known_by_a_call(name: str) -> None:
     rendered = str(speaker.answer(text="", calls=[(SAMPLE_NAME, {SAMPLE_KEY: SAMPLE_VALUE})]))
     if name == "harmony":  # the template writes in another order than the model
         rendered = f'<|start|>assistant to=functions.{SAMPLE_NAME}<|channel|>commentary json<|message|>{{"k": 1}}'
-    assert detect(f"<|user|>ask<|assistant|>{rendered}<|end|>").name == name
+    assert detect_format(f"<|user|>ask<|assistant|>{rendered}<|end|>").name == name
 
 
 def test_calls_of_an_unknown_kind_are_generic() -> None:
     for rendered in ("", SAMPLE_NAME, f"<call>{SAMPLE_NAME}({SAMPLE_KEY}={SAMPLE_VALUE})</call>"):
-        assert detect(rendered) is GENERIC
+        assert detect_format(rendered) is GENERIC
 
 
 def test_reasoning_is_known_by_the_templates_tags() -> None:
-    assert thinking_tags("{{ content.split('</think>') }}", GENERIC) == TONGUES[-1].thinking
-    assert thinking_tags("{{ content }}", GENERIC) is None
+    assert find_thinking_tags("{{ content.split('</think>') }}", GENERIC) == TONGUES[-1].thinking
+    assert find_thinking_tags("{{ content }}", GENERIC) is None
     harmony = tongue("harmony")
-    assert thinking_tags("", harmony.family) == harmony.thinking
+    assert find_thinking_tags("", harmony.family) == harmony.thinking
 
 
 # What may be written, and what it tells
@@ -287,7 +287,7 @@ def test_whatever_way_it_is_cut_an_answer_is_taken_and_given_back(
 ) -> None:
     reasoning, text, calls = data.draw(answers(speaker))
     is_begun = data.draw(st.booleans()) and reasoning is not None
-    rules = Rules(TOOLS, thinking="over" if reasoning is None else "begun" if is_begun else "possible")
+    rules = AnswerRules(TOOLS, thinking="over" if reasoning is None else "begun" if is_begun else "possible")
     answer = speaker.answer(reasoning, text, calls, is_begun=is_begun)
     tokens = answer.tokens(random)
     assert speaker.guide(rules).accepts(tokens)
@@ -307,13 +307,13 @@ CITY = {"city": 'Par"is {'}
 def test_what_the_request_allows_is_allowed(speaker: Tongue) -> None:
     call = speaker.answer(calls=[("get", CITY)]).tokens()
     only_get = {"get": TOOLS["get"]}
-    assert speaker.guide(Rules(TOOLS)).accepts(call)
-    assert speaker.guide(Rules(TOOLS, must_call=True)).accepts(call)
-    assert speaker.guide(Rules(only_get, must_call=True, is_parallel=False)).accepts(call)
-    assert speaker.guide(Rules(TOOLS, is_parallel=False)).accepts(call)
+    assert speaker.guide(AnswerRules(TOOLS)).accepts(call)
+    assert speaker.guide(AnswerRules(TOOLS, must_call=True)).accepts(call)
+    assert speaker.guide(AnswerRules(only_get, must_call=True, allows_parallel_calls=False)).accepts(call)
+    assert speaker.guide(AnswerRules(TOOLS, allows_parallel_calls=False)).accepts(call)
     text = speaker.answer(text="No tool > or < { helps.").tokens()
-    assert speaker.guide(Rules(TOOLS)).accepts(text)
-    assert speaker.guide(Rules(TOOLS, may_call=False)).accepts(text)
+    assert speaker.guide(AnswerRules(TOOLS)).accepts(text)
+    assert speaker.guide(AnswerRules(TOOLS, may_call=False)).accepts(text)
 
 
 @with_each_tongue
@@ -327,33 +327,35 @@ def test_what_the_request_allows_is_allowed(speaker: Tongue) -> None:
     ],
 )
 def test_calls_against_the_schema_are_refused(speaker: Tongue, name: str, arguments: Mapping[str, Any]) -> None:
-    for rules in (Rules(TOOLS), Rules(TOOLS, must_call=True)):
+    for rules in (AnswerRules(TOOLS), AnswerRules(TOOLS, must_call=True)):
         assert not speaker.guide(rules).accepts(speaker.answer(calls=[(name, arguments)]).tokens())
 
 
 @with_each_tongue
 def test_what_the_request_forbids_is_refused(speaker: Tongue) -> None:
     family = speaker.family
-    forced = speaker.guide(Rules(TOOLS, must_call=True))
+    forced = speaker.guide(AnswerRules(TOOLS, must_call=True))
     assert not forced.may_end
     assert not forced.accepts(speaker.answer(text="No.").tokens())
     call = speaker.answer(calls=[("get", CITY)])
-    assert not speaker.guide(Rules(TOOLS, must_call=True)).accepts(
+    assert not speaker.guide(AnswerRules(TOOLS, must_call=True)).accepts(
         speaker.answer(text="So:", calls=[("get", CITY)]).tokens()
     )
-    assert not speaker.guide(Rules(TOOLS, may_call=False)).accepts(call.tokens())
-    assert not speaker.guide(Rules({"ping": TOOLS["ping"]}, must_call=True)).accepts(call.tokens())
+    assert not speaker.guide(AnswerRules(TOOLS, may_call=False)).accepts(call.tokens())
+    assert not speaker.guide(AnswerRules({"ping": TOOLS["ping"]}, must_call=True)).accepts(call.tokens())
     for text in ("So", " ", "\n\n", "<"):
-        assert not speaker.guide(Rules(TOOLS)).accepts(speaker.answer(calls=[("get", CITY)]).text(text).tokens())
+        assert not speaker.guide(AnswerRules(TOOLS)).accepts(
+            speaker.answer(calls=[("get", CITY)]).text(text).tokens()
+        )
     two = speaker.answer(calls=[("get", CITY), ("ping", {})]).tokens()
-    assert not speaker.guide(Rules(TOOLS, is_parallel=False)).accepts(two)
-    assert speaker.guide(Rules(TOOLS)).accepts(two) == (not family.takes_one_call)
+    assert not speaker.guide(AnswerRules(TOOLS, allows_parallel_calls=False)).accepts(two)
+    assert speaker.guide(AnswerRules(TOOLS)).accepts(two) == (not family.takes_one_call)
 
 
 @with_each_tongue
 def test_no_answer_ends_within_a_call(speaker: Tongue) -> None:
     tokens = speaker.answer(calls=[("get_weather", {"city": "Rome", "tags": ["a"]})]).tokens()
-    guide = speaker.guide(Rules(TOOLS, must_call=True))
+    guide = speaker.guide(AnswerRules(TOOLS, must_call=True))
     for token in tokens:
         assert not guide.may_end
         assert guide.follow([token]) == 1
@@ -375,7 +377,7 @@ def spelled(speaker: Tongue, tokens: Sequence[int]) -> str:
 @settings(max_examples=15, deadline=None)
 def test_an_answer_can_be_cut_off_anywhere(speaker: Tongue, data: st.DataObject, random: Random) -> None:
     reasoning, text, calls = data.draw(answers(speaker))
-    rules = Rules(TOOLS, thinking="over" if reasoning is None else "possible")
+    rules = AnswerRules(TOOLS, thinking="over" if reasoning is None else "possible")
     tokens = speaker.answer(reasoning, text, calls).tokens(random)
     for count in random.sample(range(len(tokens)), min(len(tokens), 20)):
         found = read(speaker.parser(rules), tokens[:count], is_cut=True)
@@ -400,7 +402,7 @@ def test_inputs_come_as_they_are_written(speaker: Tongue, arguments: Mapping[str
     answer = speaker.answer(calls=[("get_weather", in_order("get_weather", arguments))])
     whole = as_json(in_order("get_weather", arguments))
     start = str(answer).index(whole)
-    parser, tokens, shown = speaker.parser(Rules(TOOLS)), answer.tokens(random), ""
+    parser, tokens, shown = speaker.parser(AnswerRules(TOOLS)), answer.tokens(random), ""
     for count, token in enumerate(tokens, 1):
         shown += "".join(piece.json for piece in parser.feed(token) if isinstance(piece, CallInput))
         assert shown == spelled(speaker, tokens[:count])[start : start + len(whole)]
@@ -415,7 +417,7 @@ def test_text_comes_as_soon_as_it_can_be_nothing_else(speaker: Tongue, text: str
     assume(can_write(speaker, text, []))
     answer = speaker.answer(text=text)
     start = len(str(answer)) - len(text)
-    parser, tokens, shown = speaker.parser(Rules(TOOLS)), answer.tokens(random), ""
+    parser, tokens, shown = speaker.parser(AnswerRules(TOOLS)), answer.tokens(random), ""
     for count, token in enumerate(tokens, 1):
         shown += "".join(piece.text for piece in parser.feed(token) if isinstance(piece, Text))
         so_far = spelled(speaker, tokens[:count])[start:]
@@ -428,8 +430,8 @@ def test_text_comes_as_soon_as_it_can_be_nothing_else(speaker: Tongue, text: str
 def test_a_call_is_over_with_its_input(speaker: Tongue) -> None:
     family = speaker.family
     tokens = speaker.answer(calls=[("ping", {})]).tokens()
-    after = len(Answer(speaker).markup(filled(family.after_input + family.closing)).tokens())
-    parser = speaker.parser(Rules(TOOLS))
+    after = len(Answer(speaker).markup(fill_placeholders(family.after_input + family.closing)).tokens())
+    parser = speaker.parser(AnswerRules(TOOLS))
     # Between tags, only what ends the call tells that there are no arguments.
     known = tokens if family.arguments else tokens[:-after] if after else tokens
     pieces = [piece for token in known for piece in parser.feed(token)]
@@ -448,8 +450,8 @@ def test_numbers_of_calls_may_have_any_length() -> None:
     for number in ("0", "7", "128"):
         call = f"{head}{number}<|tool_call_argument_begin|>{{}}<|tool_call_end|><|tool_calls_section_end|>"
         tokens = Answer(speaker).markup(call).tokens()
-        assert speaker.guide(Rules(TOOLS)).accepts(tokens)
-        assert read(speaker.parser(Rules(TOOLS)), tokens).whole_calls == [("ping", {})]
+        assert speaker.guide(AnswerRules(TOOLS)).accepts(tokens)
+        assert read(speaker.parser(AnswerRules(TOOLS)), tokens).whole_calls == [("ping", {})]
 
 
 # Arguments between tags
@@ -461,7 +463,7 @@ with_each_kind_of_tags = pytest.mark.parametrize(
 
 def input_of(speaker: Tongue, schema: dict[str, Any], written: Mapping[str, str]) -> str:
     """The JSON that arguments become which are written like this; empty if the grammar refuses them."""
-    rules = Rules({"tool": schema})
+    rules = AnswerRules({"tool": schema})
     tokens = speaker.answer(calls=[("tool", written)]).tokens()
     if not speaker.guide(rules).accepts(tokens):
         return ""
@@ -546,7 +548,7 @@ def test_other_arguments_are_taken_where_the_schema_says_so(speaker: Tongue) -> 
 
 @with_each_kind_of_tags
 def test_text_that_may_be_null_is_held_back_only_while_it_may(speaker: Tongue) -> None:
-    rules = Rules({"tool": {"type": "object", "properties": {"key": OR_NULL}}})
+    rules = AnswerRules({"tool": {"type": "object", "properties": {"key": OR_NULL}}})
     around = speaker.family.arguments
     assert around is not None
     head = speaker.family.opening + speaker.family.before_name + "tool" + speaker.family.before_input

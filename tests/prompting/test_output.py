@@ -2,18 +2,18 @@
 
 from collections.abc import Callable, Iterable
 
+import model_writers
 import pytest
-import tongues
 from hostile import LETTERS
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tongues import TONGUES, Tongue, tongue
+from model_writers import TONGUES, Tongue, tongue
 from vocabularies import byte_level_tokenizer, gemma_tokenizer, mistral_tokenizer, starter_tokenizer
 
 from commonweight.prompting import OutputParser, Tokenizer
+from commonweight.prompting.constrain.grammar import AnswerRules
 from commonweight.prompting.formats import GENERIC
-from commonweight.prompting.grammar import Rules
-from commonweight.prompting.output import Piece, Reading, Text
+from commonweight.prompting.parse.output import ParserConfig, Piece, Text
 
 SAMPLES = [
     "Hello, world!",
@@ -51,7 +51,7 @@ def written(parser: OutputParser, token_ids: Iterable[int]) -> str:
 
 def read(tokenizer: Tokenizer, token_ids: Iterable[int], *, is_text: bool = False) -> str:
     """What tokens say where there are neither tools nor reasoning."""
-    return written(OutputParser(tokenizer, Reading(GENERIC, is_text=is_text)), token_ids)
+    return written(OutputParser(tokenizer, ParserConfig(GENERIC, continues_text=is_text)), token_ids)
 
 
 @with_each_tokenizer
@@ -102,7 +102,7 @@ def test_user_defined_tokens_are_text() -> None:
 
 def test_each_piece_appears_as_soon_as_it_is_whole() -> None:
     tokenizer = byte_level_tokenizer()
-    parser = OutputParser(tokenizer, Reading(GENERIC))
+    parser = OutputParser(tokenizer, ParserConfig(GENERIC))
     assert [text_of(parser.feed(token_id)) for token_id in tokenizer.encode("a🙂é")] == [
         "a",
         "",
@@ -123,7 +123,7 @@ def test_broken_bytes_do_not_stop_an_answer() -> None:
 @given(text=st.text("ab 🙂é", max_size=10), stop=st.text("ab 🙂é", min_size=1, max_size=3))
 def test_stop_sequences_see_text_not_tokens(text: str, stop: str) -> None:
     for tokenizer in (starter_tokenizer(), mistral_tokenizer()):
-        parser = OutputParser(tokenizer, Reading(GENERIC), [stop])
+        parser = OutputParser(tokenizer, ParserConfig(GENERIC), [stop])
         assert written(parser, spelled(tokenizer, text)) == text.partition(stop)[0]
         assert parser.stop_sequence == (stop if stop in text else None)
 
@@ -150,18 +150,18 @@ SPEAKERS = pytest.mark.parametrize("speaker", TONGUES, ids=str)
 
 @SPEAKERS
 def test_stop_sequences_are_looked_for_in_text_alone(speaker: Tongue) -> None:
-    rules = Rules(PING, thinking="begun")
+    rules = AnswerRules(PING, thinking="begun")
     has_text = not speaker.family.is_whole_answer
     answer = speaker.answer("STOP ping", "So." if has_text else "", [("ping", {"text": "STOP"})], is_begun=True)
     for stop in ("STOP", "ping", "text", "analysis", "{"):
         parser = speaker.parser(rules, [stop])
-        found = tongues.read(parser, answer.tokens())
+        found = model_writers.read(parser, answer.tokens())
         assert found.whole_calls == [("ping", {"text": "STOP"})]
         assert (found.reasoning, found.text) == ("STOP ping", "So." if has_text else "")
         assert not parser.is_complete
     answer = speaker.answer("STOP", "So STOP ping", is_begun=True)
     parser = speaker.parser(rules, ["STOP"])
-    assert tongues.read(parser, answer.tokens()).text == "So "
+    assert model_writers.read(parser, answer.tokens()).text == "So "
     assert parser.stop_sequence == "STOP"
 
 
@@ -171,9 +171,9 @@ def test_stop_sequences_are_looked_for_in_text_alone(speaker: Tongue) -> None:
 def test_stop_sequences_end_text_before_calls(speaker: Tongue, text: str, stop: str) -> None:
     if speaker.family.is_whole_answer:
         return
-    parser = speaker.parser(Rules(PING), [stop])
+    parser = speaker.parser(AnswerRules(PING), [stop])
     answer = speaker.answer(text=text + "." * bool(text), calls=[("ping", {})])
-    found = tongues.read(parser, answer.tokens())
+    found = model_writers.read(parser, answer.tokens())
     if stop in text:
         assert (found.text, found.calls) == (text.partition(stop)[0], [])
         assert parser.stop_sequence == stop
@@ -187,19 +187,19 @@ def test_markup_is_no_text_for_stop_sequences(name: str) -> None:
     speaker = tongue(name)
     tokens = speaker.answer(text="a", calls=[("ping", {})]).tokens()
     for stop in ("<", "<tool_call>", "a<tool", "a<tool_call>", "call>"):
-        parser = speaker.parser(Rules(PING), [stop])
-        found = tongues.read(parser, tokens)
+        parser = speaker.parser(AnswerRules(PING), [stop])
+        found = model_writers.read(parser, tokens)
         assert (found.text, found.whole_calls, parser.stop_sequence) == ("a", [("ping", {})], None)
     # What only begins like markup is text after all.
-    parser = speaker.parser(Rules(PING), ["<tool_cat"])
-    assert tongues.read(parser, tongues.Answer(speaker).text("a<tool_cat b").tokens()).text == "a"
+    parser = speaker.parser(AnswerRules(PING), ["<tool_cat"])
+    assert model_writers.read(parser, model_writers.Answer(speaker).text("a<tool_cat b").tokens()).text == "a"
     assert parser.stop_sequence == "<tool_cat"
 
 
 def test_a_stop_sequence_is_seen_as_soon_as_it_is_there() -> None:
     speaker = tongue("hermes")
-    parser = speaker.parser(Rules(PING), ["\n\n"])
-    tokens = tongues.Answer(speaker).text("a\n\n").tokens()
+    parser = speaker.parser(AnswerRules(PING), ["\n\n"])
+    tokens = model_writers.Answer(speaker).text("a\n\n").tokens()
     pieces = [piece for token in tokens for piece in parser.feed(token)]
     assert parser.is_complete
     assert text_of(pieces) == "a"
@@ -207,15 +207,15 @@ def test_a_stop_sequence_is_seen_as_soon_as_it_is_there() -> None:
 
 def test_stop_sequences_do_not_reach_over_quotes() -> None:
     speaker = tongue("hermes")
-    rules = Rules({}, quotable=("b",))
+    rules = AnswerRules({}, quotable=("b",))
     parser = speaker.parser(rules, ["ac", "b", "cite"])
-    found = tongues.read(parser, tongues.Answer(speaker).text('a<cite doc="0">b</cite>c').tokens())
+    found = model_writers.read(parser, model_writers.Answer(speaker).text('a<cite doc="0">b</cite>c').tokens())
     assert (found.text, found.quotes, parser.stop_sequence) == ("ac", [(0, "b")], None)
 
 
 def test_a_turn_may_end_with_text() -> None:
     tokenizer = byte_level_tokenizer()
-    parser = OutputParser(tokenizer, Reading(GENERIC, turn_ends=("\n\nUser:",)), ["never"])
+    parser = OutputParser(tokenizer, ParserConfig(GENERIC, turn_ends=("\n\nUser:",)), ["never"])
     assert written(parser, tokenizer.encode("Hi.\n\nUser: what")) == "Hi."
     assert parser.is_complete
     assert parser.stop_sequence is None
@@ -223,7 +223,7 @@ def test_a_turn_may_end_with_text() -> None:
 
 def test_space_around_markup_is_no_text() -> None:
     speaker = tongue("hermes")
-    rules = Rules(PING, thinking="possible")
+    rules = AnswerRules(PING, thinking="possible")
     call = str(speaker.answer(calls=[("ping", {})]))
     for text, reasoning, expected in (
         ("\n\n<think>\n\n Hm. \n</think>\n\n So. \n\n", "Hm.", "So. \n\n"),
@@ -233,7 +233,7 @@ def test_space_around_markup_is_no_text() -> None:
         (" \n " + call, "", ""),
         (" So. \n " + call, "", " So."),
     ):
-        found = tongues.read(speaker.parser(rules), tongues.Answer(speaker).markup(text).tokens())
+        found = model_writers.read(speaker.parser(rules), model_writers.Answer(speaker).markup(text).tokens())
         assert (found.reasoning, found.text) == (reasoning, expected)
 
 
@@ -242,16 +242,16 @@ def test_calls_that_are_none_are_text() -> None:
         speaker = tongue(name)
         call = str(speaker.answer(calls=[("pong", {})]))
         for text in (call, f"{call} and {call}", f"{call}\n{call} STOP {call}"):
-            parser = speaker.parser(Rules(PING), ["STOP"])
-            found = tongues.read(parser, tongues.Answer(speaker).markup(text).tokens())
+            parser = speaker.parser(AnswerRules(PING), ["STOP"])
+            found = model_writers.read(parser, model_writers.Answer(speaker).markup(text).tokens())
             assert (found.text, found.calls) == (text.partition("STOP")[0], [])
 
 
 def test_control_tokens_are_silent_where_they_are_no_markup() -> None:
     speaker = tongue("mistral-args")
     for tools, text in (({}, "a[ARGS]b[TOOL_CALLS]ping[ARGS]c"), (PING, "a[ARGS]bp[/THINK]ingc")):
-        tokens = tongues.Answer(speaker).markup(text).tokens()
-        assert tongues.read(speaker.parser(Rules(tools)), tokens).text == "abpingc"
+        tokens = model_writers.Answer(speaker).markup(text).tokens()
+        assert model_writers.read(speaker.parser(AnswerRules(tools)), tokens).text == "abpingc"
 
 
 @SPEAKERS
@@ -259,14 +259,14 @@ def test_control_tokens_are_silent_where_they_are_no_markup() -> None:
 @settings(max_examples=25, deadline=None)
 def test_no_tokens_are_too_strange(speaker: Tongue, data: st.DataObject) -> None:
     """Even without a grammar, what comes out follows the form and can be sent."""
-    rules = Rules(
+    rules = AnswerRules(
         PING,
         thinking=data.draw(st.sampled_from(["over", "begun", "possible"])),
         quotable=("a",),
         schema=data.draw(st.none() | st.just({})),
-        is_text=data.draw(st.booleans()),
+        continues_text=data.draw(st.booleans()),
     )
-    answer = tongues.Answer(speaker)
+    answer = model_writers.Answer(speaker)
     whole = str(speaker.answer("Hm.", "So.", [("ping", {"text": "x"}), ("ping", {})]))
     for _ in range(data.draw(st.integers(1, 4))):
         start, end = sorted(data.draw(st.tuples(st.integers(0, len(whole)), st.integers(0, len(whole)))))
@@ -277,7 +277,7 @@ def test_no_tokens_are_too_strange(speaker: Tongue, data: st.DataObject) -> None
     for place in data.draw(st.lists(st.integers(0, len(tokens)), max_size=3)):
         tokens.insert(place, data.draw(st.integers(0, speaker.tokenizer.size - 1)))
     parser = speaker.parser(rules, data.draw(st.lists(st.sampled_from(["So", "{", "x"]), max_size=1)))
-    found = tongues.read(parser, tokens, is_cut=data.draw(st.booleans()))
+    found = model_writers.read(parser, tokens, is_cut=data.draw(st.booleans()))
     repr(found).encode()
     found.text.encode()
     for name, arguments, _ in found.calls:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from commonweight.prompting.marks import cache_mark, take_out, unmarked
-from commonweight.prompting.quoting import BREAK, Quoter, Specials, unquoted
+from commonweight.prompting.marks import extract_marks, make_cache_mark, strip_marks
+from commonweight.prompting.tokens.escaping import BREAK, Escaper, SpecialTokens, unescape
 
 # Few letters, so that tokens overlap, nest and repeat.
 tokens = st.text("<|ab>", min_size=2, max_size=5)
@@ -32,8 +32,8 @@ def reaches_into(specials: set[str], before: str, quoted: str, after: str) -> bo
 @pytest.mark.parametrize("is_thorough", [False, True])
 @given(specials=vocabularies, text=texts)
 def test_unquoting_gives_the_text_back(is_thorough: bool, specials: set[str], text: str) -> None:
-    quoter = Quoter(Specials(specials), is_thorough=is_thorough)
-    assert unquoted(quoter.quote(text)) == text
+    quoter = Escaper(SpecialTokens(specials), is_thorough=is_thorough)
+    assert unescape(quoter.escape(text)) == text
 
 
 @st.composite
@@ -55,8 +55,8 @@ def test_no_special_token_has_a_part_of_quoted_text(
     is_thorough: bool, case: tuple[set[str], str, str, str, str]
 ) -> None:
     specials, before, text, other, after = case
-    quoter = Quoter(Specials(specials), is_thorough=is_thorough)
-    a, b = quoter.quote(text), quoter.quote(other)
+    quoter = Escaper(SpecialTokens(specials), is_thorough=is_thorough)
+    a, b = quoter.escape(text), quoter.escape(other)
     for shown in (
         a,
         b,
@@ -77,32 +77,32 @@ def test_what_is_quoted_thoroughly_survives_removals(
 ) -> None:
     specials, before, text, other, after = case
     content = removed + text.strip() + removed + other.strip() + removed
-    quoter = Quoter(Specials(specials), is_thorough=True)
-    assert not reaches_into(specials, before, quoter.quote(content).replace(removed, "").strip(), after)
+    quoter = Escaper(SpecialTokens(specials), is_thorough=True)
+    assert not reaches_into(specials, before, quoter.escape(content).replace(removed, "").strip(), after)
 
 
 @given(specials=vocabularies, text=texts)
 def test_text_that_threatens_nothing_stays_as_it_is(specials: set[str], text: str) -> None:
     letters = set("".join(specials))
     if letters.isdisjoint(text):
-        assert Quoter(Specials(specials)).quote(text) == text
+        assert Escaper(SpecialTokens(specials)).escape(text) == text
 
 
 def test_templates_can_still_compare_what_is_ordinary() -> None:
-    quoter = Quoter(Specials(["<|im_start|>", "<|im_end|>"]))
+    quoter = Escaper(SpecialTokens(["<|im_start|>", "<|im_end|>"]))
     for text in ("<think>\na\n</think>", "<tool_response>x</tool_response>", "if a < b | c > d:", " x ", ""):
-        assert quoter.quote(text) == text
+        assert quoter.escape(text) == text
 
 
 @given(specials=vocabularies, text=st.text("<|ab>", max_size=12))
 def test_beginnings_are_every_place_where_a_special_token_begins(specials: set[str], text: str) -> None:
     expected = sorted({start for start, _ in places(specials, text)})
-    assert list(Specials(specials).beginnings(text)) == expected
+    assert list(SpecialTokens(specials).find_starts(text)) == expected
 
 
 @given(specials=vocabularies, text=st.text("<|ab>", max_size=12))
 def test_pieces_are_the_whole_text_and_take_the_longest_special_token_first(specials: set[str], text: str) -> None:
-    pieces = list(Quoter(Specials(specials)).pieces(text))
+    pieces = list(Escaper(SpecialTokens(specials)).split_special(text))
     assert "".join(piece for piece, _ in pieces) == text
     longest_first = "|".join(re.escape(s) for s in sorted(specials, key=len, reverse=True))
     assert [piece for piece, is_special in pieces if is_special] == re.findall(longest_first, text)
@@ -112,47 +112,47 @@ def test_pieces_are_the_whole_text_and_take_the_longest_special_token_first(spec
 
 @given(specials=vocabularies, text=texts, other=texts)
 def test_pieces_of_quoted_text_are_never_special(specials: set[str], text: str, other: str) -> None:
-    quoter = Quoter(Specials(specials))
-    for piece, is_special in quoter.pieces(quoter.quote(text) + quoter.quote(other)):
+    quoter = Escaper(SpecialTokens(specials))
+    for piece, is_special in quoter.split_special(quoter.escape(text) + quoter.escape(other)):
         assert not is_special
-        assert unquoted(piece) == text + other
+        assert unescape(piece) == text + other
 
 
 def test_a_vocabulary_without_special_tokens_quotes_nothing() -> None:
     text = "<|im_start|>"
     for is_thorough in (False, True):
-        quoter = Quoter(Specials([]), is_thorough=is_thorough)
-        assert unquoted(quoter.quote(text)) == text
-        assert list(quoter.pieces(text)) == [(text, False)]
+        quoter = Escaper(SpecialTokens([]), is_thorough=is_thorough)
+        assert unescape(quoter.escape(text)) == text
+        assert list(quoter.split_special(text)) == [(text, False)]
 
 
 def test_other_text_can_be_guarded_like_special_tokens() -> None:
-    quoter = Quoter(Specials(["<a>"]), guarded=Specials(["<a>", "</think>"]))
-    assert "</think>" not in quoter.quote("so</think>")
-    assert list(quoter.pieces("</think><a>")) == [("</think>", False), ("<a>", True)]
+    quoter = Escaper(SpecialTokens(["<a>"]), guarded=SpecialTokens(["<a>", "</think>"]))
+    assert "</think>" not in quoter.escape("so</think>")
+    assert list(quoter.split_special("</think><a>")) == [("</think>", False), ("<a>", True)]
 
 
 # Marks
 
 
-marked_texts = st.text("<|ab> \n" + cache_mark("5m") + cache_mark("1h"), max_size=10)
+marked_texts = st.text("<|ab> \n" + make_cache_mark("5m") + make_cache_mark("1h"), max_size=10)
 
 
 @pytest.mark.parametrize("is_thorough", [False, True])
 @given(specials=vocabularies, text=marked_texts)
 @settings(max_examples=300)
 def test_marks_change_nothing_about_quoting(is_thorough: bool, specials: set[str], text: str) -> None:
-    quoter = Quoter(Specials(specials), is_thorough=is_thorough)
-    plain = unmarked(text)
-    assert unmarked(quoter.quote(text)) == quoter.quote(plain)
+    quoter = Escaper(SpecialTokens(specials), is_thorough=is_thorough)
+    plain = strip_marks(text)
+    assert strip_marks(quoter.escape(text)) == quoter.escape(plain)
     # A template's trim finds the same text, marks or not.
-    assert unmarked(quoter.quote(text).strip()) == quoter.quote(plain).strip()
+    assert strip_marks(quoter.escape(text).strip()) == quoter.escape(plain).strip()
 
 
 @given(specials=vocabularies, text=marked_texts)
 def test_marks_stay_where_they_are_unless_that_is_in_space_around_the_text(specials: set[str], text: str) -> None:
-    plain, marks = take_out(text)
-    _, found = take_out(unquoted(Quoter(Specials(specials)).quote(text)))
+    plain, marks = extract_marks(text)
+    _, found = extract_marks(unescape(Escaper(SpecialTokens(specials)).escape(text)))
     start = len(plain) - len(plain.lstrip())
     end = len(plain.rstrip())
     assert found == ([(min(max(place, start), end), sign) for place, sign in marks] if plain.strip() else [])
@@ -175,8 +175,8 @@ SCHEMA = {
 
 def test_templates_still_find_their_way_in_quoted_schemas() -> None:
     """Even if special tokens hold ``type`` or ``description``, or a property's name."""
-    quoter = Quoter(Specials(["<a>", "<repo_name>", "<|type|>", "<description>"]))
-    quoted = quoter.quote_json(SCHEMA)
+    quoter = Escaper(SpecialTokens(["<a>", "<repo_name>", "<|type|>", "<description>"]))
+    quoted = quoter.escape_json(SCHEMA)
     assert quoted["type"] == "object"
     assert [fields["type"] for fields in quoted["properties"].values()] == [["string", "null"], "string"]
     assert list(quoted["properties"]) == quoted["required"]  # names are the same wherever they are
@@ -196,5 +196,5 @@ json_values = st.recursive(
 
 @given(specials=vocabularies, value=json_values)
 def test_quoted_json_is_the_same_json(specials: set[str], value: object) -> None:
-    quoted = Quoter(Specials(specials)).quote_json(value)
-    assert json.loads(unquoted(json.dumps(quoted, ensure_ascii=False))) == value
+    quoted = Escaper(SpecialTokens(specials)).escape_json(value)
+    assert json.loads(unescape(json.dumps(quoted, ensure_ascii=False))) == value

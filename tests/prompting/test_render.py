@@ -23,7 +23,7 @@ from hostile import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from llguidance import LLMatcher
-from tongues import grammar_tokenizer
+from model_writers import grammar_tokenizer
 from vocabularies import byte_level_tokenizer, mistral_tokenizer, phi_tokenizer, reference_ids, starter_tokenizer
 
 from commonweight.messages.errors import InvalidRequestError
@@ -95,7 +95,7 @@ def test_a_prefill_is_tokenised_as_llama_cpp_does(family: Family, content: str, 
     begun = begun.rstrip()
     found_prompt = prompt(family, user(content), assistant(begun))
     assert found_prompt.token_ids == expected_ids(family, ("user", content), then=begun)
-    assert found_prompt.reading.is_text
+    assert found_prompt.parser_config.continues_text
 
 
 def test_the_starters_prompt_in_full() -> None:
@@ -173,7 +173,7 @@ def test_consecutive_assistant_messages_at_the_end_are_one_prefill(family: Famil
     apart = prompt(family, user("a"), assistant("One,"), assistant(" two"))
     assert apart == prompt(family, user("a"), assistant([text("One,"), text(" two")]))
     assert apart == prompt(family, user("a"), assistant("One, two"))
-    assert apart.reading.is_text
+    assert apart.parser_config.continues_text
 
 
 ATTRIBUTION = "x-anthropic-billing-header: cc_version=2.1.330.a1b; cc_entrypoint=cli;"
@@ -268,8 +268,8 @@ def test_a_prompt_with_prefill_goes_on_where_the_prompt_without_ends(
 ) -> None:
     without = prompt(family, user(content))
     prefilled = prompt(family, user(content), assistant(begun))
-    assert not without.reading.is_text
-    assert prefilled.reading.is_text
+    assert not without.parser_config.continues_text
+    assert prefilled.parser_config.continues_text
     after = (family.before_prefill or _after(family)) + begun
     assert said(family, user(content), assistant(begun)) == said(family, user(content)) + after
     if family.name not in (

@@ -14,10 +14,10 @@ import psutil
 import pytest
 from jinja2.filters import FILTERS
 
-from commonweight.prompting import sandbox as sandboxes
-from commonweight.prompting import sandboxed
-from commonweight.prompting.sandbox import LimitError, RenderError, Sandbox, TemplateError
-from commonweight.prompting.template import BadConversationError, BadTemplateError, ChatTemplate
+from commonweight.prompting.template import sandbox as sandboxes
+from commonweight.prompting.template import sandbox_worker as sandboxed
+from commonweight.prompting.template.chat_template import BadConversationError, BadTemplateError, ChatTemplate
+from commonweight.prompting.template.sandbox import LimitError, RenderError, Sandbox, TemplateError
 
 HELLO = {"messages": [{"role": "user", "content": "hello"}]}
 SECONDS = 1.0
@@ -190,7 +190,7 @@ def test_a_process_that_was_taken_over_can_send_nothing_but_a_text(
 
 
 def test_a_process_that_hangs_is_given_up(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandboxes, "PATIENCE", 0.2)
+    monkeypatch.setattr(sandboxes, "RENDER_TIMEOUT_SECONDS", 0.2)
     process = child(sandbox)
     process.send_signal(signal.SIGSTOP)
     with pytest.raises(LimitError, match="takes too long"):
@@ -214,7 +214,7 @@ def test_threads_get_their_own_texts_from_a_few_processes(sandbox: Sandbox) -> N
 
     with ThreadPoolExecutor(16) as pool:
         assert all(pool.map(render, range(400)))
-    assert len(sandbox._idle) <= sandboxes.PROCESSES
+    assert len(sandbox._idle) <= sandboxes.MAX_PROCESSES
 
 
 def test_a_long_one_does_not_keep_a_short_one_waiting(sandbox: Sandbox) -> None:
@@ -224,7 +224,7 @@ def test_a_long_one_does_not_keep_a_short_one_waiting(sandbox: Sandbox) -> None:
 
     thread = threading.Thread(target=take_long)
     thread.start()
-    while sandbox._room._value == sandboxes.PROCESSES:
+    while sandbox._room._value == sandboxes.MAX_PROCESSES:
         time.sleep(0.001)
     assert sandbox.render("x", {}, SECONDS) == "x"
     assert thread.is_alive()
@@ -239,7 +239,7 @@ def test_large_and_odd_texts_come_through(sandbox: Sandbox) -> None:
 def test_no_process_outlives_its_server() -> None:
     code = """
 import os
-from commonweight.prompting.sandbox import sandbox
+from commonweight.prompting.template.sandbox import sandbox
 sandbox().render("", {}, 1)
 print(sandbox()._idle[0]._process.pid, flush=True)
 os.kill(os.getpid(), 9)

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tongues import Answer, as_json, tongue
+from model_writers import Answer, as_json, tongue
 
-from commonweight.prompting.arguments import KINDS, Argument, arguments_of
-from commonweight.prompting.schema import MAX_SCHEMA, BadSchemaError, json_grammar
+from commonweight.prompting.constrain.arguments import KINDS, Argument, read_arguments
+from commonweight.prompting.constrain.schema import MAX_SCHEMA_CHARACTERS, BadSchemaError, json_grammar
 
 Schema = dict[str, Any]
 
@@ -140,8 +140,8 @@ def nested(depth: int, within: str) -> Schema:
         (nested(100, "properties"), "the schema is nested too deeply"),
         (nested(5_000, "items"), "the schema is nested too deeply"),
         (
-            {"enum": ["x" * MAX_SCHEMA]},
-            f"the schema is too large: {MAX_SCHEMA + 14} characters > {MAX_SCHEMA} maximum",
+            {"enum": ["x" * MAX_SCHEMA_CHARACTERS]},
+            f"the schema is too large: {MAX_SCHEMA_CHARACTERS + 14} characters > {MAX_SCHEMA_CHARACTERS} maximum",
         ),
         (
             {"allOf": [{"anyOf": [an_object(**{f"k{i}{j}": TEXT}) for j in range(4)]} for i in range(30)]},
@@ -243,7 +243,7 @@ def test_kinds_of_values_are_read_from_schemas(schema: Any, kinds: set[str]) -> 
         "odd/~name": {"type": "boolean"},
         "loop": {"$ref": "#/$defs/loop"},
     }
-    named, others = arguments_of({"properties": {"a": schema}, "$defs": definitions})
+    named, others = read_arguments({"properties": {"a": schema}, "$defs": definitions})
     assert named["a"].kinds == kinds
     assert others is None
 
@@ -251,17 +251,17 @@ def test_kinds_of_values_are_read_from_schemas(schema: Any, kinds: set[str]) -> 
 def test_kinds_of_many_references_are_read_once() -> None:
     both = [{"anyOf": [{"$ref": f"#/$defs/d{i + 1}"}, {"$ref": f"#/$defs/d{i + 1}"}]} for i in range(100)]
     definitions = {f"d{i}": schema for i, schema in enumerate([*both, TEXT])}
-    named, _ = arguments_of({"properties": {"a": {"$ref": "#/$defs/d0"}}, "$defs": definitions})
+    named, _ = read_arguments({"properties": {"a": {"$ref": "#/$defs/d0"}}, "$defs": definitions})
     assert named["a"].kinds == {"string"}
 
 
 def test_arguments_come_in_the_schemas_order() -> None:
     tool = {"$ref": "#/$defs/in", "$defs": {"in": {"properties": {"b": TEXT, "a": False}, "required": ["c", "b"]}}}
-    named, others = arguments_of(tool)
+    named, others = read_arguments(tool)
     assert [(name, argument.is_required) for name, argument in named.items()] == [("b", True), ("c", True)]
     assert named["c"].kinds == KINDS
     assert others is None
-    assert arguments_of({})[1] == Argument({})
-    assert arguments_of({"additionalProperties": NUMBER}) == ({}, Argument(NUMBER, frozenset({"number"})))
-    assert arguments_of({"properties": {}})[1] is None
-    assert json.dumps(arguments_of({"properties": {"a": TEXT}, "definitions": {"x": {}}})[0]["a"].schema)
+    assert read_arguments({})[1] == Argument({})
+    assert read_arguments({"additionalProperties": NUMBER}) == ({}, Argument(NUMBER, frozenset({"number"})))
+    assert read_arguments({"properties": {}})[1] is None
+    assert json.dumps(read_arguments({"properties": {"a": TEXT}, "definitions": {"x": {}}})[0]["a"].schema)

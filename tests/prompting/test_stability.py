@@ -127,7 +127,7 @@ def test_prompt_and_answer_begin_the_next_prompt(
         generated, reasoning, blocks = model.answer(prompt, turn)
         if not blocks:
             return  # cut off within a call: nothing that a client could send back
-        family.renderer.remember(prompt, blocks, generated, reasoning)
+        family.renderer.remember_answer(prompt, blocks, generated, reasoning)
         client.hear(reasoning, blocks)
         told.append(Told(prompt, generated, reasoned(family, reasoning, blocks), bool(client.waiting), speaks))
 
@@ -148,7 +148,9 @@ def test_what_is_forgotten_changes_only_the_answers_place(
         prompt = rendered(family, client.request(), tenant=str(seed))  # for whom nothing is ever remembered
         if told:
             last = told[-1].prompt
-            expected = stable(family, told, user_speaks=speaks)[: len(last.token_ids) - len(last.begun)]
+            expected = stable(family, told, user_speaks=speaks)[
+                : len(last.token_ids) - len(last.answer_prefix_ids)
+            ]
             expected = _without_turn(family, expected)
             check_begins(family, expected, prompt)
         generated, reasoning, blocks = model.answer(prompt, turn)
@@ -201,5 +203,5 @@ def test_a_recorded_conversation_grows_at_its_end(name: str, family: Family) -> 
         if len(turn.calls) > 1 and family.renderer.template.format.takes_one_call:
             return  # no model of this family says so
         generated, reasoning, _ = model.answer(prompt, turn)
-        renderer.remember(prompt, blocks, generated, reasoning)
+        renderer.remember_answer(prompt, blocks, generated, reasoning)
         told.append(Told(prompt, generated, reasoned(family, reasoning, blocks), bool(turn.calls), speaks))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from commonweight.prompting.stops import StopScanner
+from commonweight.prompting.parse.stops import StopScanner
 
 # Few letters, so that stop sequences overlap, contain and repeat each other.
 letters = st.text("ab\n", max_size=24)

@@ -6,7 +6,7 @@ import pytest
 from families import CALLING, CHATML, FAMILIES, GEMMA, LLAMA_3, MISTRAL, SMOL_3, STARTER, UNTOLD, ZEPHYR, Family
 from tool_templates import LLAMA_31, QWEN_3
 
-from commonweight.prompting.template import PLAIN, BadConversationError, ChatTemplate
+from commonweight.prompting.template.chat_template import PLAIN_TEMPLATE, BadConversationError, ChatTemplate
 
 HELLO = [{"role": "user", "content": "<b>hello</b> & 'é'"}]
 
@@ -41,7 +41,7 @@ def test_templates_can_tell_the_date() -> None:
 @pytest.mark.parametrize(
     ("source", "has_system", "has_late_system"),
     [
-        (PLAIN, True, True),
+        (PLAIN_TEMPLATE, True, True),
         (CHATML, True, True),
         (LLAMA_3, True, True),
         (ZEPHYR, True, True),

@@ -93,7 +93,7 @@ async def test_everything_needs_a_key_but_signs_of_life(client: httpx.AsyncClien
 async def test_a_running_server_goes_by_any_name_once_there_is_a_key(
     client: httpx.AsyncClient, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keyring, "FRESH", 0)
+    monkeypatch.setattr(keyring, "CACHE_SECONDS", 0)
     name = {"host": "models.example"}
     assert error(await client.get("/v1/models", headers=name)) == (403, "permission_error")
     header = await key(database)

@@ -36,9 +36,9 @@ class Upload:
 
 @pytest.fixture
 def reader(monkeypatch: pytest.MonkeyPatch) -> BodyReader:
-    monkeypatch.setattr(bodies, "MAX_BODY", 10_000)
-    monkeypatch.setattr(bodies, "MAX_DRAINED", 40_000)
-    monkeypatch.setattr(bodies, "MOST_HELD", 20_000)
+    monkeypatch.setattr(bodies, "MAX_BODY_BYTES", 10_000)
+    monkeypatch.setattr(bodies, "MAX_DRAINED_BYTES", 40_000)
+    monkeypatch.setattr(bodies, "MAX_HELD_BYTES", 20_000)
     return BodyReader()
 
 

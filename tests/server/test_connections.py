@@ -12,8 +12,16 @@ import httpx
 import pytest
 from uvicorn.server import ServerState
 
-from commonweight.server import configured, connection
-from commonweight.server.connection import LEAST_RATE, MOST_FIELDS, MOST_HEAD, PATIENCE, TICK, Connection, Wait
+from commonweight.server import connection, make_uvicorn_config
+from commonweight.server.connection import (
+    CHECK_INTERVAL_SECONDS,
+    MAX_HEAD_BYTES,
+    MAX_HEAD_FIELDS,
+    MIN_BYTES_PER_SECOND,
+    WAIT_TIMEOUT_SECONDS,
+    Connection,
+    Wait,
+)
 from replay import Served, replaying
 
 GET = b"GET /health HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"
@@ -112,7 +120,7 @@ class Client:
     def __init__(self, clock: Clock, state: ServerState) -> None:
         self.wire = Wire()
         self.clock = clock
-        config = configured(app)
+        config = make_uvicorn_config(app)
         self.connection = Connection(config, state, {}, _loop=clock)
         self.connection.connection_made(self.wire)
 
@@ -167,7 +175,7 @@ def trickle(client: Client, data: bytes, seconds: float = LONG) -> float:
     started = client.clock.now
     while client.clock.now < started + seconds and not client.wire.is_over and not client.wire.has_ended:
         client.send(data)
-        client.clock.pass_by(TICK)
+        client.clock.pass_by(CHECK_INTERVAL_SECONDS)
     return client.clock.now - started
 
 
@@ -175,9 +183,9 @@ def trickle(client: Client, data: bytes, seconds: float = LONG) -> float:
 def test_a_head_that_does_not_come(client: Client, clock: Clock, start: bytes) -> None:
     if start:
         client.send(start)
-    clock.pass_by(PATIENCE[Wait.HEAD] - 2 * TICK)
+    clock.pass_by(WAIT_TIMEOUT_SECONDS[Wait.HEAD] - 2 * CHECK_INTERVAL_SECONDS)
     assert not client.wire.is_over
-    clock.pass_by(4 * TICK)
+    clock.pass_by(4 * CHECK_INTERVAL_SECONDS)
     if start.strip():
         assert client.refusal() == (408, "timeout_error")
     else:
@@ -186,32 +194,32 @@ def test_a_head_that_does_not_come(client: Client, clock: Clock, start: bytes) -
 
 def test_a_head_that_trickles(client: Client) -> None:
     client.send(b"GET / HTTP/1.1\r\na: ")
-    assert trickle(client, b"a") < 2 * PATIENCE[Wait.HEAD]
+    assert trickle(client, b"a") < 2 * WAIT_TIMEOUT_SECONDS[Wait.HEAD]
     assert client.refusal() == (408, "timeout_error")
 
 
 def test_a_body_that_does_not_come(client: Client, clock: Clock) -> None:
     client.send(POST)
-    clock.pass_by(PATIENCE[Wait.BODY] - 2 * TICK)
+    clock.pass_by(WAIT_TIMEOUT_SECONDS[Wait.BODY] - 2 * CHECK_INTERVAL_SECONDS)
     assert client.is_at_work
-    clock.pass_by(4 * TICK)
+    clock.pass_by(4 * CHECK_INTERVAL_SECONDS)
     assert client.refusal() == (408, "timeout_error")
     assert not client.is_at_work
 
 
-@pytest.mark.parametrize("rate", [1, LEAST_RATE // 2])
+@pytest.mark.parametrize("rate", [1, MIN_BYTES_PER_SECOND // 2])
 def test_a_body_that_trickles(client: Client, rate: int) -> None:
     client.send(POST)
-    assert trickle(client, b" " * rate) < 3 * PATIENCE[Wait.BODY]
+    assert trickle(client, b" " * rate) < 3 * WAIT_TIMEOUT_SECONDS[Wait.BODY]
     assert client.refusal() == (408, "timeout_error")
 
 
 def test_a_body_over_a_slow_line_arrives(client: Client, clock: Clock) -> None:
     client.send(POST)
-    for _ in range(1_000_000 // LEAST_RATE - 1):
-        client.send(b" " * LEAST_RATE)
+    for _ in range(1_000_000 // MIN_BYTES_PER_SECOND - 1):
+        client.send(b" " * MIN_BYTES_PER_SECOND)
         client.connection.cycle.body.clear()  # the application reads it
-        clock.pass_by(TICK)
+        clock.pass_by(CHECK_INTERVAL_SECONDS)
         assert client.is_at_work
         assert client.wire.written == b""
 
@@ -235,9 +243,9 @@ def test_a_reader_who_stalls(client: Client, clock: Clock) -> None:
     client.send(GET)
     client.wire.unsent = 100_000
     client.connection.pause_writing()
-    clock.pass_by(PATIENCE[Wait.READER] - 2 * TICK)
+    clock.pass_by(WAIT_TIMEOUT_SECONDS[Wait.READER] - 2 * CHECK_INTERVAL_SECONDS)
     assert not client.wire.is_over
-    clock.pass_by(4 * TICK)
+    clock.pass_by(4 * CHECK_INTERVAL_SECONDS)
     assert client.wire.is_over
 
 
@@ -245,14 +253,14 @@ def test_a_reader_who_is_slow(client: Client, clock: Clock) -> None:
     client.send(GET)
     client.wire.unsent = 1_000_000
     client.connection.pause_writing()
-    clock.pass_by(2 * TICK)
+    clock.pass_by(2 * CHECK_INTERVAL_SECONDS)
     while client.wire.unsent > 500_000:
-        client.wire.unsent -= LEAST_RATE
-        clock.pass_by(TICK)
+        client.wire.unsent -= MIN_BYTES_PER_SECOND
+        clock.pass_by(CHECK_INTERVAL_SECONDS)
         assert not client.wire.is_over
     while not client.wire.is_over:
         client.wire.unsent -= 100
-        clock.pass_by(TICK)
+        clock.pass_by(CHECK_INTERVAL_SECONDS)
         assert client.wire.unsent > 0
 
 
@@ -263,7 +271,7 @@ async def test_a_reader_who_stalls_before_the_last_bytes(client: Client, clock: 
     aborted = []
     client.wire.abort = lambda: aborted.append(True)  # type: ignore[method-assign]
     client.wire.unsent = 1000
-    clock.pass_by(PATIENCE[Wait.READER] + 4 * TICK)
+    clock.pass_by(WAIT_TIMEOUT_SECONDS[Wait.READER] + 4 * CHECK_INTERVAL_SECONDS)
     assert aborted
 
 
@@ -271,30 +279,30 @@ async def test_an_idle_connection_stays_open_for_a_while(client: Client, clock: 
     for _ in range(3):
         client.send(GET)
         await client.answer()
-        clock.pass_by(connection.KEEP_ALIVE - 2 * TICK)
+        clock.pass_by(connection.KEEP_ALIVE_SECONDS - 2 * CHECK_INTERVAL_SECONDS)
         assert not client.wire.is_over
-    clock.pass_by(4 * TICK)
+    clock.pass_by(4 * CHECK_INTERVAL_SECONDS)
     assert client.wire.is_over
 
 
 async def test_stray_bytes_do_not_keep_a_connection_open(client: Client, clock: Clock) -> None:
     client.send(GET)
     await client.answer()
-    assert trickle(client, b"\r\n") < 2 * PATIENCE[Wait.HEAD]
+    assert trickle(client, b"\r\n") < 2 * WAIT_TIMEOUT_SECONDS[Wait.HEAD]
 
 
 async def test_the_rest_of_a_body_that_was_refused(client: Client, clock: Clock) -> None:
     client.send(POST)
     await client.answer()
-    assert trickle(client, b" " * 10 * LEAST_RATE) < 2 * PATIENCE[Wait.REST]
+    assert trickle(client, b" " * 10 * MIN_BYTES_PER_SECOND) < 2 * WAIT_TIMEOUT_SECONDS[Wait.REST]
 
 
 async def test_who_sends_it_all_may_ask_again(client: Client, clock: Clock) -> None:
     client.send(POST)
     await client.answer()
-    clock.pass_by(PATIENCE[Wait.REST] - 2 * TICK)
+    clock.pass_by(WAIT_TIMEOUT_SECONDS[Wait.REST] - 2 * CHECK_INTERVAL_SECONDS)
     client.send(b" " * 1_000_000)
-    clock.pass_by(4 * TICK)
+    clock.pass_by(4 * CHECK_INTERVAL_SECONDS)
     client.send(GET)
     assert client.is_at_work
 
@@ -306,19 +314,19 @@ def test_what_was_refused_is_not_read_and_ends(client: Client, clock: Clock) -> 
     client.send(GET)
     assert client.wire.written == written
     assert client.connection.cycle is None
-    clock.pass_by(PATIENCE[Wait.REST] + 2 * TICK)
+    clock.pass_by(WAIT_TIMEOUT_SECONDS[Wait.REST] + 2 * CHECK_INTERVAL_SECONDS)
     assert client.wire.is_over
 
 
 @pytest.mark.parametrize(
     "head",
     [
-        b"GET /" + b"a" * MOST_HEAD + b" HTTP/1.1\r\n\r\n",
-        b"GET / HTTP/1.1\r\na: " + b"b" * MOST_HEAD + b"\r\n\r\n",
-        b"GET / HTTP/1.1\r\n" + b"a" * MOST_HEAD + b": b\r\n\r\n",
-        b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * (MOST_FIELDS + 1) + b"\r\n",
+        b"GET /" + b"a" * MAX_HEAD_BYTES + b" HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\na: " + b"b" * MAX_HEAD_BYTES + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"a" * MAX_HEAD_BYTES + b": b\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * (MAX_HEAD_FIELDS + 1) + b"\r\n",
         b"GET / HTTP/1.1\r\n" + (b"a: " + b"b" * 1000 + b"\r\n") * 70 + b"\r\n",
-        b"\r\n" * MOST_HEAD,
+        b"\r\n" * MAX_HEAD_BYTES,
         POST[:-2] + b"transfer-encoding: chunked\r\n\r\n",
     ],
     ids=["path", "value", "name", "fields", "sum", "lines", "two lengths"],
@@ -334,13 +342,13 @@ def test_a_head_without_bounds(client: Client, head: bytes, size: int) -> None:
 @pytest.mark.parametrize("start", [b"1;", b"0\r\na: "], ids=["chunk", "trailer"])
 def test_lines_of_a_body_without_bounds(client: Client, start: bytes) -> None:
     client.send(POST.replace(b"content-length: 1000000", b"transfer-encoding: chunked") + start)
-    for _ in range(MOST_HEAD // 1000 + 1):
+    for _ in range(MAX_HEAD_BYTES // 1000 + 1):
         client.send(b"a" * 1000)
     assert client.refusal() == (431, "invalid_request_error")
 
 
 def test_a_head_within_bounds(client: Client) -> None:
-    client.send(b"GET / HTTP/1.1\r\n" + (b"a: " + b"b" * 500 + b"\r\n") * (MOST_FIELDS - 1) + b"c: d\r\n\r\n")
+    client.send(b"GET / HTTP/1.1\r\n" + (b"a: " + b"b" * 500 + b"\r\n") * (MAX_HEAD_FIELDS - 1) + b"c: d\r\n\r\n")
     assert client.is_at_work
 
 
@@ -386,13 +394,13 @@ def test_nonsense_after_a_request_is_no_part_of_its_answer(client: Client) -> No
 def test_one_more_takes_the_place_of_who_is_silent_for_longest(
     clock: Clock, state: ServerState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "MOST_CONNECTIONS", 3)
+    monkeypatch.setattr(connection, "MAX_CONNECTIONS", 3)
     others = []
     for sent in (GET, b"GET / HT", b""):
         others.append(Client(clock, state))
         if sent:
             others[-1].send(sent)
-        clock.pass_by(TICK)
+        clock.pass_by(CHECK_INTERVAL_SECONDS)
     newest = Client(clock, state)
     assert [one.wire.is_over for one in (*others, newest)] == [False, True, False, False]
     newest.send(GET)
@@ -402,7 +410,7 @@ def test_one_more_takes_the_place_of_who_is_silent_for_longest(
 def test_one_more_than_all_that_are_busy_is_told_so(
     clock: Clock, state: ServerState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "MOST_CONNECTIONS", 3)
+    monkeypatch.setattr(connection, "MAX_CONNECTIONS", 3)
     others = [Client(clock, state) for _ in range(3)]
     for other in others:
         other.send(GET)
@@ -445,8 +453,8 @@ def running(served: Served) -> int:
 
 
 def test_a_client_that_does_not_read_is_given_up(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "TICK", 0.02)
-    monkeypatch.setitem(PATIENCE, Wait.READER, 0.2)
+    monkeypatch.setattr(connection, "CHECK_INTERVAL_SECONDS", 0.02)
+    monkeypatch.setitem(WAIT_TIMEOUT_SECONDS, Wait.READER, 0.2)
     asked, size = 300, len(httpx.get(f"{served.url}/openapi.json").content)
     assert asked * size > 16_000_000  # more than systems take
     with connected(served) as client:
@@ -463,8 +471,8 @@ def test_a_client_that_does_not_read_is_given_up(served: Served, monkeypatch: py
 def test_a_head_that_trickles_is_told_so_and_does_not_disturb(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "TICK", 0.02)
-    monkeypatch.setitem(PATIENCE, Wait.HEAD, 0.5)
+    monkeypatch.setattr(connection, "CHECK_INTERVAL_SECONDS", 0.02)
+    monkeypatch.setitem(WAIT_TIMEOUT_SECONDS, Wait.HEAD, 0.5)
     with connected(served) as client:
         client.sendall(b"GET /v1/models HTTP/1.1\r\na: ")
         client.settimeout(0.01)

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from conftest import KEY, Server, running
-from umbrellas import BREAD, UMBRELLA, source
+from sample_charter import BREAD, UMBRELLA, source
 
 
 def ask(server: Server, text: str, **fields: object) -> httpx.Response:

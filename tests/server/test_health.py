@@ -42,9 +42,9 @@ async def test_neither_needs_a_key(gguf: Gguf) -> None:
 
 @pytest.mark.parametrize("probe", [broken, stuck])
 async def test_what_the_server_needs_is_asked(
-    gguf: Gguf, probe: health.Probe, monkeypatch: pytest.MonkeyPatch
+    gguf: Gguf, probe: health.HealthCheck, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health, "PATIENCE", 0.01)
+    monkeypatch.setattr(health, "CHECK_TIMEOUT_SECONDS", 0.01)
     async with client(application(gguf, probes={"database": probe})) as asking:
         ready = await asking.get("/ready")
         assert ready.status_code == 503
@@ -80,10 +80,10 @@ async def test_what_is_asked_of_a_server_that_ends_is_refused(gguf: Gguf) -> Non
 
 async def test_it_is_quiet_when_no_request_runs() -> None:
     lifecycle = Lifecycle()
-    await lifecycle.quiet()
-    with lifecycle.request():
-        waiting = asyncio.create_task(lifecycle.quiet())
-        with lifecycle.request():
+    await lifecycle.wait_until_quiet()
+    with lifecycle.track_request():
+        waiting = asyncio.create_task(lifecycle.wait_until_quiet())
+        with lifecycle.track_request():
             await asyncio.sleep(0)
         assert lifecycle.running == 1
         assert not waiting.done()

@@ -97,7 +97,7 @@ def request(**changes: Any) -> dict[str, Any]:
 
 def runs(assistant: Assistant) -> int:
     assert isinstance(assistant.engine, LlamaEngine)
-    return len(assistant.engine._runs)
+    return len(assistant.engine._jobs)
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -122,7 +122,7 @@ async def test_a_client_that_vanishes_frees_its_work(app: ASGIApp, assistant: As
 
 
 async def test_a_silent_stream_is_pinged(app: ASGIApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sse, "PING_EVERY", 0.02)
+    monkeypatch.setattr(sse, "PING_INTERVAL_SECONDS", 0.02)
     exchange = Exchange(
         app, request(stream=True, max_tokens=0, messages=[{"role": "user", "content": "word " * 1500}])
     )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from commonweight.catalog.gguf import Gguf
 from commonweight.catalog.locate import starter
-from commonweight.engines.contract import Admitted, EngineEvent, Finish, Prefilled, Step, Timings, Written
+from commonweight.engines.contract import Admitted, CacheWrites, EngineEvent, Finish, Prefilled, Step, Timings
 from commonweight.messages.events import ContentBlockDelta, MessageFold, MessageStart, StreamEvent
 from commonweight.messages.request import MessageRequest
 from commonweight.messages.response import Message
@@ -54,11 +54,11 @@ def told(
     body = {"model": "m", "max_tokens": 2000, "messages": [{"role": "user", "content": "hi"}], **fields}
     request = MessageRequest.model_validate(body)
     prompt = Renderer(tokenizer, template).render(request)
-    parser = OutputParser(tokenizer, prompt.reading, request.stop_sequences or [])
+    parser = OutputParser(tokenizer, prompt.parser_config, request.stop_sequences or [])
     answer = Answer(request, prompt, parser, SIGNER, "model_context_window_exceeded")
     events: list[StreamEvent] = []
-    for event in (Admitted(1), Prefilled(Written(2, 3)), *map(Step, tokenizer.encode(said)), *ending):
-        events += answer.take(event)
+    for event in (Admitted(1), Prefilled(CacheWrites(2, 3)), *map(Step, tokenizer.encode(said)), *ending):
+        events += answer.process(event)
         if answer.is_complete:
             return events
     raise AssertionError("the message did not end")

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from commonweight.messages.conversation import MessageParam
 from commonweight.messages.edits import ContextManagement
-from commonweight.turn.edits import PLACEHOLDER, Edited, apply_edits
+from commonweight.turn.edits import CLEARED_RESULT_TEXT, EditedConversation, apply_edits
 
 MESSAGES = TypeAdapter(list[MessageParam])
 BIG = "r" * 1000
@@ -76,7 +76,7 @@ def _length(block: dict[str, Any]) -> int:
             return 0
 
 
-async def edited(messages: list[dict[str, Any]], *edits: dict[str, Any]) -> tuple[Edited, int]:
+async def edited(messages: list[dict[str, Any]], *edits: dict[str, Any]) -> tuple[EditedConversation, int]:
     """What becomes of the conversation, and how often tokens were counted."""
     said = MESSAGES.validate_python(messages)
     before = MESSAGES.dump_json(said)
@@ -88,20 +88,20 @@ async def edited(messages: list[dict[str, Any]], *edits: dict[str, Any]) -> tupl
     return done, counter.asked
 
 
-def report(done: Edited) -> list[dict[str, Any]]:
+def report(done: EditedConversation) -> list[dict[str, Any]]:
     return [edit.model_dump() for edit in done.report.applied_edits]
 
 
-def cleared_uses(done: Edited) -> list[str]:
+def cleared_uses(done: EditedConversation) -> list[str]:
     return [
         block["tool_use_id"]
         for message in MESSAGES.dump_python(done.messages)
         for block in message["content"]
-        if PLACEHOLDER in str(block.get("content"))
+        if CLEARED_RESULT_TEXT in str(block.get("content"))
     ]
 
 
-def emptied_inputs(done: Edited) -> list[str]:
+def emptied_inputs(done: EditedConversation) -> list[str]:
     return [
         block["id"]
         for message in MESSAGES.dump_python(done.messages)
@@ -110,7 +110,7 @@ def emptied_inputs(done: Edited) -> list[str]:
     ]
 
 
-def thoughts(done: Edited) -> list[str]:
+def thoughts(done: EditedConversation) -> list[str]:
     return [
         block.get("thinking") or block["data"]
         for message in MESSAGES.dump_python(done.messages)
@@ -137,7 +137,7 @@ def uses(value: int) -> dict[str, Any]:
 
 SIX = loop("read", "grep", "read", "bash", "read", "grep")
 SIX_TOKENS = 2 + 6 * (1000 + len('{"path": "x"}'))
-SAVED = 1000 - len(PLACEHOLDER)
+SAVED = 1000 - len(CLEARED_RESULT_TEXT)
 NOW = tokens(0)
 
 
@@ -198,7 +198,7 @@ async def test_a_cleared_result_stays_a_result() -> None:
         [user("go"), assistant(call(0)), user(old, "so?")], clear_results(trigger=NOW, keep=uses(0))
     )
     (kept, said) = MESSAGES.dump_python(done.messages, exclude_none=True)[2]["content"]
-    assert kept == result(0, [text(PLACEHOLDER)], is_error=True, cache_control=mark | {"ttl": "5m"})
+    assert kept == result(0, [text(CLEARED_RESULT_TEXT)], is_error=True, cache_control=mark | {"ttl": "5m"})
     assert said == text("so?")
 
 

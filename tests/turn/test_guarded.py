@@ -14,6 +14,7 @@ from commonweight.charter import DEFAULT as CHARTER
 from commonweight.charter import parse
 from commonweight.engines.contract import (
     Admitted,
+    CacheWrites,
     EngineEvent,
     Finish,
     Job,
@@ -21,7 +22,6 @@ from commonweight.engines.contract import (
     Stats,
     Step,
     Timings,
-    Written,
 )
 from commonweight.guard import DEFAULT, Bundle, Guard
 from commonweight.guard.scorer import LAST, OUTPUT
@@ -67,7 +67,7 @@ class Scripted:
     def _script(self, job: Job) -> Iterator[EngineEvent]:
         yield Admitted(3)
         rows = [self._row(LAST, self._asked)] * len(job.token_ids)
-        yield Prefilled(Written(), b"".join(rows) if job.probe else None)
+        yield Prefilled(CacheWrites(), b"".join(rows) if job.probe else None)
         for i, token in enumerate(self._said):
             score = self._answered[min(i, len(self._answered) - 1)]
             yield Step(token, None, self._row(OUTPUT, score) if job.probe else None)

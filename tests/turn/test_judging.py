@@ -21,9 +21,9 @@ from commonweight.engines.contract import (
     Step,
     Timings,
 )
-from commonweight.engines.llama import LlamaEngine, Options
-from commonweight.engines.llama.engine import Run
-from commonweight.guard.judge import JudgeError, Question
+from commonweight.engines.llama import LlamaEngine, WorkerSettings
+from commonweight.engines.llama.engine import PendingJob
+from commonweight.guard.judge import JudgeError, JudgeQuestion
 from commonweight.prompting import Tokenizer
 from commonweight.turn import Assistant
 from commonweight.turn.signature import Signer
@@ -77,7 +77,7 @@ def assistant(gguf: Gguf, engine: Sure | LlamaEngine) -> Assistant:
 async def test_the_two_words_share_what_is_likely(gguf: Gguf) -> None:
     engine = Sure(min(Tokenizer(gguf).end_ids), yes=math.log(0.3), no=math.log(0.1))
     judge = assistant(gguf, engine).judge
-    assert await judge(Question(PRINCIPLE, "Hello?", "", tenant="north")) == pytest.approx(0.75)
+    assert await judge(JudgeQuestion(PRINCIPLE, "Hello?", "", tenant="north")) == pytest.approx(0.75)
     assert [job.tenant for job in engine.jobs] == ["north", "north"]
     assert all(job.probe is None for job in engine.jobs)
 
@@ -85,38 +85,40 @@ async def test_the_two_words_share_what_is_likely(gguf: Gguf) -> None:
 async def test_an_engine_that_fails_is_no_verdict(gguf: Gguf) -> None:
     with pytest.raises(JudgeError):
         await assistant(gguf, Sure(min(Tokenizer(gguf).end_ids), yes=-1.0)).judge(
-            Question(PRINCIPLE, "Hello?", "")
+            JudgeQuestion(PRINCIPLE, "Hello?", "")
         )
 
 
 async def test_a_question_that_does_not_fit_is_no_verdict(gguf: Gguf) -> None:
     engine = Sure(min(Tokenizer(gguf).end_ids), window=100, yes=-1.0, no=-1.0)
     with pytest.raises(JudgeError, match="window"):
-        await assistant(gguf, engine).judge(Question(PRINCIPLE, "Hello?", ""))
+        await assistant(gguf, engine).judge(JudgeQuestion(PRINCIPLE, "Hello?", ""))
     assert not engine.jobs
 
 
 async def test_a_principle_is_read_once_for_a_tenant(gguf: Gguf, monkeypatch: pytest.MonkeyPatch) -> None:
     cached: list[int] = []
 
-    put = Run.put
+    put = PendingJob.put
 
-    def watched(run: Run, event: EngineEvent | EngineError) -> None:
+    def watched(run: PendingJob, event: EngineEvent | EngineError) -> None:
         if isinstance(event, Admitted):
             cached.append(event.cached_tokens)
         put(run, event)
 
-    monkeypatch.setattr(Run, "put", watched)
-    engine = LlamaEngine(Options(str(ModelCard.of(gguf).path), window=1024, cells=4096, sequences=2, threads=1))
+    monkeypatch.setattr(PendingJob, "put", watched)
+    engine = LlamaEngine(
+        WorkerSettings(str(ModelCard.of(gguf).path), window=1024, cells=4096, sequences=2, threads=1)
+    )
     judge = assistant(gguf, engine).judge
     await engine.start()
     try:
-        first = await judge(Question(PRINCIPLE, "How does bread rise?", "", tenant="north"))
-        again = await judge(Question(PRINCIPLE, "How does bread rise?", "", tenant="north"))
-        await judge(Question(PRINCIPLE, "Why is the sky blue at noon?", "", tenant="north"))
-        await judge(Question(PRINCIPLE, "How does bread rise?", "", tenant="south"))
+        first = await judge(JudgeQuestion(PRINCIPLE, "How does bread rise?", "", tenant="north"))
+        again = await judge(JudgeQuestion(PRINCIPLE, "How does bread rise?", "", tenant="north"))
+        await judge(JudgeQuestion(PRINCIPLE, "Why is the sky blue at noon?", "", tenant="north"))
+        await judge(JudgeQuestion(PRINCIPLE, "How does bread rise?", "", tenant="south"))
     finally:
-        await engine.close()
+        await engine.aclose()
     assert 0 < first < 1
     assert again == pytest.approx(first, abs=0.05)
     fresh, word, *_, other_question, _, other_tenant, _ = cached

@@ -12,6 +12,7 @@ from commonweight.catalog.locate import locate
 from commonweight.catalog.model import ModelCard
 from commonweight.engines.contract import (
     Admitted,
+    CacheWrites,
     EngineError,
     EngineEvent,
     EngineFullError,
@@ -21,14 +22,13 @@ from commonweight.engines.contract import (
     Stats,
     Step,
     Timings,
-    Written,
 )
 from commonweight.messages.errors import ApiError, OverloadedError
 from commonweight.messages.events import MessageDelta, MessageStart
 from commonweight.messages.request import MessageRequest
 from commonweight.prompting import Tokenizer
 from commonweight.turn import Assistant, Origin, TurnRecord
-from commonweight.turn.record import GAPS, Gaps, Stopwatch
+from commonweight.turn.record import GAP_BUCKETS_SECONDS, Stopwatch, TokenGaps
 from commonweight.turn.signature import Signer
 
 FINISH = Finish("stop", Timings(0, 0, 0))
@@ -98,7 +98,7 @@ async def run(made: Assistant, most: int = 1000) -> int:
 
 
 async def test_a_turn_that_comes_to_its_end(gguf: Gguf) -> None:
-    made, records = assistant(gguf, Admitted(3), Prefilled(Written(2, 1)), WORD, WORD, WORD, FINISH)
+    made, records = assistant(gguf, Admitted(3), Prefilled(CacheWrites(2, 1)), WORD, WORD, WORD, FINISH)
     await run(made)
     [told] = records
     assert (told.origin, told.model, told.served_by) == (ORIGIN, "anything", made.card.id)
@@ -234,18 +234,18 @@ def test_tokens_that_come_together_share_the_wait_before_them(clock: list[float]
     # The first token, then four at once after 0.4 s, then one after 3 s.
     for now in (100.5, 100.9, 100.9001, 100.9002, 100.9003, 103.9):
         clock.append(now)
-        watch.take(WORD)
-    gaps = watch.times().gaps
-    waits = {(*GAPS, float("inf"))[i]: count for i, count in enumerate(gaps.counts) if count}
+        watch.mark_event(WORD)
+    gaps = watch.read_times().gaps
+    waits = {(*GAP_BUCKETS_SECONDS, float("inf"))[i]: count for i, count in enumerate(gaps.counts) if count}
     assert waits == {0.15: 4, 5.0: 1}
     assert gaps.seconds == pytest.approx(3.4)
 
 
 def test_gaps_are_counted_up_to_the_ends_of_their_classes() -> None:
-    gaps, more = Gaps(), Gaps()
-    gaps.add(GAPS[0], 1)
-    more.add(2 * GAPS[0] + 0.001, 2)
+    gaps, more = TokenGaps(), TokenGaps()
+    gaps.add(GAP_BUCKETS_SECONDS[0], 1)
+    more.add(2 * GAP_BUCKETS_SECONDS[0] + 0.001, 2)
     more.add(1000, 1)
     gaps.merge(more)
     assert (gaps.counts[0], gaps.counts[1], gaps.counts[-1]) == (1, 2, 1)
-    assert gaps.seconds == pytest.approx(1000 + 3 * GAPS[0] + 0.001)
+    assert gaps.seconds == pytest.approx(1000 + 3 * GAP_BUCKETS_SECONDS[0] + 0.001)

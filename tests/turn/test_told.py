@@ -13,7 +13,7 @@ from commonweight.messages.events import (
     TextDelta,
 )
 from commonweight.messages.response import Message, OutputText, OutputToolUse, Usage
-from commonweight.turn.told import Told
+from commonweight.turn.release import ReleaseGate
 
 START = MessageStart(message=Message(id="msg_1", model="m", usage=Usage(input_tokens=1, output_tokens=1)))
 
@@ -32,48 +32,48 @@ def call(index: int, *parts: str, closed: bool = True) -> list[StreamEvent]:
 
 
 def test_without_doubt_everything_leaves_at_once() -> None:
-    told = Told()
-    assert told.take([START]) == [START]
+    told = ReleaseGate()
+    assert told.push([START]) == [START]
     events = text(0, "Hello")
-    assert told.take(events) == events
+    assert told.push(events) == events
     assert told.message.content[0] == OutputText(text="Hello")
 
 
 def test_what_is_held_leaves_later_in_its_order() -> None:
-    told = Told()
-    told.take([START])
+    told = ReleaseGate()
+    told.push([START])
     first, second = text(0, "a", closed=False), [ContentBlockDelta(index=0, delta=TextDelta(text="b"))]
-    assert told.take(first, holds=True) == []
-    assert told.take(second) == [*first, *second]
+    assert told.push(first, holds=True) == []
+    assert told.push(second) == [*first, *second]
 
 
 def test_what_is_held_at_a_refusal_never_leaves() -> None:
-    told = Told()
-    told.take([START, *text(0, "a", closed=False)])
-    told.take([ContentBlockDelta(index=0, delta=TextDelta(text="b"))], holds=True)
-    assert told.end([MessageStop()]) == [ContentBlockStop(index=0), MessageStop()]
+    told = ReleaseGate()
+    told.push([START, *text(0, "a", closed=False)])
+    told.push([ContentBlockDelta(index=0, delta=TextDelta(text="b"))], holds=True)
+    assert told.finish([MessageStop()]) == [ContentBlockStop(index=0), MessageStop()]
     assert told.message.content == [OutputText(text="a")]
 
 
 def test_nothing_is_closed_that_nobody_saw_opened() -> None:
-    told = Told()
-    told.take([START, *text(0, "a")])
-    told.take(text(1, "b", closed=False), holds=True)
-    assert told.end([MessageStop()]) == [MessageStop()]
+    told = ReleaseGate()
+    told.push([START, *text(0, "a")])
+    told.push(text(1, "b", closed=False), holds=True)
+    assert told.finish([MessageStop()]) == [MessageStop()]
 
 
 def test_calls_leave_whole() -> None:
-    told = Told(whole_calls=True)
+    told = ReleaseGate(whole_calls=True)
     before, whole = text(0, "I look."), call(1, '{"city": ', '"Kyiv"}')
-    leaving = told.take([START, *before, *whole[:-1]])
+    leaving = told.push([START, *before, *whole[:-1]])
     assert leaving == [START, *before]
-    assert told.take(whole[-1:]) == whole
+    assert told.push(whole[-1:]) == whole
 
 
 def test_no_half_of_a_call_is_left_behind() -> None:
-    told = Told(whole_calls=True)
-    told.take([START, *call(0, '{"city": ', closed=False)])
-    ended = told.end([MessageStop()])
+    told = ReleaseGate(whole_calls=True)
+    told.push([START, *call(0, '{"city": ', closed=False)])
+    ended = told.finish([MessageStop()])
     assert ended == [MessageStop()]
     assert told.message.content == []
     assert "city" not in json.dumps([event.model_dump(mode="json") for event in ended])

@@ -21,12 +21,12 @@ from commonweight.messages.errors import AuthenticationError, UnavailableError
 from commonweight.messages.response import new_id
 from commonweight.store import Database
 from commonweight.store.failures import FAILURES
-from commonweight.store.keys import Key, find_key, has_keys
+from commonweight.store.keys import ApiKey, find_key, has_keys
 
 PREFIX = "sk-cw-"
-FRESH = 2.0
+CACHE_SECONDS = 2.0
 """Seconds for which the database is not asked again: so long may a key work that was just revoked."""
-KEPT = 10_000
+MAX_CACHED_KEYS = 10_000
 """Keys that are remembered."""
 _LETTERS = string.ascii_letters + string.digits
 _RANDOM = 40  # letters: 238 bits
@@ -41,7 +41,7 @@ class NewKey:
 
     secret: str
     """To be shown once, and then forgotten."""
-    record: Key
+    record: ApiKey
 
     def __repr__(self) -> str:
         return f"NewKey({self.record})"
@@ -59,7 +59,7 @@ def make_key(
     """A fresh random key. ``lifetime`` is in seconds; None: it does not expire."""
     now = time.time() if now is None else now
     secret = PREFIX + "".join(secrets.choice(_LETTERS) for _ in range(_RANDOM))
-    record = Key(
+    record = ApiKey(
         id=new_id("key"),
         name=name,
         tenant=tenant,
@@ -89,7 +89,7 @@ class Keyring:
         self._now = now
         self._is_locked = key is not None
         self._looked_at = -math.inf
-        self._found: OrderedDict[str, tuple[float, Key]] = OrderedDict()
+        self._found: OrderedDict[str, tuple[float, ApiKey]] = OrderedDict()
         self._searches: dict[str, asyncio.Task[Any]] = {}
 
     async def authenticate(self, headers: Mapping[str, str]) -> Principal:
@@ -110,7 +110,7 @@ class Keyring:
         # Keys are revoked, but never deleted. A database that forgets them all does not open the door again.
         if self._is_locked or self._database is None:
             return self._is_locked
-        if time.monotonic() - self._looked_at >= FRESH:
+        if time.monotonic() - self._looked_at >= CACHE_SECONDS:
             await self._once("", self._look(self._database))
         return self._is_locked
 
@@ -131,11 +131,11 @@ class Keyring:
             key = await self._key(self._database, digest)
         if key is None or not hmac.compare_digest(digest, key.digest) or not key.is_valid(self._now()):
             raise AuthenticationError("Invalid bearer token" if is_bearer else "invalid x-api-key")
-        return _owner(key)
+        return _make_principal(key)
 
-    async def _key(self, database: Database, digest: str) -> Key | None:
+    async def _key(self, database: Database, digest: str) -> ApiKey | None:
         at, key = self._found.get(digest, (-math.inf, None))
-        if time.monotonic() - at >= FRESH:
+        if time.monotonic() - at >= CACHE_SECONDS:
             key = await self._once(digest, self._find(database, digest))
         return key
 
@@ -143,13 +143,13 @@ class Keyring:
         self._is_locked = await has_keys(database)
         self._looked_at = time.monotonic()
 
-    async def _find(self, database: Database, digest: str) -> Key | None:
+    async def _find(self, database: Database, digest: str) -> ApiKey | None:
         at = time.monotonic()
         key = await find_key(database, digest)
         if key is not None:  # what is not there may be created at any moment
             self._found[digest] = at, key
             self._found.move_to_end(digest)
-            if len(self._found) > KEPT:
+            if len(self._found) > MAX_CACHED_KEYS:
                 self._found.popitem(last=False)
         return key
 
@@ -165,7 +165,7 @@ class Keyring:
         return found
 
 
-def _owner(key: Key) -> Principal:
+def _make_principal(key: ApiKey) -> Principal:
     scopes = frozenset(scope for scope in SCOPES if scope in key.scopes.split())
     limits = Limits(key.requests_per_minute, key.tokens_per_minute, key.concurrency)
     return Principal(key.tenant, key.id, scopes, limits, frozenset(key.waived.split()))

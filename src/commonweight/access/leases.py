@@ -11,7 +11,7 @@ from commonweight.store.limits import LEASE, lease, release, renew
 
 log = logging.getLogger(__name__)
 
-HEARTBEAT = LEASE / 3
+RENEW_INTERVAL_SECONDS = LEASE / 3
 """Seconds between renewals: one may fail."""
 
 
@@ -36,7 +36,7 @@ class Leases:
             self._heart = asyncio.create_task(self._beat())
         return lease_id
 
-    def forget(self, lease_id: str) -> None:
+    def drop(self, lease_id: str) -> None:
         """Renew it no longer."""
         self._held.pop(lease_id, None)
         if not self._held and self._heart is not None:
@@ -45,7 +45,7 @@ class Leases:
 
     async def _beat(self) -> None:
         while True:
-            await asyncio.sleep(HEARTBEAT)
+            await asyncio.sleep(RENEW_INTERVAL_SECONDS)
             try:
                 await self._renew()
             except FAILURES as error:

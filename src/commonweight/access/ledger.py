@@ -10,23 +10,23 @@ from collections.abc import AsyncIterator, Callable
 
 from commonweight.store import Database
 from commonweight.store.failures import FAILURES, reason
-from commonweight.store.usage import DAY, Content, UsageRecord, add_usage, forget_contents
+from commonweight.store.usage import DAY, StoredContent, UsageRecord, add_usage, forget_contents
 from commonweight.turn import TurnRecord
 
 log = logging.getLogger(__name__)
 
-GATHER = 0.25
+LEDGER_FLUSH_SECONDS = 0.25
 """Seconds in which records gather that are written together."""
-AT_ONCE = 500
-MOST_RECORDS = 50_000
+MAX_RECORDS_PER_WRITE = 500
+MAX_PENDING_RECORDS = 50_000
 """Records that wait for a database that is gone; then the oldest are lost."""
-MOST_CONTENT = 64 * 2**20
+MAX_PENDING_CHARACTERS = 64 * 2**20
 """Characters of contents that wait; more is not kept."""
-PAUSE = 5.0
+WRITE_RETRY_SECONDS = 5.0
 """Seconds until a failed write is tried again."""
-PATIENCE = 10.0
+CLOSE_TIMEOUT_SECONDS = 10.0
 """Seconds that the last records get to be written when the server ends."""
-SWEEP = 600.0
+SWEEP_INTERVAL_SECONDS = 600.0
 """Seconds between looks for contents whose time is over."""
 
 
@@ -39,7 +39,7 @@ class Ledger:
         self._database = database
         self._keep_content = keep_content
         self._now = now
-        self._records: deque[tuple[UsageRecord, Content | None]] = deque()
+        self._records: deque[tuple[UsageRecord, StoredContent | None]] = deque()
         self._characters = 0
         self._lost = 0
         self._news = asyncio.Event()
@@ -57,7 +57,7 @@ class Ledger:
             sweeping.cancel()
             ledger._is_closing = True
             ledger._news.set()
-            _, late = await asyncio.wait({writing}, timeout=PATIENCE)
+            _, late = await asyncio.wait({writing}, timeout=CLOSE_TIMEOUT_SECONDS)
             writing.cancel()
             await asyncio.gather(writing, sweeping, return_exceptions=True)
             if late or ledger._records:
@@ -65,17 +65,17 @@ class Ledger:
 
     def on_turn(self, record: TurnRecord) -> None:
         """Take a record. It is written soon."""
-        if len(self._records) >= MOST_RECORDS:
+        if len(self._records) >= MAX_PENDING_RECORDS:
             self._drop()
         content = self._content(record)
-        self._records.append((_usage(record), content))
+        self._records.append((_make_usage_record(record), content))
         self._characters += _size(content)
         self._news.set()
 
-    def _content(self, record: TurnRecord) -> Content | None:
+    def _content(self, record: TurnRecord) -> StoredContent | None:
         if self._keep_content is None:
             return None
-        if self._characters > MOST_CONTENT:
+        if self._characters > MAX_PENDING_CHARACTERS:
             log.warning("the content of %s is not kept: too much waits to be written", record.origin.request_id)
             return None
         message = record.message()
@@ -83,7 +83,7 @@ class Ledger:
             request = record.request.model_dump_json(exclude_unset=True)
         except ValueError:  # half of a surrogate pair, somewhere where nobody else minds
             request = "null"
-        return Content(
+        return StoredContent(
             request_id=record.origin.request_id,
             tenant=record.origin.tenant,
             request=request,
@@ -104,9 +104,9 @@ class Ledger:
                 self._news.clear()
                 await self._news.wait()
             if not self._is_closing:
-                await asyncio.sleep(GATHER)
+                await asyncio.sleep(LEDGER_FLUSH_SECONDS)
             # They stay where they are until they are written: nothing is lost between here and there.
-            batch = [self._records[i] for i in range(min(AT_ONCE, len(self._records)))]
+            batch = [self._records[i] for i in range(min(MAX_RECORDS_PER_WRITE, len(self._records)))]
             lost = self._lost
             try:
                 await add_usage(
@@ -116,7 +116,7 @@ class Ledger:
                 log.warning(
                     "%d usage records wait: the database takes none (%s)", len(self._records), reason(error)
                 )
-                await asyncio.sleep(1 if self._is_closing else PAUSE)
+                await asyncio.sleep(1 if self._is_closing else WRITE_RETRY_SECONDS)
                 continue
             for _, content in batch[self._lost - lost :]:
                 self._records.popleft()
@@ -128,10 +128,10 @@ class Ledger:
                 await forget_contents(self._database, self._now())
             except FAILURES as error:
                 log.warning("contents whose time is over could not be deleted (%s)", reason(error))
-            await asyncio.sleep(SWEEP)
+            await asyncio.sleep(SWEEP_INTERVAL_SECONDS)
 
 
-def _usage(record: TurnRecord) -> UsageRecord:
+def _make_usage_record(record: TurnRecord) -> UsageRecord:
     usage, origin, times = record.usage, record.origin, record.times
     return UsageRecord(
         request_id=origin.request_id,
@@ -154,5 +154,5 @@ def _usage(record: TurnRecord) -> UsageRecord:
     )
 
 
-def _size(content: Content | None) -> int:
+def _size(content: StoredContent | None) -> int:
     return 0 if content is None else len(content.request) + len(content.response or "")

@@ -26,7 +26,7 @@ from commonweight.turn import TurnRecord
 
 log = logging.getLogger(__name__)
 
-Kind = Literal["requests", "counts"]
+LimitKind = Literal["requests", "counts"]
 """Messages; or counts of tokens, which take as many a minute, but from an allowance of their own, and no place."""
 
 
@@ -43,7 +43,7 @@ class Limiter:
 
     @contextlib.asynccontextmanager
     async def admit(
-        self, principal: Principal, request_id: str, headers: dict[str, str], kind: Kind = "requests"
+        self, principal: Principal, request_id: str, headers: dict[str, str], kind: LimitKind = "requests"
     ) -> AsyncIterator["Admission"]:
         """A place for a request, until the block is left. ``headers`` gets what clients are to be told.
 
@@ -64,19 +64,19 @@ class Limiter:
         """A turn is over: what it used is what its key is charged. Of those that were not let in here, nothing."""
         admission = self._admissions.get(record.origin.request_id)
         if admission is not None:
-            admission.used_tokens = _used(record.usage)
+            admission.used_tokens = _count_charged_tokens(record.usage)
 
 
 class Admission:
     """A request that was let in, and what it has taken of its key's limits."""
 
-    def __init__(self, limiter: Limiter, principal: Principal, headers: dict[str, str], kind: Kind) -> None:
+    def __init__(self, limiter: Limiter, principal: Principal, headers: dict[str, str], kind: LimitKind) -> None:
         self.used_tokens = 0
         """What it cost, once it is over."""
         self._limiter = limiter
         self._key = principal.key_id
         limits = principal.limits
-        self._kind: Kind = kind
+        self._kind: LimitKind = kind
         self._requests = limits.requests_per_minute
         self._tokens = limits.tokens_per_minute if kind == "requests" else None
         self._concurrency = limits.concurrency if kind == "requests" else None
@@ -193,7 +193,7 @@ class Admission:
         used = {"tokens": self.used_tokens, self._kind: 0 if self._is_turned_away else 1}
         limits = {"tokens": self._tokens, self._kind: self._requests}
         if lease:
-            self._limiter.leases.forget(lease)
+            self._limiter.leases.drop(lease)
         try:
             async with database.write() as connection:
                 for kind, amount in taken.items():
@@ -220,6 +220,6 @@ def _seconds(amount: float, limit: int) -> float:
     return amount * MINUTE / limit
 
 
-def _used(usage: Usage) -> int:
+def _count_charged_tokens(usage: Usage) -> int:
     """What a turn counts as: prompt tokens that came from the cache are free."""
     return usage.input_tokens + usage.cache_creation_input_tokens + usage.output_tokens

@@ -6,7 +6,7 @@ from itertools import count
 from commonweight.store.batch_items import OpenBatch
 
 
-class Rotation:
+class RoundRobin:
     """Remembers who was served last. A large batch holds up no small one."""
 
     def __init__(self) -> None:

@@ -12,14 +12,14 @@ from typing import TypeVar
 import pydantic_core
 from pydantic import ValidationError
 
-from commonweight.batches.rotation import Rotation
+from commonweight.batches.round_robin import RoundRobin
 from commonweight.messages.batches import ErroredResult, SucceededResult
 from commonweight.messages.errors import ApiError, InvalidRequestError, OverloadedError, invalid_request
 from commonweight.messages.events import MessageFold
 from commonweight.messages.request import MessageRequest
 from commonweight.messages.response import Message, new_id
 from commonweight.store import Database
-from commonweight.store.batch_items import BatchItemStore, Claim, Ending
+from commonweight.store.batch_items import BatchItemStore, Claim, ItemOutcome
 from commonweight.store.batches import BatchStore
 from commonweight.turn import Assistant, Origin
 
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 LEASE = 30.0
 """Seconds after which an item is run again whose server has not been heard of."""
-HEARTBEAT = LEASE / 3
+RENEW_INTERVAL_SECONDS = LEASE / 3
 POLL = 2.0
 """Seconds between looks for batches that came in through other servers."""
 KEPT = 29 * 24 * 60 * 60
@@ -53,7 +53,7 @@ class BatchRunner:
         self._items = BatchItemStore(database, new_id("runner"))
         self._now = now
         self._slots = asyncio.Semaphore(at_once)
-        self._rotation = Rotation()
+        self._rotation = RoundRobin()
         self._work: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._has_waiting, self._has_news = asyncio.Event(), asyncio.Event()
         self._preparing = asyncio.Semaphore(1)
@@ -112,7 +112,7 @@ class BatchRunner:
         await _insisted(lambda: self._items.record(*claim.place, state, result))
         await _insisted(lambda: self._batches.end(claim.batch.id, self._now()))
 
-    async def _result(self, claim: Claim) -> tuple[Ending, str]:
+    async def _result(self, claim: Claim) -> tuple[ItemOutcome, str]:
         """What becomes of the item. An engine that is full or dies is no fault of its own."""
         crashes = attempts = 0
         while True:
@@ -154,7 +154,7 @@ class BatchRunner:
     async def _tend_forever(self) -> None:
         while True:
             await _insisted(self._tend)
-            await _happened(self._has_news, HEARTBEAT)
+            await _happened(self._has_news, RENEW_INTERVAL_SECONDS)
 
     async def _tend(self) -> None:
         now = self._now()
@@ -172,7 +172,7 @@ class BatchRunner:
         if any(is_left):
             self._has_news.set()
 
-    async def _stop(self, batch_id: str, ending: Ending) -> bool:
+    async def _stop(self, batch_id: str, ending: ItemOutcome) -> bool:
         """End some of what is left of a batch: nothing of it is begun any more. Whether there may be more."""
         work = {place: task for place, task in self._work.items() if place[0] == batch_id}
         await _cancelled(*work.values())
@@ -218,6 +218,6 @@ def _parsed(params: str) -> MessageRequest:
         raise InvalidRequestError(f"The request is not valid JSON: {error}") from error
 
 
-def _errored(error: ApiError, request_id: str) -> tuple[Ending, str]:
+def _errored(error: ApiError, request_id: str) -> tuple[ItemOutcome, str]:
     # In ASCII, because the message may quote what no database takes.
     return "errored", json.dumps(ErroredResult(error=error.body(request_id)).model_dump())

@@ -14,21 +14,21 @@ from commonweight.messages.response import new_id
 from commonweight.store import Database
 from commonweight.store.batches import Batch, BatchStore, NewItem
 
-MAX_UPLOAD = 256 * 1024 * 1024
+MAX_UPLOAD_BYTES = 256 * 1024 * 1024
 """Bytes of the body that creates a batch."""
-LIFETIME = 24 * 60 * 60
+BATCH_LIFETIME_SECONDS = 24 * 60 * 60
 """Seconds until what is not answered expires."""
-PATIENCE = 120
+UPLOAD_TIMEOUT_SECONDS = 120
 """Seconds after which a batch that is being received counts as given up, because nothing more of it came."""
-PORTION, PORTION_SIZE = 500, 4 * 1024 * 1024
+ITEMS_PER_WRITE, CHARACTERS_PER_WRITE = 500, 4 * 1024 * 1024
 """Items, and characters, that are written in one transaction."""
-PAGE = 100
+RESULTS_PER_READ = 100
 """Results that are read at once."""
 
 _ID = re.compile(r"msgbatch_[0-9A-Za-z]{1,50}")
 
 
-class BatchDesk:
+class BatchService:
     """Everybody's batches. A tenant sees its own ones and no others."""
 
     def __init__(
@@ -54,7 +54,7 @@ class BatchDesk:
         batch_id = new_id("msgbatch")
         async with self._reading:  # seconds of work, and the memory it takes, once and not many times
             now = self._now()
-            await self._store.begin(batch_id, tenant, key_id, now, now + PATIENCE)
+            await self._store.begin(batch_id, tenant, key_id, now, now + UPLOAD_TIMEOUT_SECONDS)
             try:
                 batch = await self._receive(batch_id, upload)
             except BaseException:
@@ -67,10 +67,10 @@ class BatchDesk:
         total = 0
         portions = _portions(upload)
         while portion := await asyncio.to_thread(next, portions, None):
-            await self._store.add(batch_id, portion, self._now() + PATIENCE)
+            await self._store.add(batch_id, portion, self._now() + UPLOAD_TIMEOUT_SECONDS)
             total += len(portion)
         now = self._now()
-        return await self._store.complete(batch_id, total, now, now + LIFETIME)
+        return await self._store.complete(batch_id, total, now, now + BATCH_LIFETIME_SECONDS)
 
     async def get(self, tenant: str, batch_id: str) -> Batch:
         """A batch.
@@ -141,7 +141,7 @@ class BatchDesk:
 
     async def _lines(self, batch: Batch) -> AsyncIterator[str]:
         last, told = -1, 0
-        while page := await self._store.results(batch.id, last, PAGE):
+        while page := await self._store.results(batch.id, last, RESULTS_PER_READ):
             yield "".join(
                 f'{{"custom_id":{json.dumps(line.custom_id)},"result":{line.result or _bare(line.state)}}}\n'
                 for line in page
@@ -162,7 +162,7 @@ def _portions(upload: BinaryIO) -> Iterator[list[NewItem]]:
             raise InvalidRequestError(f"requests.{number}.params: {error}") from error
         portion.append(NewItem(number, request.custom_id, params))
         size += len(params)
-        if len(portion) == PORTION or size > PORTION_SIZE:
+        if len(portion) == ITEMS_PER_WRITE or size > CHARACTERS_PER_WRITE:
             yield portion
             portion, size = [], 0
     if portion:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from commonweight.messages.batches import MAX_REQUESTS, BatchRequest
 from commonweight.messages.errors import InvalidRequestError, RequestTooLargeError, invalid_request
 
-LONGEST = 32 * 1024 * 1024
+MAX_VALUE_CHARACTERS = 32 * 1024 * 1024
 """Characters of one request: as many as bytes may be sent to ``/v1/messages``."""
 CHUNK = 1024 * 1024
 """Bytes read at once, at least."""
@@ -28,7 +28,7 @@ def read_requests(upload: BinaryIO) -> Iterator[BatchRequest]:
     Raises:
         InvalidRequestError, RequestTooLargeError: in the API's words.
     """
-    text = _Text(upload)
+    text = _JsonText(upload)
     if not text.skip("{"):
         text.value()
         text.end()
@@ -47,7 +47,7 @@ def read_requests(upload: BinaryIO) -> Iterator[BatchRequest]:
         raise InvalidRequestError("requests: Field required")
 
 
-def _members(text: "_Text") -> Iterator[str]:
+def _members(text: "_JsonText") -> Iterator[str]:
     """The names of an object's members; the values are for the caller to read."""
     if text.skip("}"):
         return
@@ -62,7 +62,7 @@ def _members(text: "_Text") -> Iterator[str]:
         text.expect(",")
 
 
-def _requests(text: "_Text") -> Iterator[BatchRequest]:
+def _requests(text: "_JsonText") -> Iterator[BatchRequest]:
     if not text.skip("["):
         text.value()
         raise InvalidRequestError("requests: Input should be a valid list")
@@ -83,7 +83,7 @@ def _requests(text: "_Text") -> Iterator[BatchRequest]:
     )
 
 
-def _request(text: "_Text", number: int) -> BatchRequest:
+def _request(text: "_JsonText", number: int) -> BatchRequest:
     try:
         return BatchRequest.model_validate(text.value())
     except ValidationError as error:
@@ -92,7 +92,7 @@ def _request(text: "_Text", number: int) -> BatchRequest:
         raise RequestTooLargeError(f"requests.{number}: {error.message}") from error
 
 
-class _Text:
+class _JsonText:
     """JSON of any length, read through a window that holds at least the value at hand."""
 
     def __init__(self, upload: BinaryIO) -> None:
@@ -155,7 +155,7 @@ class _Text:
                 if end < len(self._window) or not self._has_more:
                     self._at = end
                     return value
-            if len(self._window) - self._at > LONGEST:
+            if len(self._window) - self._at > MAX_VALUE_CHARACTERS:
                 raise RequestTooLargeError("Request exceeds the maximum size")
             self._read()
 
@@ -167,7 +167,7 @@ class _Text:
     def _read(self) -> None:
         """Move the window on. It doubles where a value is long, so that none is tried more often than needed."""
         rest = self._window[self._at :]
-        data = self._upload.read(max(CHUNK, min(len(rest), LONGEST - len(rest))))
+        data = self._upload.read(max(CHUNK, min(len(rest), MAX_VALUE_CHARACTERS - len(rest))))
         self._passed += self._at
         self._has_more = bool(data)
         try:

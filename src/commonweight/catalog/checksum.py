@@ -28,7 +28,7 @@ def sha256_of(path: Path) -> str:
     with resolved.open("rb") as file:
         # Taken before the reading: a file that changes meanwhile will not match what is remembered.
         state = os.fstat(file.fileno())
-        seen = _remembered().get(str(resolved))
+        seen = _read_remembered().get(str(resolved))
         if seen and (seen.size, seen.mtime_ns) == (state.st_size, state.st_mtime_ns):
             return seen.sha256
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -40,7 +40,7 @@ def _memory() -> Path:
     return platformdirs.user_cache_path("commonweight") / "sha256.json"
 
 
-def _remembered() -> dict[str, _Seen]:
+def _read_remembered() -> dict[str, _Seen]:
     with suppress(OSError, msgspec.DecodeError):
         return msgspec.json.decode(_memory().read_bytes(), type=dict[str, _Seen])
     return {}
@@ -50,7 +50,7 @@ def _remember(path: str, seen: _Seen) -> None:
     # Of two processes that write at once the later one wins; the other's file is only hashed again.
     # UnicodeError: a file name need not be UTF-8, and JSON is.
     with suppress(OSError, UnicodeError):
-        content = msgspec.json.encode(_remembered() | {path: seen})
+        content = msgspec.json.encode(_read_remembered() | {path: seen})
         memory = _memory()
         memory.parent.mkdir(parents=True, exist_ok=True)
         with NamedTemporaryFile(dir=memory.parent, delete=False) as draft:

@@ -35,7 +35,7 @@ llama.llama_log_set(_log_callback, None)
 llama.llama_backend_init()
 
 
-def complaints() -> str:
+def take_errors() -> str:
     """What llama.cpp last complained about, and forget it."""
     text = "; ".join(_complaints)
     _complaints.clear()
@@ -43,7 +43,7 @@ def complaints() -> str:
 
 
 @contextlib.contextmanager
-def overhear() -> Iterator[list[str]]:
+def capture_log() -> Iterator[list[str]]:
     """All that llama.cpp logs until the block ends: some figures it tells nowhere else."""
     listener: list[str] = []
     _listeners.append(listener)
@@ -61,10 +61,10 @@ class Gguf:
         check_header(path)
         params = llama.llama_model_default_params()
         params.vocab_only = True
-        complaints()
+        take_errors()
         self._model = llama.llama_model_load_from_file(str(path).encode(), params)
         if not self._model:
-            raise UnreadableModelError(f"llama.cpp cannot read {path}: {complaints() or 'no reason given'}")
+            raise UnreadableModelError(f"llama.cpp cannot read {path}: {take_errors() or 'no reason given'}")
         self.path = path
         self.metadata = self._read_metadata()
         self.vocab: int = llama.llama_model_get_vocab(self._model)

@@ -82,7 +82,7 @@ def _check_file(path: Path) -> dict[str, int]:
         with path.open("rb", buffering=1 << 16) as file:
             if file.read(4) != b"GGUF":
                 raise UnreadableModelError(f"{path} is not a GGUF file")
-            return _Header(file).check()
+            return _GgufHeader(file).check()
     except _BadHeaderError as error:
         raise UnreadableModelError(f"{path} is a damaged GGUF file: {error}") from error
     except OSError as error:
@@ -102,7 +102,7 @@ def _parts(path: Path, count: int) -> Iterator[Path]:
         yield path.with_name(f"{match[1]}-{number:05}-of-{match[3]}.gguf")
 
 
-class _Header:
+class _GgufHeader:
     """Reads a header once, from behind the magic number on."""
 
     def __init__(self, file: BinaryIO) -> None:

@@ -92,7 +92,7 @@ def pull(reference: str) -> Path:
     return path
 
 
-def cached() -> list[Path]:
+def list_cached() -> list[Path]:
     """GGUF models in the local cache, sorted by path: of a split one its first part, of all every snapshot."""
     # Not scan_cache_dir: it leaves out a whole repository once one ref or link in it leads nowhere.
     found = Path(constants.HF_HUB_CACHE).glob("models--*/snapshots/*/**/*.gguf")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from commonweight.charter.outline import sections
+from commonweight.charter.outline import split_sections
 from commonweight.charter.principle import Charter, Principle
 from commonweight.charter.problems import Problem
 from commonweight.charter.reading import parse
@@ -18,7 +18,9 @@ def lint(content: bytes) -> list[Problem]:
         CharterError: it is not.
     """
     charter = parse(content)
-    lines = [section.line for section in sections(content.decode().replace("\r\n", "\n"), 0) if section.level == 2]
+    lines = [
+        section.line for section in split_sections(content.decode().replace("\r\n", "\n"), 0) if section.level == 2
+    ]
     found = [
         Problem(line, f"{principle.id}: {text}")
         for principle, line in zip(charter.principles, lines, strict=True)

@@ -9,7 +9,7 @@ ITEM = re.compile(r"[-*] +(.*)")
 
 
 @dataclass
-class Block:
+class OutlineBlock:
     """A run of lines, with the number of the first (from 1)."""
 
     line: int
@@ -21,12 +21,12 @@ class Block:
         paragraphs = re.split(r"\n\s*\n", "\n".join(self.lines).strip())
         return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
-    def items(self) -> list["Block"]:
+    def items(self) -> list["OutlineBlock"]:
         """The items of a list, and before them what stands outside any."""
-        blocks = [Block(self.line)]
+        blocks = [OutlineBlock(self.line)]
         for number, line in enumerate(self.lines, self.line):
             if item := ITEM.fullmatch(line):
-                blocks.append(Block(number, [item[1]]))
+                blocks.append(OutlineBlock(number, [item[1]]))
             else:
                 blocks[-1].lines.append(line)
         return blocks if blocks[0].text else blocks[1:]
@@ -39,26 +39,26 @@ class Section:
     level: int
     title: str
     line: int
-    settings: Block | None = None
+    settings: OutlineBlock | None = None
     """The inside of its first fenced block."""
-    prose: Block = field(default_factory=lambda: Block(0))
+    prose: OutlineBlock = field(default_factory=lambda: OutlineBlock(0))
 
 
-def front_matter(text: str) -> tuple[Block | None, int]:
+def read_front_matter(text: str) -> tuple[OutlineBlock | None, int]:
     """What stands between the first two lines of dashes, and the index of the line after it."""
     lines = text.split("\n")
     if lines[0].rstrip() != "---":
         return None, 0
     for index, line in enumerate(lines[1:], 1):
         if line.rstrip() == "---":
-            return Block(2, lines[1:index]), index + 1
+            return OutlineBlock(2, lines[1:index]), index + 1
     return None, 0
 
 
-def sections(text: str, start: int) -> list[Section]:
+def split_sections(text: str, start: int) -> list[Section]:
     """The sections from a line's index on. What stands before the first heading is in one of level 0."""
-    found = [Section(0, "", start + 1, prose=Block(start + 1))]
-    fenced: Block | None = None
+    found = [Section(0, "", start + 1, prose=OutlineBlock(start + 1))]
+    fenced: OutlineBlock | None = None
     fence = ""
     for number, line in enumerate(text.split("\n")[start:], start + 1):
         section = found[-1]
@@ -69,9 +69,9 @@ def sections(text: str, start: int) -> list[Section]:
                 fenced.lines.append(line)
         elif (opening := FENCE.match(line)) and section.settings is None:
             fence = opening[1]
-            section.settings = fenced = Block(number + 1)
+            section.settings = fenced = OutlineBlock(number + 1)
         elif heading := HEADING.fullmatch(line):
-            found.append(Section(len(heading[1]), heading[2], number, prose=Block(number + 1)))
+            found.append(Section(len(heading[1]), heading[2], number, prose=OutlineBlock(number + 1)))
         else:
             section.prose.lines.append(line)
     return found

@@ -8,10 +8,10 @@ import hashlib
 import re
 from collections import Counter
 
-from commonweight.charter.outline import Block, Section, front_matter, sections
+from commonweight.charter.outline import OutlineBlock, Section, read_front_matter, split_sections
 from commonweight.charter.principle import Charter, Front, Principle, Settings
 from commonweight.charter.problems import CharterError, Problem
-from commonweight.charter.settings import read
+from commonweight.charter.settings import read_settings
 
 MOST_BYTES = 1_000_000
 PROSE = ("Restricts", "Permits", "Message")
@@ -37,8 +37,8 @@ def parse(content: bytes) -> Charter:
         raise CharterError([Problem(line, "this is not UTF-8")]) from error
     problems: list[Problem] = []
     front = _front(text, problems)
-    *_, start = front_matter(text)
-    before, *found = sections(text, start)
+    *_, start = read_front_matter(text)
+    before, *found = split_sections(text, start)
     if before.prose.text or not found or found[0].level != 1:
         problems.append(Problem(before.line, "a charter begins with its title: `# ...`"))
     title, preamble = (found[0].title, found[0].prose.text) if found and found[0].level == 1 else ("", "")
@@ -62,11 +62,11 @@ def parse(content: bytes) -> Charter:
 
 
 def _front(text: str, problems: list[Problem]) -> Front | None:
-    block, _ = front_matter(text)
+    block, _ = read_front_matter(text)
     if block is None:
         problems.append(Problem(1, "a charter begins with its front matter, between two lines of `---`"))
         return None
-    front = read(block, Front)
+    front = read_settings(block, Front)
     if isinstance(front, Front):
         return front
     problems += front
@@ -114,7 +114,7 @@ def _principle(head: Section, below: list[Section], problems: list[Problem]) -> 
         problems.append(Problem(head.line, f"{head.title!r} has no settings: a fenced block under its heading"))
         return None
     examples = _examples(named["Examples"].prose, problems) if "Examples" in named else {}
-    settings = read(head.settings, Settings)
+    settings = read_settings(head.settings, Settings)
     if not isinstance(settings, Settings):
         problems += settings
     if problems or not isinstance(settings, Settings):
@@ -123,7 +123,7 @@ def _principle(head: Section, below: list[Section], problems: list[Problem]) -> 
     return Principle.model_validate({**dict(settings), **examples, **prose, "title": head.title})
 
 
-def _examples(block: Block, problems: list[Problem]) -> dict[str, object]:
+def _examples(block: OutlineBlock, problems: list[Problem]) -> dict[str, object]:
     violating, complying = [], []
     for item in block.items():
         match = _EXAMPLE.fullmatch(item.text)

@@ -7,11 +7,11 @@ from typing import TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from commonweight.charter.outline import Block
+from commonweight.charter.outline import OutlineBlock
 from commonweight.charter.problems import Problem
 
-Model = TypeVar("Model", bound=BaseModel)
-MOST_DEPTH = 16
+SettingsT = TypeVar("SettingsT", bound=BaseModel)
+MAX_DEPTH = 16
 _WORDS = {
     "extra_forbidden": "is not known here",
     "missing": "is missing",
@@ -27,7 +27,7 @@ class _Loader(yaml.SafeLoader):
     }
 
 
-def read(block: Block, model: type[Model]) -> Model | list[Problem]:
+def read_settings(block: OutlineBlock, model: type[SettingsT]) -> SettingsT | list[Problem]:
     """Settings as the model has them, or what is wrong with them."""
     source = "\n".join(block.lines)
     try:
@@ -37,13 +37,13 @@ def read(block: Block, model: type[Model]) -> Model | list[Problem]:
             if isinstance(event, yaml.AliasEvent):
                 return [Problem(block.line + _row(event.start_mark), "aliases (*name) are not used in charters")]
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > MOST_DEPTH:
+            if depth > MAX_DEPTH:
                 return [Problem(block.line + _row(event.start_mark), "the settings are nested too deeply")]
         node = yaml.compose(source, _Loader)
         if not isinstance(node, yaml.MappingNode):
             return [Problem(block.line, "settings are lines of `name: value`")]
         if twice := [
-            Problem(block.line + key.start_mark.line, f"{key.value}: given twice") for key in _repeated(node)
+            Problem(block.line + key.start_mark.line, f"{key.value}: given twice") for key in _find_repeated(node)
         ]:
             return twice
         values = yaml.load(source, _Loader)
@@ -71,7 +71,7 @@ def _row(mark: object) -> int:
     return int(getattr(mark, "line", 0))
 
 
-def _repeated(node: yaml.Node) -> Iterator[yaml.ScalarNode]:
+def _find_repeated(node: yaml.Node) -> Iterator[yaml.ScalarNode]:
     if isinstance(node, yaml.MappingNode):
         seen = set()
         for key, value in node.value:
@@ -79,10 +79,10 @@ def _repeated(node: yaml.Node) -> Iterator[yaml.ScalarNode]:
                 if key.value in seen:
                     yield key
                 seen.add(key.value)
-            yield from _repeated(value)
+            yield from _find_repeated(value)
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
-            yield from _repeated(value)
+            yield from _find_repeated(value)
 
 
 def _depth(node: yaml.Node, path: tuple[int | str, ...]) -> int:

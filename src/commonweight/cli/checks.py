@@ -28,8 +28,8 @@ from commonweight.cli.terminal import UserError
 from commonweight.cli.tracing import ENDPOINTS
 from commonweight.engines.contract import EngineError
 from commonweight.engines.llama import options
-from commonweight.engines.llama.machine import memory, physical_cores
-from commonweight.engines.llama.trial import try_model
+from commonweight.engines.llama.model.load_check import check_loads
+from commonweight.engines.llama.model.machine import count_physical_cores, read_memory
 from commonweight.store import DatabaseError, revisions
 
 log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ def processor() -> Finding:
     information = llama.llama_print_system_info().decode()
     built = {name for name in _INSTRUCTIONS if f" {name} = 1" in information}
     has = {name for name, flag in _INSTRUCTIONS.items() if flag in _flags()}
-    cores = f"{physical_cores()} cores, {os.cpu_count()} threads"
+    cores = f"{count_physical_cores()} cores, {os.cpu_count()} threads"
     text = f"{cores}; llama.cpp uses {', '.join(sorted(built)) or 'no extensions'}"
     if has and (lacking := built - has):
         needs = ", ".join(sorted(lacking))
@@ -118,7 +118,7 @@ def gpu() -> Finding:
 
 def free_memory() -> Finding:
     """What is left of it, and whether some of it is on disk."""
-    total, available = memory()
+    total, available = read_memory()
     text = f"{decimal(available)} of {decimal(total)} available"
     if (swapped := psutil.swap_memory().used) > total / 10:
         return Finding("memory", "warn", f"{text}, {decimal(swapped)} swapped out", "end what else runs")
@@ -133,7 +133,7 @@ def model(setup: Setup) -> Iterator[Finding]:
             yield Finding("model", "warn", f"{setup.model} is not here yet", "serve pulls it when it starts")
             return
         if setup.elsewhere is None:
-            try_model(path)
+            check_loads(path)
         with contextlib.closing(Gguf(path)) as gguf:
             card = ModelCard.of(gguf)
             found = asyncio.run(servers(setup, setup.elsewhere, gguf)) if setup.elsewhere else None

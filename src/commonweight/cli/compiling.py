@@ -23,13 +23,13 @@ from commonweight.cli.guarding import model_named, read_bundle, the_encoder
 from commonweight.cli.loading import Setup, open_assistant
 from commonweight.cli.measuring import answered, drawn, read_again
 from commonweight.cli.terminal import UserError
-from commonweight.engines.llama.reading import StatesReader, shared
+from commonweight.engines.llama.model.hidden_states import HiddenStateReader, count_shared_tokens
 from commonweight.guard import Bundle, Guard
-from commonweight.guard.bundle import ModelNamed
-from commonweight.guard.compiling import CompileError, assembled, calmed, recompiled
-from commonweight.guard.gathering import gathered
-from commonweight.guard.sources import DataError, found, read
-from commonweight.guard.training import train
+from commonweight.guard.bundle import ModelIdentity
+from commonweight.guard.compiling import CompileError, assemble_bundle, raise_thresholds, recompile
+from commonweight.guard.gathering import build_training_data
+from commonweight.guard.sources import SourceError, find_files, read_source
+from commonweight.guard.training import train_heads
 from commonweight.messages.request import MessageRequest
 from commonweight.prompting import Renderer, Tokenizer
 from commonweight.turn.signature import load_key
@@ -61,19 +61,19 @@ def compiled(
     encoder = the_encoder(console.print)
     try:
         if not texts:
-            return recompiled(charter, read_bundle(base, load_key(data.folder)), encoder, {})
-        sources = [read(path) for path in found(list(texts))]
+            return recompile(charter, read_bundle(base, load_key(data.folder)), encoder, {})
+        sources = [read_source(path) for path in find_files(list(texts))]
         console.print(f"{len(sources)} sources of labelled texts")
         with contextlib.closing(Gguf(locate(model))) as gguf, Reading(gguf, console) as reading:
-            gathering = gathered(charter, sources, encoder, reading.states, most)
+            gathering = build_training_data(charter, sources, encoder, reading.states, most)
             if gathering.examples.is_harmful.all() or not gathering.examples.is_harmful.any():
                 raise UserError("heads are trained on both: texts that violate principles, and harmless ones")
             console.print(f"training on {len(gathering.examples.texts)} texts")
             harmless = ~gathering.examples.is_harmful
             vectors = gathering.examples.vectors
-            bundle = assembled(
+            bundle = assemble_bundle(
                 charter,
-                train(charter, gathering.examples, gathering.answers, gathering.orders),
+                train_heads(charter, gathering.examples, gathering.answers, gathering.orders),
                 model=reading.model,
                 layers=reading.layers,
                 encoder=encoder,
@@ -83,8 +83,8 @@ def compiled(
         prompts = drawn([one for one in sources if one.role in ("harmless", "mixed")], ORDINARY_ANSWERS)
         if not (prompts and bundle.manifest.output):
             return bundle
-        return calmed(bundle, asyncio.run(_own_answers(charter, bundle, model, prompts, data, console)))
-    except (CompileError, DataError) as error:
+        return raise_thresholds(bundle, asyncio.run(_own_answers(charter, bundle, model, prompts, data, console)))
+    except (CompileError, SourceError) as error:
         raise UserError(str(error)) from error
     except ImportError as error:
         raise UserError(f"training needs scikit-learn: pip install 'commonweight[compile]' ({error})") from error
@@ -128,8 +128,8 @@ class Reading:
         card = ModelCard.of(gguf)
         self._tokenizer = Tokenizer(gguf)
         self._renderer = Renderer(self._tokenizer, card.chat_template)
-        self._reader = StatesReader(card.path, WINDOW, threads=os.cpu_count() or 1)
-        self.model: ModelNamed = model_named(gguf)
+        self._reader = HiddenStateReader(card.path, WINDOW, threads=os.cpu_count() or 1)
+        self.model: ModelIdentity = model_named(gguf)
         self.layers = sorted({round(depth * self._reader.layers) for depth in DEPTHS})
 
     def __enter__(self) -> "Reading":
@@ -145,7 +145,7 @@ class Reading:
         for text, answer in pairs:
             body = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": _readable(text)}]}
             prompt = self._renderer.render(MessageRequest.model_validate(body))
-            token_ids, (start, end) = prompt.token_ids, prompt.heard
+            token_ids, (start, end) = prompt.token_ids, prompt.user_span
             if end - start > MOST_TOKENS:
                 half = MOST_TOKENS // 2
                 token_ids = token_ids[: start + half] + token_ids[end - half :]
@@ -156,7 +156,7 @@ class Reading:
                 end = len(token_ids)
             prompts.append(token_ids)
             spans.append((start, max(end, start + 1)))
-        begun = shared(prompts)
+        begun = count_shared_tokens(prompts)
         found = np.zeros((len(pairs), 2, len(self.layers), self._reader.width), np.float32)
         reading = self._reader.read(prompts, self.layers)
         for number, states in track(

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from commonweight.cli.measuring import Answered, Scored
-from commonweight.guard.measures import Interval, Scores, auprc, auroc, bootstrap, recall_at, share
+from commonweight.guard.measures import Interval, Scores, auprc, auroc, bootstrap, estimate_share, recall_at
 
 BEGIN, END = "<!-- figures: written by `commonweight guard eval` -->", "<!-- end of figures -->"
 
@@ -63,7 +63,7 @@ def report(scored: Mapping[str, Sequence[Scored]], ordinary: Sequence[str], own:
     if encoded:
         lines += ["", f"The text encoder was asked about {np.mean(encoded):.1%} of the harmless texts."]
     if own:
-        part = share(sum(one.is_refused for one in own), len(own))
+        part = estimate_share(sum(one.is_refused for one in own), len(own))
         lines += ["", f"Of the model's own answers to {len(own)} ordinary prompts, {_percent(part)} were refused."]
     return "\n".join(lines)
 
@@ -102,7 +102,7 @@ def _refused(found: Sequence[Scored], is_harmful: bool) -> str:
     group = [one for one in found if one.row.is_harmful == is_harmful]
     if not group:
         return ""
-    return _percent(share(sum(one.is_refused for one in group), len(group)))
+    return _percent(estimate_share(sum(one.is_refused for one in group), len(group)))
 
 
 def _percent(part: Interval) -> str:

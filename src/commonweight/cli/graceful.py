@@ -76,7 +76,7 @@ class GracefulServer(uvicorn.Server):
 
     async def _finished(self) -> None:
         await self._leave_off()
-        await self._lifecycle.quiet()
+        await self._lifecycle.wait_until_quiet()
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
         """Tell the address once it is served, and signals are obeyed."""

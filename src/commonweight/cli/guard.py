@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from commonweight.cli.data import Data
     from commonweight.cli.loading import Setup
     from commonweight.cli.measuring import Answered, Scored
-    from commonweight.guard.sources import Source
+    from commonweight.guard.sources import TextSource
 
 commands = typer.Typer(help="Measure the guard, and explain what it decided.", no_args_is_help=True)
 
@@ -143,12 +143,12 @@ def evaluate(
     from commonweight.cli.guarding import Guarding
     from commonweight.cli.loading import Setup
     from commonweight.cli.measuring import drawn
-    from commonweight.guard.sources import DataError, found, read
+    from commonweight.guard.sources import SourceError, find_files, read_source
 
     setup = Setup(model, 4096, threads=threads, cache_disk=0, guarding=Guarding("enforce", charter, bundle))
     try:
-        sources = [read(path) for path in found(paths)]
-    except DataError as error:
+        sources = [read_source(path) for path in find_files(paths)]
+    except SourceError as error:
         raise UserError(str(error)) from error
     if not sources:
         raise UserError("there are no files of labelled texts: NAME.jsonl or NAME.jsonl.gz")
@@ -166,7 +166,7 @@ ORDINARY = ["ifeval", "humaneval", "gsm8k_test"]
 
 async def _measured(
     setup: "Setup",
-    sources: "list[Source]",
+    sources: "list[TextSource]",
     most: int | None,
     seed: int,
     prompts: list[str],

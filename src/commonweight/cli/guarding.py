@@ -11,10 +11,10 @@ from commonweight.charter import Charter, CharterError, parse
 from commonweight.charter.principle import Mode
 from commonweight.cli.terminal import UserError
 from commonweight.guard import DEFAULT, Bundle, BundleError, Guard, Judge
-from commonweight.guard.bundle import ModelNamed
-from commonweight.guard.compiling import CompileError, recompiled
-from commonweight.guard.encoder import Encoder, NoEncoderError, encoder
-from commonweight.guard.judges import HttpJudge
+from commonweight.guard.bundle import ModelIdentity
+from commonweight.guard.compiling import CompileError, recompile
+from commonweight.guard.encoder import EncoderMissingError, TextEncoder, load_encoder
+from commonweight.guard.http_judge import HttpJudge
 
 log = logging.getLogger(__name__)
 
@@ -36,11 +36,11 @@ class Guarding:
     judge_seconds: float = 10.0
 
 
-def model_named(gguf: Gguf) -> ModelNamed:
+def model_named(gguf: Gguf) -> ModelIdentity:
     """A model as bundles name it: however its weights are rounded, its states mean the same."""
     metadata = gguf.metadata
     architecture = metadata.get("general.architecture", "")
-    return ModelNamed(
+    return ModelIdentity(
         name=metadata.get("general.name", gguf.path.stem),
         layers=int(metadata.get(f"{architecture}.block_count", 0)),
         width=int(metadata.get(f"{architecture}.embedding_length", 0)),
@@ -72,18 +72,18 @@ def read_bundle(path: Path | None, key: bytes) -> Bundle:
         raise UserError(str(error)) from error
 
 
-def the_encoder(tell: Callable[[str], None] = log.warning) -> Encoder | None:
+def the_encoder(tell: Callable[[str], None] = log.warning) -> TextEncoder | None:
     """The text encoder, if its weights are there."""
     try:
-        return encoder()
-    except NoEncoderError as error:
+        return load_encoder()
+    except EncoderMissingError as error:
         tell(f"The guard works with less: {error}.")
         return None
 
 
 def open_guard(
     guarding: Guarding,
-    model: ModelNamed,
+    model: ModelIdentity,
     key: bytes,
     tell: Callable[[str], None] = log.info,
     *,
@@ -104,7 +104,7 @@ def open_guard(
     try:
         if bundle.manifest.charter != charter.sha256 and guarding.bundle is None:
             # The package's heads for what is the same in both, and the charter's own words for the rest.
-            bundle = recompiled(charter, bundle, embedder, {})
+            bundle = recompile(charter, bundle, embedder, {})
         is_its_model = bundle.manifest.model == model
         guard = Guard(
             charter,

@@ -14,7 +14,7 @@ from commonweight.cli.times import day, duration
 
 if TYPE_CHECKING:
     from commonweight.access.keyring import NewKey
-    from commonweight.store.keys import Key
+    from commonweight.store.keys import ApiKey
 
 commands = typer.Typer(help="Create, list and revoke API keys.", no_args_is_help=True)
 
@@ -139,7 +139,7 @@ def list_keys(data: DataFolder = None, database: DatabaseUrl = None) -> None:
     plain_console().print(table)
 
 
-def _limits(key: "Key") -> Iterator[str]:
+def _limits(key: "ApiKey") -> Iterator[str]:
     for limit, what in (
         (key.requests_per_minute, "requests/min"),
         (key.tokens_per_minute, "tokens/min"),
@@ -151,7 +151,7 @@ def _limits(key: "Key") -> Iterator[str]:
         yield f"without {principle}"
 
 
-async def _list(url: str) -> "list[Key]":
+async def _list(url: str) -> "list[ApiKey]":
     from commonweight.store import Database
     from commonweight.store.keys import list_keys
 
@@ -159,7 +159,7 @@ async def _list(url: str) -> "list[Key]":
         return await list_keys(database)
 
 
-def _state(key: "Key") -> str:
+def _state(key: "ApiKey") -> str:
     if key.revoked_at is not None:
         return f"revoked {day(key.revoked_at)}"
     if key.expires_at is None:
@@ -183,7 +183,7 @@ def revoke(
         plain_console().print(f"{one.name} ({one.id}) works no longer.", soft_wrap=True)
 
 
-async def _revoke(url: str, key: str) -> "list[Key]":
+async def _revoke(url: str, key: str) -> "list[ApiKey]":
     from commonweight.store import Database
     from commonweight.store.keys import revoke_keys
 

@@ -17,13 +17,13 @@ from commonweight.cli.data import Data
 from commonweight.cli.guarding import SELF, Guarding, model_named, open_guard
 from commonweight.cli.terminal import UserError
 from commonweight.engines.contract import Engine
-from commonweight.engines.grammars import Grammars
+from commonweight.engines.grammars import GrammarCompiler
 from commonweight.engines.llama import LlamaEngine, options
-from commonweight.engines.llama.trial import try_model
-from commonweight.engines.remote import Kind, RemoteEngine, Vocabulary
+from commonweight.engines.llama.model.load_check import check_loads
+from commonweight.engines.remote import RemoteEngine, UpstreamKind, Vocabulary
+from commonweight.engines.remote.tokenizer_probes import TOKENIZER_PROBES
 from commonweight.messages.request import MessageRequest
 from commonweight.prompting import Renderer, Tokenizer
-from commonweight.prompting.telling import TELLING
 from commonweight.turn import Assistant
 from commonweight.turn.signature import Signer, load_key
 
@@ -37,7 +37,7 @@ GREETING = "Hello! Who are you?"
 class Elsewhere:
     """Servers that compute."""
 
-    kind: Kind
+    kind: UpstreamKind
     urls: Sequence[str]
     key: str | None = None
     silence: float = 300.0
@@ -97,7 +97,7 @@ class Setup:
         with contextlib.suppress(FileNotFoundError):  # which whoever opens it says better
             check_content(path)
         if path != starter() and self.elsewhere is None:
-            try_model(path)
+            check_loads(path)
         return replace(self, model=str(path))
 
 
@@ -157,7 +157,7 @@ async def _embedded(
         await _start(engine, card.id, console)
         yield engine
     finally:
-        await engine.close()
+        await engine.aclose()
 
 
 @contextlib.asynccontextmanager
@@ -173,17 +173,17 @@ async def open_remote(
         servers.kind,
         servers.urls,
         vocabulary_of(Tokenizer(gguf), ModelCard.of(gguf)),
-        Grammars(gguf.vocab),
+        GrammarCompiler(gguf.vocab),
         key,
         server_key=servers.key,
-        silence=servers.silence,
+        read_timeout=servers.silence,
         context=setup.context,
     )
     try:
         await engine.start(tell)
         yield engine
     finally:
-        await engine.close()
+        await engine.aclose()
 
 
 def vocabulary_of(tokenizer: Tokenizer, card: ModelCard) -> Vocabulary:
@@ -192,7 +192,7 @@ def vocabulary_of(tokenizer: Tokenizer, card: ModelCard) -> Vocabulary:
         {"model": card.id, "max_tokens": 1, "messages": [{"role": "user", "content": GREETING}]}
     )
     return Vocabulary(
-        texts=[(text, tokenizer.encode(text)) for text in TELLING],
+        texts=[(text, tokenizer.encode(text)) for text in TOKENIZER_PROBES],
         specials=tokenizer.special_tokens,
         pieces=lambda: [tokenizer.decode(token) for token in range(tokenizer.size)],
         bos=tokenizer.bos_id,

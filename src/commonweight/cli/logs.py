@@ -13,7 +13,7 @@ from typing import Literal
 from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
-from commonweight.server.exchange import current
+from commonweight.server.request_log import current_request
 
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -31,7 +31,7 @@ def set_up_logs(form: LogFormat, level: LogLevel) -> None:
 
 
 def _add_request_id(record: logging.LogRecord) -> bool:
-    exchange = current()
+    exchange = current_request()
     if exchange is not None and not hasattr(record, "request_id"):
         record.request_id = exchange.request_id
     return True

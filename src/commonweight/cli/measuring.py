@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from commonweight.engines.contract import Prefilled
-from commonweight.guard import Findings, Guard, Heard, heard
-from commonweight.guard.sources import Row, Source
-from commonweight.guard.watch import Watch
+from commonweight.guard import Findings, Guard, ScreenedInput, extract_input
+from commonweight.guard.sources import LabelledText, TextSource
+from commonweight.guard.streaming import EvidenceTracker
 from commonweight.messages.errors import InvalidRequestError
 from commonweight.messages.request import MessageRequest
 from commonweight.messages.response import OutputText
@@ -35,7 +35,7 @@ TOKEN = 4
 class Scored:
     """What became of one text."""
 
-    row: Row
+    row: LabelledText
     score: float
     """The probability of a violation."""
     is_refused: bool
@@ -54,7 +54,7 @@ class Answered:
     is_refused: bool
 
 
-def drawn(sources: Sequence[Source], count: int, seed: int = 0) -> list[str]:
+def drawn(sources: Sequence[TextSource], count: int, seed: int = 0) -> list[str]:
     """Harmless prompts, about as many of each source, by a fixed seed."""
     pools = [[row.text for row in one.rows if not row.is_harmful and row.answer is None] for one in sources]
     draw = np.random.default_rng(seed)
@@ -95,10 +95,10 @@ async def read_again(guard: Guard, answers: Sequence[Answered]) -> list[float]:
     """The highest smoothed logits of answers for a guard that only reads text."""
     found = []
     for answer in answers:
-        screening = guard.open(Heard("", ()))
+        screening = guard.start_screening(ScreenedInput("", ()))
         for at in range(0, len(answer.text), TOKEN):
-            await screening.token(None, "output", answer.text[at : at + TOKEN])
-        await screening.end("output")
+            await screening.screen_token(None, "output", answer.text[at : at + TOKEN])
+        await screening.finish("output")
         found.append(_peak(screening.findings))
     return found
 
@@ -111,7 +111,7 @@ def _peak(findings: Findings | None) -> float:
 
 
 async def measured(
-    assistant: Assistant, sources: Sequence[Source], console: Console, most: int | None = None, seed: int = 0
+    assistant: Assistant, sources: Sequence[TextSource], console: Console, most: int | None = None, seed: int = 0
 ) -> dict[str, list[Scored]]:
     """The texts of each source, or ``most`` of them drawn by ``seed``, in their order; by the sources' names."""
     scored = {}
@@ -125,7 +125,7 @@ async def measured(
 
 
 async def _source(
-    assistant: Assistant, source: Source, progress: Progress, most: int | None, seed: int
+    assistant: Assistant, source: TextSource, progress: Progress, most: int | None, seed: int
 ) -> list[Scored]:
     guard = assistant.guard
     assert guard is not None
@@ -136,7 +136,7 @@ async def _source(
     gate = asyncio.Semaphore(TOGETHER)
     task = progress.add_task(source.name, total=len(rows))
 
-    async def one(row: Row) -> Scored:
+    async def one(row: LabelledText) -> Scored:
         async with gate:
             look = _answer if row.answer is not None else _prompt
             scored = await look(assistant, guard, row)
@@ -146,26 +146,26 @@ async def _source(
     return list(await asyncio.gather(*map(one, rows)))
 
 
-async def _prompt(assistant: Assistant, guard: Guard, row: Row) -> Scored:
+async def _prompt(assistant: Assistant, guard: Guard, row: LabelledText) -> Scored:
     request = _request(row.text)
     try:
         turn = await assistant.prepare(request)
     except InvalidRequestError:  # longer than the window
         request = _request(row.text[: assistant.engine.window])
         turn = await assistant.prepare(request)
-    screening = guard.open(heard(request))
-    await screening.before()
+    screening = guard.start_screening(extract_input(request))
+    await screening.screen_input()
     if guard.probe is not None:
         async with assistant.engine.run(msgspec.structs.replace(turn.job, max_tokens=0)) as events:
             async for event in events:
                 if isinstance(event, Prefilled):
-                    await screening.prefilled(event.scores, *turn.prompt.heard)
+                    await screening.screen_prompt(event.scores, *turn.prompt.user_span)
     findings, refusal = screening.findings, screening.refusal
     score = findings.input_score or 0.0
     return Scored(row, score, refusal is not None, refusal.principle if refusal else None, findings.encoded)
 
 
-async def _answer(assistant: Assistant, guard: Guard, row: Row) -> Scored:
+async def _answer(assistant: Assistant, guard: Guard, row: LabelledText) -> Scored:
     """The answer stands in the prompt, where its tokens get the same scores as if they were being generated."""
     turn = await assistant.prepare(_request(row.text or "Continue."))
     answer = assistant.tokens(row.answer or " ")
@@ -173,9 +173,9 @@ async def _answer(assistant: Assistant, guard: Guard, row: Row) -> Scored:
     if ensemble is None:
         return Scored(row, 0.0, is_refused=False, principle=None)
     if guard.probe is None:
-        logit = ensemble.grams * guard.scorer.answer(row.answer or "") + ensemble.bias
+        logit = ensemble.grams * guard.scorer.score_answer(row.answer or "") + ensemble.bias
         return Scored(row, _probability(logit), logit >= ensemble.high, None)
-    watch = Watch(ensemble.low, ensemble.high)
+    watch = EvidenceTracker(ensemble.low, ensemble.high)
     room = assistant.engine.window - len(turn.prompt.token_ids)
     token_ids = [*turn.prompt.token_ids, *answer[:room]]
     job = msgspec.structs.replace(turn.job, token_ids=token_ids, max_tokens=0, grammar=None)
@@ -185,8 +185,8 @@ async def _answer(assistant: Assistant, guard: Guard, row: Row) -> Scored:
             if isinstance(event, Prefilled) and event.scores is not None:
                 rows = np.frombuffer(event.scores, "<f4").reshape(-1, guard.probe.heads)
                 for scores in rows[len(turn.prompt.token_ids) :]:
-                    logit, _ = guard.scorer.token(scores)
-                    is_refused |= watch.take(ensemble.states * logit + ensemble.bias) == "alarm"
+                    logit, _ = guard.scorer.score_token(scores)
+                    is_refused |= watch.update(ensemble.states * logit + ensemble.bias) == "alarm"
     peak = watch.peak if watch.peak > -np.inf else watch.mean
     return Scored(row, _probability(peak), is_refused, None)
 

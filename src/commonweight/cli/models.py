@@ -9,11 +9,11 @@ from rich.table import Table
 
 from commonweight.catalog.checksum import sha256_of
 from commonweight.catalog.gguf import Gguf
-from commonweight.catalog.hub import cached
+from commonweight.catalog.hub import list_cached
 from commonweight.catalog.locate import locate, starter
 from commonweight.catalog.model import ModelCard
 from commonweight.cli.terminal import plain_console
-from commonweight.engines.llama.trial import try_model
+from commonweight.engines.llama.model.load_check import check_loads
 
 
 def list_models() -> None:
@@ -22,7 +22,7 @@ def list_models() -> None:
     first = starter()
     if first is not None:
         _list(console, first, "commonweight serve")
-    for path in cached():
+    for path in list_cached():
         _list(console, path, f"commonweight serve --model {shlex.quote(str(path))}")
     console.print("Any other GGUF file works by its path, and hf:org/repo/file.gguf pulls one.", style="dim")
 
@@ -35,7 +35,7 @@ def _list(console: Console, path: Path, command: str) -> None:
 def show_model(reference: str | None) -> None:
     """Print what a model's file says about it."""
     path = locate(reference)
-    try_model(path)
+    check_loads(path)
     gguf = Gguf(path)
     card = ModelCard.of(gguf)
     gguf.close()

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from commonweight import __version__
 from commonweight.access import Keyring, Ledger, Limiter
-from commonweight.batches import BatchDesk, BatchRunner
+from commonweight.batches import BatchRunner, BatchService
 from commonweight.cli import checks
 from commonweight.cli.data import Data
 from commonweight.cli.graceful import GracefulServer
@@ -29,11 +29,11 @@ from commonweight.cli.tracing import open_tracing
 from commonweight.engines.llama import LlamaEngine
 from commonweight.engines.remote import RemoteEngine
 from commonweight.files import Library
-from commonweight.server import MOST_CONNECTIONS, Lifecycle, configured, create_app
+from commonweight.server import MAX_CONNECTIONS, Lifecycle, create_app, make_uvicorn_config
 from commonweight.store import Database
 from commonweight.turn import Assistant
 
-FILES = 2 * MOST_CONNECTIONS + 200
+FILES = 2 * MAX_CONNECTIONS + 200
 """Open files that a server may need: connections, an upload for each, the database, the engine."""
 
 
@@ -121,7 +121,7 @@ async def _serve(
             keyring,
             aliases,
             limiter=Limiter(database),
-            batches=BatchDesk(database, data.folder, runner.look),
+            batches=BatchService(database, data.folder, runner.look),
             library=library,
             lifecycle=lifecycle,
             probes={"database": database.ping},
@@ -130,13 +130,13 @@ async def _serve(
         )
         assert isinstance(assistant.engine, LlamaEngine | RemoteEngine)
         server = GracefulServer(
-            configured(app, ssl_context_factory=(lambda *_: tls) if tls else None),
+            make_uvicorn_config(app, ssl_context_factory=(lambda *_: tls) if tls else None),
             lifecycle,
             patience=drain,
             on_started=lambda: _welcome(console, assistant, url, sizes, has_key=has_key),
             console=console,
             leave_off=background.aclose,
-            hang_up=assistant.engine.close,
+            hang_up=assistant.engine.aclose,
         )
         await server.serve(sockets=[listener])
 

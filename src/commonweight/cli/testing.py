@@ -15,8 +15,8 @@ from commonweight.cli.guarding import Guarding
 from commonweight.cli.loading import Setup, open_assistant
 from commonweight.cli.measuring import Scored, measured
 from commonweight.cli.terminal import UserError, plain_console
-from commonweight.guard.measures import share
-from commonweight.guard.sources import DataError, Source, found, read
+from commonweight.guard.measures import estimate_share
+from commonweight.guard.sources import SourceError, TextSource, find_files, read_source
 
 
 def tried(
@@ -33,8 +33,8 @@ def tried(
     asked: list[tuple[str | None, Requirement]] = [(None, one) for one in charter.tests]
     asked += [(principle.id, one) for principle in charter.principles for one in principle.tests]
     try:
-        sources = {one.name: one for one in map(read, found(list(texts)))}
-    except DataError as error:
+        sources = {one.name: one for one in map(read_source, find_files(list(texts)))}
+    except SourceError as error:
         raise UserError(str(error)) from error
     wanted = [sources[name] for name in dict.fromkeys(one.data for _, one in asked) if name in sources]
     setup = Setup(model, 4096, cache_disk=0, guarding=Guarding("enforce", file, bundle))
@@ -52,7 +52,7 @@ def tried(
                 continue
             rows = [row for row in scored[one.data] if row.row.is_harmful == wants_harmful]
             hits = sum(row.is_refused and principle in (None, row.principle) for row in rows)
-            seen = share(hits, len(rows))
+            seen = estimate_share(hits, len(rows))
             holds = seen.value >= limit if wants_harmful else seen.value <= limit
             passed &= holds
             interval = f"{seen.value:.1%} of {len(rows)} [{seen.lower:.1%}, {seen.upper:.1%}]"
@@ -62,7 +62,7 @@ def tried(
 
 
 async def _measured(
-    setup: Setup, sources: Sequence[Source], most: int | None, data: Data
+    setup: Setup, sources: Sequence[TextSource], most: int | None, data: Data
 ) -> dict[str, list[Scored]]:
     console = plain_console(stderr=True)
     async with open_assistant(setup, console, data=data) as assistant:

@@ -71,10 +71,10 @@ async def _totals(
     url: str, by: "Sequence[By]", since: float | None, key: str | None, tenant: str | None
 ) -> "list[Total]":
     from commonweight.store import Database
-    from commonweight.store.usage import totals
+    from commonweight.store.usage import compute_totals
 
     async with Database.open(url) as database:
-        return await totals(database, by, since, key, tenant)
+        return await compute_totals(database, by, since, key, tenant)
 
 
 def _print(groups: "Sequence[By]", found: "Sequence[Total]") -> None:

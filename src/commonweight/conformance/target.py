@@ -92,7 +92,7 @@ class Target:
 
     async def message(self, **changes: object) -> Json:
         """The answer to a request, not streamed."""
-        return accepted(await self.post(self.request(**changes)))
+        return check_accepted(await self.post(self.request(**changes)))
 
     async def stream(self, **changes: object) -> Stream:
         """The answer to a request, streamed, and checked against the grammar."""
@@ -111,11 +111,11 @@ class Target:
     async def count(self, **changes: object) -> int:
         """Prompt tokens of a request, as ``count_tokens`` says."""
         body = {"model": self.model, "messages": GREETING, **changes}
-        tokens: int = accepted(await self.post(body, COUNT))["input_tokens"]
+        tokens: int = check_accepted(await self.post(body, COUNT))["input_tokens"]
         return tokens
 
 
-def accepted(response: httpx.Response) -> Json:
+def check_accepted(response: httpx.Response) -> Json:
     """The body of an answer that must be no error."""
     assert response.status_code == 200, f"HTTP {response.status_code}: {response.text[:200]}"
     body: Json = response.json()

@@ -86,7 +86,7 @@ class Admitted(msgspec.Struct, frozen=True, tag=True):
     """Of its prompt, those that need no computing; 0 if that is known only in the end."""
 
 
-class Written(msgspec.Struct, frozen=True):
+class CacheWrites(msgspec.Struct, frozen=True):
     """Prompt tokens that were computed and are now kept because of a mark, by its time to live."""
 
     five_minutes: int = 0
@@ -96,7 +96,7 @@ class Written(msgspec.Struct, frozen=True):
 class Prefilled(msgspec.Struct, frozen=True, tag=True):
     """The whole prompt has been computed."""
 
-    written: Written = Written()
+    written: CacheWrites = CacheWrites()
     scores: bytes | None = None
     """With a probe: float32, little-endian, of shape ``(len(token_ids), heads)``."""
 

@@ -6,7 +6,7 @@ from collections import deque
 from commonweight.engines.contract import EngineError, EngineEvent, Finish
 
 
-class Inbox:
+class EventStream:
     """Between who brings a job's events and who reads them: a ``Generation`` of the contract."""
 
     def __init__(self) -> None:
@@ -20,7 +20,7 @@ class Inbox:
         self._inbox.append(event)
         self._news.set()
 
-    def __aiter__(self) -> "Inbox":
+    def __aiter__(self) -> "EventStream":
         return self
 
     async def __anext__(self) -> EngineEvent:

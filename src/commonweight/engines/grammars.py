@@ -20,9 +20,9 @@ import numpy.typing as npt
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from llguidance.llamacpp import lltokenizer_from_vocab
 
-Ids = npt.NDArray[np.intp]
+TokenIds = npt.NDArray[np.intp]
 """Tokens of the vocabulary, ascending."""
-MOST_KEPT = 64
+MAX_COMPILED_GRAMMARS = 64
 """Compiled grammars: an agent sends the same one every turn."""
 
 
@@ -40,7 +40,7 @@ class Guide:
         self.forced = self._look_ahead()
         """The tokens that come next, as far as there is no choice; at the latest an end is the last."""
 
-    def choose(self, draw: Callable[[Ids | None], int]) -> int:
+    def choose_token(self, draw: Callable[[TokenIds | None], int]) -> int:
         """Go on with the next token, and return it: one that is forced, or one that is drawn.
 
         ``draw`` draws from all tokens, or from those it is given. Which tokens are forced, and so how often it is
@@ -50,17 +50,17 @@ class Guide:
             GrammarError: no token may follow, or the grammar is too complex to follow.
         """
         token = self.forced[0] if self.forced else draw(None)
-        if not self.take(token):
-            allowed = self.allowed()
-            if self.forced or not self.take(token := draw(allowed)):
-                raise self._lost()
+        if not self.try_accept(token):
+            allowed = self.find_allowed()
+            if self.forced or not self.try_accept(token := draw(allowed)):
+                raise self._dead_end()
         return token
 
-    def checked(self, draft: list[int]) -> list[int]:
+    def accept_prefix(self, draft: list[int]) -> list[int]:
         """The guesses up to the first that the grammar does not allow."""
         return draft[: self._matcher.validate_tokens(draft)]
 
-    def take(self, token_id: int) -> bool:
+    def try_accept(self, token_id: int) -> bool:
         """Go on with a token; False, and nothing changes, if the grammar does not allow it."""
         if not self._matcher.try_consume_tokens([token_id]) and not (
             token_id in self._ends and self._matcher.is_accepting()
@@ -70,7 +70,7 @@ class Guide:
         self.forced = (self.forced[1:] if is_next else []) or self._look_ahead()
         return True
 
-    def allowed(self) -> Ids:
+    def find_allowed(self) -> TokenIds:
         """The tokens that may come next.
 
         Raises:
@@ -81,20 +81,20 @@ class Guide:
         if self._matcher.is_accepting():
             allowed[list(self._ends)] = True
         if not (found := np.flatnonzero(allowed)).size:
-            raise self._lost()
+            raise self._dead_end()
         return found
 
-    def _lost(self) -> GrammarError:
+    def _dead_end(self) -> GrammarError:
         reason = self._matcher.get_error().partition("\n")[0] or "nowhere to go"
         return GrammarError(f"no token may follow ({reason})")
 
     def _look_ahead(self) -> list[int]:
-        forced = self.checked(self._matcher.compute_ff_tokens())
+        forced = self.accept_prefix(self._matcher.compute_ff_tokens())
         end = next((i for i, token in enumerate(forced, 1) if token in self._ends), None)
         return forced[:end]
 
 
-class Grammars:
+class GrammarCompiler:
     """Compiles grammars for one vocabulary."""
 
     def __init__(self, vocab: llama.llama_vocab_p) -> None:
@@ -109,7 +109,7 @@ class Grammars:
         # the model's own may have its place within a grammar: llguidance takes none of those it knows as ends.
         return lltokenizer_from_vocab(self._vocab, n_vocab=self.size + 1, eos_token=self.size)
 
-    def guide(self, grammar: str, ends: frozenset[int], tenant: str) -> Guide:
+    def start_guide(self, grammar: str, ends: frozenset[int], tenant: str) -> Guide:
         """A guide at the beginning of a grammar; ``ends`` are allowed where it may end, or names them.
 
         Raises:
@@ -120,7 +120,7 @@ class Grammars:
         # By tenant: that a grammar is compiled already can be told from the time it takes.
         matcher = self._compiled.pop((tenant, grammar), None) or self._compile(grammar)
         self._compiled[tenant, grammar] = matcher
-        if len(self._compiled) > MOST_KEPT:
+        if len(self._compiled) > MAX_COMPILED_GRAMMARS:
             self._compiled.popitem(last=False)
         return Guide(matcher.deep_copy(), self.size, ends)
 

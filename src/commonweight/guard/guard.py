@@ -15,31 +15,31 @@ import numpy as np
 
 from commonweight.charter.principle import Charter, Mode, Place, Principle
 from commonweight.guard.bundle import Bundle, BundleError, Ensemble
-from commonweight.guard.encoder import Encoder
-from commonweight.guard.heard import Heard
-from commonweight.guard.judge import SAYS_YES, Judge, JudgeError, Question
-from commonweight.guard.scorer import Floats, Probe, Reading, Scorer
+from commonweight.guard.deobfuscation import list_views
+from commonweight.guard.encoder import TextEncoder
+from commonweight.guard.judge import YES_THRESHOLD, Judge, JudgeError, JudgeQuestion
+from commonweight.guard.scorer import Floats, HarmScore, ProbeWeights, Scorer
+from commonweight.guard.screened_input import ScreenedInput
+from commonweight.guard.streaming import TEXT_WINDOW, EvidenceTracker
 from commonweight.guard.verdict import Findings, Stage, Verdict
-from commonweight.guard.views import views
-from commonweight.guard.watch import TEXTS, Watch
 
 log = logging.getLogger(__name__)
 
-STRETCH = 160
+TEXT_STEP_CHARACTERS = 160
 """Characters of an answer that its text is looked at after, where its states are not: some 32 tokens."""
-CONTEXT = 480
+TEXT_CONTEXT_CHARACTERS = 480
 """Characters that are looked at then."""
-JUDGE_SECONDS = 10.0
+JUDGE_TIMEOUT_SECONDS = 10.0
 """That a judge may take."""
-ASK_AGAIN = 64
+JUDGE_INTERVAL_TOKENS = 64
 """Tokens between two questions about one answer."""
 
-ANSWERS: tuple[Place, ...] = ("output", "thinking")
+ANSWER_PLACES: tuple[Place, ...] = ("output", "thinking")
 _MODES: tuple[Mode, ...] = ("off", "shadow", "enforce")
 
 
 @dataclass(frozen=True)
-class Reach:
+class ActivePrinciples:
     """The principles that hold in one place for one client, and what the data's heads know of them."""
 
     refusing: tuple[Principle, ...]
@@ -54,13 +54,13 @@ class Guard:
         self,
         charter: Charter,
         bundle: Bundle,
-        encoder: Encoder | None,
+        encoder: TextEncoder | None,
         *,
         mode: Mode = "enforce",
         reads_states: bool = True,
         waived: Collection[str] = (),
         judge: Judge | None = None,
-        judge_seconds: float = JUDGE_SECONDS,
+        judge_seconds: float = JUDGE_TIMEOUT_SECONDS,
     ) -> None:
         if bundle.manifest.charter != charter.sha256:
             raise BundleError(
@@ -83,7 +83,7 @@ class Guard:
         self._waived = frozenset(waived)
 
     @property
-    def probe(self) -> Probe | None:
+    def probe(self) -> ProbeWeights | None:
         """What engines are to compute, where they can."""
         return self.scorer.probe if self.reads_states else None
 
@@ -99,7 +99,7 @@ class Guard:
             return "off"
         return min(self.mode, principle.mode, key=_MODES.index)
 
-    def reach(self, place: Place, waived: Collection[str]) -> Reach:
+    def find_active(self, place: Place, waived: Collection[str]) -> ActivePrinciples:
         """Which principles hold in a place."""
         refusing: list[Principle] = []
         recording: list[Principle] = []
@@ -109,51 +109,60 @@ class Guard:
                 continue
             refuses = mode == "enforce" and principle.applies_to[place] == "refuse"
             (refusing if refuses else recording).append(principle)
-        return Reach(tuple(refusing), tuple(recording))
+        return ActivePrinciples(tuple(refusing), tuple(recording))
 
-    def open(self, heard: Heard, waived: Collection[str] = (), tenant: str = "") -> "Screening":
+    def start_screening(
+        self, screened: ScreenedInput, waived: Collection[str] = (), tenant: str = ""
+    ) -> "Screening":
         """Begin with an exchange."""
-        return Screening(self, heard, waived, tenant)
+        return Screening(self, screened, waived, tenant)
 
 
 class Screening:
     """One exchange: its input, then its answer token by token."""
 
-    def __init__(self, guard: Guard, heard: Heard, waived: Collection[str], tenant: str) -> None:
+    def __init__(self, guard: Guard, screened: ScreenedInput, waived: Collection[str], tenant: str) -> None:
         self._guard = guard
         self._tenant = tenant
         self._scorer = guard.scorer
-        self._heard = heard
-        self._reach = {place: guard.reach(place, waived) for place in get_args(Place)}
+        self._input = screened
+        self._active = {place: guard.find_active(place, waived) for place in get_args(Place)}
         self._columns = {
-            place: [self._scorer.columns([one.id for one in group]) for group in (reach.refusing, reach.recording)]
-            for place, reach in self._reach.items()
+            place: [
+                self._scorer.find_columns([one.id for one in group])
+                for group in (active.refusing, active.recording)
+            ]
+            for place, active in self._active.items()
         }
         self.findings = Findings(guard.charter.sha256, guard.digest, [])
         manifest = self._scorer.manifest
         answers = manifest.output.get("states" if guard.reads_states else "grams")
         self._output: Ensemble | None = answers
-        self._watch = (
+        self._tracker = (
             None
             if answers is None
-            else Watch(answers.low, answers.high, *(() if guard.reads_states else (TEXTS,)))
+            else EvidenceTracker(answers.low, answers.high, *(() if guard.reads_states else (TEXT_WINDOW,)))
         )
-        self._which: Floats | None = None
+        self._shares: Floats | None = None
         watched = [
             one
-            for place in ANSWERS
-            for one in (*self._reach[place].refusing, *self._reach[place].recording)
+            for place in ANSWER_PLACES
+            for one in (*self._active[place].refusing, *self._active[place].recording)
             if one.id in manifest.prose
         ]
-        self._prose = {one.id: Watch(-np.inf, 0.0, TEXTS) for one in watched} if self._scorer.has_encoder else {}
+        self._prose = (
+            {one.id: EvidenceTracker(-np.inf, 0.0, TEXT_WINDOW) for one in watched}
+            if self._scorer.has_encoder
+            else {}
+        )
         # What only its words can tell of an answer is looked at in stretches, and none leaves before.
         self._waits_for_words = any(
-            one.id in self._prose for place in ANSWERS for one in self._reach[place].refusing
+            one.id in self._prose for place in ANSWER_PLACES for one in self._active[place].refusing
         )
-        self._text = ""
-        self._looked = 0
+        self._answer_text = ""
+        self._screened_characters = 0
         self._tokens = 0
-        self._asked = -ASK_AGAIN
+        self._judged_at = -JUDGE_INTERVAL_TOKENS
         self._is_doubtful = False
 
     @property
@@ -162,51 +171,51 @@ class Screening:
         return self.findings.refusal
 
     @property
-    def holds(self) -> bool:
+    def is_holding(self) -> bool:
         """Whether nothing more of the answer may leave for now."""
-        return self._is_doubtful or (self._waits_for_words and len(self._text) > self._looked)
+        return self._is_doubtful or (self._waits_for_words and len(self._answer_text) > self._screened_characters)
 
     @property
     def guards_calls(self) -> bool:
         """Whether calls leave only as wholes: a refusal must not leave half of one behind."""
-        return bool(self._reach["tool_input"].refusing)
+        return bool(self._active["tool_input"].refusing)
 
     # What comes in
 
-    async def before(self) -> None:
+    async def screen_input(self) -> None:
         """Look at the text, before an engine is bothered: all there is where no states are read."""
-        with self._timed():
-            await self._injections()
+        with self._measure_time():
+            await self._screen_injections()
             if not self._guard.reads_states:
-                await self._text_alone()
+                await self._screen_text_input()
             elif self._scorer.manifest.prose:
-                reading = await asyncio.to_thread(self._scorer.text, self._heard.said)
-                await self._by_prose(reading.prose, "input")
+                score = await asyncio.to_thread(self._scorer.score_text, self._input.user_text)
+                await self._decide_by_prose(score.prose, "input")
 
-    async def prefilled(self, scores: bytes | None, start: int, end: int) -> None:
+    async def screen_prompt(self, scores: bytes | None, start: int, end: int) -> None:
         """The prompt is read. ``scores``: of the probe for each token; the user's turn is from start to end."""
         probe = self._guard.probe
         if scores is None or probe is None or self.refusal:
             return
-        with self._timed():
+        with self._measure_time():
             rows = np.frombuffer(scores, "<f4").reshape(-1, probe.heads)
-            states = self._scorer.prompt(rows, start, end)
-            parts, ensemble = self._scorer.ensemble(states=True)
+            states = self._scorer.score_prompt(rows, start, end)
+            parts, ensemble = self._scorer.select_ensemble(states=True)
             alone = self._scorer.manifest.input.get("states")
             if ensemble is None or alone is None:
                 return
             logit = alone.states * states.logit + alone.bias
-            reading, stage = states._replace(logit=logit), "states"
-            if parts == "states+encoder" and (logit >= alone.low or len(views(self._heard.said)) > 1):
+            score, stage = states._replace(logit=logit), "states"
+            if parts == "states+encoder" and (logit >= alone.low or len(list_views(self._input.user_text)) > 1):
                 self.findings.encoded = True
-                text = await asyncio.to_thread(self._scorer.text, self._heard.said)
+                text = await asyncio.to_thread(self._scorer.score_text, self._input.user_text)
                 assert text.encoder is not None
-                reading = Reading(
+                score = HarmScore(
                     ensemble.states * states.logit
                     + ensemble.encoder * text.encoder.logit
-                    + ensemble.grams * text.grams.logit
+                    + ensemble.grams * text.ngrams.logit
                     + ensemble.bias,
-                    text.encoder.which,
+                    text.encoder.log_shares,
                     states.span,
                 )
                 stage = "ensemble"
@@ -215,167 +224,175 @@ class Screening:
                 if parts == "states+encoder":
                     self._note_input(logit)
                     return  # too calm for a second look, which the threshold was made with
-            self._note_input(reading.logit)
-            await self._by_data(reading, ensemble, "input", stage)  # type: ignore[arg-type]
+            self._note_input(score.logit)
+            await self._decide_by_score(score, ensemble, "input", stage)  # type: ignore[arg-type]
 
     # What goes out
 
-    async def token(self, scores: bytes | None, place: Place, text: str) -> None:
+    async def screen_token(self, scores: bytes | None, place: Place, text: str) -> None:
         """One more token of the answer. ``scores``: of the probe at the token before it."""
         self._tokens += 1
-        if self._watch is not None and scores is not None and self._guard.reads_states and self._tokens > 1:
-            await self._by_states(np.frombuffer(scores, "<f4"), place)
+        if self._tracker is not None and scores is not None and self._guard.reads_states and self._tokens > 1:
+            await self._screen_states(np.frombuffer(scores, "<f4"), place)
         if self._prose or not self._guard.reads_states:
-            self._text += text
-            if len(self._text) - self._looked >= STRETCH:
-                await self._look(place)
+            self._answer_text += text
+            if len(self._answer_text) - self._screened_characters >= TEXT_STEP_CHARACTERS:
+                await self._screen_text(place)
 
-    async def end(self, place: Place) -> None:
+    async def finish(self, place: Place) -> None:
         """The answer is complete."""
-        if len(self._text) > self._looked and not self.refusal:
-            await self._look(place)
+        if len(self._answer_text) > self._screened_characters and not self.refusal:
+            await self._screen_text(place)
         self._is_doubtful = False
 
-    async def _by_states(self, row: Floats, place: Place) -> None:
-        watch, ensemble = self._watch, self._output
-        assert watch is not None and ensemble is not None
-        logit, which = self._scorer.token(row)
+    async def _screen_states(self, row: Floats, place: Place) -> None:
+        tracker, ensemble = self._tracker, self._output
+        assert tracker is not None and ensemble is not None
+        logit, shares = self._scorer.score_token(row)
         logit = ensemble.states * logit + ensemble.bias
-        weight = max(1 / 16, 1 / max(1, watch.count))
-        self._which = which if self._which is None else self._which + weight * (which - self._which)
-        state = watch.take(logit)
-        if watch.peak > -np.inf:
-            self.findings.output_score = _probability(watch.peak)
+        weight = max(1 / 16, 1 / max(1, tracker.count))
+        self._shares = shares if self._shares is None else self._shares + weight * (shares - self._shares)
+        state = tracker.update(logit)
+        if tracker.peak > -np.inf:
+            self.findings.output_score = _probability(tracker.peak)
         self._is_doubtful = False
         if state != "calm":
-            with self._timed():
-                shares = self._which - np.logaddexp.reduce(self._which)
-                reading = Reading(watch.mean, shares, watch.span)
-                await self._answer(reading, ensemble, place, "states", is_alarm=state == "alarm")
+            with self._measure_time():
+                shares = self._shares - np.logaddexp.reduce(self._shares)
+                score = HarmScore(tracker.mean, shares, tracker.span)
+                await self._decide_answer(score, ensemble, place, "states", is_alarm=state == "alarm")
 
-    async def _look(self, place: Place) -> None:
+    async def _screen_text(self, place: Place) -> None:
         """Read what was written since the last look, and some of what stands before it."""
-        with self._timed():
-            text = self._text[-CONTEXT:]
-            span = (len(self._text) - len(text), len(self._text))
-            self._looked = len(self._text)
-            if self._watch is not None and self._output is not None and not self._guard.reads_states:
-                logit = self._output.grams * self._scorer.answer(text) + self._output.bias
-                state = self._watch.take(logit)
-                self.findings.output_score = _probability(self._watch.peak)
+        with self._measure_time():
+            text = self._answer_text[-TEXT_CONTEXT_CHARACTERS:]
+            span = (len(self._answer_text) - len(text), len(self._answer_text))
+            self._screened_characters = len(self._answer_text)
+            if self._tracker is not None and self._output is not None and not self._guard.reads_states:
+                logit = self._output.grams * self._scorer.score_answer(text) + self._output.bias
+                state = self._tracker.update(logit)
+                self.findings.output_score = _probability(self._tracker.peak)
                 self._is_doubtful = False
                 if state != "calm":
                     known = len(self._scorer.manifest.principles)
                     shares = np.full(known, -np.log(max(1, known)), np.float32)
-                    reading = Reading(self._watch.mean, shares, span)
-                    await self._answer(reading, self._output, place, "text", is_alarm=state == "alarm")
-            found = await asyncio.to_thread(self._scorer.similarity, text, list(self._prose))
-            await self._by_prose({name: (logit, span) for name, logit in found.items()}, place)
+                    score = HarmScore(self._tracker.mean, shares, span)
+                    await self._decide_answer(score, self._output, place, "text", is_alarm=state == "alarm")
+            found = await asyncio.to_thread(self._scorer.score_similarity, text, list(self._prose))
+            await self._decide_by_prose({name: (logit, span) for name, logit in found.items()}, place)
 
-    async def _answer(
-        self, reading: Reading, ensemble: Ensemble, place: Place, stage: Stage, *, is_alarm: bool
+    async def _decide_answer(
+        self, score: HarmScore, ensemble: Ensemble, place: Place, stage: Stage, *, is_alarm: bool
     ) -> None:
         """An answer looks doubtful or alarming: refuse it, ask, or hold it back."""
         refusing, recording = self._columns[place]
-        watch = self._watch
-        assert watch is not None
-        if refusing and reading.of(refusing) >= ensemble.low:
-            if self._guard.judge is not None and self._tokens - self._asked < ASK_AGAIN:
+        tracker = self._tracker
+        assert tracker is not None
+        if refusing and score.logit_of(refusing) >= ensemble.low:
+            if self._guard.judge is not None and self._tokens - self._judged_at < JUDGE_INTERVAL_TOKENS:
                 self._is_doubtful = is_alarm
             elif self._guard.judge is not None:
-                self._asked = self._tokens
-                if not await self._judged(self._top(reading, self._reach[place].refusing), reading, place):
-                    watch.settle()
-            elif is_alarm and reading.of(refusing) >= ensemble.high:
-                principle = self._top(reading, self._reach[place].refusing)
-                self._find(principle, place, stage, reading.of(refusing), ensemble.high, reading.span)
+                self._judged_at = self._tokens
+                if not await self._ask_judge(self._find_top(score, self._active[place].refusing), score, place):
+                    tracker.clear_doubt()
+            elif is_alarm and score.logit_of(refusing) >= ensemble.high:
+                principle = self._find_top(score, self._active[place].refusing)
+                self._add_verdict_from_logit(
+                    principle, place, stage, score.logit_of(refusing), ensemble.high, score.span
+                )
             else:
                 self._is_doubtful = True
-        elif is_alarm and recording and reading.of(recording) >= ensemble.high:
-            principle = self._top(reading, self._reach[place].recording)
-            self._find(principle, place, stage, reading.of(recording), ensemble.high, reading.span)
+        elif is_alarm and recording and score.logit_of(recording) >= ensemble.high:
+            principle = self._find_top(score, self._active[place].recording)
+            self._add_verdict_from_logit(
+                principle, place, stage, score.logit_of(recording), ensemble.high, score.span
+            )
 
     # What both come to
 
-    async def _text_alone(self) -> None:
-        parts, ensemble = self._scorer.ensemble(states=False)
-        text = await asyncio.to_thread(self._scorer.text, self._heard.said)
+    async def _screen_text_input(self) -> None:
+        parts, ensemble = self._scorer.select_ensemble(states=False)
+        text = await asyncio.to_thread(self._scorer.score_text, self._input.user_text)
         if ensemble is not None:
-            logit = ensemble.grams * text.grams.logit + ensemble.bias
-            which = text.grams.which
+            logit = ensemble.grams * text.ngrams.logit + ensemble.bias
+            shares = text.ngrams.log_shares
             if parts == "encoder" and text.encoder is not None:
                 self.findings.encoded = True
-                logit, which = logit + ensemble.encoder * text.encoder.logit, text.encoder.which
+                logit, shares = logit + ensemble.encoder * text.encoder.logit, text.encoder.log_shares
             self._note_input(logit)
-            await self._by_data(Reading(logit, which, text.grams.span), ensemble, "input", "text")
-        await self._by_prose(text.prose, "input")
+            await self._decide_by_score(HarmScore(logit, shares, text.ngrams.span), ensemble, "input", "text")
+        await self._decide_by_prose(text.prose, "input")
 
-    async def _by_data(self, reading: Reading, ensemble: Ensemble, place: Place, stage: Stage) -> None:
-        reach, (refusing, recording) = self._reach[place], self._columns[place]
-        if refusing and reading.of(refusing) >= (ensemble.low if self._guard.judge else ensemble.high):
-            principle = self._top(reading, reach.refusing)
+    async def _decide_by_score(self, score: HarmScore, ensemble: Ensemble, place: Place, stage: Stage) -> None:
+        active, (refusing, recording) = self._active[place], self._columns[place]
+        if refusing and score.logit_of(refusing) >= (ensemble.low if self._guard.judge else ensemble.high):
+            principle = self._find_top(score, active.refusing)
             if self._guard.judge is not None:
-                await self._judged(principle, reading, place)
+                await self._ask_judge(principle, score, place)
             else:
-                self._find(principle, place, stage, reading.of(refusing), ensemble.high, reading.span)
-        elif recording and reading.of(recording) >= ensemble.high:
-            principle = self._top(reading, reach.recording)
-            self._find(principle, place, stage, reading.of(recording), ensemble.high, reading.span)
+                self._add_verdict_from_logit(
+                    principle, place, stage, score.logit_of(refusing), ensemble.high, score.span
+                )
+        elif recording and score.logit_of(recording) >= ensemble.high:
+            principle = self._find_top(score, active.recording)
+            self._add_verdict_from_logit(
+                principle, place, stage, score.logit_of(recording), ensemble.high, score.span
+            )
 
-    async def _by_prose(self, found: dict[str, tuple[float, tuple[int, int]]], place: Place) -> None:
-        for principle in (*self._reach[place].refusing, *self._reach[place].recording):
+    async def _decide_by_prose(self, found: dict[str, tuple[float, tuple[int, int]]], place: Place) -> None:
+        for principle in (*self._active[place].refusing, *self._active[place].recording):
             if principle.id not in found or self.refusal:
                 continue
             logit, span = found[principle.id]
             prose = self._scorer.manifest.prose[principle.id]
             low = (prose.low - prose.high) / prose.scale
-            may_ask = self._guard.judge is not None and principle in self._reach[place].refusing
+            may_ask = self._guard.judge is not None and principle in self._active[place].refusing
             if may_ask and logit >= low:
-                await self._judged(principle, Reading(logit, np.zeros(0, np.float32), span), place)
+                await self._ask_judge(principle, HarmScore(logit, np.zeros(0, np.float32), span), place)
             elif not may_ask and logit >= 0:
-                self._find(principle, place, "text", logit, 0.0, span)
+                self._add_verdict_from_logit(principle, place, "text", logit, 0.0, span)
 
-    async def _injections(self) -> None:
+    async def _screen_injections(self) -> None:
         manifest = self._scorer.manifest
         if manifest.injection is None:
             return
-        texts: list[tuple[Literal["input", "tool_result"], str]] = [("input", self._heard.said)]
-        texts += [("tool_result", text) for text in self._heard.results]
+        texts: list[tuple[Literal["input", "tool_result"], str]] = [("input", self._input.user_text)]
+        texts += [("tool_result", text) for text in self._input.results]
         for place, text in texts:
-            for principle in (*self._reach[place].refusing, *self._reach[place].recording):
+            for principle in (*self._active[place].refusing, *self._active[place].recording):
                 if principle.id != manifest.injection_principle or self.refusal:
                     continue
-                logit, span = self._scorer.injection(text)
+                logit, span = self._scorer.score_injection(text)
                 if logit >= 0:
-                    self._find(principle, place, "text", logit, 0.0, span)
+                    self._add_verdict_from_logit(principle, place, "text", logit, 0.0, span)
                     break
 
-    async def _judged(self, principle: Principle, reading: Reading, place: Place) -> bool:
+    async def _ask_judge(self, principle: Principle, score: HarmScore, place: Place) -> bool:
         """Ask the judge. Whether it, or its silence, ends the exchange."""
         judge = self._guard.judge
         assert judge is not None
         self.findings.escalated = True
-        question = Question(principle, self._heard.said, self._text, self._tenant)
+        question = JudgeQuestion(principle, self._input.user_text, self._answer_text, self._tenant)
         try:
             async with asyncio.timeout(self._guard.judge_seconds):
-                score = await judge(question)
-            if not 0 <= score <= 1:
+                probability = await judge(question)
+            if not 0 <= probability <= 1:
                 raise JudgeError("what it says is no probability")
         except (JudgeError, TimeoutError) as error:
             log.warning("the judge gave no verdict on %s: %s", principle.id, error or "too late")
             if self._guard.charter.on_judge_failure.get(principle.severity, "refuse") == "allow":
                 return False
-            self._add(principle, place, "judge", 1.0, SAYS_YES, reading.span)
+            self._add_verdict(principle, place, "judge", 1.0, YES_THRESHOLD, score.span)
             return True
-        if score >= SAYS_YES:
-            self._add(principle, place, "judge", score, SAYS_YES, reading.span)
-        return score >= SAYS_YES
+        if probability >= YES_THRESHOLD:
+            self._add_verdict(principle, place, "judge", probability, YES_THRESHOLD, score.span)
+        return probability >= YES_THRESHOLD
 
-    def _top(self, reading: Reading, among: Sequence[Principle]) -> Principle:
-        known = [one for one in among if self._scorer.columns([one.id])]
-        return max(known, key=lambda one: reading.which[self._scorer.columns([one.id])[0]])
+    def _find_top(self, score: HarmScore, among: Sequence[Principle]) -> Principle:
+        known = [one for one in among if self._scorer.find_columns([one.id])]
+        return max(known, key=lambda one: score.log_shares[self._scorer.find_columns([one.id])[0]])
 
-    def _find(
+    def _add_verdict_from_logit(
         self,
         principle: Principle,
         place: Place,
@@ -384,9 +401,9 @@ class Screening:
         threshold: float,
         span: tuple[int, int],
     ) -> None:
-        self._add(principle, place, stage, _probability(logit), _probability(threshold), span)
+        self._add_verdict(principle, place, stage, _probability(logit), _probability(threshold), span)
 
-    def _add(
+    def _add_verdict(
         self,
         principle: Principle,
         place: Place,
@@ -398,7 +415,7 @@ class Screening:
         known = {(verdict.principle, verdict.place) for verdict in self.findings.verdicts}
         if (principle.id, place) in known:
             return  # of a principle that only records, once is enough
-        is_shadow = principle not in self._reach[place].refusing and principle.applies_to[place] == "refuse"
+        is_shadow = principle not in self._active[place].refusing and principle.applies_to[place] == "refuse"
         self.findings.verdicts.append(
             Verdict(
                 charter=self._guard.charter.sha256,
@@ -419,7 +436,7 @@ class Screening:
         self.findings.input_score = max(self.findings.input_score or 0.0, _probability(logit))
 
     @contextlib.contextmanager
-    def _timed(self) -> Iterator[None]:
+    def _measure_time(self) -> Iterator[None]:
         begun = time.perf_counter()
         try:
             yield

@@ -7,11 +7,11 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from commonweight.guard.judge import JudgeError, Question
+from commonweight.guard.judge import JudgeError, JudgeQuestion
 
-MOST_BYTES = 1_000_000
+MAX_RESPONSE_BYTES = 1_000_000
 """Of an answer that has one word to say."""
-SURE = 0.99
+CERTAIN_PROBABILITY = 0.99
 """What a word counts for that comes without its probability."""
 
 
@@ -30,7 +30,7 @@ class HttpJudge:
             headers |= {"x-api-key": key} if self._speaks_messages else {"authorization": f"Bearer {key}"}
         self._client = httpx.AsyncClient(headers=headers, timeout=seconds, follow_redirects=False)
 
-    async def __call__(self, question: Question) -> float:
+    async def __call__(self, question: JudgeQuestion) -> float:
         """The probability of yes.
 
         Raises:
@@ -43,20 +43,20 @@ class HttpJudge:
                 data = b""
                 async for part in response.aiter_bytes():
                     data += part
-                    if len(data) > MOST_BYTES:
+                    if len(data) > MAX_RESPONSE_BYTES:
                         raise JudgeError("it does not stop talking")
             answer = httpx.Response(200, content=data).json()
-            return _of_message(answer) if self._speaks_messages else _of_completion(answer)
+            return _read_message(answer) if self._speaks_messages else _read_completion(answer)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise JudgeError(type(error).__name__) from error
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
             raise JudgeError("what it says cannot be read") from error
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Close its connections."""
         await self._client.aclose()
 
-    def _messages(self, question: Question) -> dict[str, Any]:
+    def _messages(self, question: JudgeQuestion) -> dict[str, Any]:
         return {
             "model": self._model,
             "max_tokens": 1,
@@ -66,7 +66,7 @@ class HttpJudge:
             "messages": [{"role": "user", "content": question.material}],
         }
 
-    def _completion(self, question: Question) -> dict[str, Any]:
+    def _completion(self, question: JudgeQuestion) -> dict[str, Any]:
         return {
             "model": self._model,
             "max_tokens": 1,
@@ -80,28 +80,28 @@ class HttpJudge:
         }
 
 
-def _of_message(answer: Mapping[str, Any]) -> float:
-    return _word(answer["content"][0]["text"])
+def _read_message(answer: Mapping[str, Any]) -> float:
+    return _read_word(answer["content"][0]["text"])
 
 
-def _of_completion(answer: Mapping[str, Any]) -> float:
+def _read_completion(answer: Mapping[str, Any]) -> float:
     """What yes has of the probability that yes and no have together."""
     choice = answer["choices"][0]
     listed = ((choice.get("logprobs") or {}).get("content") or [{}])[0].get("top_logprobs") or []
-    yes = sum(math.exp(min(0.0, one["logprob"])) for one in listed if _is(one["token"], "yes"))
-    no = sum(math.exp(min(0.0, one["logprob"])) for one in listed if _is(one["token"], "no"))
+    yes = sum(math.exp(min(0.0, one["logprob"])) for one in listed if _is_word(one["token"], "yes"))
+    no = sum(math.exp(min(0.0, one["logprob"])) for one in listed if _is_word(one["token"], "no"))
     if yes + no > 0:
         return float(yes / (yes + no))
-    return _word(choice["message"]["content"])
+    return _read_word(choice["message"]["content"])
 
 
-def _word(text: str) -> float:
-    if _is(text, "yes"):
-        return SURE
-    if _is(text, "no"):
-        return 1 - SURE
+def _read_word(text: str) -> float:
+    if _is_word(text, "yes"):
+        return CERTAIN_PROBABILITY
+    if _is_word(text, "no"):
+        return 1 - CERTAIN_PROBABILITY
     raise JudgeError("it says neither yes nor no")
 
 
-def _is(text: str, word: str) -> bool:
+def _is_word(text: str, word: str) -> bool:
     return text.strip().strip(".,!\"'*").lower() == word

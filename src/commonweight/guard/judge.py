@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from commonweight.charter.principle import Principle
 
-MOST_CHARACTERS = 6000
+MAX_CHARACTERS = 6000
 """Of the user's turn and of the answer, each; of longer ones the beginning and the end."""
-SAYS_YES = 0.5
+YES_THRESHOLD = 0.5
 
 
 class JudgeError(Exception):
@@ -15,11 +15,11 @@ class JudgeError(Exception):
 
 
 @dataclass(frozen=True)
-class Question:
+class JudgeQuestion:
     """What is asked."""
 
     principle: Principle
-    said: str
+    user_text: str
     """The user's last turn."""
     answer: str
     """As far as it was written; nothing while only the request is judged."""
@@ -41,13 +41,13 @@ class Question:
     @property
     def material(self) -> str:
         """What is judged."""
-        parts = [f"<request>\n{_shortened(self.said)}\n</request>"]
+        parts = [f"<request>\n{_shorten(self.user_text)}\n</request>"]
         if self.answer:
-            parts.append(f"<answer>\n{_shortened(self.answer)}\n</answer>")
+            parts.append(f"<answer>\n{_shorten(self.answer)}\n</answer>")
         return "\n\n".join([*parts, "Is this restricted? yes or no:"])
 
 
-Judge = Callable[[Question], Awaitable[float]]
+Judge = Callable[[JudgeQuestion], Awaitable[float]]
 """The probability of yes.
 
 Raises:
@@ -55,10 +55,10 @@ Raises:
 """
 
 
-def _shortened(text: str) -> str:
+def _shorten(text: str) -> str:
     # Nobody closes the tags but us.
     text = text.replace("</", "< /")
-    if len(text) <= MOST_CHARACTERS:
+    if len(text) <= MAX_CHARACTERS:
         return text
-    half = MOST_CHARACTERS // 2
+    half = MAX_CHARACTERS // 2
     return f"{text[:half]}\n[...]\n{text[-half:]}"

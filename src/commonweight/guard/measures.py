@@ -74,7 +74,7 @@ def bootstrap(
     return Interval(figure(harmful, harmless), *map(float, np.percentile(again, [2.5, 97.5])))
 
 
-def share(hits: int, of: int) -> Interval:
+def estimate_share(hits: int, of: int) -> Interval:
     """A share with its interval by Wilson's score, which holds for small counts, too."""
     if not of:
         return Interval(0.0, 0.0, 1.0)

@@ -10,18 +10,18 @@ Floats = npt.NDArray[np.float32]
 BUCKETS = 1 << 14
 SIZES = (3, 4, 5)
 """Characters of a gram."""
-MOST_CHARACTERS = 8000
+MAX_CHARACTERS = 8000
 _FACTOR = np.uint32(0x01000193)  # FNV's prime
 _OFFSET = np.uint32(0x811C9DC5)
 
 
-def grams(text: str) -> tuple[npt.NDArray[np.int64], Floats]:
+def hash_ngrams(text: str) -> tuple[npt.NDArray[np.int64], Floats]:
     """The buckets that a text's grams fall into, and their weights: ``1 + log(count)``, of unit length.
 
     Case does not count, and runs of space are one.
     """
     letters = np.frombuffer(
-        (" " + " ".join(text[:MOST_CHARACTERS].lower().split()) + " ").encode("utf-32-le", "replace"), "<u4"
+        (" " + " ".join(text[:MAX_CHARACTERS].lower().split()) + " ").encode("utf-32-le", "replace"), "<u4"
     )
     found = []
     for size in SIZES:
@@ -38,9 +38,9 @@ def grams(text: str) -> tuple[npt.NDArray[np.int64], Floats]:
     return buckets.astype(np.int64), weights / np.float32(length)
 
 
-def matrix(texts: Sequence[str]) -> tuple[Floats, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def build_sparse_rows(texts: Sequence[str]) -> tuple[Floats, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Many texts as the three arrays of a compressed sparse row matrix: data, indices, row pointers."""
-    rows = [grams(text) for text in texts]
+    rows = [hash_ngrams(text) for text in texts]
     pointers = np.cumsum([0, *(len(buckets) for buckets, _ in rows)])
     if not rows:
         return np.zeros(0, np.float32), np.zeros(0, np.int64), pointers

@@ -11,15 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from commonweight.guard.bundle import Bundle, Ensemble, Manifest
-from commonweight.guard.encoder import Encoder
-from commonweight.guard.ngrams import grams
-from commonweight.guard.views import normalised, views, windows
+from commonweight.guard.deobfuscation import list_views, normalise, split_windows
+from commonweight.guard.encoder import TextEncoder
+from commonweight.guard.ngrams import hash_ngrams
 
 Floats = npt.NDArray[np.float32]
 
-MEAN, LAST, OUTPUT, WHICH = 0, 1, 2, 3
+MEAN, LAST, OUTPUT, FIRST_PRINCIPLE = 0, 1, 2, 3
 """Columns of the probe: harm at the mean token, harm at the last one, harm in answers, and then the principles."""
-ENCODED_WHICH = 2
+ENCODED_FIRST_PRINCIPLE = 2
 """Columns of the encoder's heads: harm, injected orders, and then the principles."""
 HARM, INJECTED, ANSWERED = 0, 1, 2
 """Columns of the heads on n-grams."""
@@ -29,7 +29,7 @@ STATES_WINDOW, STATES_STRIDE = 64, 32
 Parts = Literal["states+encoder", "states", "encoder", "grams"]
 
 
-class Probe(NamedTuple):
+class ProbeWeights(NamedTuple):
     """What an engine is asked to compute beside the tokens; see ``engines.contract.Probe``."""
 
     version: str
@@ -38,30 +38,30 @@ class Probe(NamedTuple):
     weights: bytes
 
 
-class Reading(NamedTuple):
+class HarmScore(NamedTuple):
     """What one stretch of text comes to."""
 
     logit: float
-    which: Floats
+    log_shares: Floats
     """``log P(principle | violated)``, for the manifest's principles."""
     span: tuple[int, int]
     """Tokens, if it was read from states, or else characters."""
 
-    def of(self, columns: Collection[int]) -> float:
+    def logit_of(self, columns: Collection[int]) -> float:
         """The logit that one of some principles is violated."""
-        return self.logit + float(np.logaddexp.reduce(self.which[list(columns)])) if columns else -np.inf
+        return self.logit + float(np.logaddexp.reduce(self.log_shares[list(columns)])) if columns else -np.inf
 
 
-class TextReading(NamedTuple):
+class TextScores(NamedTuple):
     """What a text's own heads say."""
 
-    encoder: Reading | None
-    grams: Reading
+    encoder: HarmScore | None
+    ngrams: HarmScore
     prose: dict[str, tuple[float, tuple[int, int]]]
     """Of principles that have nothing but their words: logits, with 0 where the screen refuses, and where."""
 
 
-def pooled(logits: npt.NDArray[np.floating]) -> tuple[float, int]:
+def pool_windows(logits: npt.NDArray[np.floating]) -> tuple[float, int]:
     """One logit for the windows of a text, and the window that speaks most.
 
     Half the worst and half the mean: the worst of many harmless windows alone would be alarming.
@@ -73,7 +73,7 @@ def pooled(logits: npt.NDArray[np.floating]) -> tuple[float, int]:
 class Scorer:
     """The heads of one bundle. Safe to use from several threads."""
 
-    def __init__(self, bundle: Bundle, encoder: Encoder | None) -> None:
+    def __init__(self, bundle: Bundle, encoder: TextEncoder | None) -> None:
         self.manifest: Manifest = bundle.manifest
         self._tensors = bundle.tensors
         self._encoder = encoder if bundle.manifest.encoder else None
@@ -82,10 +82,10 @@ class Scorer:
         self._unknown = np.full(len(self._columns), -np.log(max(1, len(self._columns))), np.float32)
         self._grams: Floats = np.asarray(bundle.tensors.get("grams.weights", np.zeros((1 << 14, 3))), np.float32)
         self._grams_bias: Floats = bundle.tensors.get("grams.bias", np.zeros(3, np.float32))
-        self.probe: Probe | None = None
+        self.probe: ProbeWeights | None = None
         if bundle.manifest.model is not None:
             weights = np.ascontiguousarray(bundle.tensors["probe.weights"], "<f4")
-            self.probe = Probe(
+            self.probe = ProbeWeights(
                 bundle.digest, list(bundle.manifest.probe_layers), weights.shape[2], weights.tobytes()
             )
 
@@ -94,11 +94,11 @@ class Scorer:
         """Whether texts are read by the encoder, too."""
         return self._encoder is not None
 
-    def columns(self, principles: Collection[str]) -> list[int]:
+    def find_columns(self, principles: Collection[str]) -> list[int]:
         """Which columns are those of some principles; of those without data, there is none."""
         return [self._columns[name] for name in principles if name in self._columns]
 
-    def ensemble(self, *, states: bool) -> tuple[Parts, Ensemble | None]:
+    def select_ensemble(self, *, states: bool) -> tuple[Parts, Ensemble | None]:
         """The best way to read what comes in, with what there is."""
         names: tuple[Parts, ...] = ("states+encoder", "states") if states else ("encoder", "grams")
         for name in names:
@@ -108,7 +108,7 @@ class Scorer:
 
     # States
 
-    def prompt(self, scores: Floats, start: int, end: int) -> Reading:
+    def score_prompt(self, scores: Floats, start: int, end: int) -> HarmScore:
         """What the states of a prompt say of the tokens from ``start`` to ``end``.
 
         ``scores``: of the probe, shape ``(tokens, heads)``.
@@ -117,82 +117,84 @@ class Scorer:
         starts = list(range(0, max(1, len(rows) - STATES_STRIDE), STATES_STRIDE))
         means = np.stack([rows[at : at + STATES_WINDOW].mean(0) for at in starts]) + self._states_bias
         # Each token's score is linear in its state, so the mean of scores is the score of the mean.
-        logit, worst = pooled(means[:, MEAN])
+        logit, worst = pool_windows(means[:, MEAN])
         at = start + starts[worst]
         span = (at, min(at + STATES_WINDOW, end))
-        which = _log_shares(means[worst, WHICH:])
-        return Reading(logit + float(scores[-1, LAST] + self._states_bias[LAST]), which, span)
+        which = _log_shares(means[worst, FIRST_PRINCIPLE:])
+        return HarmScore(logit + float(scores[-1, LAST] + self._states_bias[LAST]), which, span)
 
-    def token(self, scores: Floats) -> tuple[float, Floats]:
+    def score_token(self, scores: Floats) -> tuple[float, Floats]:
         """What the state at one token of an answer says: a logit, and what it would go against (unnormalised)."""
         row = scores + self._states_bias
-        return float(row[OUTPUT]), row[WHICH:]
+        return float(row[OUTPUT]), row[FIRST_PRINCIPLE:]
 
     # Text
 
-    def text(self, text: str, *, encode: bool = True) -> TextReading:
+    def score_text(self, text: str, *, encode: bool = True) -> TextScores:
         """What the heads on a text say: the worst of its views, each of which is the worst of its windows.
 
         ``encode``: read it with the encoder as well, if there is one.
         """
-        found = [self._view(view, encode) for view in views(text)]
-        best = max(found, key=lambda one: (one.encoder or one.grams).logit)
+        found = [self._score_view(view, encode) for view in list_views(text)]
+        best = max(found, key=lambda one: (one.encoder or one.ngrams).logit)
         prose = {
             name: max((one.prose[name] for one in found), key=lambda pair: pair[0]) for name in found[0].prose
         }
-        return TextReading(best.encoder, best.grams, prose)
+        return TextScores(best.encoder, best.ngrams, prose)
 
-    def injection(self, text: str) -> tuple[float, tuple[int, int]]:
+    def score_injection(self, text: str) -> tuple[float, tuple[int, int]]:
         """The logit that a text gives the model orders, less the threshold, and where: characters."""
         ensemble = self.manifest.injection
         if ensemble is None:
             return -np.inf, (0, 0)
-        cut = windows(normalised(text))
-        logits = ensemble.bias + ensemble.grams * np.array([self._gram(one.text)[INJECTED] for one in cut])
+        cut = split_windows(normalise(text))
+        logits = ensemble.bias + ensemble.grams * np.array([self._score_ngrams(one.text)[INJECTED] for one in cut])
         worst = int(logits.argmax())
         return float(logits[worst]) - ensemble.high, (cut[worst].start, cut[worst].end)
 
-    def answer(self, text: str) -> float:
+    def score_answer(self, text: str) -> float:
         """The logit of an answer's text by its n-grams: for engines that show no states."""
-        return float(self._gram(text)[ANSWERED])
+        return float(self._score_ngrams(text)[ANSWERED])
 
-    def similarity(self, text: str, names: Collection[str]) -> dict[str, float]:
+    def score_similarity(self, text: str, names: Collection[str]) -> dict[str, float]:
         """Logits of principles that have nothing but their words, for one stretch of text."""
         if self._encoder is None or not names:
             return {}
         vector = self._encoder.embed([text])
-        return {name: float(self._prose(name, vector)[0]) for name in names}
+        return {name: float(self._score_prose(name, vector)[0]) for name in names}
 
-    def _view(self, text: str, encode: bool) -> TextReading:
-        cut = windows(text)
-        harm = np.array([self._gram(one.text)[HARM] for one in cut])
-        logit, worst = pooled(harm)
-        read = Reading(logit, self._unknown, (cut[worst].start, cut[worst].end))
+    def _score_view(self, text: str, encode: bool) -> TextScores:
+        cut = split_windows(text)
+        harm = np.array([self._score_ngrams(one.text)[HARM] for one in cut])
+        logit, worst = pool_windows(harm)
+        read = HarmScore(logit, self._unknown, (cut[worst].start, cut[worst].end))
         if not encode or self._encoder is None:
-            return TextReading(None, read, {})
+            return TextScores(None, read, {})
         vectors = self._encoder.embed([one.text for one in cut])
         encoded = None
         if "encoder.weights" in self._tensors:
-            rows = self._encoded(vectors)
-            logit, worst = pooled(rows[:, HARM])
-            encoded = Reading(logit, _log_shares(rows[worst, ENCODED_WHICH:]), (cut[worst].start, cut[worst].end))
+            rows = self._score_vectors(vectors)
+            logit, worst = pool_windows(rows[:, HARM])
+            encoded = HarmScore(
+                logit, _log_shares(rows[worst, ENCODED_FIRST_PRINCIPLE:]), (cut[worst].start, cut[worst].end)
+            )
         prose = {}
         for name in self.manifest.prose:
-            logits = self._prose(name, vectors)
+            logits = self._score_prose(name, vectors)
             worst = int(logits.argmax())
             prose[name] = float(logits[worst]), (cut[worst].start, cut[worst].end)
-        return TextReading(encoded, read, prose)
+        return TextScores(encoded, read, prose)
 
-    def _encoded(self, vectors: Floats) -> Floats:
+    def _score_vectors(self, vectors: Floats) -> Floats:
         rows: Floats = vectors @ self._tensors["encoder.weights"] + self._tensors["encoder.bias"]
         return rows
 
-    def _gram(self, text: str) -> Floats:
-        buckets, weights = grams(text)
+    def _score_ngrams(self, text: str) -> Floats:
+        buckets, weights = hash_ngrams(text)
         row: Floats = weights @ self._grams[buckets] + self._grams_bias
         return row
 
-    def _prose(self, name: str, vectors: Floats) -> Floats:
+    def _score_prose(self, name: str, vectors: Floats) -> Floats:
         prose = self.manifest.prose[name]
         similar = vectors @ np.asarray(self._tensors[f"prose.{name}"], np.float32).T
         margin = similar[:, : prose.restricts].max(1) - similar[:, prose.restricts :].max(1)

@@ -7,16 +7,16 @@ from commonweight.messages.request import MessageRequest
 
 
 @dataclass(frozen=True)
-class Heard:
+class ScreenedInput:
     """The texts of one exchange's input."""
 
-    said: str
+    user_text: str
     """By the user, since the assistant last spoke."""
     results: tuple[str, ...]
     """Of tools, and documents: what others wrote."""
 
 
-def heard(request: MessageRequest) -> Heard:
+def extract_input(request: MessageRequest) -> ScreenedInput:
     """The part of a request that is new in this exchange."""
     said: list[str] = []
     results: list[str] = []
@@ -39,4 +39,4 @@ def heard(request: MessageRequest) -> Heard:
                     results.append(data)
                 case _:
                     pass
-    return Heard("\n\n".join(reversed(said)), tuple(reversed(results)))
+    return ScreenedInput("\n\n".join(reversed(said)), tuple(reversed(results)))

@@ -22,12 +22,12 @@ Role = Literal["harmful", "harmless", "hard", "injection", "answers", "mixed", "
 """``hard`` is harmless and looks otherwise; ``injection`` addresses the model."""
 
 
-class DataError(Exception):
+class SourceError(Exception):
     """A file is not what it should be. The message is for the person at the terminal."""
 
 
 @dataclass(frozen=True)
-class Row:
+class LabelledText:
     """One labelled text."""
 
     text: str
@@ -38,18 +38,18 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Source:
+class TextSource:
     """One file."""
 
     name: str
     role: Role
     licence: str
-    rows: tuple[Row, ...]
+    rows: tuple[LabelledText, ...]
     sha256: str
     categories: dict[str, str]
     """Principles by the beginnings of categories."""
 
-    def principle_of(self, row: Row, charter: Charter) -> str | None:
+    def principle_of(self, row: LabelledText, charter: Charter) -> str | None:
         """The principle that a harmful row goes against, as far as anybody has said."""
         ids = {principle.id for principle in charter.principles}
         if row.principle is not None:
@@ -66,14 +66,14 @@ class Source:
         holders = [one.id for one in charter.principles if hazard in one.hazards]
         return holders[0] if len(holders) == 1 else None
 
-    def is_elsewhere(self, row: Row, principle: str | None, restricted: Collection[str]) -> bool:
+    def is_elsewhere(self, row: LabelledText, principle: str | None, restricted: Collection[str]) -> bool:
         """Whether a harmful row is about something that no principle in ``restricted`` is about."""
         if principle is not None:
             return principle not in restricted
         return row.principle is not None or any(row.category.startswith(prefix) for prefix in self.categories)
 
 
-def read(path: Path) -> Source:
+def read_source(path: Path) -> TextSource:
     """The source in a file.
 
     Raises:
@@ -85,9 +85,9 @@ def read(path: Path) -> Source:
         lines = (gzip.decompress(content) if path.suffix == ".gz" else content).decode().split("\n")
         rows = tuple(_row(json.loads(line)) for line in lines if line.strip())
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: not lines of JSON with `text` and `y` ({type(error).__name__})") from error
-    note = notes().get(name, {})
-    return Source(
+        raise SourceError(f"{path}: not lines of JSON with `text` and `y` ({type(error).__name__})") from error
+    note = load_notes().get(name, {})
+    return TextSource(
         name=name,
         role=note.get("role", "mixed"),
         licence=note.get("licence", "unknown"),
@@ -97,7 +97,7 @@ def read(path: Path) -> Source:
     )
 
 
-def found(paths: list[Path]) -> Iterator[Path]:
+def find_files(paths: list[Path]) -> Iterator[Path]:
     """The files that are meant: these, and those in the folders among them."""
     for path in paths:
         if path.is_dir():
@@ -107,13 +107,13 @@ def found(paths: list[Path]) -> Iterator[Path]:
 
 
 @cache
-def notes() -> dict[str, dict[str, Any]]:
+def load_notes() -> dict[str, dict[str, Any]]:
     """What is known of public sources, by name."""
     return tomllib.loads((files("commonweight.guard") / "sources.toml").read_text())
 
 
-def _row(line: dict[str, Any]) -> Row:
+def _row(line: dict[str, Any]) -> LabelledText:
     text = line["text"]
     if not isinstance(text, str) or line["y"] not in (0, 1):
         raise ValueError("text is no text, or y neither 0 nor 1")
-    return Row(text, line["y"] == 1, str(line.get("cat") or ""), line.get("resp"), line.get("principle"))
+    return LabelledText(text, line["y"] == 1, str(line.get("cat") or ""), line.get("resp"), line.get("principle"))

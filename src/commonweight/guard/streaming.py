@@ -15,12 +15,12 @@ State = Literal["calm", "doubt", "alarm"]
 
 
 @dataclass(frozen=True)
-class Pace:
+class EvidenceWindow:
     """How much evidence is asked for, in the unit in which it comes."""
 
     smoothing: float
     """Weight of the newest piece."""
-    fewest: int
+    min_count: int
     """Pieces before anything is decided."""
     needed: int
     out_of: int
@@ -29,19 +29,19 @@ class Pace:
     """Pieces that one doubt holds back at most. One that has not hardened by then is none."""
 
 
-TOKENS = Pace(smoothing=1 / 16, fewest=8, needed=12, out_of=32, patience=64)
-TEXTS = Pace(smoothing=1 / 2, fewest=1, needed=1, out_of=3, patience=2)
+TOKEN_WINDOW = EvidenceWindow(smoothing=1 / 16, min_count=8, needed=12, out_of=32, patience=64)
+TEXT_WINDOW = EvidenceWindow(smoothing=1 / 2, min_count=1, needed=1, out_of=3, patience=2)
 """For stretches of text of some 32 tokens each."""
 
 
-class Watch:
+class EvidenceTracker:
     """One answer. Logits: ``low`` begins a doubt, ``high`` with enough evidence is alarming."""
 
-    def __init__(self, low: float, high: float, pace: Pace = TOKENS) -> None:
-        self._low, self._high, self._pace = low, high, pace
-        self._recent: deque[bool] = deque(maxlen=pace.out_of)
-        self._since = 0
-        self._settled = 0
+    def __init__(self, low: float, high: float, window: EvidenceWindow = TOKEN_WINDOW) -> None:
+        self._low, self._high, self._window = low, high, window
+        self._recent: deque[bool] = deque(maxlen=window.out_of)
+        self._calm_since = 0
+        self._cleared_until = 0
         self.count = 0
         """Pieces so far."""
         self.mean = 0.0
@@ -55,24 +55,24 @@ class Watch:
         """The pieces that the evidence lies in."""
         return max(0, self.count - len(self._recent)), self.count
 
-    def take(self, logit: float) -> State:
+    def update(self, logit: float) -> State:
         """The next piece's logit."""
-        pace = self._pace
+        window = self._window
         self.count += 1
         # A mean of all at first, so that the beginning weighs no more than the rest.
-        self.mean += max(pace.smoothing, 1 / self.count) * (logit - self.mean)
+        self.mean += max(window.smoothing, 1 / self.count) * (logit - self.mean)
         self._recent.append(logit >= self._high)
-        if self.count < pace.fewest:
+        if self.count < window.min_count:
             return self.state
         self.peak = max(self.peak, self.mean)
-        if self.mean < self._low or self.count <= self._settled:
-            self.state, self._since = "calm", self.count
-        elif self.mean >= self._high and sum(self._recent) >= min(pace.needed, len(self._recent)):
+        if self.mean < self._low or self.count <= self._cleared_until:
+            self.state, self._calm_since = "calm", self.count
+        elif self.mean >= self._high and sum(self._recent) >= min(window.needed, len(self._recent)):
             self.state = "alarm"
         else:
-            self.state = "doubt" if self.count - self._since <= pace.patience else "calm"
+            self.state = "doubt" if self.count - self._calm_since <= window.patience else "calm"
         return self.state
 
-    def settle(self) -> None:
+    def clear_doubt(self) -> None:
         """Somebody who knows better says that this is harmless: no doubt for as long as one may last."""
-        self.state, self._settled = "calm", self.count + self._pace.patience
+        self.state, self._cleared_until = "calm", self.count + self._window.patience

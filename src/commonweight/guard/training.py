@@ -15,15 +15,15 @@ import numpy.typing as npt
 
 from commonweight.charter.principle import Charter, Principle
 from commonweight.guard.bundle import Calibration, Ensemble
-from commonweight.guard.measures import share, threshold_at
-from commonweight.guard.ngrams import BUCKETS, matrix
-from commonweight.guard.scorer import ANSWERED, ENCODED_WHICH, INJECTED, OUTPUT, WHICH
+from commonweight.guard.measures import estimate_share, threshold_at
+from commonweight.guard.ngrams import BUCKETS, build_sparse_rows
+from commonweight.guard.scorer import ANSWERED, ENCODED_FIRST_PRINCIPLE, FIRST_PRINCIPLE, INJECTED, OUTPUT
 
 Floats = npt.NDArray[np.float32]
 
 FOLDS = 5
-SEED = 20261125
-FEWEST = 10
+TRAINING_SEED = 20261125
+MIN_TEXTS = 10
 """Texts against a principle from which its head is made of them. With fewer, it is made of its words."""
 STRENGTHS = {"states": (3e-4, 1e-3, 3e-3), "encoder": (0.3, 1.0, 3.0), "grams": (1.0, 4.0, 16.0)}
 """Inverse regularisation that is tried, on features of unit variance (states) or unit length."""
@@ -34,7 +34,7 @@ GENERAL_RATE, HARD_RATE, LOW_RATE = 0.002, 0.08, 0.12
 """Of harmless texts: of ordinary ones and of those that look harmful, the share that the screen may refuse; of
 ordinary ones, the share that gets a second look."""
 
-ORDERS_RATE = 0.005
+INJECTION_RATE = 0.005
 ANSWER_RATE, ANSWER_LOW_RATE = 0.005, 0.03
 """The same of answers: of labelled ones here, and of the model's own to ordinary prompts in ``compiling``."""
 
@@ -69,7 +69,7 @@ class Head:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedHeads:
     """What goes into a bundle."""
 
     tensors: Mapping[str, npt.NDArray[Any]]
@@ -94,42 +94,42 @@ class Answers:
     """Of shape ``(texts, layers, width)``: the mean over the answer's first tokens."""
 
 
-def train(
+def train_heads(
     charter: Charter,
     examples: Examples,
     answers: Answers | None = None,
     orders: Sequence[str] = (),
-) -> Trained:
+) -> TrainedHeads:
     """Heads for the principles that refuse, from texts that go against them and texts that go against none.
 
     ``orders``: texts that address the model, for the principle that is about tools' results.
     """
-    folds = _folds(examples)
-    names, which = _assigned(charter, examples)
+    folds = _assign_folds(examples)
+    names, which = _assign_principles(charter, examples)
     tensors: dict[str, npt.NDArray[Any]] = {}
     heads: dict[str, Head] = {}
     if examples.states is not None:
-        heads["states"], read = _states(examples, folds, which, len(names))
+        heads["states"], read = _train_state_head(examples, folds, which, len(names))
         tensors |= read
     if examples.vectors is not None:
-        heads["encoder"] = head = _head(examples.vectors, examples, folds, STRENGTHS["encoder"])
-        kinds, kinds_bias = _kinds(examples.vectors, which, len(names), KIND_STRENGTHS["encoder"])
+        heads["encoder"] = head = _train_head(examples.vectors, examples, folds, STRENGTHS["encoder"])
+        kinds, kinds_bias = _fit_principles(examples.vectors, which, len(names), KIND_STRENGTHS["encoder"])
         tensors["encoder.weights"] = np.column_stack([head.weights, np.zeros_like(head.weights), kinds.T])
         tensors["encoder.bias"] = np.array([head.bias, 0.0, *kinds_bias], np.float32)
-    heads["grams"] = head = _head(sparse(examples.texts), examples, folds, STRENGTHS["grams"])
+    heads["grams"] = head = _train_head(build_ngram_matrix(examples.texts), examples, folds, STRENGTHS["grams"])
     columns_of_grams = [(head.weights, head.bias), *[(np.zeros(BUCKETS, np.float32), 0.0)] * 2]
     ensembles, calibration, unseen = {}, {}, {}
-    for name, parts in _combinations(heads):
-        ensembles[name], unseen[name] = _ensemble({part: heads[part].unseen for part in parts}, examples)
-        calibration[name] = _calibration(unseen[name], ensembles[name].high, examples)
-    calibration |= _by_principle(names, unseen, ensembles, _kind_logits(tensors, examples), examples)
+    for name, parts in _list_combinations(heads):
+        ensembles[name], unseen[name] = _fit_ensemble({part: heads[part].unseen for part in parts}, examples)
+        calibration[name] = _calibrate(unseen[name], ensembles[name].high, examples)
+    calibration |= _calibrate_principles(names, unseen, ensembles, _kind_logits(tensors, examples), examples)
     injection, holder = None, next((one.id for one in charter.principles if "tool_result" in one.applies_to), None)
     if orders and holder is not None:
-        weights, bias, injection = _injection(orders, examples)
+        weights, bias, injection = _train_injection_head(orders, examples)
         columns_of_grams[INJECTED] = weights, bias
     output: dict[str, Ensemble] = {}
     if answers is not None:
-        for part, (weights, bias, ensemble) in _answers(answers).items():
+        for part, (weights, bias, ensemble) in _train_answer_heads(answers).items():
             output[part] = ensemble
             if part == "grams":
                 columns_of_grams[ANSWERED] = weights, bias
@@ -139,12 +139,12 @@ def train(
                 tensors["states.bias"][OUTPUT] = bias
     tensors["grams.weights"] = np.column_stack([weights for weights, _ in columns_of_grams]).astype(np.float16)
     tensors["grams.bias"] = np.array([bias for _, bias in columns_of_grams], np.float32)
-    return Trained(
+    return TrainedHeads(
         tensors, ensembles, output, injection, holder if injection else None, calibration, names, unseen
     )
 
 
-def _states(
+def _train_state_head(
     examples: Examples, folds: npt.NDArray[np.int64], which: npt.NDArray[np.int64], count: int
 ) -> tuple[Head, dict[str, Floats]]:
     """The head on states, and the probe that computes it and the principles' shares token by token."""
@@ -154,14 +154,14 @@ def _states(
     centre, scale = flat.mean(0), flat.std(0) + 1e-6
     standard = (flat - centre) / scale
     # What is learned lies in the span of the texts, where there are fewer directions than in the states.
-    spanned, directions = _spanned(standard)
-    head = _head(spanned, examples, folds, STRENGTHS["states"])
+    spanned, directions = _project_to_span(standard)
+    head = _train_head(spanned, examples, folds, STRENGTHS["states"])
     learned = directions.T @ head.weights
     weights = (learned / scale).reshape(2, layers, width)
     bias = head.bias - float(learned @ (centre / scale))
     half = layers * width
-    spanned, directions = _spanned(standard[:, :half])
-    kinds, kinds_bias = _kinds(spanned, which, count, KIND_STRENGTHS["states"])
+    spanned, directions = _project_to_span(standard[:, :half])
+    kinds, kinds_bias = _fit_principles(spanned, which, count, KIND_STRENGTHS["states"])
     kinds = kinds @ directions
     kinds_bias = kinds_bias - kinds @ (centre / scale)[:half]
     # The order of the columns is the scorer's: mean, last, answers, principles. Answers come later.
@@ -178,27 +178,27 @@ def refuses(principle: Principle) -> bool:
     return principle.applies_to.get("input") == "refuse"
 
 
-def _injection(orders: Sequence[str], examples: Examples) -> tuple[Floats, float, Ensemble]:
+def _train_injection_head(orders: Sequence[str], examples: Examples) -> tuple[Floats, float, Ensemble]:
     """Texts that address the model, against all others: harmful ones are not about it either."""
     texts = [*orders, *examples.texts]
     labels = np.arange(len(texts)) < len(orders)
-    features = sparse(texts)
-    draw = np.random.default_rng(SEED).integers(FOLDS, size=len(texts))
+    features = build_ngram_matrix(texts)
+    draw = np.random.default_rng(TRAINING_SEED).integers(FOLDS, size=len(texts))
     weights = np.where(labels, len(texts) / (2 * len(orders)), len(texts) / (2 * len(examples.texts)))
     unseen = np.zeros(len(texts), np.float32)
     for fold in range(FOLDS):
         rows = draw == fold
         fitted = _fit(features[~rows], labels[~rows], weights[~rows], ONE_STRENGTH["grams"])
         unseen[rows] = features[rows] @ fitted[0] + fitted[1]
-    high = threshold_at(ORDERS_RATE, unseen[~labels])
+    high = threshold_at(INJECTION_RATE, unseen[~labels])
     coefficients, bias = _fit(features, labels, weights, ONE_STRENGTH["grams"])
     return coefficients, bias, Ensemble(grams=1.0, low=high, high=high)
 
 
-def _answers(answers: Answers) -> dict[str, tuple[Floats, float, Ensemble]]:
+def _train_answer_heads(answers: Answers) -> dict[str, tuple[Floats, float, Ensemble]]:
     """Heads on answers, by representation. Their thresholds leave out of account how often a stream may be
     alarming, and what a model says of ordinary things: see :func:`~commonweight.guard.compiling.calmed`."""
-    features: dict[str, Any] = {"grams": sparse(answers.texts)}
+    features: dict[str, Any] = {"grams": build_ngram_matrix(answers.texts)}
     weights = np.where(answers.is_harmful, 1 / answers.is_harmful.sum(), 1 / (~answers.is_harmful).sum())
     weights *= len(weights) / 2
     scale = None
@@ -206,7 +206,7 @@ def _answers(answers: Answers) -> dict[str, tuple[Floats, float, Ensemble]]:
         flat = answers.states.reshape(len(answers.texts), -1).astype(np.float32)
         centre, scale = flat.mean(0), flat.std(0) + 1e-6
         features["states"] = (flat - centre) / scale
-    folds = np.random.default_rng(SEED).integers(FOLDS, size=len(answers.texts))
+    folds = np.random.default_rng(TRAINING_SEED).integers(FOLDS, size=len(answers.texts))
     found = {}
     for part, rows_of in features.items():
         strength = ONE_STRENGTH[part]
@@ -225,7 +225,7 @@ def _answers(answers: Answers) -> dict[str, tuple[Floats, float, Ensemble]]:
     return found
 
 
-def _combinations(heads: Mapping[str, Head]) -> list[tuple[str, tuple[str, ...]]]:
+def _list_combinations(heads: Mapping[str, Head]) -> list[tuple[str, tuple[str, ...]]]:
     found: list[tuple[str, tuple[str, ...]]] = [("grams", ("grams",))]
     if "encoder" in heads:
         found.append(("encoder", ("encoder", "grams")))
@@ -236,7 +236,7 @@ def _combinations(heads: Mapping[str, Head]) -> list[tuple[str, tuple[str, ...]]
     return found
 
 
-def _folds(examples: Examples) -> npt.NDArray[np.int64]:
+def _assign_folds(examples: Examples) -> npt.NDArray[np.int64]:
     """The fold of each text: whole sources, spread so that every fold has harmful and harmless ones."""
     folds = np.zeros(len(examples.texts), np.int64)
     for wanted in (True, False):
@@ -250,7 +250,7 @@ def _folds(examples: Examples) -> npt.NDArray[np.int64]:
     return folds
 
 
-def _assigned(charter: Charter, examples: Examples) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
+def _assign_principles(charter: Charter, examples: Examples) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
     """The principles with enough texts, and for each harmful text the number of the one that it goes against.
 
     Where nobody has said which, it is the one whose words are nearest.
@@ -262,13 +262,18 @@ def _assigned(charter: Charter, examples: Examples) -> tuple[tuple[str, ...], np
         for i in np.flatnonzero(examples.is_harmful):
             named[i] = named[i] or known[nearest[i]]
     counts = {name: sum(one == name for one in named) for name in known}
-    names = tuple(name for name in known if counts[name] >= FEWEST)
+    names = tuple(name for name in known if counts[name] >= MIN_TEXTS)
     return names, np.array([names.index(one) if one in names else -1 for one in named], np.int64)
 
 
-def _head(features: Any, examples: Examples, folds: npt.NDArray[np.int64], strengths: Sequence[float]) -> Head:  # noqa: ANN401 - dense or sparse
+def _train_head(
+    features: Any,  # noqa: ANN401 - dense or sparse
+    examples: Examples,
+    folds: npt.NDArray[np.int64],
+    strengths: Sequence[float],
+) -> Head:
     """The head whose regularisation does best on sources that are left out."""
-    labels, weights = examples.is_harmful, _weights(examples)
+    labels, weights = examples.is_harmful, _weigh_examples(examples)
     best: tuple[float, float, Floats] | None = None
     for strength in strengths:
         unseen = np.zeros(len(labels), np.float32)
@@ -286,7 +291,7 @@ def _head(features: Any, examples: Examples, folds: npt.NDArray[np.int64], stren
     return Head(coefficients, bias, best[2])
 
 
-def _weights(examples: Examples) -> Floats:
+def _weigh_examples(examples: Examples) -> Floats:
     """Each side weighs the same, and on each side every source by the root of its size."""
     weights = np.zeros(len(examples.texts), np.float32)
     for wanted in (True, False):
@@ -301,21 +306,25 @@ def _weights(examples: Examples) -> Floats:
 def _fit(features: Any, labels: npt.NDArray[np.bool_], weights: Floats, strength: float) -> tuple[Floats, float]:  # noqa: ANN401
     from sklearn.linear_model import LogisticRegression
 
-    model = LogisticRegression(C=strength, max_iter=400, tol=1e-3, random_state=SEED)
+    model = LogisticRegression(C=strength, max_iter=400, tol=1e-3, random_state=TRAINING_SEED)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model.fit(features, labels, sample_weight=weights)
     return model.coef_[0].astype(np.float32), float(model.intercept_[0])
 
 
-def _kinds(features: Floats, which: npt.NDArray[np.int64], count: int, strength: float) -> tuple[Floats, Floats]:
+def _fit_principles(
+    features: Floats, which: npt.NDArray[np.int64], count: int, strength: float
+) -> tuple[Floats, Floats]:
     """Which principle: weights of shape ``(count, features)``, and biases. Principles weigh the same."""
     from sklearn.linear_model import LogisticRegression
 
     known = which >= 0
     if count < 2:
         return np.zeros((count, features.shape[1]), np.float32), np.zeros(count, np.float32)
-    model = LogisticRegression(C=strength, max_iter=200, tol=1e-3, class_weight="balanced", random_state=SEED)
+    model = LogisticRegression(
+        C=strength, max_iter=200, tol=1e-3, class_weight="balanced", random_state=TRAINING_SEED
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model.fit(features[known], which[known])
@@ -325,7 +334,7 @@ def _kinds(features: Floats, which: npt.NDArray[np.int64], count: int, strength:
     return weights.astype(np.float32), bias.astype(np.float32)
 
 
-def _spanned(features: Floats) -> tuple[Floats, Floats]:
+def _project_to_span(features: Floats) -> tuple[Floats, Floats]:
     """The features in an orthonormal basis of their span, ``(texts, directions)``, and that basis in rows.
 
     Logistic regression with a quadratic penalty finds the same head in either, and sooner with fewer columns. Of
@@ -340,16 +349,16 @@ def _spanned(features: Floats) -> tuple[Floats, Floats]:
     return vectors[:, kept] * lengths, directions
 
 
-def sparse(texts: Sequence[str]) -> Any:  # noqa: ANN401 - a matrix of scipy's
+def build_ngram_matrix(texts: Sequence[str]) -> Any:  # noqa: ANN401 - a matrix of scipy's
     from scipy.sparse import csr_matrix
 
-    data, indices, pointers = matrix(texts)
+    data, indices, pointers = build_sparse_rows(texts)
     return csr_matrix((data, indices, pointers), shape=(len(texts), BUCKETS))
 
 
-def _ensemble(parts: Mapping[str, Floats], examples: Examples) -> tuple[Ensemble, Floats]:
+def _fit_ensemble(parts: Mapping[str, Floats], examples: Examples) -> tuple[Ensemble, Floats]:
     stacked = np.column_stack(list(parts.values()))
-    coefficients, bias = _fit(stacked, examples.is_harmful, _weights(examples), 1.0)
+    coefficients, bias = _fit(stacked, examples.is_harmful, _weigh_examples(examples), 1.0)
     coefficients = np.maximum(coefficients, 0)
     logits = (stacked @ coefficients + bias).astype(np.float32)
     ordinary = logits[~examples.is_harmful & ~examples.is_hard]
@@ -368,28 +377,30 @@ def _ensemble(parts: Mapping[str, Floats], examples: Examples) -> tuple[Ensemble
     )
 
 
-def _calibration(logits: Floats, high: float, examples: Examples) -> Calibration:
+def _calibrate(logits: Floats, high: float, examples: Examples) -> Calibration:
     harmless = logits[~examples.is_harmful]
-    return counted(int((harmless >= high).sum()), len(harmless))
+    return count_refusals(int((harmless >= high).sum()), len(harmless))
 
 
-def counted(refused: int, texts: int) -> Calibration:
+def count_refusals(refused: int, texts: int) -> Calibration:
     """So many of so many harmless texts were refused."""
-    found = share(refused, texts)
+    found = estimate_share(refused, texts)
     return Calibration(texts=texts, refused=refused, lower=found.lower, upper=found.upper)
 
 
 def _kind_logits(tensors: Mapping[str, npt.NDArray[Any]], examples: Examples) -> Floats | None:
     if examples.vectors is not None:
-        rows: Floats = examples.vectors @ tensors["encoder.weights"][:, ENCODED_WHICH:]
-        return rows + np.asarray(tensors["encoder.bias"][ENCODED_WHICH:], np.float32)
+        rows: Floats = examples.vectors @ tensors["encoder.weights"][:, ENCODED_FIRST_PRINCIPLE:]
+        return rows + np.asarray(tensors["encoder.bias"][ENCODED_FIRST_PRINCIPLE:], np.float32)
     if examples.states is not None:
-        kinds: Floats = np.einsum("nlw,lwk->nk", examples.states[:, 0], tensors["probe.weights"][..., WHICH:])
-        return kinds + np.asarray(tensors["states.bias"][WHICH:], np.float32)
+        kinds: Floats = np.einsum(
+            "nlw,lwk->nk", examples.states[:, 0], tensors["probe.weights"][..., FIRST_PRINCIPLE:]
+        )
+        return kinds + np.asarray(tensors["states.bias"][FIRST_PRINCIPLE:], np.float32)
     return None
 
 
-def _by_principle(
+def _calibrate_principles(
     names: Sequence[str],
     unseen: Mapping[str, Floats],
     ensembles: Mapping[str, Ensemble],
@@ -402,5 +413,6 @@ def _by_principle(
     refused = harmless & (unseen[best] >= ensembles[best].high)
     which = np.zeros(len(refused), np.int64) if kinds is None else kinds.argmax(1)
     return {
-        name: counted(int((refused & (which == i)).sum()), int(harmless.sum())) for i, name in enumerate(names)
+        name: count_refusals(int((refused & (which == i)).sum()), int(harmless.sum()))
+        for i, name in enumerate(names)
     }

@@ -73,13 +73,13 @@ class Findings:
             "charter": self.charter,
             "bundle": self.bundle,
             "verdicts": [verdict.record() for verdict in self.verdicts],
-            "input_score": _rounded(self.input_score),
-            "output_score": _rounded(self.output_score),
+            "input_score": _round_score(self.input_score),
+            "output_score": _round_score(self.output_score),
             "encoded": self.encoded,
             "escalated": self.escalated,
             "seconds": round(self.seconds, 4),
         }
 
 
-def _rounded(score: float | None) -> float | None:
+def _round_score(score: float | None) -> float | None:
     return None if score is None else round(score, 4)

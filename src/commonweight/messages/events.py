@@ -100,7 +100,7 @@ class ContentBlockStop(BaseModel):
     index: int
 
 
-class Ending(BaseModel):
+class MessageEnd(BaseModel):
     """Why the message ended."""
 
     stop_reason: StopReason
@@ -113,7 +113,7 @@ class MessageDelta(BaseModel):
     """The message ends; ``usage`` is cumulative and replaces what ``message_start`` said."""
 
     type: Literal["message_delta"] = "message_delta"
-    delta: Ending
+    delta: MessageEnd
     usage: Usage
     context_management: AppliedEdits | None = None
     guard: GuardVerdict | None = Field(default=None, exclude_if=lambda verdict: verdict is None)

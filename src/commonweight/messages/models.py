@@ -12,7 +12,7 @@ class Supported(BaseModel):
     supported: bool = False
 
 
-class ContextManagement(Supported):
+class ContextManagementSupport(Supported):
     """Edits of the conversation that the server can make."""
 
     clear_thinking_20251015: Supported = Supported()
@@ -68,7 +68,7 @@ class Capabilities(BaseModel):
     image_input: Supported = Supported()
     pdf_input: Supported = Supported()
     structured_outputs: Supported = Supported()
-    context_management: ContextManagement = ContextManagement()
+    context_management: ContextManagementSupport = ContextManagementSupport()
     effort: EffortLevels = EffortLevels()
     thinking: ThinkingSupport = ThinkingSupport()
     server_tools: ServerTools = ServerTools()

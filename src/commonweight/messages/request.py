@@ -77,7 +77,7 @@ def _refuse(value: object, info: ValidationInfo) -> object:
     raise refusal("not supported by this server", error_code=error_code)
 
 
-NotHere = Annotated[None, BeforeValidator(_refuse)]
+Unsupported = Annotated[None, BeforeValidator(_refuse)]
 """A field that changes what is answered, and that this server has nothing to answer with."""
 
 
@@ -96,8 +96,8 @@ class CountTokensRequest(WireModel):
     cache_control: CacheControl | None = None
     """Marks the end of the prompt, wherever that is."""
     context_management: ContextManagement | None = None
-    mcp_servers: NotHere = None
-    compaction: NotHere = None
+    mcp_servers: Unsupported = None
+    compaction: Unsupported = None
 
     @model_validator(mode="after")
     def _check_prompt(self) -> "CountTokensRequest":
@@ -173,8 +173,8 @@ class MessageRequest(CountTokensRequest):
     top_k: int | None = Field(None, ge=0)
     metadata: Metadata | None = None
     diagnostics: DiagnosticsRequest | None = None
-    container: NotHere = None
-    thread: NotHere = None
+    container: Unsupported = None
+    thread: Unsupported = None
 
     @model_validator(mode="after")
     def _check_settings(self) -> "MessageRequest":

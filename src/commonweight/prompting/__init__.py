@@ -1,7 +1,7 @@
 """Conversations to tokens, and tokens back to what they say. Knows no engine and no HTTP."""
 
-from commonweight.prompting.output import OutputParser
+from commonweight.prompting.parse.output import OutputParser
 from commonweight.prompting.render import Prompt, Renderer
-from commonweight.prompting.tokenizer import Tokenizer
+from commonweight.prompting.tokens.tokenizer import Tokenizer
 
 __all__ = ["OutputParser", "Prompt", "Renderer", "Tokenizer"]

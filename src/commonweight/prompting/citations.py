@@ -32,12 +32,12 @@ class QuotableText:
         place = self._bare.find(bare_quote)
         if place < 0:
             return None
-        return self._origin(place), self._origin(place + len(bare_quote) - 1) + 1
+        return self._source_position(place), self._source_position(place + len(bare_quote) - 1) + 1
 
     def part_at(self, place: int) -> int:
         """The index of the part that the character at ``place`` belongs to."""
         return bisect_right(self._part_starts, place) - 1
 
-    def _origin(self, bare_place: int) -> int:
+    def _source_position(self, bare_place: int) -> int:
         word = bisect_right(self._bare_starts, bare_place) - 1
         return self._word_starts[word] + bare_place - self._bare_starts[word]

@@ -27,8 +27,8 @@ from commonweight.messages.content import (
 )
 from commonweight.messages.conversation import MessageParam
 from commonweight.messages.errors import InvalidRequestError
-from commonweight.prompting.pdf import pages_of
-from commonweight.prompting.quotes import QuotableText
+from commonweight.prompting.citations import QuotableText
+from commonweight.prompting.pdf import extract_pages
 
 MAX_FILE_BYTES = 32 * 2**20
 """Of all files that one request refers to, as if their contents were in its body."""
@@ -72,7 +72,7 @@ class Document:
         return QuotableText(self.parts)
 
 
-def locate(document: Document, quote: str) -> Citation | None:
+def locate_quote(document: Document, quote: str) -> Citation | None:
     """The first place that says this word for word; None if there is none, or the quote is blank.
 
     White space need not be the same, since models unwrap the lines of a page when they quote it; so quotes are
@@ -124,7 +124,9 @@ def locate(document: Document, quote: str) -> Citation | None:
             )
 
 
-def collect(messages: Sequence[MessageParam], files: Mapping[str, UploadedFile] | None = None) -> list[Document]:
+def collect_documents(
+    messages: Sequence[MessageParam], files: Mapping[str, UploadedFile] | None = None
+) -> list[Document]:
     """All documents and search results in the order of the request, those inside tool results too.
 
     ``files`` are the uploaded ones that documents refer to, by their ids; None: there are no uploads here. They
@@ -143,14 +145,14 @@ def collect(messages: Sequence[MessageParam], files: Mapping[str, UploadedFile] 
                 raise InvalidRequestError(
                     f"{where}.document.source: the files of a request may have {MAX_FILE_BYTES} bytes together"
                 )
-        document = _read(block, where, indices[block.type], pages, files)
+        document = _read_document(block, where, indices[block.type], pages, files)
         documents.append(document)
         indices[block.type] += 1
         pages += len(document.parts) if document.kind == "pdf" else 0
     return documents
 
 
-def file_ids(messages: Sequence[MessageParam]) -> list[str]:
+def list_file_ids(messages: Sequence[MessageParam]) -> list[str]:
     """The uploaded files that documents refer to, each as often as they do."""
     return [
         block.source.file_id
@@ -166,7 +168,7 @@ def _documents(messages: Sequence[MessageParam]) -> Iterator[tuple[str, Document
                 yield where, block
 
 
-def _read(
+def _read_document(
     block: DocumentBlock | SearchResultBlock,
     where: str,
     index: int,
@@ -204,7 +206,7 @@ def _parts(
         case ContentSource(content=blocks):
             return "blocks", [_text(part, f"{where}.document.source.content.{i}") for i, part in enumerate(blocks)]
         case Base64Pdf(data=data):
-            return "pdf", pages_of(_decoded(data), f"{where}.document.source", pages_before)
+            return "pdf", extract_pages(_decode_base64(data), f"{where}.document.source", pages_before)
         case FileSource(file_id=file_id) if files is not None:
             return _file_parts(files[file_id], f"{where}.document.source", pages_before)
         case UrlSource(type=kind) | FileSource(type=kind):
@@ -214,7 +216,7 @@ def _parts(
 def _file_parts(file: UploadedFile, where: str, pages_before: int) -> tuple[Literal["text", "pdf"], list[str]]:
     """A PDF's pages. Any other file must be text, whatever kind of text it is."""
     if file.mime_type == "application/pdf":
-        return "pdf", pages_of(file.read(), where, pages_before)
+        return "pdf", extract_pages(file.read(), where, pages_before)
     try:
         return "text", [file.read().decode()]
     except UnicodeDecodeError as error:
@@ -229,7 +231,7 @@ def _text(part: TextBlock | ImageBlock, where: str) -> str:
     return part.text
 
 
-def _decoded(data: str) -> bytes:
+def _decode_base64(data: str) -> bytes:
     try:
         return base64.b64decode(data)
     except ValueError:

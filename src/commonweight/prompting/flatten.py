@@ -20,14 +20,14 @@ from commonweight.messages.content import (
 from commonweight.messages.errors import InvalidRequestError
 from commonweight.messages.wire import WireModel
 from commonweight.prompting.documents import Document
-from commonweight.prompting.marks import cache_mark
+from commonweight.prompting.marks import make_cache_mark
 
 PARAGRAPH = "\n\n"
 
 _SILENT = frozenset({"thinking", "redacted_thinking", "fallback", "mcp_tool_listing"})
 
 
-class Flattener:
+class BlockFlattener:
     """Writes the blocks of one request as text."""
 
     def __init__(self, documents: Sequence[Document], definitions: Mapping[str, object]) -> None:
@@ -44,7 +44,7 @@ class Flattener:
         for i, block in enumerate(blocks):
             text = self.block(block, f"{where}.{i}")
             if text is not None:
-                texts.append(text + mark_of(block))
+                texts.append(text + read_cache_mark(block))
         return joint.join(texts)
 
     def block(self, block: WireModel, where: str) -> str | None:
@@ -81,6 +81,6 @@ class Flattener:
         return f'<document number="{number}">\n{body}\n</document>' if document.is_citable else body
 
 
-def mark_of(block: WireModel) -> str:
+def read_cache_mark(block: WireModel) -> str:
     """The block's cache mark as it stands in a text, or nothing."""
-    return cache_mark(block.cache_control.ttl) if isinstance(block, Block) and block.cache_control else ""
+    return make_cache_mark(block.cache_control.ttl) if isinstance(block, Block) and block.cache_control else ""

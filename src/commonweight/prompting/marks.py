@@ -11,7 +11,7 @@ from typing import Literal
 Ttl = Literal["5m", "1h"]
 
 _CACHE: dict[Ttl, str] = {"5m": "\udc85", "1h": "\udc86"}
-TTLS: dict[str, Ttl] = {character: ttl for ttl, character in _CACHE.items()}
+TTL_BY_MARK: dict[str, Ttl] = {character: ttl for ttl, character in _CACHE.items()}
 SAID, THOUGHT, CALLED, REPLY = "\udc88", "\udc89", "\udc8a", "\udc8b"
 """After a text of the assistant, its reasoning, and the name of a call; before what anybody else says.
 
@@ -19,30 +19,30 @@ Messages that are equal stay so: templates compare what the user says.
 """
 
 _ZERO = 0xDCF0
-_MARK = re.compile(f"[{''.join(TTLS)}{REPLY}]|[{SAID}{THOUGHT}{CALLED}][{chr(_ZERO)}-{chr(_ZERO + 9)}]*")
+_MARK = re.compile(f"[{''.join(TTL_BY_MARK)}{REPLY}]|[{SAID}{THOUGHT}{CALLED}][{chr(_ZERO)}-{chr(_ZERO + 9)}]*")
 
-Place = tuple[int, str]
+MarkPosition = tuple[int, str]
 """A place in a text, and the mark that stood there."""
 
 
-def cache_mark(ttl: Ttl) -> str:
+def make_cache_mark(ttl: Ttl) -> str:
     """A client's ``cache_control``, as it stands in a text."""
     return _CACHE[ttl]
 
 
-def numbered(kind: str, number: int) -> str:
+def make_numbered_mark(kind: str, number: int) -> str:
     """A mark of the assistant's message with this number."""
     return kind + "".join(chr(_ZERO + int(digit)) for digit in str(number))
 
 
-def number_of(mark: str) -> int:
+def read_number(mark: str) -> int:
     """The number of a numbered mark."""
     return int("".join(str(ord(digit) - _ZERO) for digit in mark[1:]))
 
 
-def take_out(text: str) -> tuple[str, list[Place]]:
+def extract_marks(text: str) -> tuple[str, list[MarkPosition]]:
     """The text without marks, and where in it each of them stood."""
-    found: list[Place] = []
+    found: list[MarkPosition] = []
     length = 0
     for match in _MARK.finditer(text):
         found.append((match.start() - length, match[0]))
@@ -50,6 +50,6 @@ def take_out(text: str) -> tuple[str, list[Place]]:
     return (_MARK.sub("", text) if found else text), found
 
 
-def unmarked(text: str, kinds: Iterable[str] | None = None) -> str:
+def strip_marks(text: str, kinds: Iterable[str] | None = None) -> str:
     """The text without marks, or only without those of the kinds."""
     return _MARK.sub("" if kinds is None else lambda match: "" if match[0][0] in kinds else match[0], text)

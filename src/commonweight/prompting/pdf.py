@@ -18,7 +18,7 @@ _lock = Lock()
 _LINE_END_HYPHEN = "\x02"
 
 
-def pages_of(data: bytes, where: str, pages_before: int = 0) -> list[str]:
+def extract_pages(data: bytes, where: str, pages_before: int = 0) -> list[str]:
     """The text of each page; a page that is a picture has none. Milliseconds a page, in the caller's thread.
 
     ``where`` is the file's place in the request, and ``pages_before`` counts the pages of other files in it. The

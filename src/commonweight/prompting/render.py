@@ -11,35 +11,41 @@ from commonweight.messages.errors import InvalidRequestError
 from commonweight.messages.request import BudgetedThinking, CountTokensRequest
 from commonweight.messages.response import OutputToolUse
 from commonweight.messages.tools import NamedToolChoice
-from commonweight.prompting.conversation import Conversation, Narrator, is_short_id, loaded_tools
-from commonweight.prompting.cuts import DenseTextError
-from commonweight.prompting.documents import Document, collect
-from commonweight.prompting.encoding import Encoder, Known
-from commonweight.prompting.grammar import GrammarWriter, Rules
+from commonweight.prompting.constrain.grammar import AnswerRules, GrammarWriter
+from commonweight.prompting.constrain.schema import BadSchemaError, json_grammar
+from commonweight.prompting.conversation import Conversation, ConversationBuilder, find_loaded_tools, is_short_id
+from commonweight.prompting.documents import Document, collect_documents
 from commonweight.prompting.marks import (
     CALLED,
     REPLY,
     SAID,
     THOUGHT,
-    TTLS,
-    Place,
+    TTL_BY_MARK,
+    MarkPosition,
     Ttl,
-    number_of,
-    take_out,
-    unmarked,
+    extract_marks,
+    read_number,
+    strip_marks,
 )
-from commonweight.prompting.output import Reading
-from commonweight.prompting.quoting import Quoter, Specials
-from commonweight.prompting.recollection import Answer, Origin, Recollection, answer_keys, content_key
-from commonweight.prompting.schema import BadSchemaError, json_grammar
-from commonweight.prompting.template import (
-    PLAIN,
+from commonweight.prompting.parse.output import ParserConfig
+from commonweight.prompting.template.chat_template import (
+    PLAIN_TEMPLATE,
     PLAIN_TURN_END,
     BadConversationError,
     ChatTemplate,
     TemplateMessage,
 )
-from commonweight.prompting.tokenizer import Tokenizer
+from commonweight.prompting.tokens.encoding import AnswerSpan, PromptEncoder
+from commonweight.prompting.tokens.escaping import Escaper, SpecialTokens
+from commonweight.prompting.tokens.replay import (
+    AnswerCache,
+    CachedAnswer,
+    PromptKey,
+    compute_answer_keys,
+    compute_content_key,
+)
+from commonweight.prompting.tokens.splitting import DenseTextError
+from commonweight.prompting.tokens.tokenizer import Tokenizer
 
 _BUDGETS = {"low": 1024, "medium": 4096}
 """Tokens of reasoning by effort, for models that are not told how hard to think."""
@@ -52,9 +58,9 @@ class Prompt:
     """What the model reads, and how what it writes is to be understood."""
 
     token_ids: list[int]
-    origin: Origin
+    key: PromptKey
     """The text that the answer follows."""
-    begun: list[int]
+    answer_prefix_ids: list[int]
     """The last of the tokens, if they are the answer's: they came after that text."""
     prefill: str
     """The client's own beginning of the answer."""
@@ -62,21 +68,21 @@ class Prompt:
     """What the answer is held to; None: nothing."""
     marks: list[tuple[int, Ttl]]
     """The client's cache marks, by the number of tokens before them."""
-    reading: Reading
+    parser_config: ParserConfig
     documents: list[Document]
     tenant: str = ""
-    heard: tuple[int, int] = (0, 0)
+    user_span: tuple[int, int] = (0, 0)
     """The tokens of what was said last before the answer, by somebody else than the assistant."""
 
 
 @dataclass(frozen=True)
-class _Rendered:
+class _RenderedText:
     """A prompt's text, and places in it."""
 
     text: str
     opening: int
     """Where the answer begins: before what is there to make the model reason, or not."""
-    marks: list[Place]
+    marks: list[MarkPosition]
     """All marks in order."""
 
 
@@ -86,25 +92,25 @@ class Renderer:
     def __init__(self, tokenizer: Tokenizer, chat_template: str | None) -> None:
         self._turn_ends = () if chat_template else (PLAIN_TURN_END,)
         self.template = ChatTemplate(
-            chat_template or PLAIN,
+            chat_template or PLAIN_TEMPLATE,
             bos_token="" if tokenizer.bos_id is None else tokenizer.text_of(tokenizer.bos_id),
             eos_token="" if tokenizer.eos_id is None else tokenizer.text_of(tokenizer.eos_id),
         )
         thinking = self.template.thinking
         tags = [thinking.opening, thinking.closing] if thinking else []
         opening, closing = map(re.escape, tags or ["", ""])
-        self._quoter = Quoter(
-            Specials(tokenizer.special_tokens),
+        self._escaper = Escaper(
+            SpecialTokens(tokenizer.special_tokens),
             # What a template looks for in texts is never found in a client's.
-            guarded=Specials([*tokenizer.special_tokens, *tags]),
+            guarded=SpecialTokens([*tokenizer.special_tokens, *tags]),
             is_thorough=self.template.may_cut_texts,
         )
         self._head = re.compile(rf"{opening}\s*({closing}\s*)?\Z")
-        self._narrator = Narrator(self.template)
+        self._builder = ConversationBuilder(self.template)
         self._grammars = GrammarWriter(self.template.format, thinking, tokenizer.special_tokens)
-        self._encoder = Encoder(tokenizer, self._quoter)
+        self._encoder = PromptEncoder(tokenizer, self._escaper)
         self._special_ids = frozenset(tokenizer.special_tokens.values())
-        self._recollection = Recollection()
+        self._answer_cache = AnswerCache()
 
     def render(
         self, request: CountTokensRequest, tenant: str = "", documents: Sequence[Document] | None = None
@@ -118,90 +124,98 @@ class Renderer:
             InvalidRequestError: a block that this model cannot read, a conversation its template refuses, or a
                 schema that no answer can be held to.
         """
-        documents = collect(request.messages) if documents is None else documents
-        conversation = self._narrator.tell(request, documents)
-        thinks = self._thinks(request) and not conversation.is_begun
+        documents = collect_documents(request.messages) if documents is None else documents
+        conversation = self._builder.build(request, documents)
+        thinks = self._should_think(request) and not conversation.has_prefill
         try:
-            rendered = self._rendered(request, conversation, thinks)
+            rendered = self._render_text(request, conversation, thinks)
         except BadConversationError as error:
             raise InvalidRequestError(
                 f"messages: this model's chat template refuses the conversation: {error}"
             ) from error
         text, opening = rendered.text, rendered.opening
-        known = self._known(request, rendered, tenant)
-        cache_marks = [(place, TTLS[sign]) for place, sign in rendered.marks if sign in TTLS]
-        spoken = max((place for place, sign in rendered.marks if sign == REPLY and place <= opening), default=0)
-        places = [opening, spoken, *(place for place, _ in cache_marks)]
+        known = self._find_known_answers(request, rendered, tenant)
+        cache_marks = [(position, TTL_BY_MARK[sign]) for position, sign in rendered.marks if sign in TTL_BY_MARK]
+        spoken = max(
+            (position for position, sign in rendered.marks if sign == REPLY and position <= opening), default=0
+        )
+        positions = [opening, spoken, *(position for position, _ in cache_marks)]
         try:
-            token_ids, counts = self._encoder.encode(text, tenant, known, cut=opening, places=sorted(places))
+            token_ids, counts = self._encoder.encode(text, tenant, known, cut=opening, positions=sorted(positions))
         except UnicodeEncodeError as error:
             raise InvalidRequestError("messages: a text holds half of a surrogate pair") from error
         except DenseTextError as error:
             raise InvalidRequestError(f"messages: {error}") from error
-        before = dict(zip(sorted(places), counts, strict=True))
+        before = dict(zip(sorted(positions), counts, strict=True))
         shown = {id(block) for message in request.messages for _, block in walk(message.content, "")}
         quotable = tuple(d.quotable.text if d.is_citable and id(d.block) in shown else "" for d in documents)
-        rules = self._rules(request, conversation, quotable, thinks, text, tenant)
+        rules = self._make_rules(request, conversation, quotable, thinks, text, tenant)
         return Prompt(
             token_ids=token_ids,
-            origin=Origin.of(text[:opening]),
-            begun=token_ids[before[opening] :],
-            prefill=unmarked(conversation.prefill),
-            grammar=self._grammar(request, rules),
-            marks=[(before[place], ttl) for place, ttl in cache_marks],
-            reading=Reading.of(rules, self.template.format, self.template.thinking, self._turn_ends),
+            key=PromptKey.of(text[:opening]),
+            answer_prefix_ids=token_ids[before[opening] :],
+            prefill=strip_marks(conversation.prefill),
+            grammar=self._write_grammar(request, rules),
+            marks=[(before[position], ttl) for position, ttl in cache_marks],
+            parser_config=ParserConfig.from_rules(
+                rules, self.template.format, self.template.thinking, self._turn_ends
+            ),
             documents=list(documents),
             tenant=tenant,
-            heard=(before[spoken], self._end_of_text(token_ids, before[spoken], before[opening])),
+            user_span=(before[spoken], self._end_of_text(token_ids, before[spoken], before[opening])),
         )
 
     def _end_of_text(self, token_ids: Sequence[int], start: int, end: int) -> int:
         """Where the text that begins at a token ends: special tokens are the template's."""
         return next((i for i in range(start, end) if token_ids[i] in self._special_ids), end)
 
-    def remember(self, prompt: Prompt, blocks: Sequence[object], token_ids: Sequence[int], reasoning: str) -> None:
+    def remember_answer(
+        self, prompt: Prompt, blocks: Sequence[object], token_ids: Sequence[int], reasoning: str
+    ) -> None:
         """What was generated after a prompt (without the token that ended it), and the blocks it became."""
         calls = sum(isinstance(block, OutputToolUse) for block in blocks)
-        answer = Answer(prompt.origin, [*prompt.begun, *token_ids], reasoning, calls)
-        self._recollection.remember(prompt.tenant, content_key(blocks, prompt.prefill), answer)
+        answer = CachedAnswer(prompt.key, [*prompt.answer_prefix_ids, *token_ids], reasoning, calls)
+        self._answer_cache.put(prompt.tenant, compute_content_key(blocks, prompt.prefill), answer)
 
-    def _rendered(self, request: CountTokensRequest, conversation: Conversation, thinks: bool) -> _Rendered:
+    def _render_text(self, request: CountTokensRequest, conversation: Conversation, thinks: bool) -> _RenderedText:
         template = self.template
         variables: dict[str, object] = {}
         if template.thinking_switch:
             variables[template.thinking_switch] = thinks
         if template.has_effort and request.effort:
             variables["reasoning_effort"] = _EFFORTS[request.effort]
-        marked = [_quoted(message, self._quoter) for message in conversation.messages]
-        plain = _without_marks(marked)
-        tools = self._quoter.quote_json(conversation.tools)
-        prefill = self._quoter.quote(conversation.prefill)
+        marked = [_escape_message(message, self._escaper) for message in conversation.messages]
+        plain = _strip_marks(marked)
+        tools = self._escaper.escape_json(conversation.tools)
+        prefill = self._escaper.escape(conversation.prefill)
         begun = template.render(plain, tools, **variables)
-        ending = self._ending(begun, conversation, thinks)
-        text = begun + ending + unmarked(prefill)
+        ending = self._render_ending(begun, conversation, thinks)
+        text = begun + ending + strip_marks(prefill)
         head = self._head.search(begun + ending)
         opening = head.start() if head and not conversation.reasoning else len(text)
-        marks: list[Place] = []
-        if marked != plain or unmarked(prefill) != prefill:
+        marks: list[MarkPosition] = []
+        if marked != plain or strip_marks(prefill) != prefill:
             # Marks may change what a template does with a text. So they are in no text that becomes tokens: it is
             # rendered again with them, to see where they come out.
-            marks, is_sure = self._placed(text, marked, tools, variables, ending + prefill)
+            marks, is_sure = self._find_marks(text, marked, tools, variables, ending + prefill)
             if not is_sure:
-                own, _ = self._placed(text, _without_marks(marked, TTLS), tools, variables, ending + prefill)
-                marks = sorted([*own, *((place, sign) for place, sign in marks if sign in TTLS)])
-        return _Rendered(text, opening, marks)
+                own, _ = self._find_marks(
+                    text, _strip_marks(marked, TTL_BY_MARK), tools, variables, ending + prefill
+                )
+                marks = sorted([*own, *((position, sign) for position, sign in marks if sign in TTL_BY_MARK)])
+        return _RenderedText(text, opening, marks)
 
-    def _placed(
+    def _find_marks(
         self,
         text: str,
         marked: Sequence[TemplateMessage],
         tools: Sequence[Any] | None,
         variables: Mapping[str, object],
         ending: str,
-    ) -> tuple[list[Place], bool]:
+    ) -> tuple[list[MarkPosition], bool]:
         """Where marks come out in a text; False if they change it, and are sure only as far as they do not."""
         try:
-            bare, found = take_out(self.template.render(marked, tools, **variables) + ending)
+            bare, found = extract_marks(self.template.render(marked, tools, **variables) + ending)
         except BadConversationError:
             return [], False
         if bare == text:
@@ -209,16 +223,18 @@ class Renderer:
         same = next(
             (i for i, (a, b) in enumerate(zip(bare, text, strict=False)) if a != b), min(len(bare), len(text))
         )
-        return [(min(place, same), sign) for place, sign in found if place <= same or sign in TTLS], False
+        return [
+            (min(position, same), sign) for position, sign in found if position <= same or sign in TTL_BY_MARK
+        ], False
 
-    def _ending(self, text: str, conversation: Conversation, thinks: bool) -> str:
+    def _render_ending(self, text: str, conversation: Conversation, thinks: bool) -> str:
         """What follows the template's text, up to where the answer begins or the client has begun it."""
         template = self.template
         thinking, family = template.thinking, template.format
         ending = ""
         if thinking and conversation.reasoning:
             opening = "" if text.rstrip().endswith(thinking.opening) else thinking.opening
-            reasoning = self._quoter.quote(conversation.reasoning)
+            reasoning = self._escaper.escape(conversation.reasoning)
             ending = (
                 f"{opening}{reasoning}{thinking.closing}{family.glue}"
                 if family.text_openings
@@ -233,29 +249,31 @@ class Renderer:
             ending += family.text_openings[0]
         return ending
 
-    def _known(self, request: CountTokensRequest, rendered: _Rendered, tenant: str) -> list[Known]:
+    def _find_known_answers(
+        self, request: CountTokensRequest, rendered: _RenderedText, tenant: str
+    ) -> list[AnswerSpan]:
         """What was generated of the conversation, with the stretches of the prompt where it stands."""
-        keys = answer_keys(request.messages)
+        keys = compute_answer_keys(request.messages)
         known = []
-        for key, answer in self._recollection.recall(tenant, keys.values(), rendered.text):
-            start = answer.origin.length
+        for key, answer in self._answer_cache.find(tenant, keys.values(), rendered.text):
+            start = answer.prompt_key.length
             marks = rendered.marks[bisect_left(rendered.marks, (start, "")) :]
-            replies = ((place, sign) for place, sign in marks if sign == REPLY)
+            replies = ((position, sign) for position, sign in marks if sign == REPLY)
             limit, _ = next(replies, (len(rendered.text), ""))
             shown: dict[str, list[int]] = {SAID: [], THOUGHT: [], CALLED: []}
-            for place, sign in marks:
+            for position, sign in marks:
                 # The same may have been said elsewhere; only this very message is meant.
-                if place <= limit and sign[0] in shown and keys.get(number_of(sign)) == key:
-                    shown[sign[0]].append(place)
+                if position <= limit and sign[0] in shown and keys.get(read_number(sign)) == key:
+                    shown[sign[0]].append(position)
             if answer.reasoning.strip() and not shown[THOUGHT]:
                 continue
             kind, number = (CALLED, answer.calls) if answer.calls and self.template.has_calls else (SAID, 1)
             content = shown[kind][number - 1] if len(shown[kind]) >= number else None
-            known.append(Known(answer, start, content, kind == SAID, limit))
+            known.append(AnswerSpan(answer, start, content, kind == SAID, limit))
         # Which of several is meant, the text does not tell; most likely the latest.
         return sorted(known, key=lambda one: one.limit)
 
-    def _thinks(self, request: CountTokensRequest) -> bool:
+    def _should_think(self, request: CountTokensRequest) -> bool:
         """Whether the model shall reason first."""
         asked = request.thinking
         if self.template.thinking is None or asked is None or asked.type == "disabled":
@@ -265,7 +283,7 @@ class Renderer:
             return latest is not None and any(isinstance(block, ToolResultBlock) for block in latest.content)
         return True
 
-    def _rules(
+    def _make_rules(
         self,
         request: CountTokensRequest,
         conversation: Conversation,
@@ -273,10 +291,10 @@ class Renderer:
         thinks: bool,
         text: str,
         tenant: str,
-    ) -> Rules:
+    ) -> AnswerRules:
         choice = request.tool_choice
         kind = choice.type if choice else "auto"
-        tools = loaded_tools(request)
+        tools = find_loaded_tools(request)
         if isinstance(choice, NamedToolChoice):
             tools = {tool.name: tool.input_schema for tool in request.tools or [] if tool.name == choice.name}
         thinking: Literal["begun", "possible", "over"] = "over"
@@ -288,20 +306,20 @@ class Renderer:
             budget = _BUDGETS.get(effort or "")
             if isinstance(request.thinking, BudgetedThinking):
                 budget = request.thinking.budget_tokens
-        return Rules(
+        return AnswerRules(
             tools=tools,
             must_call=kind in ("any", "tool"),
             may_call=kind != "none",
-            is_parallel=not (choice and choice.disable_parallel_tool_use) and kind != "tool",
+            allows_parallel_calls=not (choice and choice.disable_parallel_tool_use) and kind != "tool",
             schema=request.output_schema,
             thinking=thinking,
             budget=budget,
             quotable=quotable if any(quotable) else (),
-            is_text=conversation.prefill != "",
+            continues_text=conversation.prefill != "",
             tenant=tenant,
         )
 
-    def _grammar(self, request: CountTokensRequest, rules: Rules) -> str | None:
+    def _write_grammar(self, request: CountTokensRequest, rules: AnswerRules) -> str | None:
         for i, tool in enumerate(request.tools or []):
             try:
                 json_grammar(tool.input_schema, rules.tenant)
@@ -313,30 +331,30 @@ class Renderer:
             raise InvalidRequestError(f"output_config.format.schema: {error}") from error
 
 
-def _quoted(message: TemplateMessage, quoter: Quoter) -> TemplateMessage:
+def _escape_message(message: TemplateMessage, escaper: Escaper) -> TemplateMessage:
     """A message whose texts are quoted, but for words of ours that templates compare or measure."""
 
     def is_ours(key: str, part: object) -> bool:
         return key in ("role", "type") or (key in ("id", "tool_call_id") and is_short_id(part))
 
-    return {key: part if is_ours(key, part) else _quoted_part(part, quoter) for key, part in message.items()}
+    return {key: part if is_ours(key, part) else _escape_part(part, escaper) for key, part in message.items()}
 
 
-def _quoted_part(part: Any, quoter: Quoter) -> Any:  # noqa: ANN401 - whatever a message holds
+def _escape_part(part: Any, escaper: Escaper) -> Any:  # noqa: ANN401 - whatever a message holds
     if isinstance(part, str):
-        return quoter.quote(part)
+        return escaper.escape(part)
     if isinstance(part, list):
-        return [_quoted(one, quoter) for one in part]  # calls, or blocks of content
-    return {"name": quoter.quote(part["name"]), "arguments": quoter.quote_json(part["arguments"])}
+        return [_escape_message(one, escaper) for one in part]  # calls, or blocks of content
+    return {"name": escaper.escape(part["name"]), "arguments": escaper.escape_json(part["arguments"])}
 
 
-def _without_marks(part: Any, marks: Iterable[str] | None = None) -> Any:  # noqa: ANN401 - whatever a message holds
+def _strip_marks(part: Any, marks: Iterable[str] | None = None) -> Any:  # noqa: ANN401 - whatever a message holds
     match part:
         case str():
-            return unmarked(part, marks)
+            return strip_marks(part, marks)
         case list():
-            return [_without_marks(one, marks) for one in part]
+            return [_strip_marks(one, marks) for one in part]
         case dict():
-            return {key: _without_marks(one, marks) for key, one in part.items()}
+            return {key: _strip_marks(one, marks) for key, one in part.items()}
         case _:
             return part

@@ -1,7 +1,7 @@
 """Routes, bodies, server-sent events, errors in the API's shape. Decides nothing about conversation."""
 
 from commonweight.server.app import create_app
-from commonweight.server.connection import MOST_CONNECTIONS, configured
+from commonweight.server.connection import MAX_CONNECTIONS, make_uvicorn_config
 from commonweight.server.lifecycle import Lifecycle
 
-__all__ = ["MOST_CONNECTIONS", "Lifecycle", "configured", "create_app"]
+__all__ = ["MAX_CONNECTIONS", "Lifecycle", "create_app", "make_uvicorn_config"]

@@ -3,26 +3,26 @@
 import logging
 from typing import Any
 
-from commonweight.server.exchange import Exchange
+from commonweight.server.request_log import RequestRecord
 
 log = logging.getLogger(__name__)
 
-PROBED = frozenset({"/health", "/ready", "/metrics"})
+PROBE_PATHS = frozenset({"/health", "/ready", "/metrics"})
 """Paths that machines which look after the server ask all day. Their lines are for debugging."""
 _MOST_PATH = 200
 
 
-def log_exchange(exchange: Exchange) -> None:
+def log_request(exchange: RequestRecord) -> None:
     """Write the line."""
-    level = logging.DEBUG if exchange.route in PROBED else logging.INFO
+    level = logging.DEBUG if exchange.route in PROBE_PATHS else logging.INFO
     if not log.isEnabledFor(level):
         return
     # Without the query, where some put keys; and not as it came, since it may hold line breaks.
     path = ascii(exchange.path[:_MOST_PATH])[1:-1]
-    log.log(level, "%s %s %d", exchange.method, path, exchange.status, extra=_facts(exchange))
+    log.log(level, "%s %s %d", exchange.method, path, exchange.status, extra=_make_fields(exchange))
 
 
-def _facts(exchange: Exchange) -> dict[str, Any]:
+def _make_fields(exchange: RequestRecord) -> dict[str, Any]:
     facts = {
         "request_id": exchange.request_id,
         "method": exchange.method,

@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from fastapi import Request
 
 from commonweight.access import Admission, Keyring, Limiter, Scope
-from commonweight.access.limits import Kind
+from commonweight.access.limits import LimitKind
 
 Dependency = Callable[[Request], Awaitable[None]]
 
 
-def authorised(keyring: Keyring) -> Dependency:
+def require_key(keyring: Keyring) -> Dependency:
     """The request shows a good key. Whose it is becomes ``request.state.principal``."""
 
     async def check(request: Request) -> None:
@@ -19,7 +19,7 @@ def authorised(keyring: Keyring) -> Dependency:
     return check
 
 
-def permitted(scope: Scope) -> Dependency:
+def require_scope(scope: Scope) -> Dependency:
     """The key is good for this."""
 
     async def check(request: Request) -> None:
@@ -28,7 +28,7 @@ def permitted(scope: Scope) -> Dependency:
     return check
 
 
-def admitted(limiter: Limiter, kind: Kind = "requests") -> Callable[[Request], AsyncIterator[Admission]]:
+def admit_request(limiter: Limiter, kind: LimitKind = "requests") -> Callable[[Request], AsyncIterator[Admission]]:
     """A place within the key's limits, until the answer is sent. What is left of them goes with every answer."""
 
     async def admit(request: Request) -> AsyncIterator[Admission]:

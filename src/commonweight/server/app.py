@@ -8,27 +8,27 @@ from starlette.middleware.cors import CORSMiddleware
 
 from commonweight import __version__
 from commonweight.access import Keyring, Limiter
-from commonweight.batches import BatchDesk
+from commonweight.batches import BatchService
 from commonweight.files import Library
 from commonweight.messages.errors import InvalidRequestError
-from commonweight.server.access_log import PROBED, log_exchange
-from commonweight.server.admission import authorised, permitted
+from commonweight.server.access_log import PROBE_PATHS, log_request
+from commonweight.server.admission import require_key, require_scope
 from commonweight.server.batches import batches_router
-from commonweight.server.browsers import PageGuard
-from commonweight.server.envelope import Envelope, handlers
-from commonweight.server.exchange import note_turn
 from commonweight.server.files import files_router
-from commonweight.server.health import Probe, health_router
+from commonweight.server.health import HealthCheck, health_router
 from commonweight.server.lifecycle import Lifecycle
 from commonweight.server.messages import messages_router
 from commonweight.server.metrics import MEDIA_TYPE, Metrics
+from commonweight.server.middleware import RequestMiddleware, make_exception_handlers
 from commonweight.server.models import models_router
-from commonweight.server.openapi import described
+from commonweight.server.openapi import make_openapi
+from commonweight.server.origin import OriginMiddleware
+from commonweight.server.request_log import record_turn
 from commonweight.server.tracing import turn_tracer
 from commonweight.turn import Assistant
 
 API_VERSIONS = frozenset({"2023-06-01", "2026-10-21"})
-_TOLD = (
+_EXPOSED_HEADERS = (
     *("request-id", "retry-after", "x-should-retry"),
     *(f"anthropic-ratelimit-requests-{what}" for what in ("limit", "remaining", "reset")),
     *(f"anthropic-ratelimit-tokens-{what}" for what in ("limit", "remaining", "reset")),
@@ -42,10 +42,10 @@ def create_app(
     aliases: Sequence[str] = (),
     *,
     limiter: Limiter | None = None,
-    batches: BatchDesk | None = None,
+    batches: BatchService | None = None,
     library: Library | None = None,
     lifecycle: Lifecycle | None = None,
-    probes: Mapping[str, Probe] | None = None,
+    probes: Mapping[str, HealthCheck] | None = None,
     tracer_provider: TracerProvider | None = None,
     cors_origins: Sequence[str] = (),
 ) -> FastAPI:
@@ -57,13 +57,13 @@ def create_app(
     lifecycle = lifecycle or Lifecycle()
     limiter = limiter or Limiter()
     metrics = Metrics(assistant, lifecycle)
-    assistant.listeners += [note_turn, metrics.count_turn, limiter.on_turn]
+    assistant.listeners += [record_turn, metrics.count_turn, limiter.on_turn]
     if tracer_provider is not None:
         assistant.listeners.append(turn_tracer(tracer_provider))
     app = FastAPI(
         title="Commonweight",
         version=__version__,
-        exception_handlers=handlers(),
+        exception_handlers=make_exception_handlers(),
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -71,7 +71,7 @@ def create_app(
             "tracer_provider": tracer_provider,
             "tracing": tracer_provider is not None,
             "operation_spans": False,
-            "exclude": lambda scope: scope["path"] in PROBED,
+            "exclude": lambda scope: scope["path"] in PROBE_PATHS,
             # Ours are in Prometheus's format, and in lines without texts of exceptions.
             "metrics": False,
             "logs": False,
@@ -84,33 +84,33 @@ def create_app(
             allow_origins=cors_origins,
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],
-            expose_headers=_TOLD,
+            expose_headers=_EXPOSED_HEADERS,
         )
-    app.add_middleware(PageGuard, keyring=keyring, origins=cors_origins)
-    app.add_middleware(Envelope, lifecycle=lifecycle, listeners=[metrics.count_exchange, log_exchange])
+    app.add_middleware(OriginMiddleware, keyring=keyring, origins=cors_origins)
+    app.add_middleware(RequestMiddleware, lifecycle=lifecycle, listeners=[metrics.count_request, log_request])
 
-    has_key = Depends(authorised(keyring))
-    for_models = [Depends(permitted("models"))]
-    api = APIRouter(dependencies=[has_key, Depends(known_version), Depends(lifecycle.check)])
+    has_key = Depends(require_key(keyring))
+    for_models = [Depends(require_scope("models"))]
+    api = APIRouter(dependencies=[has_key, Depends(check_version), Depends(lifecycle.check_accepting)])
     api.include_router(messages_router(assistant, limiter), dependencies=for_models)
     api.include_router(models_router(assistant, aliases, has_batches=batches is not None), dependencies=for_models)
     if batches is not None:
-        api.include_router(batches_router(batches, limiter), dependencies=[Depends(permitted("batches"))])
+        api.include_router(batches_router(batches, limiter), dependencies=[Depends(require_scope("batches"))])
     if library is not None:
         assistant.load_files = library.load
-        api.include_router(files_router(library), dependencies=[Depends(permitted("files"))])
+        api.include_router(files_router(library), dependencies=[Depends(require_scope("files"))])
     app.include_router(api)
     app.include_router(health_router(assistant, lifecycle, probes or {}))
 
-    @app.get("/metrics", include_in_schema=False, dependencies=[has_key, Depends(permitted("admin"))])
+    @app.get("/metrics", include_in_schema=False, dependencies=[has_key, Depends(require_scope("admin"))])
     async def figures() -> Response:
         return Response(metrics.text(), media_type=MEDIA_TYPE)
 
-    setattr(app, "openapi", lambda: described(app))  # noqa: B010 - FastAPI's documented way, which mypy refuses
+    setattr(app, "openapi", lambda: make_openapi(app))  # noqa: B010 - FastAPI's documented way, which mypy refuses
     return app
 
 
-async def known_version(request: Request) -> None:
+async def check_version(request: Request) -> None:
     """A dependency: refuse versions of the API that are not known."""
     # curl users forget the header; they mean the version that every example shows.
     version = request.headers.get("anthropic-version", "2023-06-01")

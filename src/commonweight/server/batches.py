@@ -10,7 +10,7 @@ from fastapi.responses import StreamingResponse
 
 from commonweight.access import Limiter
 from commonweight.access.principal import Principal
-from commonweight.batches import MAX_UPLOAD, BatchDesk
+from commonweight.batches import MAX_UPLOAD_BYTES, BatchService
 from commonweight.messages.batches import (
     BatchCreateRequest,
     BatchResult,
@@ -20,12 +20,12 @@ from commonweight.messages.batches import (
     RequestCounts,
 )
 from commonweight.messages.errors import RequestTooLargeError
-from commonweight.server.admission import admitted
+from commonweight.server.admission import admit_request
 from commonweight.server.body import check_encoding
-from commonweight.server.openapi import ERRORS, takes
+from commonweight.server.openapi import ERRORS, describe_body
 from commonweight.store.batches import Batch
 
-MAX_DRAINED = 2 * MAX_UPLOAD
+MAX_DRAINED_BYTES = 2 * MAX_UPLOAD_BYTES
 """Bytes read and thrown away, so that a client that is still sending gets to see why it was refused."""
 _RESULTS: dict[int | str, dict[str, Any]] = {
     200: {
@@ -35,7 +35,7 @@ _RESULTS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def batches_router(desk: BatchDesk, limiter: Limiter) -> APIRouter:
+def batches_router(desk: BatchService, limiter: Limiter) -> APIRouter:
     """Create, list, retrieve, cancel and delete batches, and read their results."""
     router = APIRouter(prefix="/v1/messages/batches")
 
@@ -43,16 +43,16 @@ def batches_router(desk: BatchDesk, limiter: Limiter) -> APIRouter:
     @router.post(
         "",
         response_model=MessageBatch,
-        openapi_extra=takes(BatchCreateRequest),
+        openapi_extra=describe_body(BatchCreateRequest),
         responses=ERRORS,
-        dependencies=[Depends(admitted(limiter))],
+        dependencies=[Depends(admit_request(limiter))],
     )
     async def create_batch(request: Request) -> MessageBatch:
         check_encoding(request)
         principal: Principal = request.state.principal
         with tempfile.TemporaryFile(dir=desk.folder) as upload:
             await _spool(request, upload)
-            return _shown(await desk.create(upload, principal.tenant, principal.key_id), request)
+            return _make_batch(await desk.create(upload, principal.tenant, principal.key_id), request)
 
     @router.get("", responses=ERRORS)
     async def list_batches(
@@ -63,7 +63,7 @@ def batches_router(desk: BatchDesk, limiter: Limiter) -> APIRouter:
     ) -> MessageBatchPage:
         batches, has_more = await desk.page(request.state.principal.tenant, limit, after_id, before_id)
         return MessageBatchPage(
-            data=[_shown(batch, request) for batch in batches],
+            data=[_make_batch(batch, request) for batch in batches],
             has_more=has_more,
             first_id=batches[0].id if batches else None,
             last_id=batches[-1].id if batches else None,
@@ -71,11 +71,11 @@ def batches_router(desk: BatchDesk, limiter: Limiter) -> APIRouter:
 
     @router.get("/{batch_id}", responses=ERRORS)
     async def get_batch(request: Request, batch_id: str) -> MessageBatch:
-        return _shown(await desk.get(request.state.principal.tenant, batch_id), request)
+        return _make_batch(await desk.get(request.state.principal.tenant, batch_id), request)
 
     @router.post("/{batch_id}/cancel", responses=ERRORS)
     async def cancel_batch(request: Request, batch_id: str) -> MessageBatch:
-        return _shown(await desk.cancel(request.state.principal.tenant, batch_id), request)
+        return _make_batch(await desk.cancel(request.state.principal.tenant, batch_id), request)
 
     @router.delete("/{batch_id}", responses=ERRORS)
     async def delete_batch(request: Request, batch_id: str) -> DeletedMessageBatch:
@@ -95,16 +95,16 @@ async def _spool(request: Request, upload: BinaryIO) -> None:
     size = 0
     async for chunk in request.stream():
         size += len(chunk)
-        if size <= MAX_UPLOAD:
+        if size <= MAX_UPLOAD_BYTES:
             await asyncio.to_thread(upload.write, chunk)
-        elif size > MAX_DRAINED:
+        elif size > MAX_DRAINED_BYTES:
             break
-    if size > MAX_UPLOAD:
+    if size > MAX_UPLOAD_BYTES:
         raise RequestTooLargeError("Request exceeds the maximum size")
     await asyncio.to_thread(upload.seek, 0)
 
 
-def _shown(batch: Batch, request: Request) -> MessageBatch:
+def _make_batch(batch: Batch, request: Request) -> MessageBatch:
     has_ended = batch.status == "ended"
     # Where the client reached us is where it will look for the results, and send its key.
     url = f"{request.base_url}v1/messages/batches/{batch.id}/results"

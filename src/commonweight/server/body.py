@@ -17,16 +17,16 @@ from commonweight.messages.errors import (
 )
 from commonweight.messages.wire import WireModel
 
-MAX_BODY = 32 * 1024 * 1024
+MAX_BODY_BYTES = 32 * 1024 * 1024
 """Bytes of a request to ``/v1/messages`` and ``/v1/messages/count_tokens``."""
-MAX_DRAINED = 4 * MAX_BODY
+MAX_DRAINED_BYTES = 4 * MAX_BODY_BYTES
 """Bytes read and thrown away, so that a client that is still sending gets to see why it was refused."""
-MOST_HELD = 16 * MAX_BODY
+MAX_HELD_BYTES = 16 * MAX_BODY_BYTES
 """Bytes of bodies in memory, all together: those that still come, and those that wait for their turn."""
-LARGE = 256 * 1024
+LARGE_BODY_BYTES = 256 * 1024
 """Bytes from which a body counts as large, and is parsed off the event loop."""
 
-Model = TypeVar("Model", bound=WireModel)
+WireModelT = TypeVar("WireModelT", bound=WireModel)
 
 
 class BodyReader:
@@ -37,7 +37,7 @@ class BodyReader:
         self._held = 0
 
     @contextlib.asynccontextmanager
-    async def read(self, request: Request, model: type[Model]) -> AsyncIterator[Model]:
+    async def read(self, request: Request, model: type[WireModelT]) -> AsyncIterator[WireModelT]:
         """The request's body as ``model``. The block is for what takes long when the body is large.
 
         Raises:
@@ -48,11 +48,11 @@ class BodyReader:
         body = bytearray()
         try:
             await self._fill(body, request)
-            if len(body) < LARGE:
-                yield _parsed(body, model)
+            if len(body) < LARGE_BODY_BYTES:
+                yield _parse(body, model)
             else:
                 async with self._large:
-                    yield await asyncio.to_thread(_parsed, body, model)
+                    yield await asyncio.to_thread(_parse, body, model)
         finally:
             self._held -= len(body)
 
@@ -60,17 +60,17 @@ class BodyReader:
         size = 0
         async for chunk in request.stream():
             size += len(chunk)
-            if size > MAX_DRAINED:
+            if size > MAX_DRAINED_BYTES:
                 break
-            if size > MAX_BODY:
+            if size > MAX_BODY_BYTES:
                 self._held -= len(body)
                 body.clear()
                 continue
-            if self._held + len(chunk) > MOST_HELD:
+            if self._held + len(chunk) > MAX_HELD_BYTES:
                 raise OverloadedError("The server is reading too many large requests", retry_after=5)
             self._held += len(chunk)
             body += chunk
-        if size > MAX_BODY:
+        if size > MAX_BODY_BYTES:
             raise RequestTooLargeError("Request exceeds the maximum size")
 
 
@@ -81,7 +81,7 @@ def check_encoding(request: Request) -> None:
         raise InvalidRequestError(f"content-encoding: {encoding} is not supported; send the body as it is")
 
 
-def _parsed(body: bytearray, model: type[Model]) -> Model:
+def _parse(body: bytearray, model: type[WireModelT]) -> WireModelT:
     try:
         data = pydantic_core.from_json(body, allow_inf_nan=False)
     except ValueError as error:

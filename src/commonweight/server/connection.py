@@ -29,15 +29,15 @@ from commonweight.messages.response import new_id
 
 log = logging.getLogger(__name__)
 
-MOST_HEAD, MOST_FIELDS = 64 * 1024, 128
+MAX_HEAD_BYTES, MAX_HEAD_FIELDS = 64 * 1024, 128
 """Bytes of a request's line and header fields, and their number. Agents were seen to send 2 KB and 25."""
-MOST_CONNECTIONS = 1000
+MAX_CONNECTIONS = 1000
 """At the same time. For one more, that goes which has asked for nothing for longest; if all have, the new one."""
-LEAST_RATE = 1024
+MIN_BYTES_PER_SECOND = 1024
 """Bytes that renew the patience with a body, or with a reader, by a second."""
-TICK = 1.0
+CHECK_INTERVAL_SECONDS = 1.0
 """Seconds from one look at a connection to the next."""
-KEEP_ALIVE = 75
+KEEP_ALIVE_SECONDS = 75
 """Seconds that an idle connection stays open: longer than clients keep theirs, or they would meet a closed one."""
 
 
@@ -56,7 +56,7 @@ class Wait(Enum):
     """The client is to end what it was answered without. It may look for the answer only afterwards."""
 
 
-PATIENCE = {Wait.HEAD: 20.0, Wait.BODY: 60.0, Wait.READER: 60.0, Wait.REST: 20.0}
+WAIT_TIMEOUT_SECONDS = {Wait.HEAD: 20.0, Wait.BODY: 60.0, Wait.READER: 60.0, Wait.REST: 20.0}
 """Seconds."""
 
 
@@ -85,15 +85,15 @@ class Connection(HttpToolsProtocol):
         """Begin to look at it, unless there are too many."""
         super().connection_made(transport)
         self._at_rest_since = self.loop.time()
-        self._clock = self.loop.call_later(TICK, self._look)
-        if len(self.connections) > MOST_CONNECTIONS:
+        self._clock = self.loop.call_later(CHECK_INTERVAL_SECONDS, self._check_progress)
+        if len(self.connections) > MAX_CONNECTIONS:
             self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Look no more."""
         self._clock.cancel()
         super().connection_lost(exc)
-        self._leave()
+        self._notify_disconnect()
 
     def data_received(self, data: bytes) -> None:
         """Parse it, within bounds."""
@@ -109,7 +109,7 @@ class Connection(HttpToolsProtocol):
         except HttpParserUpgrade:
             pass  # it was asked for, and is answered as if it had not been
         else:
-            if self._unused > MOST_HEAD:
+            if self._unused > MAX_HEAD_BYTES:
                 self._refuse(_too_large())
 
     def on_message_begin(self) -> None:
@@ -128,14 +128,14 @@ class Connection(HttpToolsProtocol):
         self._grow(len(name) + len(value))
         if self._part is Wait.HEAD:
             super().on_header(name, value)
-            if len(self.headers) > MOST_FIELDS:
-                self._object(_too_large())
+            if len(self.headers) > MAX_HEAD_FIELDS:
+                self._stop_parser(_too_large())
 
     def on_headers_complete(self) -> None:
         """The head is there."""
         if self.parser.should_upgrade() and any(name in _BODIES for name, _ in self.headers):
             # The parser would take the body for the next request.
-            self._object(InvalidRequestError("upgrade: is not supported; use plain HTTP/1.1"))
+            self._stop_parser(InvalidRequestError("upgrade: is not supported; use plain HTTP/1.1"))
         self._part = Wait.BODY
         self._unused = 0
         super().on_headers_complete()
@@ -168,10 +168,10 @@ class Connection(HttpToolsProtocol):
 
     def _grow(self, size: int) -> None:
         self._head_size += size
-        if self._head_size > MOST_HEAD:
-            self._object(_too_large())
+        if self._head_size > MAX_HEAD_BYTES:
+            self._stop_parser(_too_large())
 
-    def _object(self, problem: ApiError) -> None:
+    def _stop_parser(self, problem: ApiError) -> None:
         """Stop the parser, which makes an error of its own of it."""
         self._problem = problem
         raise problem
@@ -193,23 +193,25 @@ class Connection(HttpToolsProtocol):
         """Nothing was asked that has no answer yet."""
         return self._answering is None or self._answering.response_complete
 
-    def _leave(self) -> None:
+    def _notify_disconnect(self) -> None:
         """Tell the request that is being answered that nobody waits for it. Uvicorn tells only the newest."""
         if self._answering is not None and not self._answering.response_complete:
             self._answering.disconnected = True
             self._answering.message_event.set()
 
-    def _look(self) -> None:
-        self._clock = self.loop.call_later(TICK, self._look)
+    def _check_progress(self) -> None:
+        self._clock = self.loop.call_later(CHECK_INTERVAL_SECONDS, self._check_progress)
         unsent = self.transport.get_write_buffer_size()
         wait = self._waits_for()
         moved = {Wait.BODY: self._arrived, Wait.READER: self._unsent - unsent}.get(wait, 0)
         self._arrived, self._unsent = 0, unsent
         if wait is Wait.SERVER or wait is not self._wait:
             self._wait = wait
-            self._left = PATIENCE.get(wait, 0)
+            self._left = WAIT_TIMEOUT_SECONDS.get(wait, 0)
             return
-        self._left = min(self._left - TICK + max(moved, 0) / LEAST_RATE, PATIENCE[wait])
+        self._left = min(
+            self._left - CHECK_INTERVAL_SECONDS + max(moved, 0) / MIN_BYTES_PER_SECOND, WAIT_TIMEOUT_SECONDS[wait]
+        )
         if self._left <= 0:
             self._give_up()
 
@@ -225,7 +227,7 @@ class Connection(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         cycle = self._answering
         if cycle is not None and not cycle.response_complete:
-            self._leave()
+            self._notify_disconnect()
             if cycle.response_started or not cycle.more_body:  # the error would seem the answer, or a part of it
                 self.transport.abort()
                 return
@@ -258,10 +260,12 @@ _BODIES = (b"content-length", b"transfer-encoding")
 
 
 def _too_large() -> HeadTooLargeError:
-    return HeadTooLargeError(f"the request's head is larger than {MOST_HEAD} bytes or {MOST_FIELDS} fields")
+    return HeadTooLargeError(
+        f"the request's head is larger than {MAX_HEAD_BYTES} bytes or {MAX_HEAD_FIELDS} fields"
+    )
 
 
-def configured(app: ASGIApp, **options: Any) -> uvicorn.Config:  # noqa: ANN401 - uvicorn's own
+def make_uvicorn_config(app: ASGIApp, **options: Any) -> uvicorn.Config:  # noqa: ANN401 - uvicorn's own
     """What uvicorn needs to serve an application on such connections."""
     return uvicorn.Config(
         app,
@@ -271,6 +275,6 @@ def configured(app: ASGIApp, **options: Any) -> uvicorn.Config:  # noqa: ANN401 
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_keep_alive=KEEP_ALIVE,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         **options,
     )

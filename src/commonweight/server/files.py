@@ -24,7 +24,7 @@ from commonweight.messages.files import (
     FilePage,
 )
 from commonweight.server.openapi import ERRORS
-from commonweight.server.upload import LIFETIME, read_form
+from commonweight.server.upload import LIFETIME_FIELD, read_form
 from commonweight.store.files import Position, StoredFile
 
 MOST_IDS = 100
@@ -41,7 +41,7 @@ _FORM: dict[str, Any] = {
                     "type": "object",
                     "properties": {
                         "file": {"type": "string", "format": "binary"},
-                        LIFETIME: {"type": "integer", "minimum": 3600, "maximum": 7_776_000},
+                        LIFETIME_FIELD: {"type": "integer", "minimum": 3600, "maximum": 7_776_000},
                     },
                     "required": ["file"],
                 }

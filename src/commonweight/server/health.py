@@ -16,14 +16,14 @@ from commonweight.turn import Assistant
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 2.0
+CHECK_TIMEOUT_SECONDS = 2.0
 """Seconds that a probe may take. Those who ask have little more."""
 
-Probe = Callable[[], Awaitable[None]]
+HealthCheck = Callable[[], Awaitable[None]]
 """Raises unless all is well with what it looks at."""
 
 
-def health_router(assistant: Assistant, lifecycle: Lifecycle, probes: Mapping[str, Probe]) -> APIRouter:
+def health_router(assistant: Assistant, lifecycle: Lifecycle, probes: Mapping[str, HealthCheck]) -> APIRouter:
     """Both routes. ``probes`` look at what this server needs besides its engine, by name."""
     router = APIRouter(include_in_schema=False)
 
@@ -35,7 +35,7 @@ def health_router(assistant: Assistant, lifecycle: Lifecycle, probes: Mapping[st
 
     @router.api_route("/ready", methods=["GET", "HEAD"])
     async def ready() -> JSONResponse:
-        checks = {name: await _is_well(name, probe) for name, probe in probes.items()}
+        checks = {name: await _run_check(name, probe) for name, probe in probes.items()}
         checks = {"engine": assistant.engine.is_ready, "accepting": not lifecycle.is_draining} | checks
         is_ready = all(checks.values())
         return JSONResponse(
@@ -46,9 +46,9 @@ def health_router(assistant: Assistant, lifecycle: Lifecycle, probes: Mapping[st
     return router
 
 
-async def _is_well(name: str, probe: Probe) -> bool:
+async def _run_check(name: str, probe: HealthCheck) -> bool:
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
             await probe()
     except Exception as error:
         log.warning("not ready: %s (%s)", name, type(error).__name__)

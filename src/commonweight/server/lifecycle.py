@@ -28,7 +28,7 @@ class Lifecycle:
         """From now on requests for work are refused; those that run have so many seconds."""
         self._ends_at = time.monotonic() + seconds
 
-    async def check(self) -> None:
+    async def check_accepting(self) -> None:
         """A dependency of routes that begin work.
 
         Raises:
@@ -39,7 +39,7 @@ class Lifecycle:
             raise UnavailableError("The server is shutting down.", retry_after=left)
 
     @contextlib.contextmanager
-    def request(self) -> Iterator[None]:
+    def track_request(self) -> Iterator[None]:
         """A request that runs until the block ends."""
         self.running += 1
         self._quiet.clear()
@@ -50,6 +50,6 @@ class Lifecycle:
             if not self.running:
                 self._quiet.set()
 
-    async def quiet(self) -> None:
+    async def wait_until_quiet(self) -> None:
         """Wait until no request runs."""
         await self._quiet.wait()

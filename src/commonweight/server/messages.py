@@ -10,10 +10,10 @@ from commonweight.access import Admission, Limiter, Principal
 from commonweight.messages.events import MessageFold, StreamEvent
 from commonweight.messages.request import CountTokensRequest, MessageRequest
 from commonweight.messages.response import Message, TokenCount
-from commonweight.server.admission import admitted
+from commonweight.server.admission import admit_request
 from commonweight.server.body import BodyReader
-from commonweight.server.openapi import ERRORS, takes
-from commonweight.server.sse import EventStream, unless_gone
+from commonweight.server.openapi import ERRORS, describe_body
+from commonweight.server.sse import EventSourceResponse, cancel_on_disconnect
 from commonweight.turn import Assistant, Origin
 
 
@@ -22,9 +22,9 @@ def messages_router(assistant: Assistant, limiter: Limiter) -> APIRouter:
     bodies = BodyReader()
     router = APIRouter(prefix="/v1/messages")
 
-    @router.post("", response_model=Message, openapi_extra=takes(MessageRequest), responses=ERRORS)
+    @router.post("", response_model=Message, openapi_extra=describe_body(MessageRequest), responses=ERRORS)
     async def create_message(
-        request: Request, admission: Annotated[Admission, Depends(admitted(limiter))]
+        request: Request, admission: Annotated[Admission, Depends(admit_request(limiter))]
     ) -> Response:
         principal: Principal = request.state.principal
         origin = Origin(
@@ -39,15 +39,15 @@ def messages_router(assistant: Assistant, limiter: Limiter) -> APIRouter:
         await admission.charge(len(turn.prompt.token_ids))
         events = admission.answer(assistant.stream(turn))
         if body.stream:
-            return EventStream(events, request.state.request_id)
-        message = await unless_gone(request.receive, _whole(events))
+            return EventSourceResponse(events, request.state.request_id)
+        message = await cancel_on_disconnect(request.receive, _whole(events))
         return Response(message.model_dump_json(), media_type="application/json")
 
     @router.post(
         "/count_tokens",
-        openapi_extra=takes(CountTokensRequest),
+        openapi_extra=describe_body(CountTokensRequest),
         responses=ERRORS,
-        dependencies=[Depends(admitted(limiter, "counts"))],
+        dependencies=[Depends(admit_request(limiter, "counts"))],
     )
     async def count_tokens(request: Request) -> TokenCount:
         principal: Principal = request.state.principal

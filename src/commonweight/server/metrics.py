@@ -19,10 +19,10 @@ from prometheus_client.registry import Collector
 from commonweight import __version__
 from commonweight.engines.contract import Priority, Stats
 from commonweight.guard import Findings
-from commonweight.server.exchange import Exchange
 from commonweight.server.lifecycle import Lifecycle
+from commonweight.server.request_log import RequestRecord
 from commonweight.turn import Assistant, TurnRecord
-from commonweight.turn.record import GAPS, Gaps
+from commonweight.turn.record import GAP_BUCKETS_SECONDS, TokenGaps
 
 MEDIA_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -39,7 +39,7 @@ class Metrics:
 
     def __init__(self, assistant: Assistant, lifecycle: Lifecycle) -> None:
         self._registry = registry = CollectorRegistry()
-        self._gaps: dict[Priority, Gaps] = {priority: Gaps() for priority in _PRIORITIES}
+        self._gaps: dict[Priority, TokenGaps] = {priority: TokenGaps() for priority in _PRIORITIES}
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"commonweight_{name}", text, labels, registry=registry)
@@ -80,7 +80,7 @@ class Metrics:
         """Everything, in the text format."""
         return generate_latest(self._registry)
 
-    def count_exchange(self, exchange: Exchange) -> None:
+    def count_request(self, exchange: RequestRecord) -> None:
         """Take an exchange that is over."""
         route = exchange.route or "other"
         method = exchange.method if exchange.method in _METHODS else "other"
@@ -126,7 +126,7 @@ class Metrics:
 class _InterToken(Collector):
     """Waits between tokens come as counts of whole turns, which the library's own histogram cannot take."""
 
-    def __init__(self, gaps: dict[Priority, Gaps]) -> None:
+    def __init__(self, gaps: dict[Priority, TokenGaps]) -> None:
         self._gaps = gaps
 
     def collect(self) -> Iterator[Metric]:
@@ -135,7 +135,7 @@ class _InterToken(Collector):
             "Waits for the tokens after the first. Tokens that come together share one.",
             labels=["priority"],
         )
-        ends = [*map(str, GAPS), "+Inf"]
+        ends = [*map(str, GAP_BUCKETS_SECONDS), "+Inf"]
         for priority, gaps in self._gaps.items():
             family.add_metric([priority], list(zip(ends, accumulate(gaps.counts), strict=True)), gaps.seconds)
         yield family
@@ -184,18 +184,18 @@ _Values = float | dict[str, float] | dict[str, int]
 
 
 def _gauge(name: str, text: str, values: _Values, label: str | None = None) -> Metric:
-    return _filled(GaugeMetricFamily(f"commonweight_engine_{name}", text, labels=_labels(label)), values)
+    return _fill_family(GaugeMetricFamily(f"commonweight_engine_{name}", text, labels=_labels(label)), values)
 
 
 def _counter(name: str, text: str, values: _Values, label: str | None = None) -> Metric:
-    return _filled(CounterMetricFamily(f"commonweight_engine_{name}", text, labels=_labels(label)), values)
+    return _fill_family(CounterMetricFamily(f"commonweight_engine_{name}", text, labels=_labels(label)), values)
 
 
 def _labels(label: str | None) -> list[str]:
     return [] if label is None else [label]
 
 
-def _filled(family: GaugeMetricFamily | CounterMetricFamily, values: _Values) -> Metric:
+def _fill_family(family: GaugeMetricFamily | CounterMetricFamily, values: _Values) -> Metric:
     if isinstance(values, dict):
         for value, number in values.items():
             family.add_metric([value], number)

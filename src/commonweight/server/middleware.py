@@ -20,19 +20,19 @@ from commonweight.messages.errors import (
     UnavailableError,
 )
 from commonweight.messages.response import new_id
-from commonweight.server.exchange import Exchange, ExchangeListener, begin, note_error
 from commonweight.server.lifecycle import Lifecycle
+from commonweight.server.request_log import RequestListener, RequestRecord, record_error, set_current
 from commonweight.store.failures import FAILURES, reason
 
 log = logging.getLogger(__name__)
 
 
-class Envelope:
+class RequestMiddleware:
     """The layer around all routes: nothing leaves without ``request-id``, no failure as a stack trace, and
     nothing without being counted.
     """
 
-    def __init__(self, app: ASGIApp, lifecycle: Lifecycle, listeners: Sequence[ExchangeListener]) -> None:
+    def __init__(self, app: ASGIApp, lifecycle: Lifecycle, listeners: Sequence[RequestListener]) -> None:
         self._app = app
         self._lifecycle = lifecycle
         self._listeners = listeners
@@ -42,11 +42,11 @@ class Envelope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = Exchange(new_id("req"), scope["method"], scope["path"])
-        begin(exchange)
+        exchange = RequestRecord(new_id("req"), scope["method"], scope["path"])
+        set_current(exchange)
         started = time.perf_counter()
         try:
-            with self._lifecycle.request():
+            with self._lifecycle.track_request():
                 await self._serve(exchange, scope, receive, send)
         finally:
             exchange.seconds = time.perf_counter() - started
@@ -56,7 +56,7 @@ class Envelope:
             for listener in self._listeners:
                 listener(exchange)
 
-    async def _serve(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve(self, exchange: RequestRecord, scope: Scope, receive: Receive, send: Send) -> None:
         request_id = exchange.request_id
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
@@ -84,7 +84,7 @@ class Envelope:
 
 def error_response(error: ApiError, request_id: str) -> JSONResponse:
     """An error as a whole answer."""
-    note_error(error.type)
+    record_error(error.type)
     headers = {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
     if error.should_retry is not None:
         headers["x-should-retry"] = str(error.should_retry).lower()
@@ -122,7 +122,7 @@ async def on_store_failure(request: Request, error: Exception) -> JSONResponse:
     return error_response(unavailable, request.state.request_id)
 
 
-def handlers() -> dict[Any, Any]:
+def make_exception_handlers() -> dict[Any, Any]:
     """All exception handlers of the app."""
     return {
         ApiError: on_api_error,

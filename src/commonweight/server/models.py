@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from commonweight.messages.errors import InvalidRequestError, NotFoundError
 from commonweight.messages.models import (
     Capabilities,
-    ContextManagement,
+    ContextManagementSupport,
     EffortLevels,
     GuardInfo,
     ModelInfo,
@@ -70,7 +70,7 @@ def _info(assistant: Assistant, name: str, has_batches: bool) -> ModelInfo:
             citations=can,
             pdf_input=can,
             structured_outputs=can,
-            context_management=ContextManagement(
+            context_management=ContextManagementSupport(
                 supported=True, clear_thinking_20251015=thinks, clear_tool_uses_20250919=can
             ),
             effort=EffortLevels(

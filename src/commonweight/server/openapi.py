@@ -36,13 +36,13 @@ ERRORS: dict[int | str, dict[str, Any]] = dict.fromkeys((400, 401, 403, 413, 429
 """What any endpoint that takes a body may answer."""
 
 
-def takes(model: type[BaseModel]) -> dict[str, Any]:
+def describe_body(model: type[BaseModel]) -> dict[str, Any]:
     """A route's body."""
     schema = {"$ref": _REFERENCE.format(model=model.__name__)}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
-def described(app: FastAPI) -> dict[str, Any]:
+def make_openapi(app: FastAPI) -> dict[str, Any]:
     """The whole document, made once."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, routes=app.routes)

@@ -15,11 +15,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from commonweight.access import Keyring
 from commonweight.messages.errors import PermissionDeniedError
-from commonweight.server.envelope import error_response
+from commonweight.server.middleware import error_response
 from commonweight.store.failures import FAILURES
 
 
-class PageGuard:
+class OriginMiddleware:
     """The layer that turns away web pages of origins other than the server's own, and those given."""
 
     def __init__(self, app: ASGIApp, keyring: Keyring, origins: Sequence[str]) -> None:

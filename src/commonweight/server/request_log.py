@@ -8,7 +8,7 @@ from commonweight.turn import TurnRecord
 
 
 @dataclass
-class Exchange:
+class RequestRecord:
     """Filled in as the request goes on."""
 
     request_id: str
@@ -26,29 +26,29 @@ class Exchange:
     """From the head of the request to the end of the answer."""
 
 
-ExchangeListener = Callable[[Exchange], None]
+RequestListener = Callable[[RequestRecord], None]
 """Takes every exchange when it is over, in the event loop."""
 
-_current: ContextVar[Exchange | None] = ContextVar("exchange", default=None)
+_current: ContextVar[RequestRecord | None] = ContextVar("exchange", default=None)
 
 
-def current() -> Exchange | None:
+def current_request() -> RequestRecord | None:
     """The exchange that this task, or the one that started it, serves."""
     return _current.get()
 
 
-def begin(exchange: Exchange) -> None:
+def set_current(exchange: RequestRecord) -> None:
     """Make it the current one."""
     _current.set(exchange)
 
 
-def note_error(error_type: str) -> None:
+def record_error(error_type: str) -> None:
     """The client of the current exchange is told of an error."""
-    if exchange := current():
+    if exchange := current_request():
         exchange.error = error_type
 
 
-def note_turn(record: TurnRecord) -> None:
+def record_turn(record: TurnRecord) -> None:
     """A listener of turns: one that belongs to an exchange is noted there."""
-    if exchange := current():
+    if exchange := current_request():
         exchange.turn = record

@@ -12,17 +12,17 @@ from starlette.types import Receive, Scope, Send
 
 from commonweight.messages.errors import ApiError
 from commonweight.messages.events import Ping, StreamEvent
-from commonweight.server.exchange import note_error
+from commonweight.server.request_log import record_error
 
 log = logging.getLogger(__name__)
 
-PING_EVERY = 10.0
+PING_INTERVAL_SECONDS = 10.0
 """Seconds of silence before a ping. Clients give up on streams that are silent for minutes."""
 
-Result = TypeVar("Result")
+ResultT = TypeVar("ResultT")
 
 
-async def unless_gone(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
+async def cancel_on_disconnect(receive: Receive, work: Coroutine[Any, Any, ResultT]) -> ResultT:
     """The result of ``work``, which is cancelled, and cleaned up after, when the client disconnects first.
 
     Raises:
@@ -45,12 +45,12 @@ async def _disconnect(receive: Receive) -> None:
         pass
 
 
-def frame(event: StreamEvent) -> bytes:
+def format_event(event: StreamEvent) -> bytes:
     """An event as it travels: a name and one line of JSON."""
     return f"event: {event.type}\ndata: {event.model_dump_json()}\n\n".encode()
 
 
-class EventStream(Response):
+class EventSourceResponse(Response):
     """Streams events, which it closes in the end.
 
     Frames that are ready together travel together: every write wakes the client, often on the very cores that
@@ -72,7 +72,7 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send everything, or stop when the client goes away."""
         with contextlib.suppress(ClientDisconnect):
-            await unless_gone(receive, self._stream(send))
+            await cancel_on_disconnect(receive, self._stream(send))
 
     async def _stream(self, send: Send) -> None:
         reading = asyncio.ensure_future(self._read())
@@ -93,16 +93,16 @@ class EventStream(Response):
     async def _read(self) -> None:
         async with contextlib.aclosing(self._events) as events:
             async for event in events:
-                self._frames.append(frame(event))
+                self._frames.append(format_event(event))
                 self._news.set()
 
     async def _next_frames(self) -> bytes:
         """What has come up meanwhile; a ping after a long silence; nothing when there is no more."""
         try:
-            async with asyncio.timeout(PING_EVERY):
+            async with asyncio.timeout(PING_INTERVAL_SECONDS):
                 await self._news.wait()
         except TimeoutError:
-            return frame(Ping())
+            return format_event(Ping())
         self._news.clear()
         frames, self._frames = b"".join(self._frames), []
         return frames
@@ -119,5 +119,5 @@ class EventStream(Response):
         if not isinstance(error, ApiError):
             log.error("a stream failed", exc_info=error)
             error = ApiError("Internal server error")
-        note_error(error.type)
+        record_error(error.type)
         return b"event: error\ndata: " + error.json(self._request_id) + b"\n\n"

@@ -10,18 +10,18 @@ from pydantic import Field, TypeAdapter, ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 
-from commonweight.files import MAX_BYTES, Upload, too_large
+from commonweight.files import MAX_FILE_BYTES, Upload, too_large
 from commonweight.files.types import UNKNOWN
 from commonweight.messages.errors import InvalidRequestError, invalid_request
 from commonweight.server.body import check_encoding
 
-AT_ONCE = 2**20
+WRITE_CHUNK_BYTES = 2**20
 """Bytes that are parsed and written in one go, in a thread."""
-AROUND = 64 * 1024
+MAX_FORM_OVERHEAD_BYTES = 64 * 1024
 """Bytes that a form may have beside its file."""
-LONGEST_FIELD = 32
+MAX_FIELD_BYTES = 32
 
-LIFETIME = "expires_in_seconds"
+LIFETIME_FIELD = "expires_in_seconds"
 Lifetime = Annotated[int, Field(ge=3600, le=7_776_000)]
 _lifetime: TypeAdapter[int] = TypeAdapter(Lifetime)
 
@@ -40,7 +40,7 @@ async def read_form(request: Request, upload: Upload) -> int | None:
     """
     check_encoding(request)
     announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > MAX_BYTES + AROUND:
+    if announced.isdecimal() and int(announced) > MAX_FILE_BYTES + MAX_FORM_OVERHEAD_BYTES:
         raise too_large()
     form = UploadForm(request.headers.get("content-type", ""), upload)
     pending: list[bytes] = []
@@ -49,9 +49,9 @@ async def read_form(request: Request, upload: Upload) -> int | None:
         pending.append(chunk)
         waiting += len(chunk)
         total += len(chunk)
-        if total > MAX_BYTES + AROUND:
+        if total > MAX_FILE_BYTES + MAX_FORM_OVERHEAD_BYTES:
             raise too_large()
-        if waiting >= AT_ONCE:
+        if waiting >= WRITE_CHUNK_BYTES:
             await asyncio.to_thread(form.feed, b"".join(pending))
             pending.clear()
             waiting = 0
@@ -106,13 +106,13 @@ class UploadForm:
             raise InvalidRequestError("The request body is not valid multipart/form-data: it ends too early")
         if "file" not in self._fields:
             raise InvalidRequestError("file: Field required")
-        given = self._fields.get(LIFETIME)
+        given = self._fields.get(LIFETIME_FIELD)
         if given is None:
             return None
         try:
             return _lifetime.validate_python(given.decode(errors="replace"))
         except ValidationError as error:
-            raise invalid_request(error, (LIFETIME,)) from error
+            raise invalid_request(error, (LIFETIME_FIELD,)) from error
 
     def _on_header_field(self, data: bytes, start: int, end: int) -> None:
         self._header += data[start:end]
@@ -131,7 +131,7 @@ class UploadForm:
             filename = options.get(b"filename", b"").decode()
         except UnicodeDecodeError as error:
             raise InvalidRequestError("file: names of fields and files must be UTF-8") from error
-        if name not in ("file", LIFETIME):
+        if name not in ("file", LIFETIME_FIELD):
             raise InvalidRequestError(f"{name[:80]}: Extra inputs are not permitted")
         if name in self._fields:
             raise InvalidRequestError(f"{name}: it is there more than once")
@@ -144,7 +144,7 @@ class UploadForm:
     def _on_data(self, data: bytes, start: int, end: int) -> None:
         if self._field == "file":
             self._upload.write(data[start:end])
-        elif len(self._fields[self._field]) + end - start > LONGEST_FIELD:
+        elif len(self._fields[self._field]) + end - start > MAX_FIELD_BYTES:
             raise InvalidRequestError(f"{self._field}: it is too long")
         else:
             self._fields[self._field] += data[start:end]

@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, and_, case, func, or_, select, tuple_, upd
 from commonweight.store.database import Database
 from commonweight.store.schema import batch_items, batches, keys
 
-Ending = Literal["succeeded", "errored", "canceled", "expired"]
+ItemOutcome = Literal["succeeded", "errored", "canceled", "expired"]
 
 LONGEST_LEASE = 300.0
 """Seconds: more than leases last and the clocks of servers differ."""
@@ -102,7 +102,7 @@ class BatchItemStore:
         async with self._database.write() as connection:
             return {(batch_id, number) for batch_id, number in await connection.execute(query)}
 
-    async def record(self, batch_id: str, number: int, state: Ending, result: str | None = None) -> bool:
+    async def record(self, batch_id: str, number: int, state: ItemOutcome, result: str | None = None) -> bool:
         """Say how an item of ours ended. False: it is not ours any more, and nothing was changed."""
         query = (
             update(batch_items)
@@ -122,7 +122,7 @@ class BatchItemStore:
         is_over = or_(_item.lease_until < now, _item.lease_until > now + LONGEST_LEASE)
         await self._return(and_(_item.state == "running", is_over))
 
-    async def doomed(self, now: float) -> list[tuple[str, Ending]]:
+    async def doomed(self, now: float) -> list[tuple[str, ItemOutcome]]:
         """The batches of which nothing more is to be done, and what becomes of the rest of their items."""
         fate = case((_batch.status == "canceling", "canceled"), else_="expired")
         is_canceled, is_old = _batch.status == "canceling", _batch.expires_at <= now
@@ -130,7 +130,7 @@ class BatchItemStore:
         async with self._database.read() as connection:
             return [(batch_id, ending) for batch_id, ending in await connection.execute(query)]
 
-    async def settle(self, batch_id: str, ending: Ending, limit: int) -> bool:
+    async def settle(self, batch_id: str, ending: ItemOutcome, limit: int) -> bool:
         """End up to ``limit`` items of a batch that wait. Whether there may be others."""
         is_waiting = _item.batch_id == batch_id, _item.state == "waiting"
         some = select(_item.number).where(*is_waiting).order_by(_item.number).limit(limit)

@@ -42,7 +42,7 @@ class NewItem:
 
 
 @dataclass(frozen=True)
-class Result:
+class ItemResult:
     """What became of an item; ``result`` is JSON, and None where the state says everything."""
 
     number: int
@@ -131,9 +131,9 @@ class BatchStore:
         async with self._database.write() as connection:
             return await _change(connection, batch_id, ("ended", "receiving"), status="deleted")
 
-    async def results(self, batch_id: str, after: int, limit: int) -> list[Result]:
+    async def results(self, batch_id: str, after: int, limit: int) -> list[ItemResult]:
         """Results from the one after number ``after`` on."""
-        columns = [batch_items.c[field.name] for field in fields(Result)]
+        columns = [batch_items.c[field.name] for field in fields(ItemResult)]
         query = (
             select(*columns)
             .where(batch_items.c.batch_id == batch_id, batch_items.c.number > after)
@@ -141,7 +141,7 @@ class BatchStore:
             .limit(limit)
         )
         async with self._database.read() as connection:
-            return [Result(*row) for row in await connection.execute(query)]
+            return [ItemResult(*row) for row in await connection.execute(query)]
 
     # What time brings
 

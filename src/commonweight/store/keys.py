@@ -12,7 +12,7 @@ from commonweight.store.schema import keys
 
 
 @dataclass(frozen=True)
-class Key:
+class ApiKey:
     """One key. Times are seconds since the epoch."""
 
     id: str
@@ -42,7 +42,7 @@ class NameTakenError(ValueError):
     """A key of this name is in use."""
 
 
-async def add_key(database: Database, key: Key) -> None:
+async def add_key(database: Database, key: ApiKey) -> None:
     """Keep a new key.
 
     Raises:
@@ -55,13 +55,13 @@ async def add_key(database: Database, key: Key) -> None:
         raise NameTakenError(key.name) from error
 
 
-async def find_key(database: Database, digest: str) -> Key | None:
+async def find_key(database: Database, digest: str) -> ApiKey | None:
     """The key with this digest, also if it is revoked or has expired."""
     found = await _select(database, keys.c.digest == digest)
     return found[0] if found else None
 
 
-async def list_keys(database: Database) -> list[Key]:
+async def list_keys(database: Database) -> list[ApiKey]:
     """All keys there ever were, oldest first."""
     return await _select(database)
 
@@ -72,7 +72,7 @@ async def has_keys(database: Database) -> bool:
         return (await connection.execute(select(keys.c.id).limit(1))).first() is not None
 
 
-async def revoke_keys(database: Database, id_or_name: str, now: float) -> list[Key]:
+async def revoke_keys(database: Database, id_or_name: str, now: float) -> list[ApiKey]:
     """Revoke the key with this id or name, for good; those that were revoked by this call."""
     async with database.write() as connection:
         revoked = await connection.execute(
@@ -84,11 +84,11 @@ async def revoke_keys(database: Database, id_or_name: str, now: float) -> list[K
         return _keys(revoked.all())
 
 
-async def _select(database: Database, *where: ColumnElement[bool]) -> list[Key]:
+async def _select(database: Database, *where: ColumnElement[bool]) -> list[ApiKey]:
     async with database.read() as connection:
         rows = await connection.execute(select(keys).where(*where).order_by(keys.c.created_at, keys.c.id))
         return _keys(rows.all())
 
 
-def _keys(rows: Sequence[Row[Any]]) -> list[Key]:
-    return [Key(**row._mapping) for row in rows]
+def _keys(rows: Sequence[Row[Any]]) -> list[ApiKey]:
+    return [ApiKey(**row._mapping) for row in rows]

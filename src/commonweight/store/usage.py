@@ -43,7 +43,7 @@ class UsageRecord:
 
 
 @dataclass(frozen=True)
-class Content:
+class StoredContent:
     """What was asked and answered in one turn, as JSON."""
 
     request_id: str
@@ -66,7 +66,9 @@ class Total:
     output_tokens: int
 
 
-async def add_usage(database: Database, records: Sequence[UsageRecord], kept: Sequence[Content] = ()) -> None:
+async def add_usage(
+    database: Database, records: Sequence[UsageRecord], kept: Sequence[StoredContent] = ()
+) -> None:
     """Write records, and the contents that are kept. What is there already, after a doubtful failure, stays."""
     async with database.write() as connection:
         for table, rows in ((usage, records), (contents, kept)):
@@ -88,7 +90,7 @@ async def forget_contents(database: Database, now: float) -> int:
         return (await connection.execute(delete(contents).where(contents.c.expires_at <= now))).rowcount
 
 
-async def totals(
+async def compute_totals(
     database: Database,
     by: Sequence[By],
     since: float | None = None,

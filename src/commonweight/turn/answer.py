@@ -11,9 +11,9 @@ from commonweight.messages.events import (
     ContentBlockStart,
     ContentBlockStop,
     Delta,
-    Ending,
     InputJsonDelta,
     MessageDelta,
+    MessageEnd,
     MessageStart,
     MessageStop,
     SignatureDelta,
@@ -38,8 +38,8 @@ from commonweight.messages.response import (
     new_id,
 )
 from commonweight.prompting import OutputParser, Prompt
-from commonweight.prompting.documents import locate
-from commonweight.prompting.output import CallClosed, CallInput, CallOpened, Piece, Quote, Reasoning, Text
+from commonweight.prompting.documents import locate_quote
+from commonweight.prompting.parse.output import CallClosed, CallInput, CallOpened, Piece, Quote, Reasoning, Text
 from commonweight.turn.signature import Signer
 
 
@@ -76,7 +76,7 @@ class Answer:
         """What was generated."""
         self.is_complete = False
         """No event follows; the engine may stop."""
-        self.has_begun = False
+        self.has_started = False
         """The prompt is read, and ``message_start`` told."""
         self.stop_reason: StopReason | None = None
         self.latest = ""
@@ -96,7 +96,7 @@ class Answer:
     @property
     def usage(self) -> Usage:
         """What it has cost so far: nothing before the prompt is read."""
-        if not self.has_begun:
+        if not self.has_started:
             return Usage(input_tokens=0, output_tokens=0)
         details = OutputTokensDetails(thinking_tokens=self._parser.thinking_tokens)
         return self._usage.model_copy(update={"output_tokens_details": details})
@@ -106,36 +106,36 @@ class Answer:
         """Whether the tokens say just what the message does: no stop sequence cut it."""
         return self.is_complete and not self._parser.is_complete
 
-    def take(self, event: EngineEvent) -> Iterator[StreamEvent]:
+    def process(self, event: EngineEvent) -> Iterator[StreamEvent]:
         """The events that one engine event brings."""
         self.latest = ""
-        yield from self._take(event)
+        yield from self._process(event)
 
     def refuse(self, verdict: Verdict) -> Iterator[StreamEvent]:
         """The end of a message that goes no further. What is open is closed by whoever knows what was told.
 
         Reasoning that is not complete is not signed.
         """
-        if not self.has_begun:
-            yield from self._take(Prefilled())
+        if not self.has_started:
+            yield from self._process(Prefilled())
         self.is_complete = True
         self.stop_reason = "refusal"
         self._block = None
         details = StopDetails(category=verdict.category, explanation=verdict.message or None)
         yield MessageDelta(
-            delta=Ending(stop_reason="refusal", stop_details=details),
+            delta=MessageEnd(stop_reason="refusal", stop_details=details),
             usage=self.usage.model_copy(deep=True),
             context_management=self._edits,
             guard=GuardVerdict(**{name: verdict.record()[name] for name in GuardVerdict.model_fields}),
         )
         yield MessageStop()
 
-    def _take(self, event: EngineEvent) -> Iterator[StreamEvent]:
+    def _process(self, event: EngineEvent) -> Iterator[StreamEvent]:
         match event:
             case Admitted(cached_tokens):
                 self._cached = cached_tokens
             case Prefilled(written):
-                self.has_begun = True
+                self.has_started = True
                 usage = self._usage
                 usage.cache_read_input_tokens = self._cached
                 usage.cache_creation.ephemeral_5m_input_tokens = written.five_minutes
@@ -151,80 +151,80 @@ class Answer:
             case Step(token_id):
                 self._usage.output_tokens += 1
                 self.token_ids.append(token_id)
-                yield from self._tell(self._parser.feed(token_id))
+                yield from self._write_pieces(self._parser.feed(token_id))
                 if self._parser.is_complete:
-                    yield from self._end("stop_sequence" if self._parser.stop_sequence else "end_turn")
+                    yield from self._finish("stop_sequence" if self._parser.stop_sequence else "end_turn")
             case Finish(reason, _, cached_tokens):
                 if cached_tokens is not None:
                     self._usage.cache_read_input_tokens += cached_tokens - self._cached
                     self._usage.input_tokens -= cached_tokens - self._cached
                     self._cached = cached_tokens
-                yield from self._tell(self._parser.flush(is_cut=reason == "length"))
+                yield from self._write_pieces(self._parser.flush(is_cut=reason == "length"))
                 natural: StopReason = "tool_use" if self._parser.has_calls else "end_turn"
-                yield from self._end(natural if reason == "stop" else self._at_limit)
+                yield from self._finish(natural if reason == "stop" else self._at_limit)
 
-    def _tell(self, pieces: list[Piece]) -> Iterator[StreamEvent]:
+    def _write_pieces(self, pieces: list[Piece]) -> Iterator[StreamEvent]:
         for piece in pieces:
             match piece:
                 case Text(text):
                     self.latest += text
-                    yield from self._enter(OutputText(citations=[] if self._has_citations else None))
-                    yield self._grown(TextDelta(text=text))
+                    yield from self._open_block(OutputText(citations=[] if self._has_citations else None))
+                    yield self._make_delta(TextDelta(text=text))
                 case Reasoning(text):
                     self.latest += text
-                    yield from self._enter(OutputThinking())
+                    yield from self._open_block(OutputThinking())
                     self._reasoning.append(text)
                     if self._shows_thinking:
-                        yield self._grown(ThinkingDelta(thinking=text))
+                        yield self._make_delta(ThinkingDelta(thinking=text))
                 case CallOpened(name, call_id):
-                    yield from self._leave()
-                    yield from self._enter(OutputToolUse(id=_tool_use_id(call_id), name=name))
-                    yield self._grown(InputJsonDelta(partial_json=""))
+                    yield from self._close_block()
+                    yield from self._open_block(OutputToolUse(id=_make_tool_use_id(call_id), name=name))
+                    yield self._make_delta(InputJsonDelta(partial_json=""))
                 case CallInput(json):
                     self.latest += json
-                    yield self._grown(InputJsonDelta(partial_json=json))
+                    yield self._make_delta(InputJsonDelta(partial_json=json))
                 case CallClosed():
-                    yield from self._leave()
+                    yield from self._close_block()
                 case Quote(number, text):
-                    citation = locate(self._prompt.documents[number], text)
+                    citation = locate_quote(self._prompt.documents[number], text)
                     if citation is not None:
                         if not isinstance(self._block, OutputText):
-                            yield from self._enter(OutputText(citations=[]))
-                            yield self._grown(TextDelta(text=citation.cited_text))
-                        yield self._grown(CitationsDelta(citation=citation))
-                        yield from self._leave()
+                            yield from self._open_block(OutputText(citations=[]))
+                            yield self._make_delta(TextDelta(text=citation.cited_text))
+                        yield self._make_delta(CitationsDelta(citation=citation))
+                        yield from self._close_block()
 
-    def _enter(self, block: OutputBlock) -> Iterator[StreamEvent]:
+    def _open_block(self, block: OutputBlock) -> Iterator[StreamEvent]:
         """Be in a block of this kind."""
         if self._block is None or self._block.type != block.type:
-            yield from self._leave()
+            yield from self._close_block()
             self._block = block
             self._index += 1
             yield ContentBlockStart(index=self._index, content_block=block)
 
-    def _leave(self) -> Iterator[StreamEvent]:
+    def _close_block(self) -> Iterator[StreamEvent]:
         if isinstance(self._block, OutputThinking):
             reasoning, self._reasoning = "".join(self._reasoning), []
             self.reasoning += reasoning
-            yield self._grown(SignatureDelta(signature=self._signer.sign(reasoning)))
+            yield self._make_delta(SignatureDelta(signature=self._signer.sign(reasoning)))
         if self._block is not None:
             self._block = None
             yield ContentBlockStop(index=self._index)
 
-    def _grown(self, delta: Delta) -> ContentBlockDelta:
+    def _make_delta(self, delta: Delta) -> ContentBlockDelta:
         return ContentBlockDelta(index=self._index, delta=delta)
 
-    def _end(self, reason: StopReason) -> Iterator[StreamEvent]:
+    def _finish(self, reason: StopReason) -> Iterator[StreamEvent]:
         self.is_complete = True
         self.stop_reason = reason
-        yield from self._leave()
+        yield from self._close_block()
         self._usage.output_tokens_details = OutputTokensDetails(thinking_tokens=self._parser.thinking_tokens)
-        ending = Ending(stop_reason=reason, stop_sequence=self._parser.stop_sequence)
+        ending = MessageEnd(stop_reason=reason, stop_sequence=self._parser.stop_sequence)
         yield MessageDelta(delta=ending, usage=self._usage, context_management=self._edits)
         yield MessageStop()
 
 
-def _tool_use_id(call_id: str | None) -> str:
+def _make_tool_use_id(call_id: str | None) -> str:
     """A fresh id. It ends with the one that the model made up, if it did, so that it can have that back."""
     fresh = new_id("toolu")
     return fresh if call_id is None else fresh[: -len(call_id)] + call_id

@@ -21,18 +21,18 @@ from commonweight.engines.contract import (
     Sampling,
     Step,
 )
-from commonweight.guard import Guard, Judge, Screening, heard
+from commonweight.guard import Guard, Judge, Screening, extract_input
 from commonweight.messages.errors import ApiError, InvalidRequestError, OverloadedError
 from commonweight.messages.events import StreamEvent
 from commonweight.messages.request import CountTokensRequest, MessageRequest
 from commonweight.messages.response import AppliedEdits, OriginalTokens, StopReason, TokenCount
 from commonweight.prompting import OutputParser, Prompt, Renderer, Tokenizer
 from commonweight.turn.answer import Answer
-from commonweight.turn.judging import OwnJudge
-from commonweight.turn.prepare import LoadFiles, opening, prepared
+from commonweight.turn.prepare import LoadFiles, fingerprint_conversation, prepare_prompt
 from commonweight.turn.record import ANONYMOUS, Origin, Stopwatch, TurnListener, TurnRecord
+from commonweight.turn.release import ReleaseGate
+from commonweight.turn.self_judge import SelfJudge
 from commonweight.turn.signature import Signer
-from commonweight.turn.told import Told
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Turn:
     job: Job
     edits: AppliedEdits | None
     origin: Origin = ANONYMOUS
-    watch: Stopwatch = field(default_factory=Stopwatch)
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
 
 
 class Assistant:
@@ -92,7 +92,7 @@ class Assistant:
     @property
     def judge(self) -> Judge:
         """The model as a judge of exchanges."""
-        return OwnJudge(self._renderer, self.engine, self._stop_ids)
+        return SelfJudge(self._renderer, self.engine, self._stop_ids)
 
     def tokens(self, text: str) -> list[int]:
         """A text's own tokens, none of them special."""
@@ -100,7 +100,7 @@ class Assistant:
 
     async def count_tokens(self, request: CountTokensRequest, tenant: str = "") -> TokenCount:
         """The tokens of the request's prompt, rendered as it would run."""
-        ready = await prepared(request, self._renderer, self._signer, tenant, self.load_files)
+        ready = await prepare_prompt(request, self._renderer, self._signer, tenant, self.load_files)
         original = OriginalTokens(original_input_tokens=ready.original_tokens) if ready.edits else None
         return TokenCount(input_tokens=len(ready.prompt.token_ids), context_management=original)
 
@@ -117,7 +117,7 @@ class Assistant:
                 f"max_tokens: {request.max_tokens} > {self.max_output}, which is the maximum allowed number of "
                 f"output tokens for {request.model}"
             )
-        ready = await prepared(request, self._renderer, self._signer, origin.tenant, self.load_files)
+        ready = await prepare_prompt(request, self._renderer, self._signer, origin.tenant, self.load_files)
         prompt = ready.prompt
         length, window = len(prompt.token_ids), self.engine.window
         room = window - length
@@ -142,11 +142,11 @@ class Assistant:
             grammar=prompt.grammar,
             cache_marks=[CacheMark(position, ttl) for position, ttl in prompt.marks],
             tenant=prompt.tenant,
-            session=origin.session or opening(request),
+            session=origin.session or fingerprint_conversation(request),
             priority=origin.priority,
             probe=self._probe(),
         )
-        watch.prepared()
+        watch.mark_prepared()
         return Turn(request, prompt, job, ready.edits, origin, watch)
 
     async def stream(self, turn: Turn) -> AsyncGenerator[StreamEvent]:
@@ -156,31 +156,35 @@ class Assistant:
             ApiError: the engine is full or has failed.
         """
         request, prompt = turn.request, turn.prompt
-        parser = OutputParser(self._tokenizer, prompt.reading, request.stop_sequences or [])
+        parser = OutputParser(self._tokenizer, prompt.parser_config, request.stop_sequences or [])
         is_clamped = turn.job.max_tokens < request.max_tokens
         at_limit: StopReason = "model_context_window_exceeded" if is_clamped else "max_tokens"
         answer = Answer(request, prompt, parser, self._signer, at_limit, turn.edits)
-        screening = self.guard.open(heard(request), turn.origin.waived, prompt.tenant) if self.guard else None
-        told = Told(whole_calls=screening is not None and screening.guards_calls)
+        screening = (
+            self.guard.start_screening(extract_input(request), turn.origin.waived, prompt.tenant)
+            if self.guard
+            else None
+        )
+        told = ReleaseGate(whole_calls=screening is not None and screening.guards_calls)
         with self._recorded(turn, answer, told, screening), _api_errors():
             if screening is not None:
-                await screening.before()
+                await screening.screen_input()
                 if screening.refusal is not None:
-                    for event in told.end(answer.refuse(screening.refusal)):
+                    for event in told.finish(answer.refuse(screening.refusal)):
                         yield event
                     return
             async with self.engine.run(turn.job) as generation:
                 async for step in generation:
-                    turn.watch.take(step)
-                    events = list(answer.take(step))
+                    turn.stopwatch.mark_event(step)
+                    events = list(answer.process(step))
                     if screening is not None:
                         await _screen(screening, step, answer, prompt)
                     if screening is not None and screening.refusal is not None:
                         generation.truncate(len(prompt.token_ids))
-                        leaving = told.end(events if isinstance(step, Prefilled) else [])
-                        leaving += told.end(answer.refuse(screening.refusal))
+                        leaving = told.finish(events if isinstance(step, Prefilled) else [])
+                        leaving += told.finish(answer.refuse(screening.refusal))
                     else:
-                        leaving = told.take(events, holds=screening is not None and screening.holds)
+                        leaving = told.push(events, holds=screening is not None and screening.is_holding)
                         if answer.is_complete:
                             self._finish(generation, prompt, answer, told)
                     for event in leaving:
@@ -194,7 +198,9 @@ class Assistant:
         return None if probe is None else Probe(*probe)
 
     @contextlib.contextmanager
-    def _recorded(self, turn: Turn, answer: Answer, told: Told, screening: Screening | None) -> Iterator[None]:
+    def _recorded(
+        self, turn: Turn, answer: Answer, told: ReleaseGate, screening: Screening | None
+    ) -> Iterator[None]:
         """Tell the listeners of the turn when the block is left, in whatever way."""
         error: str | None = None
         try:
@@ -210,10 +216,10 @@ class Assistant:
                 usage=answer.usage,
                 stop_reason=answer.stop_reason,
                 error=error,
-                times=turn.watch.times(),
+                times=turn.stopwatch.read_times(),
                 findings=screening.findings if screening else None,
                 request=turn.request,
-                message=lambda: told.message if told.has_begun else None,
+                message=lambda: told.message if told.has_started else None,
             )
             for listener in self.listeners:
                 try:
@@ -221,26 +227,26 @@ class Assistant:
                 except Exception:
                     log.exception("a listener failed (%s)", turn.origin.request_id)
 
-    def _finish(self, generation: Generation, prompt: Prompt, answer: Answer, told: Told) -> None:
+    def _finish(self, generation: Generation, prompt: Prompt, answer: Answer, told: ReleaseGate) -> None:
         # The engine may be ahead; what it drew past a stop sequence is nobody's.
         generation.truncate(len(prompt.token_ids) + len(answer.token_ids))
         if answer.is_whole:
             ids = answer.token_ids
             said = ids[:-1] if ids and ids[-1] in self._tokenizer.end_ids else ids
-            self._renderer.remember(prompt, told.message.content, said, answer.reasoning)
+            self._renderer.remember_answer(prompt, told.message.content, said, answer.reasoning)
 
 
 async def _screen(screening: Screening, event: EngineEvent, answer: Answer, prompt: Prompt) -> None:
     """Show the guard what came, before any of it leaves."""
     match event:
         case Prefilled(scores=scores):
-            await screening.prefilled(scores, *prompt.heard)
+            await screening.screen_prompt(scores, *prompt.user_span)
         case Step(scores=scores):
-            await screening.token(scores, answer.place, answer.latest)
+            await screening.screen_token(scores, answer.place, answer.latest)
             if answer.is_complete:
-                await screening.end(answer.place)
+                await screening.finish(answer.place)
         case Finish():
-            await screening.end(answer.place)
+            await screening.finish(answer.place)
         case _:
             pass
 

@@ -24,23 +24,25 @@ from commonweight.messages.conversation import MessageParam
 from commonweight.messages.edits import AllThinking, ClearThinking, ClearToolUses, InputTokens, ToolUses
 from commonweight.messages.response import AppliedEdits, ClearedThinking, ClearedToolUses
 
-PLACEHOLDER = "[Old tool result removed to save context]"
+CLEARED_RESULT_TEXT = "[Old tool result removed to save context]"
 
 Edit = ClearThinking | ClearToolUses
 
-Count = Callable[[Sequence[MessageParam]], Awaitable[int]]
+CountTokens = Callable[[Sequence[MessageParam]], Awaitable[int]]
 """The tokens of the whole prompt with these messages."""
 
 
 @dataclass(frozen=True)
-class Edited:
+class EditedConversation:
     """A conversation after its edits. Every message is still there, but one may have lost all of its content."""
 
     messages: list[MessageParam]
     report: AppliedEdits
 
 
-async def apply_edits(messages: Sequence[MessageParam], edits: Iterable[Edit], count: Count) -> Edited:
+async def apply_edits(
+    messages: Sequence[MessageParam], edits: Iterable[Edit], count: CountTokens
+) -> EditedConversation:
     """Make the edits, those of thinking first. An edit that saves no token, or too few, is not made.
 
     ``messages`` stay as they are; what no edit touches is shared with them. ``count`` is asked only if there is
@@ -51,10 +53,10 @@ async def apply_edits(messages: Sequence[MessageParam], edits: Iterable[Edit], c
     report = AppliedEdits()
     for edit in sorted(edits, key=lambda edit: isinstance(edit, ClearToolUses)):
         if isinstance(edit, ClearThinking):
-            shorter, cleared = _without_thinking(edited, edit)
+            shorter, cleared = _clear_thinking(edited, edit)
             trigger, least = 0, 1
         else:
-            shorter, cleared = _without_results(edited, edit)
+            shorter, cleared = _clear_results(edited, edit)
             trigger = edit.trigger.value if isinstance(edit.trigger, InputTokens) else 0
             least = max(edit.clear_at_least.value, 1) if edit.clear_at_least else 1
         if not cleared:
@@ -73,10 +75,10 @@ async def apply_edits(messages: Sequence[MessageParam], edits: Iterable[Edit], c
             if isinstance(edit, ClearThinking)
             else ClearedToolUses(cleared_input_tokens=saved, cleared_tool_uses=cleared)
         )
-    return Edited(edited, report)
+    return EditedConversation(edited, report)
 
 
-def _without_thinking(messages: list[MessageParam], edit: ClearThinking) -> tuple[list[MessageParam], int]:
+def _clear_thinking(messages: list[MessageParam], edit: ClearThinking) -> tuple[list[MessageParam], int]:
     """The messages after the edit, and of how many turns it clears the thinking."""
     if isinstance(edit.keep, AllThinking):
         return messages, 0
@@ -84,7 +86,7 @@ def _without_thinking(messages: list[MessageParam], edit: ClearThinking) -> tupl
     thoughtful = sorted({turn for message, turn in turns if any(map(_is_thinking, message.content))})
     cleared = set(thoughtful[: -edit.keep.value])
     return [
-        _with_content(message, [block for block in message.content if not _is_thinking(block)])
+        _replace_content(message, [block for block in message.content if not _is_thinking(block)])
         if turn in cleared
         else message
         for message, turn in turns
@@ -104,7 +106,7 @@ def _is_thinking(block: ContentBlock) -> bool:
     return isinstance(block, ThinkingBlock | RedactedThinkingBlock)
 
 
-def _without_results(messages: list[MessageParam], edit: ClearToolUses) -> tuple[list[MessageParam], int]:
+def _clear_results(messages: list[MessageParam], edit: ClearToolUses) -> tuple[list[MessageParam], int]:
     """The messages after the edit, and how many tool uses it clears; none if too few are there to trigger it."""
     blocks = [block for message in messages for block in message.content]
     uses = [block for block in blocks if isinstance(block, ToolUseBlock | ServerToolUseBlock)]
@@ -119,7 +121,9 @@ def _without_results(messages: list[MessageParam], edit: ClearToolUses) -> tuple
     old = uses[: max(len(uses) - edit.keep.value, 0)]
     cleared = {use.id for use in old if use.id in clearable and use.name not in excluded}
     return [
-        _with_content(message, [_cleared(block, cleared, edit.clear_tool_inputs) for block in message.content])
+        _replace_content(
+            message, [_clear_block(block, cleared, edit.clear_tool_inputs) for block in message.content]
+        )
         for message in messages
     ], len(cleared)
 
@@ -131,12 +135,12 @@ def _loads_tools(result: ToolResultBlock | ServerToolResultBlock) -> bool:
     return any(isinstance(block, ToolReferenceBlock) for block in result.content)
 
 
-def _cleared(block: ContentBlock, uses: set[str], inputs: bool | list[str] | None) -> ContentBlock:
+def _clear_block(block: ContentBlock, uses: set[str], inputs: bool | list[str] | None) -> ContentBlock:
     match block:
         case ToolResultBlock() if block.tool_use_id in uses:
-            return block.model_copy(update={"content": [TextBlock(type="text", text=PLACEHOLDER)]})
+            return block.model_copy(update={"content": [TextBlock(type="text", text=CLEARED_RESULT_TEXT)]})
         case ServerToolResultBlock() if block.tool_use_id in uses:
-            return block.model_copy(update={"content": [{"type": "text", "text": PLACEHOLDER}]})
+            return block.model_copy(update={"content": [{"type": "text", "text": CLEARED_RESULT_TEXT}]})
         case ToolUseBlock() | ServerToolUseBlock() if block.id in uses:
             is_asked = block.name in inputs if isinstance(inputs, list) else inputs
             return block.model_copy(update={"input": {}}) if is_asked else block
@@ -144,6 +148,6 @@ def _cleared(block: ContentBlock, uses: set[str], inputs: bool | list[str] | Non
             return block
 
 
-def _with_content(message: MessageParam, content: list[ContentBlock]) -> MessageParam:
+def _replace_content(message: MessageParam, content: list[ContentBlock]) -> MessageParam:
     is_same = len(content) == len(message.content) and all(map(operator.is_, content, message.content))
     return message if is_same else message.model_copy(update={"content": content})

@@ -12,7 +12,7 @@ from commonweight.messages.errors import InvalidRequestError
 from commonweight.messages.request import CountTokensRequest, MessageParam
 from commonweight.messages.response import AppliedEdits
 from commonweight.prompting import Prompt, Renderer
-from commonweight.prompting.documents import UploadedFile, collect, file_ids
+from commonweight.prompting.documents import UploadedFile, collect_documents, list_file_ids
 from commonweight.turn.edits import apply_edits
 from commonweight.turn.signature import Signer, TamperedError
 
@@ -24,7 +24,7 @@ is not there, or not theirs."""
 
 
 @dataclass(frozen=True)
-class Preparation:
+class PreparedPrompt:
     """A request's prompt, and what was left out of it."""
 
     prompt: Prompt
@@ -38,40 +38,40 @@ class Preparation:
         return len(self.prompt.token_ids) + cleared
 
 
-async def prepared(
+async def prepare_prompt(
     request: CountTokensRequest,
     renderer: Renderer,
     signer: Signer,
     tenant: str = "",
     load_files: LoadFiles | None = None,
-) -> Preparation:
+) -> PreparedPrompt:
     """The prompt of a request as it will run.
 
     Raises:
         InvalidRequestError: it cannot run, in the API's words.
         NotFoundError: it refers to a file that is not there.
     """
-    messages = [_restored(message, i, signer) for i, message in enumerate(request.messages)]
+    messages = [_restore_reasoning(message, i, signer) for i, message in enumerate(request.messages)]
     loading: AbstractAsyncContextManager[Mapping[str, UploadedFile] | None] = (
-        load_files(tenant, file_ids(request.messages)) if load_files else nullcontext()
+        load_files(tenant, list_file_ids(request.messages)) if load_files else nullcontext()
     )
     async with loading as files:
-        documents = await asyncio.to_thread(collect, request.messages, files)
+        documents = await asyncio.to_thread(collect_documents, request.messages, files)
 
         async def render(edited: Sequence[MessageParam]) -> Prompt:
             # Tokenizing runs without the interpreter lock, so other requests go on meanwhile.
-            return await asyncio.to_thread(renderer.render, _with(request, edited), tenant, documents)
+            return await asyncio.to_thread(renderer.render, _replace_messages(request, edited), tenant, documents)
 
         async def count(edited: Sequence[MessageParam]) -> int:
             return len((await render(edited)).token_ids)
 
         if request.context_management is None:
-            return Preparation(await render(messages))
+            return PreparedPrompt(await render(messages))
         edited = await apply_edits(messages, request.context_management.edits, count)
-        return Preparation(await render(edited.messages), edited.report)
+        return PreparedPrompt(await render(edited.messages), edited.report)
 
 
-def opening(request: CountTokensRequest) -> str:
+def fingerprint_conversation(request: CountTokensRequest) -> str:
     """What a conversation begins with, as a name for it: the same in all its turns, whatever comes later.
 
     How a text is written, as a string or as a block, with a cache mark or without, changes nothing.
@@ -85,11 +85,11 @@ def opening(request: CountTokensRequest) -> str:
     return name.hexdigest()
 
 
-def _with(request: Request, messages: Sequence[MessageParam]) -> Request:
+def _replace_messages(request: Request, messages: Sequence[MessageParam]) -> Request:
     return request.model_copy(update={"messages": list(messages)})
 
 
-def _restored(message: MessageParam, index: int, signer: Signer) -> MessageParam:
+def _restore_reasoning(message: MessageParam, index: int, signer: Signer) -> MessageParam:
     """The message with the reasoning that its signatures carry; what others signed says nothing to this model."""
     if not any(isinstance(block, ThinkingBlock) for block in message.content):
         return message

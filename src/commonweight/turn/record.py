@@ -13,9 +13,9 @@ from commonweight.guard import Findings
 from commonweight.messages.request import MessageRequest
 from commonweight.messages.response import Message, StopReason, Usage
 
-GAPS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0)
+GAP_BUCKETS_SECONDS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0)
 """Seconds: upper ends of the classes that waits between tokens are counted in. The last class has no end."""
-TOGETHER = 0.001
+SAME_ARRIVAL_SECONDS = 0.001
 """Seconds within which tokens came together. They share the wait before the first of them."""
 
 
@@ -38,20 +38,20 @@ ANONYMOUS = Origin()
 
 
 @dataclass
-class Gaps:
+class TokenGaps:
     """How long each token after the first let a reader wait, as counts: an answer may have very many tokens."""
 
-    counts: list[int] = field(default_factory=lambda: [0] * (len(GAPS) + 1))
+    counts: list[int] = field(default_factory=lambda: [0] * (len(GAP_BUCKETS_SECONDS) + 1))
     """Waits of at most ``GAPS[i]`` seconds, and more than the one before; the last are all longer ones."""
     seconds: float = 0.0
     """All waits together."""
 
     def add(self, gap: float, tokens: int) -> None:
         """Count ``tokens`` that came together after ``gap`` seconds."""
-        self.counts[bisect_left(GAPS, gap / tokens)] += tokens
+        self.counts[bisect_left(GAP_BUCKETS_SECONDS, gap / tokens)] += tokens
         self.seconds += gap
 
-    def merge(self, other: "Gaps") -> None:
+    def merge(self, other: "TokenGaps") -> None:
         """Count the waits of another one, too."""
         self.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
         self.seconds += other.seconds
@@ -72,7 +72,7 @@ class Times:
     first_token: float | None
     """From the beginning until the first token was drawn."""
     total: float
-    gaps: Gaps
+    gaps: TokenGaps
 
 
 @dataclass(frozen=True)
@@ -119,22 +119,22 @@ class Stopwatch:
         self._admitted: float | None = None
         self._prefilled: float | None = None
         self._first_token: float | None = None
-        self._gaps = Gaps()
+        self._gaps = TokenGaps()
         self._last = 0.0
         self._gap = 0.0
         self._together = 0
 
-    def prepared(self) -> None:
+    def mark_prepared(self) -> None:
         """The prompt is rendered."""
         self._prepared = self._now()
 
-    def take(self, event: EngineEvent) -> None:
+    def mark_event(self, event: EngineEvent) -> None:
         """An event of the engine came."""
         now = self._now()
         if isinstance(event, Step):
             if self._first_token is None:
                 self._first_token = now
-            elif self._together and now - self._last < TOGETHER:
+            elif self._together and now - self._last < SAME_ARRIVAL_SECONDS:
                 self._gap += now - self._last
                 self._together += 1
             else:
@@ -146,15 +146,15 @@ class Stopwatch:
         elif isinstance(event, Prefilled):
             self._prefilled = now
 
-    def times(self) -> Times:
+    def read_times(self) -> Times:
         """All that was noted, up to now."""
         self._count()
         total = self._now()
         return Times(
             begun_at=self._at,
             prepare=total if self._prepared is None else self._prepared,
-            queue=_between(self._prepared, self._admitted),
-            prefill=_between(self._admitted, self._prefilled),
+            queue=_difference(self._prepared, self._admitted),
+            prefill=_difference(self._admitted, self._prefilled),
             first_token=self._first_token,
             total=total,
             gaps=self._gaps,
@@ -169,5 +169,5 @@ class Stopwatch:
         return time.perf_counter() - self._begun
 
 
-def _between(first: float | None, then: float | None) -> float | None:
+def _difference(first: float | None, then: float | None) -> float | None:
     return None if first is None or then is None else then - first

@@ -6,7 +6,7 @@ from commonweight.messages.events import ContentBlockStart, ContentBlockStop, Me
 from commonweight.messages.response import Message, OutputToolUse
 
 
-class Told:
+class ReleaseGate:
     """Lets events out, or holds them back.
 
     ``whole_calls``: a call leaves when it is complete, so that whatever ends the message never leaves half of one.
@@ -20,7 +20,7 @@ class Told:
         self._has_begun = False
 
     @property
-    def has_begun(self) -> bool:
+    def has_started(self) -> bool:
         """Whether the client knows of the message."""
         return self._has_begun
 
@@ -29,22 +29,22 @@ class Told:
         """The message as far as it is told."""
         return self._fold.message()
 
-    def take(self, events: Iterable[StreamEvent], *, holds: bool = False) -> list[StreamEvent]:
+    def push(self, events: Iterable[StreamEvent], *, holds: bool = False) -> list[StreamEvent]:
         """More events; those that leave now. ``holds``: none does."""
         self._held += events
         if holds:
             return []
-        cut = self._begun_call() if self._whole_calls else len(self._held)
+        cut = self._find_open_call() if self._whole_calls else len(self._held)
         leaving, self._held = self._held[:cut], self._held[cut:]
-        return self._let_out(leaving)
+        return self._release(leaving)
 
-    def end(self, events: Iterable[StreamEvent]) -> list[StreamEvent]:
+    def finish(self, events: Iterable[StreamEvent]) -> list[StreamEvent]:
         """The message ends with these: what is held never leaves, and the block that is open is closed."""
         self._held = []
         closing = [] if self._open is None else [ContentBlockStop(index=self._open)]
-        return self._let_out([*closing, *events])
+        return self._release([*closing, *events])
 
-    def _let_out(self, events: list[StreamEvent]) -> list[StreamEvent]:
+    def _release(self, events: list[StreamEvent]) -> list[StreamEvent]:
         for event in events:
             self._fold.add(event)
             self._has_begun = True
@@ -57,7 +57,7 @@ class Told:
                     pass
         return events
 
-    def _begun_call(self) -> int:
+    def _find_open_call(self) -> int:
         """Where among the held events a call begins that is not complete; their number, if none does."""
         for i in range(len(self._held) - 1, -1, -1):
             match self._held[i]:

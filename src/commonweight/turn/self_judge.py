@@ -5,16 +5,16 @@ import math
 from collections.abc import Sequence
 
 from commonweight.engines.contract import CacheMark, Engine, EngineError, Job, Sampling, Step
-from commonweight.guard.judge import JudgeError, Question
+from commonweight.guard.judge import JudgeError, JudgeQuestion
 from commonweight.messages.errors import InvalidRequestError
 from commonweight.messages.request import MessageRequest
 from commonweight.prompting import Prompt, Renderer
 
-MOST_TOKENS = 8
+MAX_WORD_TOKENS = 8
 """Of a word, and the token that ends it."""
 
 
-class OwnJudge:
+class SelfJudge:
     """Asks the served model how likely each of the two words is, in jobs that no guard looks at."""
 
     def __init__(self, renderer: Renderer, engine: Engine, stop_ids: Sequence[int]) -> None:
@@ -22,7 +22,7 @@ class OwnJudge:
         self._engine = engine
         self._stop_ids = list(stop_ids)
 
-    async def __call__(self, question: Question) -> float:
+    async def __call__(self, question: JudgeQuestion) -> float:
         """The probability of yes, of what yes and no have together.
 
         Raises:
@@ -40,20 +40,20 @@ class OwnJudge:
         )
         try:
             prompt = await asyncio.to_thread(self._renderer.render, request, question.tenant)
-            if len(prompt.token_ids) + MOST_TOKENS > self._engine.window:
+            if len(prompt.token_ids) + MAX_WORD_TOKENS > self._engine.window:
                 raise JudgeError("the question is longer than the window")
-            yes, no = [await self._likelihood(word, prompt) for word in ("yes", "no")]
+            yes, no = [await self._score_word(word, prompt) for word in ("yes", "no")]
         except InvalidRequestError as error:
             raise JudgeError("the model's template cannot put the question") from error
         except EngineError as error:
             raise JudgeError(type(error).__name__) from error
         return 1 / (1 + math.exp(min(700.0, no - yes)))
 
-    async def _likelihood(self, word: str, prompt: Prompt) -> float:
+    async def _score_word(self, word: str, prompt: Prompt) -> float:
         """The logarithm of the probability that the model's answer begins with a word."""
         job = Job(
             token_ids=prompt.token_ids,
-            max_tokens=MOST_TOKENS,
+            max_tokens=MAX_WORD_TOKENS,
             stop_ids=self._stop_ids,
             sampling=Sampling(temperature=0),
             grammar=f'start: "{word}"',

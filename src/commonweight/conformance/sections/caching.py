@@ -45,14 +45,14 @@ async def the_parts_add_up(target: Target) -> None:
 async def five_minutes(target: Target) -> None:
     """Without a `ttl`, and with 5m, what is written counts as 5m (§8)."""
     for mark in (MARK, {"cache_control": {"type": "ephemeral", "ttl": "5m"}}):
-        split = written(await usage(target, system=[text(fresh(), **mark)]))
+        split = read_written(await usage(target, system=[text(fresh(), **mark)]))
         assert split == (True, False), f"written for 5m, 1h: {split}"
 
 
 @check()
 async def an_hour(target: Target) -> None:
     """With a `ttl` of 1h, what is written counts as 1h (§8)."""
-    split = written(await usage(target, system=[text(fresh(), **HOUR)]))
+    split = read_written(await usage(target, system=[text(fresh(), **HOUR)]))
     assert split == (False, True), f"written for 5m, 1h: {split}"
 
 
@@ -60,7 +60,7 @@ async def an_hour(target: Target) -> None:
 async def both_at_once(target: Target) -> None:
     """What is before a mark of 1h counts as that, what is between it and one of 5m as 5m (§8)."""
     marked = [user([text(fresh(), **MARK)])]
-    split = written(await usage(target, system=[text(fresh(), **HOUR)], messages=marked))
+    split = read_written(await usage(target, system=[text(fresh(), **HOUR)], messages=marked))
     assert split == (True, True), f"written for 5m, 1h: {split}"
 
 
@@ -158,7 +158,7 @@ async def usage(target: Target, **changes: object) -> Json:
     }
 
 
-def written(used: Json) -> tuple[bool, bool]:
+def read_written(used: Json) -> tuple[bool, bool]:
     """Whether tokens were written for five minutes, and for an hour."""
     split = used.get("cache_creation") or {}
     minutes, hour = (split.get(f"ephemeral_{ttl}_input_tokens", 0) > 0 for ttl in ("5m", "1h"))

@@ -5,7 +5,7 @@ import re
 from commonweight.conformance.checks import NotApplicableError, check
 from commonweight.conformance.conversation import ENDS_SOON, Json, assistant, called, result, user
 from commonweight.conformance.shapes import check_error, prompt_tokens
-from commonweight.conformance.target import COUNT, Target, accepted
+from commonweight.conformance.target import COUNT, Target, check_accepted
 from commonweight.conformance.toolbox import WEATHER
 
 BETA = "context-management-2025-06-27"
@@ -63,16 +63,16 @@ async def an_edit_of_nothing(target: Target) -> None:
         message = await target.beta(BETA).message(context_management=edits, max_tokens=1)
         size = prompt_tokens(message["usage"])
         assert size == bare, f"{size} tokens with the edit, {bare} without"
-        assert not applied(message), f"applied: {applied(message)}"
+        assert not list_applied(message), f"applied: {list_applied(message)}"
 
 
 @check(needs="context_management.clear_tool_uses_20250919")
 async def old_tool_results_are_cleared(target: Target) -> None:
     """`clear_tool_uses` keeps the last uses, and reports what it cleared (§5)."""
     whole = await target.size(tools=[WEATHER], messages=HISTORY)
-    message = await edited(target, clear(keep=1))
-    assert len(applied(message)) == 1, f"applied: {applied(message)}"
-    edit = applied(message)[0]
+    message = await apply_edit(target, clear(keep=1))
+    assert len(list_applied(message)) == 1, f"applied: {list_applied(message)}"
+    edit = list_applied(message)[0]
     saved = whole - prompt_tokens(message["usage"])
     assert edit["type"] == "clear_tool_uses_20250919", f"the edit is {edit}"
     assert edit["cleared_tool_uses"] == CALLS - 1, f"{edit['cleared_tool_uses']} uses cleared, not {CALLS - 1}"
@@ -83,8 +83,8 @@ async def old_tool_results_are_cleared(target: Target) -> None:
 async def inputs_are_cleared_too(target: Target) -> None:
     """`clear_tool_inputs` clears the calls' input as well (§5)."""
     results, both = (
-        await edited(target, clear(keep=1)),
-        await edited(target, clear(keep=1, clear_tool_inputs=True)),
+        await apply_edit(target, clear(keep=1)),
+        await apply_edit(target, clear(keep=1, clear_tool_inputs=True)),
     )
     sizes = [prompt_tokens(message["usage"]) for message in (results, both)]
     assert sizes[1] < sizes[0], f"{sizes[1]} tokens without inputs, {sizes[0]} with them"
@@ -101,8 +101,8 @@ async def what_is_kept(target: Target) -> None:
         clear(keep=0, clear_at_least={"type": "input_tokens", "value": 100_000}),
         clear(keep=CALLS),
     ):
-        message = await edited(target, edit)
-        assert not applied(message), f"applied by {edit}: {applied(message)}"
+        message = await apply_edit(target, edit)
+        assert not list_applied(message), f"applied by {edit}: {list_applied(message)}"
         size = prompt_tokens(message["usage"])
         assert size == whole, f"{size} tokens with {edit}, {whole} without"
 
@@ -128,7 +128,7 @@ async def counting_edits(target: Target) -> None:
         "messages": HISTORY,
         "context_management": {"edits": [clear(keep=1)]},
     }
-    counted = accepted(await target.post(body, COUNT, headers=target.headers | {"anthropic-beta": BETA}))
+    counted = check_accepted(await target.post(body, COUNT, headers=target.headers | {"anthropic-beta": BETA}))
     original = (counted.get("context_management") or {}).get("original_input_tokens")
     assert original == whole, f"original_input_tokens is {original}, and {whole} without edits"
     assert counted["input_tokens"] < whole, f"{counted['input_tokens']} of {whole} tokens are left"
@@ -155,14 +155,14 @@ def clear(keep: int, **more: object) -> Json:
     }
 
 
-async def edited(target: Target, edit: Json) -> Json:
+async def apply_edit(target: Target, edit: Json) -> Json:
     """The answer to the history after an edit."""
     return await target.beta(BETA).message(
         context_management={"edits": [edit]}, tools=[WEATHER], messages=HISTORY, max_tokens=1
     )
 
 
-def applied(message: Json) -> list[Json]:
+def list_applied(message: Json) -> list[Json]:
     """The edits that an answer reports."""
     edits: list[Json] = (message.get("context_management") or {}).get("applied_edits") or []
     return edits

@@ -5,7 +5,7 @@ import asyncio
 from commonweight.conformance.checks import check
 from commonweight.conformance.conversation import GREETING, ROUND_TRIP, Json, assistant, system, text, user
 from commonweight.conformance.shapes import check_error, is_count
-from commonweight.conformance.target import COUNT, Target, accepted
+from commonweight.conformance.target import COUNT, Target, check_accepted
 from commonweight.conformance.toolbox import CLOCK, WEATHER
 
 AT_ONCE = 25
@@ -21,7 +21,7 @@ DOCUMENT: Json = {
 @check()
 async def the_shape_of_a_count(target: Target) -> None:
     """The answer is `{"input_tokens": n}` (§2)."""
-    body = accepted(await target.post({"model": target.model, "messages": GREETING}, COUNT))
+    body = check_accepted(await target.post({"model": target.model, "messages": GREETING}, COUNT))
     assert is_count(body.get("input_tokens")), f"the answer is {body}"
     assert body["input_tokens"] > 0, "a prompt of no tokens"
 

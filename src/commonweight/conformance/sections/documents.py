@@ -67,16 +67,18 @@ async def documents_that_cannot_be(target: Target) -> None:
 @check()
 async def documents_in_tool_results(target: Target) -> None:
     """Documents within a tool result are part of the prompt (§6)."""
-    empty = await target.size(tools=[WEATHER], messages=answered([text("See below.")]))
-    size = await target.size(tools=[WEATHER], messages=answered([text("See below."), document()]))
+    empty = await target.size(tools=[WEATHER], messages=after_tool_result([text("See below.")]))
+    size = await target.size(tools=[WEATHER], messages=after_tool_result([text("See below."), document()]))
     assert size > empty + 15, f"{size} tokens with the document, {empty} without"
 
 
 @check(needs="pdf_input")
 async def a_pdf_in_a_tool_result(target: Target) -> None:
     """A PDF within a tool result, as agents send what they read, is part of the prompt (§6)."""
-    empty = await target.size(tools=[WEATHER], messages=answered([text("PDF file read.")]))
-    size = await target.size(tools=[WEATHER], messages=answered([text("PDF file read."), pdf_document(*LINES)]))
+    empty = await target.size(tools=[WEATHER], messages=after_tool_result([text("PDF file read.")]))
+    size = await target.size(
+        tools=[WEATHER], messages=after_tool_result([text("PDF file read."), pdf_document(*LINES)])
+    )
     assert size > empty + 15, f"{size} tokens with the PDF, {empty} without"
 
 
@@ -86,7 +88,7 @@ async def search_results(target: Target) -> None:
     bare = await target.size()
     size = await target.size(messages=ask(search_result()))
     assert size > bare + 15, f"{size} tokens with a search result, {bare} without"
-    await target.message(tools=[WEATHER], messages=answered([search_result()]), max_tokens=1)
+    await target.message(tools=[WEATHER], messages=after_tool_result([search_result()]), max_tokens=1)
 
 
 @check()
@@ -137,7 +139,7 @@ async def no_image_where_there_is_none(target: Target) -> None:
     """A model that sees nothing refuses an image by its place, so that agents can leave it out (§9.4)."""
     refusal = await target.refusal(messages=[user([text("Look:"), IMAGE])])
     assert refusal.startswith("messages.0.content.1.image"), f"the refusal does not name the block: {refusal}"
-    refusal = await target.refusal(tools=[WEATHER], messages=answered([text("Look:"), IMAGE]))
+    refusal = await target.refusal(tools=[WEATHER], messages=after_tool_result([text("Look:"), IMAGE]))
     place = "messages.2.content.0.tool_result.content.1.image"
     assert refusal.startswith(place), f"the refusal does not name the block: {refusal}"
 
@@ -147,7 +149,7 @@ async def an_image(target: Target) -> None:
     """An image is part of the prompt, from the user and in a tool result (§6)."""
     bare, size = await target.size(), await target.size(messages=ask(IMAGE))
     assert size > bare, f"{size} tokens with an image, {bare} without"
-    await target.message(tools=[WEATHER], messages=answered([IMAGE]), max_tokens=1)
+    await target.message(tools=[WEATHER], messages=after_tool_result([IMAGE]), max_tokens=1)
 
 
 @check()
@@ -182,7 +184,7 @@ def ask(block: Json, question: str = "Say hello.") -> list[Json]:
     return [user([block, text(question)])]
 
 
-def answered(content: list[Json]) -> list[Json]:
+def after_tool_result(content: list[Json]) -> list[Json]:
     """A conversation whose last message is a tool's result."""
     return [*ROUND_TRIP[:2], user([result(content)])]
 

@@ -5,7 +5,7 @@ from datetime import datetime
 from commonweight.conformance.checks import check
 from commonweight.conformance.conversation import Json
 from commonweight.conformance.shapes import check_error
-from commonweight.conformance.target import Target, accepted
+from commonweight.conformance.target import Target, check_accepted
 
 FLAT = ("batch", "citations", "code_execution", "image_input", "pdf_input", "structured_outputs")
 """Capabilities that are a yes or no."""
@@ -20,7 +20,7 @@ NESTED = {
 @check()
 async def the_shape_of_a_page(target: Target) -> None:
     """A page has `data`, `has_more`, `first_id` and `last_id` (§2)."""
-    page = accepted(await target.get("/v1/models"))
+    page = check_accepted(await target.get("/v1/models"))
     ids = [entry["id"] for entry in page["data"]]
     assert ids, "no model is listed"
     assert page.get("has_more") in (True, False), f"has_more is {page.get('has_more')!r}"
@@ -67,7 +67,7 @@ async def every_capability_is_declared(target: Target) -> None:
 async def the_model_by_its_name(target: Target) -> None:
     """`GET /v1/models/{id}` finds every listed name, aliases as well (§2)."""
     for info in await listed_models(target):
-        found = accepted(await target.get(f"/v1/models/{info['id']}"))
+        found = check_accepted(await target.get(f"/v1/models/{info['id']}"))
         assert found == info, f"{info['id']} is listed otherwise than it is found"
 
 
@@ -81,25 +81,25 @@ async def an_unknown_model(target: Target) -> None:
 async def pages(target: Target) -> None:
     """`limit`, `after_id` and `before_id` cut pages, forwards and back (§2)."""
     ids = [info["id"] for info in await listed_models(target)]
-    first = accepted(await target.get("/v1/models", limit=1))
+    first = check_accepted(await target.get("/v1/models", limit=1))
     assert [info["id"] for info in first["data"]] == ids[:1], "limit=1 does not give the first"
     assert first["has_more"] == (len(ids) > 1), f"has_more is {first['has_more']} after one of {len(ids)}"
-    after = accepted(await target.get("/v1/models", after_id=ids[0]))
+    after = check_accepted(await target.get("/v1/models", after_id=ids[0]))
     assert [info["id"] for info in after["data"]] == ids[1:], "after_id does not give those after"
-    before = accepted(await target.get("/v1/models", before_id=ids[-1]))
+    before = check_accepted(await target.get("/v1/models", before_id=ids[-1]))
     assert [info["id"] for info in before["data"]] == ids[:-1], "before_id does not give those before"
 
 
 @check()
 async def limits_of_a_page(target: Target) -> None:
     """A `limit` is 1 to 1000; an agent's discovery asks for 1000 (§2)."""
-    accepted(await target.get("/v1/models", limit=1000))
+    check_accepted(await target.get("/v1/models", limit=1000))
     for limit in (0, 1001, "many"):
         check_error(await target.get("/v1/models", limit=limit), 400, "invalid_request_error")
 
 
 async def listed_models(target: Target) -> list[Json]:
     """All models, or the first thousand."""
-    data: list[Json] = accepted(await target.get("/v1/models", limit=1000))["data"]
+    data: list[Json] = check_accepted(await target.get("/v1/models", limit=1000))["data"]
     assert data, "no model is listed"
     return data

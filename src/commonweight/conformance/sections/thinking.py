@@ -117,7 +117,7 @@ async def thinking_goes_back(target: Target) -> None:
     for display in ("summarized", "omitted"):
         message = await think(target, BUDGET | {"display": display})
         await target.message(
-            messages=returned(message), thinking=BUDGET, max_tokens=ENOUGH, stop_sequences=ENDS_SOON
+            messages=send_back(message), thinking=BUDGET, max_tokens=ENOUGH, stop_sequences=ENDS_SOON
         )
 
 
@@ -130,7 +130,7 @@ async def tampered_thinking(target: Target) -> None:
         middle = len(block["signature"]) // 2
         other = "A" if block["signature"][middle] != "A" else "B"
         block["signature"] = block["signature"][:middle] + other + block["signature"][middle + 1 :]
-    refusal = await target.refusal(messages=returned(message), thinking=BUDGET, max_tokens=ENOUGH)
+    refusal = await target.refusal(messages=send_back(message), thinking=BUDGET, max_tokens=ENOUGH)
     known = "signature` in `thinking` block", "signature in thinking block", "cannot be modified"
     assert any(words.replace("`", "") in refusal.replace("`", "") for words in known), f"refused for: {refusal}"
 
@@ -167,6 +167,6 @@ def thoughts(message: Json) -> list[Json]:
     return [block for block in message["content"] if block["type"] == "thinking"]
 
 
-def returned(message: Json) -> list[Json]:
+def send_back(message: Json) -> list[Json]:
     """The conversation that goes on after an answer."""
     return [*GREETING, assistant(message["content"]), user("Again.")]

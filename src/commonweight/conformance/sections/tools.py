@@ -40,7 +40,7 @@ async def free_choice(target: Target) -> None:
 @check()
 async def any_tool(target: Target) -> None:
     """With `any` the model calls one of the tools, with input that is valid for it (§5, §7)."""
-    message = await forced(target, ANY)
+    message = await force_tool(target, ANY)
     check_ending(message)
     calls = calls_of(message)
     # The tokens may end within a further call.
@@ -54,7 +54,7 @@ async def any_tool(target: Target) -> None:
 async def this_tool(target: Target) -> None:
     """With `{"type":"tool","name":...}` the model calls that one (§5, §7)."""
     for tool in (WEATHER, CLOCK):
-        message = await forced(target, this(tool))
+        message = await force_tool(target, this(tool))
         check_one_call(message, tool)
 
 
@@ -70,13 +70,13 @@ async def no_tool(target: Target) -> None:
 @check()
 async def one_call_at_a_time(target: Target) -> None:
     """With `disable_parallel_tool_use` there is exactly one call (§5)."""
-    check_one_call(await forced(target, ONE), WEATHER, CLOCK)
+    check_one_call(await force_tool(target, ONE), WEATHER, CLOCK)
 
 
 @check()
 async def ids_of_calls(target: Target) -> None:
     """The id of a call begins with `toolu_`, and is never the same (§8)."""
-    messages = [await forced(target, choice) for choice in (ANY | {"disable_parallel_tool_use": False}, ONE)]
+    messages = [await force_tool(target, choice) for choice in (ANY | {"disable_parallel_tool_use": False}, ONE)]
     ids = [call["id"] for message in messages for call in calls_of(message)]
     assert len(ids) >= 2, "two forced answers have less than two calls"
     assert len(set(ids)) == len(ids), f"the same id twice: {ids}"
@@ -132,7 +132,7 @@ async def the_sdk_reads_calls(target: Target) -> None:
 async def a_call_cut_by_max_tokens(target: Target) -> None:
     """A call that `max_tokens` cuts ends with `max_tokens` (§8)."""
     for answer in (
-        await forced(target, ANY, max_tokens=3),
+        await force_tool(target, ANY, max_tokens=3),
         (await target.stream(tools=[WEATHER], tool_choice=ONE, messages=QUESTION, max_tokens=3)).message,
     ):
         assert answer["stop_reason"] == "max_tokens", f"stop_reason is {answer['stop_reason']!r}"
@@ -335,7 +335,7 @@ async def no_made_up_search_results(target: Target) -> None:
             assert block["content"]["type"] == "web_search_tool_result_error", f"made up: {block}"
 
 
-async def forced(target: Target, choice: Json, max_tokens: int = 64) -> Json:
+async def force_tool(target: Target, choice: Json, max_tokens: int = 64) -> Json:
     """An answer to the question, with a choice that forces a call."""
     return await target.message(
         tools=[WEATHER, CLOCK], tool_choice=choice, messages=QUESTION, max_tokens=max_tokens

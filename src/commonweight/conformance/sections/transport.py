@@ -6,7 +6,7 @@ import json
 from commonweight.conformance.checks import check
 from commonweight.conformance.conversation import GREETING
 from commonweight.conformance.shapes import check_error
-from commonweight.conformance.target import COUNT, MESSAGES, NEW_VERSION, OLD_VERSION, Target, accepted
+from commonweight.conformance.target import COUNT, MESSAGES, NEW_VERSION, OLD_VERSION, Target, check_accepted
 
 MIB = 2**20
 
@@ -14,20 +14,22 @@ MIB = 2**20
 @check()
 async def a_key_in_x_api_key(target: Target) -> None:
     """Old SDKs and LiteLLM show their key in `x-api-key` (§3)."""
-    accepted(await target.post(target.request(), headers={"x-api-key": target.key or "any"}))
+    check_accepted(await target.post(target.request(), headers={"x-api-key": target.key or "any"}))
 
 
 @check()
 async def a_key_as_bearer(target: Target) -> None:
     """New SDKs and agents show their key in `Authorization: Bearer` (§1.2, §3)."""
-    accepted(await target.post(target.request(), headers={"authorization": f"Bearer {target.key or 'any'}"}))
+    check_accepted(await target.post(target.request(), headers={"authorization": f"Bearer {target.key or 'any'}"}))
 
 
 @check()
 async def of_two_keys_x_api_key_counts(target: Target) -> None:
     """Where both headers arrive, `x-api-key` is the one that counts (§1.2)."""
     right, wrong = target.require_key(), "sk-wrong"
-    accepted(await target.post(target.request(), headers={"x-api-key": right, "authorization": f"Bearer {wrong}"}))
+    check_accepted(
+        await target.post(target.request(), headers={"x-api-key": right, "authorization": f"Bearer {wrong}"})
+    )
     response = await target.post(
         target.request(), headers={"x-api-key": wrong, "authorization": f"Bearer {right}"}
     )
@@ -54,19 +56,23 @@ async def a_wrong_key(target: Target) -> None:
 @check()
 async def version_2023_06_01(target: Target) -> None:
     """Coding agents, LiteLLM and old SDKs send version 2023-06-01 (§1.1)."""
-    accepted(await target.post(target.request(), headers=target.headers | {"anthropic-version": OLD_VERSION}))
+    check_accepted(
+        await target.post(target.request(), headers=target.headers | {"anthropic-version": OLD_VERSION})
+    )
 
 
 @check()
 async def version_2026_10_21(target: Target) -> None:
     """Current SDKs send version 2026-10-21 (§1.1)."""
-    accepted(await target.post(target.request(), headers=target.headers | {"anthropic-version": NEW_VERSION}))
+    check_accepted(
+        await target.post(target.request(), headers=target.headers | {"anthropic-version": NEW_VERSION})
+    )
 
 
 @check()
 async def no_version(target: Target) -> None:
     """People at a terminal forget the version: it is taken as 2023-06-01 (§3)."""
-    accepted(await target.post(target.request(), headers=target.credentials))
+    check_accepted(await target.post(target.request(), headers=target.credentials))
 
 
 @check()
@@ -80,22 +86,22 @@ async def an_unknown_version(target: Target) -> None:
 async def any_beta(target: Target) -> None:
     """No value of `anthropic-beta` is refused, listed or repeated, known or not (§3)."""
     betas = "claude-code-20250219,interleaved-thinking-2025-05-14, never-heard-of-2031-01-01"
-    accepted(await target.post(target.request(), headers=target.headers | {"anthropic-beta": betas}))
+    check_accepted(await target.post(target.request(), headers=target.headers | {"anthropic-beta": betas}))
     repeated = [
         *target.headers.items(),
         ("anthropic-beta", "effort-2025-11-24"),
         ("anthropic-beta", "x-2031-01-01"),
     ]
     body = json.dumps(target.request()).encode()
-    accepted(await target.http.post(MESSAGES, content=body, headers=repeated))
+    check_accepted(await target.http.post(MESSAGES, content=body, headers=repeated))
 
 
 @check()
 async def the_query_is_ignored(target: Target) -> None:
     """Agents and old SDKs append `?beta=true` to every path (§2)."""
-    accepted(await target.post(target.request(), MESSAGES + "?beta=true"))
+    check_accepted(await target.post(target.request(), MESSAGES + "?beta=true"))
     body = {"model": target.model, "messages": GREETING}
-    accepted(await target.post(body, COUNT + "?beta=true"))
+    check_accepted(await target.post(body, COUNT + "?beta=true"))
 
 
 @check()
@@ -111,7 +117,7 @@ async def telemetry_headers(target: Target) -> None:
         "idempotency-key": "stainless-1",
         "accept-encoding": "gzip, deflate, br, zstd",
     }
-    accepted(await target.post(target.request(), headers=target.headers | headers))
+    check_accepted(await target.post(target.request(), headers=target.headers | headers))
 
 
 @check()
@@ -191,7 +197,7 @@ async def probes_without_a_key(target: Target) -> None:
 async def a_large_body(target: Target) -> None:
     """Bodies of up to 32 MB are read (§9.1)."""
     padded = json.dumps(target.request()).encode() + b" " * (31 * MIB)
-    accepted(await target.post(padded))
+    check_accepted(await target.post(padded))
 
 
 @check()

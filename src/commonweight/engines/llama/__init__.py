@@ -4,8 +4,8 @@
 process, ``scheduler`` decides what is computed next, ``native`` computes it and ``sampler`` draws from it.
 """
 
-from commonweight.engines.llama.channel import Options
 from commonweight.engines.llama.engine import LlamaEngine, LoadError
-from commonweight.engines.llama.sizing import options
+from commonweight.engines.llama.model.sizing import options
+from commonweight.engines.llama.process.protocol import WorkerSettings
 
-__all__ = ["LlamaEngine", "LoadError", "Options", "options"]
+__all__ = ["LlamaEngine", "LoadError", "WorkerSettings", "options"]

@@ -11,33 +11,33 @@ from itertools import count
 import msgspec
 
 from commonweight.engines.contract import EngineError, EngineEvent, EngineFullError, Finish, Job, Stats
-from commonweight.engines.inbox import Inbox
-from commonweight.engines.llama.channel import (
+from commonweight.engines.event_stream import EventStream
+from commonweight.engines.llama.process.protocol import (
     Cancel,
-    Events,
+    JobRejected,
     LoadFailed,
-    Loading,
-    Options,
+    LoadProgress,
     Ready,
-    Refused,
     Shutdown,
+    StepEvents,
     Submit,
-    frame,
-    read_reports,
+    WorkerSettings,
+    encode_frame,
+    read_messages,
 )
 
 log = logging.getLogger(__name__)
 
 MAX_JOBS = 1024
 """Jobs running and waiting at the same time; one more is told that the engine is full."""
-SLOWEST_RESTART = 30.0
+MAX_RESTART_DELAY_SECONDS = 30.0
 """Seconds between attempts when the process dies again and again while loading."""
-CALM_THREADS = {"GOMP_SPINCOUNT": "20000", "OPENBLAS_NUM_THREADS": "1"}
+THREAD_ENVIRONMENT = {"GOMP_SPINCOUNT": "20000", "OPENBLAS_NUM_THREADS": "1"}
 """Kernel threads that meet at a barrier sleep sooner than libgomp lets them. On a quiet machine it makes no
 difference; beside other busy processes the long default was seen to slow decoding to a hundredth. NumPy's
 products are small here, and threads of its own would only wait on the cores of the kernels."""
-CLOSED = "The server is shutting down."
-PATIENCE_AT_EXIT = 10.0
+CLOSED_MESSAGE = "The server is shutting down."
+EXIT_TIMEOUT_SECONDS = 10.0
 """Seconds that the process may take to leave: it finishes the step it is computing."""
 
 
@@ -45,7 +45,7 @@ class LoadError(EngineError):
     """The process could not load the model."""
 
 
-class Run(Inbox):
+class PendingJob(EventStream):
     """A job of ours."""
 
     def __init__(self, submission: bytes) -> None:
@@ -58,20 +58,20 @@ class Run(Inbox):
 class LlamaEngine:
     """An :class:`~commonweight.engines.contract.Engine` in a process of its own."""
 
-    worker = "commonweight.engines.llama.worker"
+    worker = "commonweight.engines.llama.process.worker"
     """The process, as a module that takes options and frames."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: WorkerSettings) -> None:
         self.stats = Stats(cells=options.cells)
         """The latest figures."""
         self._options = options
         self._process: asyncio.subprocess.Process | None = None
-        self._keeper: asyncio.Task[None] | None = None
+        self._supervisor: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
         self._has_loaded = False
         self._is_closed = False
-        self._run_ids = count(1)
-        self._runs: dict[int, Run] = {}
+        self._job_ids = count(1)
+        self._jobs: dict[int, PendingJob] = {}
 
     @property
     def window(self) -> int:
@@ -94,69 +94,69 @@ class LlamaEngine:
         Raises:
             LoadError: it cannot be loaded, for the reason given.
         """
-        self._keeper = asyncio.create_task(self._keep_alive(on_progress))
+        self._supervisor = asyncio.create_task(self._supervise(on_progress))
         ready = asyncio.create_task(self._ready.wait())
-        await asyncio.wait([self._keeper, ready], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([self._supervisor, ready], return_when=asyncio.FIRST_COMPLETED)
         ready.cancel()
-        if self._keeper.done():
-            await self._keeper
+        if self._supervisor.done():
+            await self._supervisor
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Fail what runs, and end the process."""
         self._is_closed = True
-        self._fail(CLOSED, waiting_too=True)
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
+        self._fail(CLOSED_MESSAGE, waiting_too=True)
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            await asyncio.gather(self._supervisor, return_exceptions=True)
 
     @contextlib.asynccontextmanager
-    async def run(self, job: Job) -> AsyncIterator[Run]:
+    async def run(self, job: Job) -> AsyncIterator[PendingJob]:
         """Start a job; leaving the block cancels it. While the process is restarted, jobs wait for it."""
         if not 0 < len(job.token_ids) <= self.window - job.max_tokens:
             raise ValueError("a job needs at least one token, and must fit the window")
-        if len(self._runs) >= MAX_JOBS:
+        if len(self._jobs) >= MAX_JOBS:
             raise EngineFullError(f"{MAX_JOBS} requests are running or waiting already; try again later.")
         if self._is_closed:
-            raise EngineError(CLOSED)
-        run_id = next(self._run_ids)
-        run = self._runs[run_id] = Run(frame(Submit(run_id, job)))
+            raise EngineError(CLOSED_MESSAGE)
+        job_id = next(self._job_ids)
+        pending = self._jobs[job_id] = PendingJob(encode_frame(Submit(job_id, job)))
         try:
             self._submit_waiting()
-            yield run
+            yield pending
         finally:
-            if self._runs.pop(run_id, None) is not None and run.is_submitted:
-                self._send(frame(Cancel(run_id, run.keep)))
+            if self._jobs.pop(job_id, None) is not None and pending.is_submitted:
+                self._send(encode_frame(Cancel(job_id, pending.keep)))
 
     def _submit_waiting(self) -> None:
         if self.is_ready:
-            for run in self._runs.values():
-                if not run.is_submitted:
-                    run.is_submitted = True
-                    self._send(run.submission)
+            for pending in self._jobs.values():
+                if not pending.is_submitted:
+                    pending.is_submitted = True
+                    self._send(pending.submission)
 
     def _send(self, data: bytes) -> None:
         # Not drained: the process takes commands at once, and a closed pipe is the keeper's to notice.
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.write(data)
 
-    async def _keep_alive(self, on_progress: Callable[[float], None]) -> None:
+    async def _supervise(self, on_progress: Callable[[float], None]) -> None:
         failures = 0
         while True:
             try:
-                code = await self._live(on_progress)
+                code = await self._run_process(on_progress)
             except Exception as error:
                 if not self._has_loaded:
                     raise
                 failures += 1
                 log.error("the engine could not be restarted", exc_info=error)
                 self._fail("The engine could not be restarted; the server's log says why.", waiting_too=True)
-                await asyncio.sleep(min(2.0**failures, SLOWEST_RESTART))
+                await asyncio.sleep(min(2.0**failures, MAX_RESTART_DELAY_SECONDS))
             else:
                 failures = 0
                 log.error("the engine process ended with %s; restarting it", code)
                 self._fail("The engine stopped unexpectedly and is being restarted; try again.")
 
-    async def _live(self, on_progress: Callable[[float], None]) -> int | None:
+    async def _run_process(self, on_progress: Callable[[float], None]) -> int | None:
         """One life of the process, from its start to its unexpected end; returns its exit code.
 
         Raises:
@@ -170,20 +170,20 @@ class LlamaEngine:
             msgspec.json.encode(self._options).decode(),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            env=CALM_THREADS | os.environ,
+            env=THREAD_ENVIRONMENT | os.environ,
         )
         assert process.stdout is not None
         try:
-            async with contextlib.aclosing(read_reports(process.stdout)) as reports:
-                async for report in reports:
-                    match report:
-                        case Events(events, stats):
+            async with contextlib.aclosing(read_messages(process.stdout)) as messages:
+                async for message in messages:
+                    match message:
+                        case StepEvents(events, stats):
                             self.stats = stats or self.stats
                             self._deliver(events)
-                        case Refused(run_id, reason):
-                            if run := self._runs.pop(run_id, None):
-                                run.put(EngineError(reason))
-                        case Loading(fraction):
+                        case JobRejected(job_id, reason):
+                            if pending := self._jobs.pop(job_id, None):
+                                pending.put(EngineError(reason))
+                        case LoadProgress(fraction):
                             on_progress(fraction)
                         case Ready():
                             self._has_loaded = True
@@ -198,38 +198,38 @@ class LlamaEngine:
                 raise LoadError(f"the engine process ended with {code} while loading")
             return code
         finally:
-            patience = PATIENCE_AT_EXIT if self._ready.is_set() else 0
+            patience = EXIT_TIMEOUT_SECONDS if self._ready.is_set() else 0
             self._ready.clear()
             self._process = None
-            await _end(process, patience)
+            await _stop_process(process, patience)
 
     def _deliver(self, events: list[tuple[int, EngineEvent]]) -> None:
-        for run_id, event in events:
-            run = self._runs.get(run_id)
-            if run is None:
+        for job_id, event in events:
+            pending = self._jobs.get(job_id)
+            if pending is None:
                 continue  # cancelled while the step was computed
-            run.put(event)
-            run.is_admitted = True
+            pending.put(event)
+            pending.is_admitted = True
             if isinstance(event, Finish):
-                del self._runs[run_id]
+                del self._jobs[job_id]
 
     def _fail(self, reason: str, *, waiting_too: bool = False) -> None:
         """Fail what the process was working on; what only waited is submitted to the next one."""
-        for run_id, run in list(self._runs.items()):
-            if run.is_admitted or waiting_too:
-                del self._runs[run_id]
-                run.put(EngineError(reason))
+        for job_id, pending in list(self._jobs.items()):
+            if pending.is_admitted or waiting_too:
+                del self._jobs[job_id]
+                pending.put(EngineError(reason))
             else:
-                run.is_submitted = False
+                pending.is_submitted = False
 
 
-async def _end(process: asyncio.subprocess.Process, patience: float) -> None:
+async def _stop_process(process: asyncio.subprocess.Process, patience: float) -> None:
     """Ask the process to leave, and make it if it has not in ``patience`` seconds."""
     assert process.stdin is not None
     if process.returncode is not None:
         return
     try:
-        process.stdin.write(frame(Shutdown()))
+        process.stdin.write(encode_frame(Shutdown()))
         process.stdin.close()
         await asyncio.wait_for(process.wait(), patience)
     except TimeoutError:

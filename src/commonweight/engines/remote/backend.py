@@ -5,24 +5,24 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from commonweight.engines.contract import Job
-from commonweight.engines.grammars import Ids
+from commonweight.engines.grammars import TokenIds
 
-Ending = Literal["stop", "length"]
+FinishReason = Literal["stop", "length"]
 
 
-class PlaceError(Exception):
+class UpstreamError(Exception):
     """A server did not do its part. The message is for the log, and may quote the server."""
 
 
-class GoneError(PlaceError):
+class UnreachableError(UpstreamError):
     """Nobody is there."""
 
 
-class BusyError(PlaceError):
+class UpstreamBusyError(UpstreamError):
     """It is well, and has no room now."""
 
 
-class RefusedError(PlaceError):
+class RequestRejectedError(UpstreamError):
     """It takes the request for wrong: another server would, too."""
 
 
@@ -32,13 +32,13 @@ class Chunk(msgspec.Struct, frozen=True):
     token_ids: list[int] = []
     logprobs: list[float] | None = None
     """For each token, if asked for."""
-    ending: Ending | None = None
+    finish_reason: FinishReason | None = None
     """The generation is over, and why. The token that stopped it need not be among the tokens."""
     cached_tokens: int | None = None
     """Of the prompt, as soon as it is known."""
 
 
-class Reader(Protocol):
+class ChunkReader(Protocol):
     """Understands the lines of one answer, in their order."""
 
     def __call__(self, line: bytes) -> Chunk:
@@ -58,15 +58,15 @@ class Backend(Protocol):
         """Where it is asked."""
 
     @property
-    def keeps_grammars(self) -> bool:
+    def supports_grammars(self) -> bool:
         """Whether it holds answers to grammars itself."""
 
-    def body(self, job: Job, salt: str, only: Ids | None = None, *, is_alone: bool = False) -> dict[str, Any]:
+    def body(self, job: Job, salt: str, only: TokenIds | None = None, *, is_alone: bool = False) -> dict[str, Any]:
         """The request for a job.
 
         ``salt`` is for its tenant's cache, ``only`` the tokens that may be drawn. ``is_alone``: the server never
         had a job of another tenant.
         """
 
-    def reader(self) -> Reader:
+    def reader(self) -> ChunkReader:
         """What understands one answer, line by line."""

@@ -6,19 +6,19 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from commonweight.engines.contract import EngineError, Job, Priority, Sampling
-from commonweight.engines.grammars import Grammars
-from commonweight.engines.remote.backend import Backend, PlaceError, RefusedError
-from commonweight.engines.remote.llama_server import Completion
-from commonweight.engines.remote.place import Place
-from commonweight.engines.remote.vllm import Completions, Generate
+from commonweight.engines.grammars import GrammarCompiler
+from commonweight.engines.remote.backend import Backend, RequestRejectedError, UpstreamError
+from commonweight.engines.remote.llama_server import LlamaServerCompletion
+from commonweight.engines.remote.upstream import Upstream
+from commonweight.engines.remote.vllm import VllmCompletions, VllmGenerate
 
-Kind = Literal["vllm", "llama-server"]
+UpstreamKind = Literal["vllm", "llama-server"]
 
-_UNLIKELY = 'start: "zq7"'
+_UNLIKELY_GRAMMAR = 'start: "zq7"'
 """What no model says unless it is made to."""
 
 
-class UnfitError(EngineError):
+class UpstreamMismatchError(EngineError):
     """A server that cannot be used; the message says why, and is for the operator."""
 
 
@@ -41,7 +41,7 @@ class Vocabulary:
 
 
 @dataclass(frozen=True)
-class Facts:
+class UpstreamInfo:
     """What a server turned out to be."""
 
     backend: Backend
@@ -50,103 +50,107 @@ class Facts:
     """All of it in words."""
 
 
-async def examine(kind: Kind, place: Place, vocabulary: Vocabulary, grammars: Grammars) -> Facts:
+async def discover(
+    kind: UpstreamKind, upstream: Upstream, vocabulary: Vocabulary, grammars: GrammarCompiler
+) -> UpstreamInfo:
     """Ask a server all that has to be known before it gets work.
 
     Raises:
         PlaceError: it cannot be reached, or failed.
         UnfitError: it is not what it should be.
     """
-    return await (_vllm if kind == "vllm" else _llama_server)(place, vocabulary, grammars)
+    return await (_vllm if kind == "vllm" else _llama_server)(upstream, vocabulary, grammars)
 
 
 # vLLM
 
 
-async def _vllm(place: Place, vocabulary: Vocabulary, grammars: Grammars) -> Facts:
+async def _vllm(upstream: Upstream, vocabulary: Vocabulary, grammars: GrammarCompiler) -> UpstreamInfo:
     try:
-        listed = [model for model in (await place.get("/v1/models"))["data"] if model.get("parent") is None]
+        listed = [model for model in (await upstream.get("/v1/models"))["data"] if model.get("parent") is None]
         name, window = str(listed[0]["id"]), listed[0].get("max_model_len")
-    except RefusedError as error:
-        raise UnfitError(
-            f"{place.url} is no vLLM, or wants another --engine-key: /v1/models gives {error}"
+    except RequestRejectedError as error:
+        raise UpstreamMismatchError(
+            f"{upstream.url} is no vLLM, or wants another --engine-key: /v1/models gives {error}"
         ) from error
     except (LookupError, TypeError, AttributeError) as error:
-        raise UnfitError(f"{place.url} is no vLLM: /v1/models lists no model") from error
+        raise UpstreamMismatchError(f"{upstream.url} is no vLLM: /v1/models lists no model") from error
     if not isinstance(window, int):
-        raise UnfitError(f"{place.url} does not say how long the context of {name} is (max_model_len)")
-    checked = await _compare(place, vocabulary, _VllmTokens(place, name))
-    backend: Generate | Completions = Generate(name)
+        raise UpstreamMismatchError(
+            f"{upstream.url} does not say how long the context of {name} is (max_model_len)"
+        )
+    checked = await _compare(upstream, vocabulary, _VllmTokens(upstream, name))
+    backend: VllmGenerate | VllmCompletions = VllmGenerate(name)
     try:
-        await _draw(place, backend, vocabulary)
-    except RefusedError:
-        backend = Completions(name)
-        await _insist(place, backend, vocabulary)
-    backend = replace(backend, keeps_grammars=True)
-    if not await _keeps(place, backend, vocabulary, grammars):
-        backend = replace(backend, keeps_grammars=False)
-    backend = replace(backend, has_priorities=True)
+        await _generate_tokens(upstream, backend, vocabulary)
+    except RequestRejectedError:
+        backend = VllmCompletions(name)
+        await _require_tokens(upstream, backend, vocabulary)
+    backend = replace(backend, supports_grammars=True)
+    if not await _supports_grammars(upstream, backend, vocabulary, grammars):
+        backend = replace(backend, supports_grammars=False)
+    backend = replace(backend, supports_priorities=True)
     try:
-        await _draw(place, backend, vocabulary, priority="batch")
+        await _generate_tokens(upstream, backend, vocabulary, priority="batch")
         priorities = "priorities passed on"
-    except PlaceError:
-        backend = replace(backend, has_priorities=False)
+    except UpstreamError:
+        backend = replace(backend, supports_priorities=False)
         priorities = "no priorities"
-    told = (name, f"{window} tokens", f"asked at {backend.path}", _on_grammars(backend), priorities, checked)
-    return Facts(backend, window, f"vLLM at {place.url}: {', '.join(told)}")
+    facts = (name, f"{window} tokens", f"asked at {backend.path}", _on_grammars(backend), priorities, checked)
+    return UpstreamInfo(backend, window, f"vLLM at {upstream.url}: {', '.join(facts)}")
 
 
 class _VllmTokens:
     """vLLM's own tokens of a text, and of a conversation."""
 
-    def __init__(self, place: Place, model: str) -> None:
-        self._place = place
+    def __init__(self, upstream: Upstream, model: str) -> None:
+        self._upstream = upstream
         self._model = model
 
     async def of(self, text: str) -> list[int]:
         body = {"model": self._model, "prompt": text, "add_special_tokens": False}
-        return _ids(await self._place.post("/tokenize", body))
+        return _ids(await self._upstream.post("/tokenize", body))
 
     async def of_greeting(self, text: str) -> list[int]:
         messages = [{"role": "user", "content": text}]
         body = {"model": self._model, "messages": messages, "add_generation_prompt": False}
-        return _ids(await self._place.post("/tokenize", body))
+        return _ids(await self._upstream.post("/tokenize", body))
 
 
 # llama-server
 
 
-async def _llama_server(place: Place, vocabulary: Vocabulary, grammars: Grammars) -> Facts:
+async def _llama_server(upstream: Upstream, vocabulary: Vocabulary, grammars: GrammarCompiler) -> UpstreamInfo:
     try:
-        properties = await place.get("/props")
+        properties = await upstream.get("/props")
         window = int(properties["default_generation_settings"]["n_ctx"])
         name = str(properties.get("model_alias") or properties.get("model_path"))
-    except RefusedError as error:
-        raise UnfitError(
-            f"{place.url} is no llama-server, or wants another --engine-key: /props gives {error}"
+    except RequestRejectedError as error:
+        raise UpstreamMismatchError(
+            f"{upstream.url} is no llama-server, or wants another --engine-key: /props gives {error}"
         ) from error
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise UnfitError(f"{place.url} is no llama-server: /props does not tell n_ctx") from error
-    checked = await _compare(place, vocabulary, _LlamaServerTokens(place))
-    backend = Completion(await asyncio.to_thread(vocabulary.pieces))
-    await _insist(place, backend, vocabulary)
-    told = (name, f"{window} tokens a slot", f"asked at {backend.path}", _on_grammars(backend), checked)
-    return Facts(backend, window, f"llama-server at {place.url}: {', '.join(told)}")
+        raise UpstreamMismatchError(f"{upstream.url} is no llama-server: /props does not tell n_ctx") from error
+    checked = await _compare(upstream, vocabulary, _LlamaServerTokens(upstream))
+    backend = LlamaServerCompletion(await asyncio.to_thread(vocabulary.pieces))
+    await _require_tokens(upstream, backend, vocabulary)
+    facts = (name, f"{window} tokens a slot", f"asked at {backend.path}", _on_grammars(backend), checked)
+    return UpstreamInfo(backend, window, f"llama-server at {upstream.url}: {', '.join(facts)}")
 
 
 class _LlamaServerTokens:
     """llama-server's own tokens of a text, and of a conversation."""
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
 
     async def of(self, text: str) -> list[int]:
-        return _ids(await self._place.post("/tokenize", {"content": text, "parse_special": True}))
+        return _ids(await self._upstream.post("/tokenize", {"content": text, "parse_special": True}))
 
     async def of_greeting(self, text: str) -> list[int]:
         messages = [{"role": "user", "content": text}]
         body = {"messages": messages, "add_generation_prompt": False}
-        prompt = (await self._place.post("/apply-template", body))["prompt"]
+        prompt = (await self._upstream.post("/apply-template", body))["prompt"]
         return await self.of(prompt)
 
 
@@ -154,10 +158,10 @@ class _LlamaServerTokens:
 
 
 def _on_grammars(backend: Backend) -> str:
-    return "grammars kept there" if backend.keeps_grammars else "grammars kept here"
+    return "grammars kept there" if backend.supports_grammars else "grammars kept here"
 
 
-async def _compare(place: Place, vocabulary: Vocabulary, tokens: _VllmTokens | _LlamaServerTokens) -> str:
+async def _compare(upstream: Upstream, vocabulary: Vocabulary, tokens: _VllmTokens | _LlamaServerTokens) -> str:
     """That a server's tokens are ours. What was found, in words.
 
     Raises:
@@ -173,25 +177,25 @@ async def _compare(place: Place, vocabulary: Vocabulary, tokens: _VllmTokens | _
 
     try:
         found = await asyncio.gather(*(theirs(text) for text, _ in texts))
-    except (RefusedError, LookupError, TypeError):
+    except (RequestRejectedError, LookupError, TypeError):
         return "tokens not compared, since it does not tell them"
     for (text, ours), others in zip(texts, found, strict=True):
         if ours != others:
-            raise UnfitError(
-                f"{place.url} serves another model than --model, or another version of it: {text!r} is "
+            raise UpstreamMismatchError(
+                f"{upstream.url} serves another model than --model, or another version of it: {text!r} is "
                 f"{others[:8]} there and {ours[:8]} here"
             )
-    said, prompt = vocabulary.greeting
+    line_data, prompt = vocabulary.greeting
     try:
-        greeting = await tokens.of_greeting(said)
-    except (PlaceError, LookupError, TypeError):
+        greeting = await tokens.of_greeting(line_data)
+    except (UpstreamError, LookupError, TypeError):
         return f"tokens of {len(texts)} texts as here, template not compared"
     if prompt[:1] != greeting[:1]:  # one of both has yet to get the token that prompts begin with
         prompt, greeting = (ids[ids[:1] == [vocabulary.bos] :] for ids in (prompt, greeting))
     # What follows says who speaks next, and whether with reasoning, which is the request's to say.
     if not greeting or prompt[: len(greeting)] != greeting:
-        raise UnfitError(
-            f"{place.url} has another chat template than --model: a greeting begins with {greeting[:8]} there "
+        raise UpstreamMismatchError(
+            f"{upstream.url} has another chat template than --model: a greeting begins with {greeting[:8]} there "
             f"and with {prompt[:8]} here. Take both from the same release of the model"
         )
     return f"tokens of {len(texts)} texts and the template as here"
@@ -204,15 +208,15 @@ def _ids(answer: Any) -> list[int]:  # noqa: ANN401 - JSON
     return list(found)
 
 
-async def _insist(place: Place, backend: Backend, vocabulary: Vocabulary) -> None:
+async def _require_tokens(upstream: Upstream, backend: Backend, vocabulary: Vocabulary) -> None:
     try:
-        await _draw(place, backend, vocabulary)
-    except RefusedError as error:
-        raise UnfitError(f"{place.url} takes no tokens at {backend.path}: {error}") from error
+        await _generate_tokens(upstream, backend, vocabulary)
+    except RequestRejectedError as error:
+        raise UpstreamMismatchError(f"{upstream.url} takes no tokens at {backend.path}: {error}") from error
 
 
-async def _draw(
-    place: Place,
+async def _generate_tokens(
+    upstream: Upstream,
     backend: Backend,
     vocabulary: Vocabulary,
     *,
@@ -234,19 +238,21 @@ async def _draw(
     )
     drawn: list[int] = []
     is_over = False
-    async for chunk in place.chunks(backend, backend.body(job, "trial"), {}):
+    async for chunk in upstream.stream_chunks(backend, backend.body(job, "trial"), {}):
         drawn += chunk.token_ids
-        is_over |= chunk.ending is not None
+        is_over |= chunk.finish_reason is not None
     if not drawn or not is_over:
-        raise UnfitError(f"{place.url} answers at {backend.path}, but not with tokens")
+        raise UpstreamMismatchError(f"{upstream.url} answers at {backend.path}, but not with tokens")
     return drawn
 
 
-async def _keeps(place: Place, backend: Backend, vocabulary: Vocabulary, grammars: Grammars) -> bool:
+async def _supports_grammars(
+    upstream: Upstream, backend: Backend, vocabulary: Vocabulary, grammars: GrammarCompiler
+) -> bool:
     """Whether it keeps answers to our kind of grammar."""
-    guide = await asyncio.to_thread(grammars.guide, _UNLIKELY, frozenset(vocabulary.ends), "")
+    guide = await asyncio.to_thread(grammars.start_guide, _UNLIKELY_GRAMMAR, frozenset(vocabulary.ends), "")
     try:
-        drawn = await _draw(place, backend, vocabulary, grammar=_UNLIKELY)
-    except (PlaceError, UnfitError):
+        drawn = await _generate_tokens(upstream, backend, vocabulary, grammar=_UNLIKELY_GRAMMAR)
+    except (UpstreamError, UpstreamMismatchError):
         return False
-    return all(guide.take(token) for token in drawn) and drawn[-1] in vocabulary.ends
+    return all(guide.try_accept(token) for token in drawn) and drawn[-1] in vocabulary.ends

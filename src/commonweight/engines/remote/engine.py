@@ -22,25 +22,38 @@ from commonweight.engines.contract import (
     Step,
     Timings,
 )
-from commonweight.engines.grammars import GrammarError, Grammars, Ids
-from commonweight.engines.inbox import Inbox
-from commonweight.engines.remote.backend import Backend, BusyError, Chunk, GoneError, PlaceError, RefusedError
-from commonweight.engines.remote.held import held
-from commonweight.engines.remote.place import Place
-from commonweight.engines.remote.places import Places
-from commonweight.engines.remote.trial import Facts, Kind, UnfitError, Vocabulary, examine
+from commonweight.engines.event_stream import EventStream
+from commonweight.engines.grammars import GrammarCompiler, GrammarError, TokenIds
+from commonweight.engines.remote.backend import (
+    Backend,
+    Chunk,
+    RequestRejectedError,
+    UnreachableError,
+    UpstreamBusyError,
+    UpstreamError,
+)
+from commonweight.engines.remote.constrained import constrain
+from commonweight.engines.remote.discovery import (
+    UpstreamInfo,
+    UpstreamKind,
+    UpstreamMismatchError,
+    Vocabulary,
+    discover,
+)
+from commonweight.engines.remote.routing import UpstreamPool
+from commonweight.engines.remote.upstream import Upstream
 
 log = logging.getLogger(__name__)
 
 MAX_JOBS = 4096
 """Jobs at the same time; one more is told that the engine is full."""
-LOOK_EVERY = 5.0
+HEALTH_INTERVAL_SECONDS = 5.0
 """Seconds between two looks at the servers' health."""
-PATIENCE = 1.0
+USAGE_TIMEOUT_SECONDS = 1.0
 """Seconds that figures may come after the last token."""
 _SALT = b"commonweight/v1/cache-salt\0"
 _SESSION = b"commonweight/v1/session\0"
-_OPENING = 256
+_AFFINITY_TOKENS = 256
 """Tokens that a job of no known conversation is recognised by."""
 _CLOSED = "The server is shutting down."
 _BROKEN = "The server that computes failed in the middle of the answer; try again."
@@ -57,29 +70,29 @@ class RemoteEngine:
 
     def __init__(
         self,
-        kind: Kind,
+        kind: UpstreamKind,
         urls: Sequence[str],
         vocabulary: Vocabulary,
-        grammars: Grammars,
+        grammars: GrammarCompiler,
         key: bytes,
         *,
         server_key: str | None = None,
-        silence: float = 300.0,
+        read_timeout: float = 300.0,
         context: int | None = None,
-        look_every: float = LOOK_EVERY,
+        health_interval: float = HEALTH_INTERVAL_SECONDS,
     ) -> None:
         self.stats = Stats()
         """The latest figures."""
         self._kind = kind
-        self._places = Places([Place(url, server_key, silence) for url in urls])
+        self._pool = UpstreamPool([Upstream(url, server_key, read_timeout) for url in urls])
         self._vocabulary = vocabulary
         self._grammars = grammars
         self._key = key
         self._context = context
         self._window: int | None = None
-        self._look_every = look_every
+        self._health_interval = health_interval
         self._watching: list[asyncio.Task[None]] = []
-        self._runs: dict[asyncio.Task[None], Inbox] = {}
+        self._jobs: dict[asyncio.Task[None], EventStream] = {}
         self._is_closed = False
 
     @property
@@ -91,7 +104,7 @@ class RemoteEngine:
     @property
     def is_ready(self) -> bool:
         """Whether a job would start now."""
-        return self._places.is_any_well and not self._is_closed
+        return self._pool.is_any_available and not self._is_closed
 
     async def start(self, tell: Callable[[str], None] = lambda _: None) -> None:
         """Find out what the servers are; ``tell`` gets a line on each.
@@ -99,57 +112,59 @@ class RemoteEngine:
         Raises:
             UnfitError: one is not what it should be, or none answers.
         """
-        trials = await asyncio.gather(*map(self._examine, self._places.all), return_exceptions=True)
+        trials = await asyncio.gather(*map(self._discover, self._pool.upstreams), return_exceptions=True)
         windows: list[int] = []
         absent: list[str] = []
-        for place, found in zip(self._places.all, trials, strict=True):
-            if isinstance(found, Facts):
-                place.backend = found.backend
+        for upstream, found in zip(self._pool.upstreams, trials, strict=True):
+            if isinstance(found, UpstreamInfo):
+                upstream.backend = found.backend
                 windows.append(found.window)
                 tell(found.text)
-            elif isinstance(found, PlaceError):
-                place.is_alive = False
-                absent.append(f"{place.url}: {found}")
+            elif isinstance(found, UpstreamError):
+                upstream.is_alive = False
+                absent.append(f"{upstream.url}: {found}")
             else:
                 raise found
         if not windows:
-            raise UnfitError(f"no server answers ({'; '.join(absent)}); is it running, and is the URL right?")
+            raise UpstreamMismatchError(
+                f"no server answers ({'; '.join(absent)}); is it running, and is the URL right?"
+            )
         for text in absent:
             log.warning("not there yet: %s", text)
         self._window = min([*windows, *([] if self._context is None else [self._context])])
-        self._watching = [asyncio.create_task(self._watch(place)) for place in self._places.all]
+        self._watching = [asyncio.create_task(self._watch(upstream)) for upstream in self._pool.upstreams]
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Fail what runs, and end all connections."""
         self._is_closed = True
-        for run in self._runs.values():
+        for run in self._jobs.values():
             run.put(EngineError(_CLOSED))
-        tasks = [*self._runs, *self._watching]
+        tasks = [*self._jobs, *self._watching]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.gather(*(place.close() for place in self._places.all))
+        await asyncio.gather(*(upstream.close() for upstream in self._pool.upstreams))
 
     @contextlib.asynccontextmanager
-    async def run(self, job: Job) -> AsyncIterator[Inbox]:
+    async def run(self, job: Job) -> AsyncIterator[EventStream]:
         """Start a job; leaving the block cancels it."""
         if not 0 < len(job.token_ids) <= self.window - job.max_tokens:
             raise ValueError("a job needs at least one token, and must fit the window")
-        if len(self._runs) >= MAX_JOBS:
+        if len(self._jobs) >= MAX_JOBS:
             raise EngineFullError(f"{MAX_JOBS} requests are running already; try again later.")
         if self._is_closed:
             raise EngineError(_CLOSED)
-        run = Inbox()
+        run = EventStream()
         task = asyncio.create_task(self._pump(job, run))
-        self._runs[task] = run
-        task.add_done_callback(self._runs.pop)
+        self._jobs[task] = run
+        task.add_done_callback(self._jobs.pop)
         try:
             yield run
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def _pump(self, job: Job, run: Inbox) -> None:
+    async def _pump(self, job: Job, run: EventStream) -> None:
         try:
             async with aclosing(self._events(job)) as events:
                 async for event in events:
@@ -170,48 +185,50 @@ class RemoteEngine:
             return
         session = self._session(job)
         is_full = False
-        for place in self._places.order(session):
-            if (backend := place.backend) is None:
+        for upstream in self._pool.rank_upstreams(session):
+            if (backend := upstream.backend) is None:
                 continue  # gone since
             has_begun = False
             try:
-                async with aclosing(self._at(place, backend, job, session)) as events:
+                async with aclosing(self._run_on(upstream, backend, job, session)) as events:
                     async for event in events:
                         has_begun = True
                         yield event
-                place.worked()
+                upstream.record_success()
                 return
-            except PlaceError as error:
-                _note(place, error)
+            except UpstreamError as error:
+                _record_error(upstream, error)
                 if has_begun:
                     raise EngineError(_BROKEN) from error
-                if isinstance(error, RefusedError):
+                if isinstance(error, RequestRejectedError):
                     raise EngineError(_REFUSED) from error
-                is_full |= isinstance(error, BusyError)
+                is_full |= isinstance(error, UpstreamBusyError)
             except GrammarError as error:
                 raise EngineError(f"The answer cannot be held to its form: {error}.") from error
         raise EngineFullError("All servers that compute are full; try again later." if is_full else _NONE)
 
-    async def _at(self, place: Place, backend: Backend, job: Job, session: str) -> AsyncGenerator[EngineEvent]:
+    async def _run_on(
+        self, upstream: Upstream, backend: Backend, job: Job, session: str
+    ) -> AsyncGenerator[EngineEvent]:
         """What one server makes of a job."""
         begun = read = time.monotonic()
         cached: int | None = None
         ending: str | None = None
         drawn = seen = 0
         has_begun = False
-        place.running += 1
+        upstream.running += 1
         self.stats.running += 1
         try:
-            async with aclosing(await self._chunks(place, backend, job, session)) as chunks:
+            async with aclosing(await self._chunks(upstream, backend, job, session)) as chunks:
                 async for chunk in chunks:
                     cached = cached if chunk.cached_tokens is None else chunk.cached_tokens
-                    steps = _steps(chunk, job, self._grammars.size)
-                    if not has_begun and (chunk.token_ids or chunk.ending):
+                    steps = _make_steps(chunk, job, self._grammars.size)
+                    if not has_begun and (chunk.token_ids or chunk.finish_reason):
                         has_begun = True
                         read = time.monotonic()
                         yield Admitted(cached or 0)
                         yield Prefilled()
-                    ending = chunk.ending
+                    ending = chunk.finish_reason
                     for step in steps:
                         if drawn < job.max_tokens:
                             drawn += 1
@@ -228,9 +245,9 @@ class RemoteEngine:
                     if ending is not None:
                         break
                 if cached is None:
-                    cached = await _late_figures(chunks)
+                    cached = await _read_late_usage(chunks)
         finally:
-            place.running -= 1
+            upstream.running -= 1
             self.stats.running -= 1
         self.stats.remote_tokens += cached or 0
         self.stats.prefilled_tokens += len(job.token_ids) - (cached or 0)
@@ -240,84 +257,86 @@ class RemoteEngine:
             cached or 0,
         )
 
-    async def _chunks(self, place: Place, backend: Backend, job: Job, session: str) -> AsyncGenerator[Chunk]:
-        salt, headers = self._code(_SALT, job.tenant), {"x-session-id": session}
+    async def _chunks(self, upstream: Upstream, backend: Backend, job: Job, session: str) -> AsyncGenerator[Chunk]:
+        salt, headers = self._compute_mac(_SALT, job.tenant), {"x-session-id": session}
 
-        def ask(job: Job, only: Ids | None) -> AsyncGenerator[Chunk]:
-            body = backend.body(job, salt, only, is_alone=place.is_alone(salt))
-            return place.chunks(backend, body, headers)
+        def ask(job: Job, only: TokenIds | None) -> AsyncGenerator[Chunk]:
+            body = backend.body(job, salt, only, is_alone=upstream.has_single_tenant(salt))
+            return upstream.stream_chunks(backend, body, headers)
 
         # How likely a token was is told after the server's grammar has had its say, and asked for without it.
-        is_kept_there = backend.keeps_grammars and not job.want_logprobs
+        is_kept_there = backend.supports_grammars and not job.want_logprobs
         if job.grammar is None or job.max_tokens == 0 or is_kept_there:
             return ask(job, None)
-        guide = partial(self._grammars.guide, job.grammar, frozenset(job.stop_ids), job.tenant)
-        return held(job, await asyncio.to_thread(guide), ask)
+        guide = partial(self._grammars.start_guide, job.grammar, frozenset(job.stop_ids), job.tenant)
+        return constrain(job, await asyncio.to_thread(guide), ask)
 
     def _session(self, job: Job) -> str:
         """A name for a job's conversation that says nothing about it."""
-        known = job.session or ",".join(map(str, job.token_ids[:_OPENING]))
-        return self._code(_SESSION, f"{job.tenant}\0{known}")
+        known = job.session or ",".join(map(str, job.token_ids[:_AFFINITY_TOKENS]))
+        return self._compute_mac(_SESSION, f"{job.tenant}\0{known}")
 
-    def _code(self, purpose: bytes, text: str) -> str:
+    def _compute_mac(self, purpose: bytes, text: str) -> str:
         code = hmac.digest(self._key, purpose + text.encode(), "sha256")
         return base64.urlsafe_b64encode(code).decode().rstrip("=")
 
     # Health
 
-    async def _watch(self, place: Place) -> None:
+    async def _watch(self, upstream: Upstream) -> None:
         while True:
-            await asyncio.sleep(self._look_every)
+            await asyncio.sleep(self._health_interval)
             try:
-                await self._look(place)
+                await self._check_health(upstream)
             except Exception:
-                log.exception("%s could not be looked at", place.url)
+                log.exception("%s could not be looked at", upstream.url)
 
-    async def _look(self, place: Place) -> None:
+    async def _check_health(self, upstream: Upstream) -> None:
         """See how a server is. One that was away may have come back as another one."""
-        was_alive, place.is_alive = place.is_alive, await place.is_healthy()
-        if was_alive and not place.is_alive:
-            log.warning("%s is not well", place.url)
-            place.gone()
-        elif place.is_alive and place.backend is None:
+        was_alive, upstream.is_alive = upstream.is_alive, await upstream.check_health()
+        if was_alive and not upstream.is_alive:
+            log.warning("%s is not well", upstream.url)
+            upstream.mark_unreachable()
+        elif upstream.is_alive and upstream.backend is None:
             try:
-                found = await self._examine(place)
+                found = await self._discover(upstream)
                 if found.window < self.window:
-                    raise UnfitError(f"{place.url} has a context of {found.window} tokens, not {self.window}")
-                place.backend = found.backend
-                log.warning("%s is well now", place.url)
-            except (PlaceError, UnfitError) as error:
-                place.is_alive = False
-                if str(error) != place.complaint:
-                    place.complaint = str(error)
-                    log.warning("%s is not used: %s", place.url, error)
+                    raise UpstreamMismatchError(
+                        f"{upstream.url} has a context of {found.window} tokens, not {self.window}"
+                    )
+                upstream.backend = found.backend
+                log.warning("%s is well now", upstream.url)
+            except (UpstreamError, UpstreamMismatchError) as error:
+                upstream.is_alive = False
+                if str(error) != upstream.last_error:
+                    upstream.last_error = str(error)
+                    log.warning("%s is not used: %s", upstream.url, error)
 
-    async def _examine(self, place: Place) -> Facts:
-        return await examine(self._kind, place, self._vocabulary, self._grammars)
+    async def _discover(self, upstream: Upstream) -> UpstreamInfo:
+        return await discover(self._kind, upstream, self._vocabulary, self._grammars)
 
 
-def _note(place: Place, error: PlaceError) -> None:
+def _record_error(upstream: Upstream, error: UpstreamError) -> None:
     """Remember what a server did. To be full is no fault of its, and what it refused is none either."""
-    if isinstance(error, GoneError):
-        place.gone()
-    elif not isinstance(error, BusyError | RefusedError):
-        place.failed()
-    level = logging.INFO if isinstance(error, BusyError) else logging.WARNING
-    log.log(level, "%s: %s: %s", place.url, type(error).__name__.removesuffix("Error").lower(), error)
+    if isinstance(error, UnreachableError):
+        upstream.mark_unreachable()
+    elif not isinstance(error, UpstreamBusyError | RequestRejectedError):
+        upstream.record_failure()
+    level = logging.INFO if isinstance(error, UpstreamBusyError) else logging.WARNING
+    log.log(level, "%s: %s: %s", upstream.url, type(error).__name__.removesuffix("Error").lower(), error)
 
 
-def _steps(chunk: Chunk, job: Job, size: int) -> list[Step]:
+def _make_steps(chunk: Chunk, job: Job, size: int) -> list[Step]:
     """A line's tokens.
 
     Raises:
         PlaceError: they are none of this vocabulary, or lack what was asked for.
     """
     if not all(0 <= token < size for token in chunk.token_ids):
-        raise PlaceError("it gives tokens that the model does not have")
+        raise UpstreamError("it gives tokens that the model does not have")
     if not job.want_logprobs:
         return [Step(token) for token in chunk.token_ids]
     if len(chunk.logprobs or ()) != len(chunk.token_ids):
-        raise PlaceError("it does not say how likely its tokens were")
+        raise UpstreamError("it does not say how likely its tokens were")
     return [Step(token, logprob) for token, logprob in zip(chunk.token_ids, chunk.logprobs or (), strict=True)]
 
 
@@ -326,10 +345,10 @@ def _has_stopped(chunk: Chunk, job: Job) -> bool:
     return not job.stop_ids or any(token in job.stop_ids for token in chunk.token_ids)
 
 
-async def _late_figures(chunks: AsyncGenerator[Chunk]) -> int | None:
+async def _read_late_usage(chunks: AsyncGenerator[Chunk]) -> int | None:
     """What is told of the cache after the last token. The answer is complete without it."""
-    with contextlib.suppress(PlaceError, TimeoutError):
-        async with asyncio.timeout(PATIENCE):
+    with contextlib.suppress(UpstreamError, TimeoutError):
+        async with asyncio.timeout(USAGE_TIMEOUT_SECONDS):
             async for chunk in chunks:
                 if chunk.cached_tokens is not None:
                     return chunk.cached_tokens

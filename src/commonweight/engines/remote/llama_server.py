@@ -9,17 +9,17 @@ from typing import Any
 import msgspec
 
 from commonweight.engines.contract import Job
-from commonweight.engines.grammars import Ids
-from commonweight.engines.remote.backend import Chunk, PlaceError
+from commonweight.engines.grammars import TokenIds
+from commonweight.engines.remote.backend import Chunk, UpstreamError
 
-STRONG = 1e4
+ALLOWED_BIAS = 1e4
 """Added to the logits of tokens that alone may be drawn; no model's own come near."""
 
-MOST_LOST, LONGEST = 6, 16
+MAX_MISSING_TOKENS, MAX_TOKEN_BYTES = 6, 16
 """Tokens that a character may be made of, and bytes of each: it may begin with other text."""
 
 
-class _Entry(msgspec.Struct):
+class _LlamaServerLogprob(msgspec.Struct):
     logprob: float
 
 
@@ -27,21 +27,21 @@ class _Progress(msgspec.Struct):
     cache: int
 
 
-class _Line(msgspec.Struct):
+class _LlamaServerLine(msgspec.Struct):
     content: str = ""
     tokens: list[int] = []
     tokens_predicted: int = 0
     stop: bool = False
     stop_type: str = "none"
-    completion_probabilities: list[_Entry] | None = None
+    completion_probabilities: list[_LlamaServerLogprob] | None = None
     prompt_progress: _Progress | None = None
     error: Any = None
 
 
-_lines = msgspec.json.Decoder(_Line)
+_lines = msgspec.json.Decoder(_LlamaServerLine)
 
 
-class Completion:
+class LlamaServerCompletion:
     """Tokens of a prompt in, tokens of the answer out; of some versions without the one that ends it.
 
     ``pieces``: what each token of the vocabulary is in bytes.
@@ -49,13 +49,13 @@ class Completion:
 
     path = "/completion"
     # Its grammars are of another kind, unless it was built otherwise.
-    keeps_grammars = False
+    supports_grammars = False
 
     def __init__(self, pieces: Sequence[bytes]) -> None:
         self._pieces = pieces
         self._tokens = {piece: token for token, piece in enumerate(pieces) if piece}
 
-    def body(self, job: Job, salt: str, only: Ids | None = None, *, is_alone: bool = False) -> dict[str, Any]:
+    def body(self, job: Job, salt: str, only: TokenIds | None = None, *, is_alone: bool = False) -> dict[str, Any]:
         """The request for a job."""
         sampling = job.sampling
         return {
@@ -68,7 +68,7 @@ class Completion:
             "min_p": sampling.min_p,
             "seed": -1 if sampling.seed is None else sampling.seed,
             "n_probs": 1 if job.want_logprobs else 0,
-            "logit_bias": [] if only is None else [[token, STRONG] for token in only.tolist()],
+            "logit_bias": [] if only is None else [[token, ALLOWED_BIAS] for token in only.tolist()],
             # It cannot keep tenants apart. So that none can time another's prompts, there is a cache only as long
             # as there is one tenant.
             "cache_prompt": is_alone,
@@ -80,12 +80,12 @@ class Completion:
             "stream": only is None,
         }
 
-    def reader(self) -> "_Reader":
+    def reader(self) -> "_LlamaServerReader":
         """What understands an answer."""
-        return _Reader(self._pieces, self._tokens)
+        return _LlamaServerReader(self._pieces, self._tokens)
 
 
-class _Reader:
+class _LlamaServerReader:
     """Finds the tokens that a stream leaves out: while a character is not complete, it shows nothing, and then all
     of the text but only the last of the tokens. How many there were, it does say."""
 
@@ -95,31 +95,35 @@ class _Reader:
         self._count = 0
 
     def __call__(self, line: bytes) -> Chunk:
-        said = _lines.decode(line)
-        if said.error is not None:
-            raise PlaceError(f"it reports {str(said.error)[:500]!r}")
-        if said.prompt_progress is not None:
-            return Chunk(cached_tokens=said.prompt_progress.cache)  # the token of such a line is none
+        line_data = _lines.decode(line)
+        if line_data.error is not None:
+            raise UpstreamError(f"it reports {str(line_data.error)[:500]!r}")
+        if line_data.prompt_progress is not None:
+            return Chunk(cached_tokens=line_data.prompt_progress.cache)  # the token of such a line is none
         logprobs = (
-            None if said.completion_probabilities is None else [e.logprob for e in said.completion_probabilities]
+            None
+            if line_data.completion_probabilities is None
+            else [e.logprob for e in line_data.completion_probabilities]
         )
-        if said.stop:
-            return Chunk(said.tokens, logprobs, "length" if said.stop_type == "limit" else "stop")
-        lost = said.tokens_predicted - self._count - len(said.tokens)
-        self._count = max(said.tokens_predicted, self._count)
-        if lost <= 0 or not said.tokens:
-            return Chunk(said.tokens, logprobs)
-        before = self._spelled(said.content.encode().removesuffix(self._pieces[said.tokens[-1]]), lost)
+        if line_data.stop:
+            return Chunk(line_data.tokens, logprobs, "length" if line_data.stop_type == "limit" else "stop")
+        lost = line_data.tokens_predicted - self._count - len(line_data.tokens)
+        self._count = max(line_data.tokens_predicted, self._count)
+        if lost <= 0 or not line_data.tokens:
+            return Chunk(line_data.tokens, logprobs)
+        before = self._find_spelling(
+            line_data.content.encode().removesuffix(self._pieces[line_data.tokens[-1]]), lost
+        )
         unknown = [0.0] * len(before)
-        return Chunk([*before, *said.tokens], None if logprobs is None else unknown + logprobs)
+        return Chunk([*before, *line_data.tokens], None if logprobs is None else unknown + logprobs)
 
-    def _spelled(self, text: bytes, count: int) -> list[int]:
+    def _find_spelling(self, text: bytes, count: int) -> list[int]:
         """So many tokens that spell a text."""
-        if count > MOST_LOST or len(text) > MOST_LOST * LONGEST:
-            raise PlaceError(f"it left out {count} tokens")
+        if count > MAX_MISSING_TOKENS or len(text) > MAX_MISSING_TOKENS * MAX_TOKEN_BYTES:
+            raise UpstreamError(f"it left out {count} tokens")
         found = self._split(text, count)
         if found is None:
-            raise PlaceError("it left out tokens that no others can stand for")
+            raise UpstreamError("it left out tokens that no others can stand for")
         return found
 
     def _split(self, text: bytes, count: int) -> list[int] | None:

@@ -3,35 +3,35 @@
 import hashlib
 from collections.abc import Sequence
 
-from commonweight.engines.remote.place import Place
+from commonweight.engines.remote.upstream import Upstream
 
-SLACK = 1.25
+LOAD_SLACK = 1.25
 """Of the jobs that a server would have if all had the same number, it may have this much more."""
 
 
-class Places:
+class UpstreamPool:
     """Keeps the jobs of a conversation in one place, where its prefix is cached, as long as that one has room.
 
     Rendezvous hashing with bounded loads: a server that comes or goes moves only the conversations that it gets or
     had. Source: https://arxiv.org/abs/1608.01350
     """
 
-    def __init__(self, places: Sequence[Place]) -> None:
-        self.all = tuple(places)
+    def __init__(self, upstreams: Sequence[Upstream]) -> None:
+        self.upstreams = tuple(upstreams)
 
     @property
-    def is_any_well(self) -> bool:
+    def is_any_available(self) -> bool:
         """Whether a job would find somebody."""
-        return any(place.is_well for place in self.all)
+        return any(upstream.is_available for upstream in self.upstreams)
 
-    def order(self, session: str) -> list[Place]:
+    def rank_upstreams(self, session: str) -> list[Upstream]:
         """The servers that may be asked, the best first."""
-        well = [place for place in self.all if place.is_well]
+        well = [upstream for upstream in self.upstreams if upstream.is_available]
         if not well:
             return []
-        most = SLACK * (sum(place.running for place in well) + 1) / len(well)
-        return sorted(well, key=lambda place: (place.running >= max(most, 1), _weight(session, place)))
+        most = LOAD_SLACK * (sum(upstream.running for upstream in well) + 1) / len(well)
+        return sorted(well, key=lambda upstream: (upstream.running >= max(most, 1), _weight(session, upstream)))
 
 
-def _weight(session: str, place: Place) -> bytes:
-    return hashlib.blake2b(f"{session}\0{place.url}".encode(), digest_size=8).digest()
+def _weight(session: str, upstream: Upstream) -> bytes:
+    return hashlib.blake2b(f"{session}\0{upstream.url}".encode(), digest_size=8).digest()

@@ -1,6 +1,6 @@
 """Texts that tell tokenizers apart: what some split, or spell, differently from others."""
 
-TELLING = (
+TOKENIZER_PROBES = (
     "Hello, world!",
     "It's what they'd've said, isn't it? I'LL see; we'Re here.",
     "1 12 123 1234 12345678901234567890 3.14159 1,000,000 0x1F 1e-9",

@@ -9,26 +9,33 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from commonweight.engines.remote.backend import Backend, BusyError, Chunk, GoneError, PlaceError, RefusedError
+from commonweight.engines.remote.backend import (
+    Backend,
+    Chunk,
+    RequestRejectedError,
+    UnreachableError,
+    UpstreamBusyError,
+    UpstreamError,
+)
 
-CONNECT = 5.0
+CONNECT_TIMEOUT_SECONDS = 5.0
 """Seconds until a server that does not even take a connection counts as gone."""
-LONGEST_LINE = 1 << 20
+MAX_LINE_BYTES = 1 << 20
 """Bytes. Lines with a token or two have some hundred."""
-IDLE = 3.0
+KEEP_ALIVE_SECONDS = 3.0
 """Seconds that a connection is kept for the next request: fewer than the 5 after which vLLM closes it."""
-FAILURES = 3
+MAX_CONSECUTIVE_FAILURES = 3
 """In a row, after which a server is left alone for a second, and for twice as long after each further one..."""
-LONGEST_OUT = 30.0
+MAX_CIRCUIT_OPEN_SECONDS = 30.0
 """... but never longer than so many seconds."""
-_ENOUGH_SAID = 500
-_BRIEF = aiohttp.ClientTimeout(total=2 * CONNECT)
+_MAX_ERROR_BYTES = 500
+_CONTROL_TIMEOUT = aiohttp.ClientTimeout(total=2 * CONNECT_TIMEOUT_SECONDS)
 
 
-class Place:
+class Upstream:
     """A server at a URL. After some failures in a row its circuit opens: nothing is asked of it for a while."""
 
-    def __init__(self, url: str, key: str | None, silence: float) -> None:
+    def __init__(self, url: str, key: str | None, read_timeout: float) -> None:
         self.url = url.rstrip("/")
         self.backend: Backend | None = None
         """How it is to be asked; None: nobody has found out, or it is not what it should be."""
@@ -37,42 +44,46 @@ class Place:
         self._salts: set[str] = set()
         self.is_alive = True
         """What it said when its health was last looked at."""
-        self.complaint = ""
+        self.last_error = ""
         """Why it is not used, as far as that was told."""
-        self._silence = silence
+        self._read_timeout = read_timeout
         self._now = time.monotonic
         self._failures = 0
         self._out_until = 0.0
         headers = {} if key is None else {"authorization": f"Bearer {key}"}
         self._client = aiohttp.ClientSession(
             headers=headers,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT, sock_read=silence),
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE),
+            timeout=aiohttp.ClientTimeout(
+                total=None, sock_connect=CONNECT_TIMEOUT_SECONDS, sock_read=read_timeout
+            ),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
         )
 
     @property
-    def is_well(self) -> bool:
+    def is_available(self) -> bool:
         """Whether to give it work."""
         return self.backend is not None and self.is_alive and self._now() >= self._out_until
 
-    def is_alone(self, salt: str) -> bool:
+    def has_single_tenant(self, salt: str) -> bool:
         """Whether no job ever came with another salt than this one."""
         if len(self._salts) < 2:
             self._salts.add(salt)
         return self._salts == {salt}
 
-    def failed(self) -> None:
+    def record_failure(self) -> None:
         """It did not do its part."""
         self._failures += 1
-        if self._failures >= FAILURES:
-            self._out_until = self._now() + min(2.0 ** (self._failures - FAILURES), LONGEST_OUT)
+        if self._failures >= MAX_CONSECUTIVE_FAILURES:
+            self._out_until = self._now() + min(
+                2.0 ** (self._failures - MAX_CONSECUTIVE_FAILURES), MAX_CIRCUIT_OPEN_SECONDS
+            )
 
-    def gone(self) -> None:
+    def mark_unreachable(self) -> None:
         """It is not there. Who comes back may be another one, which nobody knows how to ask."""
         self.is_alive = False
         self.backend = None
 
-    def worked(self) -> None:
+    def record_success(self) -> None:
         """It did."""
         self._failures = 0
 
@@ -96,14 +107,14 @@ class Place:
         """
         return await self._json("POST", path, body)
 
-    async def is_healthy(self) -> bool:
+    async def check_health(self) -> bool:
         """Whether it says so, and soon."""
         with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-            async with self._client.get(f"{self.url}/health", timeout=_BRIEF) as response:
+            async with self._client.get(f"{self.url}/health", timeout=_CONTROL_TIMEOUT) as response:
                 return response.status == HTTPStatus.OK
         return False
 
-    async def chunks(
+    async def stream_chunks(
         self, backend: Backend, body: Mapping[str, Any], headers: Mapping[str, str]
     ) -> AsyncGenerator[Chunk]:
         """What it answers, until the stream says that it is over. Closing the iterator ends the request.
@@ -116,7 +127,7 @@ class Place:
         """
         is_over = False
         try:
-            async with self._asked(backend.path, body, headers) as response:
+            async with self._open_stream(backend.path, body, headers) as response:
                 read = backend.reader()
                 async for line in _lines(response):
                     if line.startswith((b"data:", b"{")):  # events, or all at once
@@ -124,23 +135,23 @@ class Place:
                         if data == b"[DONE]":
                             break
                         chunk = read(data)
-                        is_over |= chunk.ending is not None
+                        is_over |= chunk.finish_reason is not None
                         yield chunk
                     elif line.startswith(b"error:"):
-                        raise PlaceError(f"it reports {line[:_ENOUGH_SAID]!r}")
+                        raise UpstreamError(f"it reports {line[:_MAX_ERROR_BYTES]!r}")
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise GoneError(_told(error)) from error
+            raise UnreachableError(_describe_error(error)) from error
         except TimeoutError as error:
-            raise PlaceError(f"it said nothing for {self._silence:g} s") from error
+            raise UpstreamError(f"it said nothing for {self._read_timeout:g} s") from error
         except aiohttp.ClientError as error:
-            raise PlaceError(_told(error)) from error
+            raise UpstreamError(_describe_error(error)) from error
         except msgspec.MsgspecError as error:
-            raise PlaceError(f"it said what makes no sense: {error}") from error
+            raise UpstreamError(f"it said what makes no sense: {error}") from error
         if not is_over:
-            raise PlaceError("it broke off")
+            raise UpstreamError("it broke off")
 
     @contextlib.asynccontextmanager
-    async def _asked(
+    async def _open_stream(
         self, path: str, body: Mapping[str, Any], headers: Mapping[str, str]
     ) -> AsyncIterator[aiohttp.StreamReader]:
         async with self._client.post(
@@ -150,21 +161,21 @@ class Place:
             allow_redirects=False,
         ) as response:
             if response.status != HTTPStatus.OK:
-                raise _failure(response.status, await response.content.read(_ENOUGH_SAID))
+                raise _make_error(response.status, await response.content.read(_MAX_ERROR_BYTES))
             yield response.content
 
     async def _json(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:  # noqa: ANN401 - JSON
         try:
             async with self._client.request(
-                method, f"{self.url}{path}", json=body, timeout=_BRIEF, allow_redirects=False
+                method, f"{self.url}{path}", json=body, timeout=_CONTROL_TIMEOUT, allow_redirects=False
             ) as response:
                 if response.status != HTTPStatus.OK:
-                    raise _failure(response.status, await response.content.read(_ENOUGH_SAID))
+                    raise _make_error(response.status, await response.content.read(_MAX_ERROR_BYTES))
                 return msgspec.json.decode(await response.read())
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise PlaceError(_told(error)) from error
+            raise UpstreamError(_describe_error(error)) from error
         except msgspec.MsgspecError as error:
-            raise PlaceError(f"{path} gives no JSON") from error
+            raise UpstreamError(f"{path} gives no JSON") from error
 
 
 async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
@@ -174,18 +185,18 @@ async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
         *lines, rest = (rest + part).split(b"\n")
         for line in lines:
             yield line
-        if len(rest) > LONGEST_LINE:
-            raise PlaceError(f"a line of more than {LONGEST_LINE} bytes")
+        if len(rest) > MAX_LINE_BYTES:
+            raise UpstreamError(f"a line of more than {MAX_LINE_BYTES} bytes")
     yield rest
 
 
-def _told(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
-def _failure(status: int, said: bytes) -> PlaceError:
+def _make_error(status: int, line_data: bytes) -> UpstreamError:
     """What an answer means that is none."""
-    text = f"{status} {said[:_ENOUGH_SAID]!r}"
+    text = f"{status} {line_data[:_MAX_ERROR_BYTES]!r}"
     if status in (429, 503):
-        return BusyError(text)
-    return RefusedError(text) if 400 <= status < 500 else PlaceError(text)
+        return UpstreamBusyError(text)
+    return RequestRejectedError(text) if 400 <= status < 500 else UpstreamError(text)

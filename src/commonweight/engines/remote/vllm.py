@@ -9,19 +9,19 @@ from typing import Any, cast, get_args
 import msgspec
 
 from commonweight.engines.contract import Job
-from commonweight.engines.grammars import Ids
-from commonweight.engines.remote.backend import Chunk, Ending, PlaceError, Reader
+from commonweight.engines.grammars import TokenIds
+from commonweight.engines.remote.backend import Chunk, ChunkReader, FinishReason, UpstreamError
 
 BATCH_PRIORITY = 10
 """Behind what people wait for, which has 0; a larger number is later."""
 
 
-class _Entry(msgspec.Struct):
+class _VllmLogprob(msgspec.Struct):
     logprob: float
 
 
 class _Logprobs(msgspec.Struct):
-    content: list[_Entry] | None = None
+    content: list[_VllmLogprob] | None = None
     """At ``/inference/v1/generate``."""
     token_logprobs: list[float] | None = None
     """Of completions."""
@@ -45,44 +45,44 @@ class _Usage(msgspec.Struct):
     prompt_tokens_details: _Details | None = None
 
 
-class _Line(msgspec.Struct):
+class _VllmLine(msgspec.Struct):
     choices: list[_Choice] = []
     usage: _Usage | None = None
     error: Any = None
 
 
-_lines = msgspec.json.Decoder(_Line)
+_lines = msgspec.json.Decoder(_VllmLine)
 
 
 def _read(line: bytes) -> Chunk:
-    said = _lines.decode(line)
-    if said.error is not None:
-        raise PlaceError(f"it reports {str(said.error)[:500]!r}")
-    details = said.usage.prompt_tokens_details if said.usage else None
+    line_data = _lines.decode(line)
+    if line_data.error is not None:
+        raise UpstreamError(f"it reports {str(line_data.error)[:500]!r}")
+    details = line_data.usage.prompt_tokens_details if line_data.usage else None
     cached = details.cached_tokens if details else None
-    if not said.choices:
+    if not line_data.choices:
         return Chunk(cached_tokens=cached)
-    choice = said.choices[0]
-    if choice.finish_reason not in (None, *get_args(Ending)):
-        raise PlaceError(f"it ended the answer with {choice.finish_reason!r}")
+    choice = line_data.choices[0]
+    if choice.finish_reason not in (None, *get_args(FinishReason)):
+        raise UpstreamError(f"it ended the answer with {choice.finish_reason!r}")
     logprobs = choice.logprobs.values if choice.logprobs else None
-    ending = cast(Ending | None, choice.finish_reason)
+    ending = cast(FinishReason | None, choice.finish_reason)
     return Chunk(choice.token_ids or [], logprobs, ending, cached)
 
 
 @dataclass(frozen=True)
-class _Vllm:
+class _VllmBackend:
     """What both ways have in common."""
 
     model: str
-    keeps_grammars: bool = False
-    has_priorities: bool = False
+    supports_grammars: bool = False
+    supports_priorities: bool = False
 
-    def reader(self) -> Reader:
+    def reader(self) -> ChunkReader:
         """What understands an answer: each of its lines does without the others."""
         return _read
 
-    def _sampling(self, job: Job, only: Ids | None) -> dict[str, Any]:
+    def _sampling(self, job: Job, only: TokenIds | None) -> dict[str, Any]:
         sampling = job.sampling
         wanted: dict[str, Any] = {
             "max_tokens": max(job.max_tokens, 1),
@@ -98,7 +98,7 @@ class _Vllm:
         }
         if job.want_logprobs:
             wanted["logprobs"] = 0
-        if job.grammar is not None and only is None and self.keeps_grammars:
+        if job.grammar is not None and only is None and self.supports_grammars:
             wanted["structured_outputs"] = {"grammar": job.grammar}
         if only is not None:
             wanted["allowed_token_ids"] = only.tolist()
@@ -111,17 +111,17 @@ class _Vllm:
             "stream_options": {"include_usage": True},
             "cache_salt": salt,
         }
-        if self.has_priorities and job.priority == "batch":
+        if self.supports_priorities and job.priority == "batch":
             frame["priority"] = BATCH_PRIORITY
         return frame
 
 
-class Generate(_Vllm):
+class VllmGenerate(_VllmBackend):
     """Tokens in, tokens out; nothing is made of text on the way."""
 
     path = "/inference/v1/generate"
 
-    def body(self, job: Job, salt: str, only: Ids | None = None, *, is_alone: bool = False) -> dict[str, Any]:
+    def body(self, job: Job, salt: str, only: TokenIds | None = None, *, is_alone: bool = False) -> dict[str, Any]:
         """The request for a job."""
         return self._frame(job, salt) | {
             "token_ids": job.token_ids,
@@ -131,12 +131,12 @@ class Generate(_Vllm):
         }
 
 
-class Completions(_Vllm):
+class VllmCompletions(_VllmBackend):
     """What every version and every router passes on."""
 
     path = "/v1/completions"
 
-    def body(self, job: Job, salt: str, only: Ids | None = None, *, is_alone: bool = False) -> dict[str, Any]:
+    def body(self, job: Job, salt: str, only: TokenIds | None = None, *, is_alone: bool = False) -> dict[str, Any]:
         """The request for a job."""
         return (
             self._frame(job, salt)

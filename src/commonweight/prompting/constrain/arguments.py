@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from commonweight.prompting.schema import Schema
+from commonweight.prompting.constrain.schema import Schema
 
 KINDS = frozenset({"string", "number", "boolean", "null", "object", "array"})
 """Of JSON values."""
@@ -29,14 +29,14 @@ class Argument:
 ANYTHING = Argument({})
 
 
-def arguments_of(tool: Schema) -> tuple[Mapping[str, Argument], Argument | None]:
+def read_arguments(tool: Schema) -> tuple[Mapping[str, Argument], Argument | None]:
     """The arguments of a tool by their names, in order; and what others may be, if there may be others.
 
     A schema that names some and says nothing of others means just these. ``tool``: one that a grammar can be made
     of, so that it is well formed.
     """
-    reader = _Reader(tool)
-    tool = reader.resolved(tool)
+    reader = _SchemaReader(tool)
+    tool = reader.resolve(tool)
     properties: dict[str, Any] = tool.get("properties", {})
     required = frozenset(tool.get("required", ()))
     # What is required need not be described.
@@ -66,7 +66,7 @@ def kind_of(value: object) -> str:
             return "array"
 
 
-class _Reader:
+class _SchemaReader:
     """Reads the parts of one schema."""
 
     def __init__(self, root: Schema) -> None:
@@ -75,20 +75,20 @@ class _Reader:
         self._referred: dict[str, frozenset[str]] = {}
 
     def argument(self, schema: object, *, is_required: bool = False) -> Argument:
-        return Argument(self.resolved(schema) | self._definitions, self._kinds(schema), is_required)
+        return Argument(self.resolve(schema) | self._definitions, self._kinds(schema), is_required)
 
-    def resolved(self, schema: object) -> Schema:
+    def resolve(self, schema: object) -> Schema:
         """An object's own keywords and those of what it refers to."""
         seen: set[str] = set()
         while isinstance(schema, dict) and isinstance(ref := schema.get("$ref"), str) and ref not in seen:
             seen.add(ref)
-            target = self._at(ref)
+            target = self._follow_ref(ref)
             if isinstance(target, dict):
                 own = {key: value for key, value in schema.items() if key != "$ref"}
                 schema = target | own
         return schema if isinstance(schema, dict) else {}
 
-    def _at(self, ref: str) -> object:
+    def _follow_ref(self, ref: str) -> object:
         """What ``#/a/b`` points to; None if it points nowhere in here."""
         found: object = self._root
         for step in ref.removeprefix("#").split("/")[1:]:
@@ -102,7 +102,7 @@ class _Reader:
         if isinstance(ref := schema.get("$ref"), str):
             if ref not in self._referred:
                 self._referred[ref] = KINDS  # while it is looked at: it may refer to itself
-                self._referred[ref] = self._kinds(self._at(ref))
+                self._referred[ref] = self._kinds(self._follow_ref(ref))
             kinds &= self._referred[ref]
         if types := schema.get("type"):
             named = [types] if isinstance(types, str) else types

@@ -12,24 +12,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from commonweight.prompting.arguments import Argument, arguments_of
+from commonweight.prompting.constrain.arguments import Argument, read_arguments
+from commonweight.prompting.constrain.lark import MarkupWriter, quote_string, regex_containing
+from commonweight.prompting.constrain.schema import BadSchemaError, Schema, json_grammar
 from commonweight.prompting.formats import Arguments, Format, Tags
-from commonweight.prompting.lark import Literals, regex_around, string
-from commonweight.prompting.schema import BadSchemaError, Schema, json_grammar
 
-QUOTES = Tags('<cite doc="', "</cite>")
+CITATION_TAGS = Tags('<cite doc="', "</cite>")
 """Around a quote; between the opening and the quote stand the document's number and ``">``."""
 
-MOST_QUOTABLE = 50_000
+MAX_QUOTABLE_CHARACTERS = 50_000
 """Characters of documents to whose very words quotes are held: their grammar takes 0.2 s to prepare, and
 llguidance refuses twice as many. Other quotes are free, and looked up when they are told."""
 
-CHARACTERS_A_TOKEN = 4
+CHARACTERS_PER_TOKEN = 4
 """For budgets of reasoning, where what ends it is no token: then only characters can be counted."""
 
 
 @dataclass(frozen=True)
-class Rules:
+class AnswerRules:
     """What one answer is held to."""
 
     tools: Mapping[str, Schema]
@@ -37,7 +37,7 @@ class Rules:
     must_call: bool = False
     may_call: bool = True
     """False: the tools are known to the model, but not to be called now."""
-    is_parallel: bool = True
+    allows_parallel_calls: bool = True
     """More than one call may be made."""
     schema: Schema | None = None
     """Of the text, if it is to be JSON."""
@@ -46,7 +46,7 @@ class Rules:
     """Tokens of reasoning at most."""
     quotable: tuple[str, ...] = ()
     """Documents by their number. Those that the answer may not quote are empty."""
-    is_text: bool = False
+    continues_text: bool = False
     """The answer goes on with text that the prompt ends with."""
     tenant: str = ""
     """Who alone may learn, by the time it takes, which schemas were seen before."""
@@ -58,9 +58,9 @@ class GrammarWriter:
     def __init__(self, family: Format, thinking: Tags | None, specials: Mapping[str, int]) -> None:
         self._format = family
         self._thinking = thinking
-        self._literals = Literals(specials)
+        self._literals = MarkupWriter(specials)
 
-    def write(self, rules: Rules) -> str | None:
+    def write(self, rules: AnswerRules) -> str | None:
         """The grammar, or None if any answer is fine.
 
         Raises:
@@ -76,7 +76,7 @@ class GrammarWriter:
 class _Grammar:
     """One grammar while it is written."""
 
-    def __init__(self, family: Format, thinking: Tags | None, literals: Literals, rules: Rules) -> None:
+    def __init__(self, family: Format, thinking: Tags | None, literals: MarkupWriter, rules: AnswerRules) -> None:
         self._format = family
         self._thinking = thinking
         self._literals = literals
@@ -84,9 +84,9 @@ class _Grammar:
         self._lines = ["TEXT: /(.|\\n)*/"]
 
     def text(self) -> str:
-        body = self._body()
+        body = self._write_body()
         if self._thinking:
-            body = f"{self._reasoned(self._thinking)} ({body})"
+            body = f"{self._write_reasoning(self._thinking)} ({body})"
         return "\n".join(["%llguidance {}", f"start: {body}", *self._lines, ""])
 
     def _add(self, rule: str, definition: str) -> None:
@@ -99,19 +99,19 @@ class _Grammar:
         """Text up to a marker and with it. It is the first, since text does not hold the marker."""
         before, token_and_after = self._literals.split(marker)
         if token_and_after:
-            self._add(rule.upper(), f"TEXT {string(before)}")
+            self._add(rule.upper(), f"TEXT {quote_string(before)}")
             self._add(rule, f"{rule.upper()} {token_and_after}")
         else:
-            self._add(f"{rule}[lazy]", f"TEXT {string(marker)}")
+            self._add(f"{rule}[lazy]", f"TEXT {quote_string(marker)}")
 
-    def _reasoned(self, tags: Tags) -> str:
+    def _write_reasoning(self, tags: Tags) -> str:
         budget = self._rules.budget
         closing = self._write(tags.closing)
         if self._literals.begins_with_token(tags.closing):
             self._add(f"reasoning[max_tokens={budget}]" if budget else "reasoning", "TEXT")
             self._add("reasoned", f"reasoning {closing}")
         else:
-            reasoning = f"/(.|\\n){{0,{budget * CHARACTERS_A_TOKEN}}}/" if budget else "TEXT"
+            reasoning = f"/(.|\\n){{0,{budget * CHARACTERS_PER_TOKEN}}}/" if budget else "TEXT"
             self._add("reasoned[lazy]", f"{reasoning} {closing}")
         glue = self._write(self._format.glue)
         if not glue:
@@ -121,17 +121,17 @@ class _Grammar:
         begun = self._rules.thinking == "begun"
         return f"reasoned {glue}" if begun else f"({self._write(tags.opening)} reasoned {glue})?"
 
-    def _body(self) -> str:
+    def _write_body(self) -> str:
         """All but the reasoning."""
         rules, family = self._rules, self._format
         # What goes on with text can begin no call where that needs a beginning of its own.
-        is_late = rules.is_text and (family.is_whole_answer or family.text_openings)
+        is_late = rules.continues_text and (family.is_whole_answer or family.text_openings)
         calls = rules.tools and rules.may_call and not is_late
         if calls:
             self._add_calls()
         if calls and rules.must_call:
-            return "opened calls_opened" if rules.is_text else "calls"
-        opening = "" if rules.is_text else self._write("".join(family.text_openings[:1]))
+            return "opened calls_opened" if rules.continues_text else "calls"
+        opening = "" if rules.continues_text else self._write("".join(family.text_openings[:1]))
         if rules.schema is not None:
             self._add("answer", f"{opening} {json_grammar(rules.schema, rules.tenant)}")
             return "answer | calls" if calls else "answer"
@@ -148,9 +148,9 @@ class _Grammar:
 
     def _add_text(self) -> None:
         """Rules for ``text``, with quotes if there may be some, and for what of it ends with one: ``quoted``."""
-        first, rest = self._prose()
-        quote = " | ".join(self._quotes())
-        opening = string(QUOTES.opening)
+        first, rest = self._text_terminals()
+        quote = " | ".join(self._add_quotes())
+        opening = quote_string(CITATION_TAGS.opening)
         self._add("quoting[lazy]", f"{rest} {opening}")
         self._add("quoted", f"quoting ({quote})" if quote else '""')
         if not quote:
@@ -161,22 +161,22 @@ class _Grammar:
             self._add("beginning[lazy]", f"{first} {opening}")
             self._add("text", f"{first} | beginning ({quote}) quoted* {rest}")
 
-    def _prose(self) -> tuple[str, str]:
+    def _text_terminals(self) -> tuple[str, str]:
         """The terminals for text: at its beginning, and further on."""
         rules, family = self._rules, self._format
-        if rules.tools and family.is_whole_answer and not rules.is_text:
+        if rules.tools and family.is_whole_answer and not rules.continues_text:
             # Text that begins like a call could not become one any more.
             self._add("UNCALLED", "TEXT & ~/[{ \\t\\r\\n](.|\\n)*/")
             return "UNCALLED", "TEXT"
         if rules.tools and not rules.may_call and not self._literals.begins_with_token(family.trigger):
-            self._add("UNCALLED", f"TEXT & ~{regex_around(family.trigger)}")
+            self._add("UNCALLED", f"TEXT & ~{regex_containing(family.trigger)}")
             return "UNCALLED", "UNCALLED"
         return "TEXT", "TEXT"
 
-    def _quotes(self) -> list[str]:
+    def _add_quotes(self) -> list[str]:
         """The rules for a quote of each document that has any words."""
         names = []
-        room = MOST_QUOTABLE
+        room = MAX_QUOTABLE_CHARACTERS
         for i, text in enumerate(self._rules.quotable):
             if not text.strip():
                 continue
@@ -188,8 +188,8 @@ class _Grammar:
                 self._add(f"DOCUMENT_{i}", f"%regex {json.dumps({'substring_chars': text}, ensure_ascii=False)}")
                 words += f" & DOCUMENT_{i}"
             self._add(f"QUOTE_{i}", words)
-            number = string(f'{i}">')
-            self._add(f"quote_{i}", f"{number} QUOTE_{i} {string(QUOTES.closing)}")
+            number = quote_string(f'{i}">')
+            self._add(f"quote_{i}", f"{number} QUOTE_{i} {quote_string(CITATION_TAGS.closing)}")
         return names
 
     # Calls
@@ -202,40 +202,45 @@ class _Grammar:
             write, trigger = _json_parts, ""
         first, more = [], []
         for i, (name, schema) in enumerate(self._rules.tools.items()):
-            self._add(f"input_{i}", f"{self._input(i, schema)} {write(family.after_input)}")
+            self._add(f"input_{i}", f"{self._write_input(i, schema)} {write(family.after_input)}")
             head = family.before_name + name + family.before_input
             first.append(f"{write((family.opening + head).removeprefix(trigger))} input_{i}")
             more.append(f"{write(family.between + head)} input_{i}")
-        rest = f"({' | '.join(more)})*" if self._rules.is_parallel and not family.takes_one_call else ""
+        rest = f"({' | '.join(more)})*" if self._rules.allows_parallel_calls and not family.takes_one_call else ""
         self._add("calls_opened", f"({' | '.join(first)}) {rest} {write(family.closing)}")
         self._add("calls", f"{write(trigger)} calls_opened")
         if trigger:
             self._add_through("opened", trigger)
 
-    def _input(self, tool: int, schema: Schema) -> str:
-        whole = json_grammar({**_closed(schema), "type": "object"}, self._rules.tenant)
+    def _write_input(self, tool: int, schema: Schema) -> str:
+        whole = json_grammar({**_close_schema(schema), "type": "object"}, self._rules.tenant)
         around = self._format.arguments
         if around is None:
             return whole
         before_key, before_value = self._write(around.before_key), self._write(around.before_value)
-        named, others = arguments_of(schema)
+        named, others = read_arguments(schema)
         parts = []
         for i, (key, argument) in enumerate(named.items()):
             rule = f"argument_{tool}_{i}"
-            self._add(rule, f"{before_key} {string(key)} {before_value} {self._value(rule, argument, around)}")
+            self._add(
+                rule,
+                f"{before_key} {quote_string(key)} {before_value} {self._write_value(rule, argument, around)}",
+            )
             parts.append(rule if argument.is_required else f"{rule}?")
         if others:
             rule = f"argument_{tool}"
-            self._add(rule, f"{before_key} /[a-zA-Z0-9_.-]+/ {before_value} {self._value(rule, others, around)}")
+            self._add(
+                rule, f"{before_key} /[a-zA-Z0-9_.-]+/ {before_value} {self._write_value(rule, others, around)}"
+            )
             parts.append(f"{rule}*")
         return " ".join(parts) or '""'
 
-    def _value(self, rule: str, argument: Argument, around: Arguments) -> str:
+    def _write_value(self, rule: str, argument: Argument, around: Arguments) -> str:
         """An argument's value and what stands after it."""
         closing = self._write(around.after_value)
         if argument.choices is not None:
             choices = (c if isinstance(c, str) else json.dumps(c, ensure_ascii=False) for c in argument.choices)
-            return f"({' | '.join(map(string, choices))}) {closing}"
+            return f"({' | '.join(map(quote_string, choices))}) {closing}"
         if "string" in argument.kinds:
             self._add_through(f"{rule}_text", around.after_value)
             return f"{rule}_text"
@@ -245,7 +250,7 @@ class _Grammar:
             return f"{json_grammar({'type': sorted(argument.kinds)})} {closing}"
 
 
-def _closed(schema: Schema) -> Schema:
+def _close_schema(schema: Schema) -> Schema:
     """The schema of a tool's input. One that names properties and says nothing of others means just these."""
     says_more = schema.keys() & {"additionalProperties", "patternProperties", "$ref", "anyOf", "oneOf", "allOf"}
     return schema if says_more or "properties" not in schema else {**schema, "additionalProperties": False}
@@ -253,4 +258,4 @@ def _closed(schema: Schema) -> Schema:
 
 def _json_parts(text: str) -> str:
     """JSON cut up as in the grammar of a schema: an answer may become either."""
-    return " ".join(string(part) for part in re.split(r'("[^"]*")', text) if part)
+    return " ".join(quote_string(part) for part in re.split(r'("[^"]*")', text) if part)

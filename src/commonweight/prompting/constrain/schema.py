@@ -12,7 +12,7 @@ from typing import Any
 
 from llguidance import LLMatcher, LLTokenizer
 
-MAX_SCHEMA = 256 * 1024
+MAX_SCHEMA_CHARACTERS = 256 * 1024
 """Characters of one schema as JSON."""
 
 Schema = dict[str, Any]
@@ -29,7 +29,7 @@ _NAMED_SCHEMAS = frozenset({"properties", "$defs", "definitions"})
 _PLAIN_VALUES = frozenset({"const", "enum", "default", "examples"})
 
 # A state for every remainder: beyond this, the engine would take seconds to prepare, and a million takes minutes.
-_MOST_REMAINDERS = 10_000
+_MAX_REMAINDERS = 10_000
 
 
 class BadSchemaError(ValueError):
@@ -48,23 +48,23 @@ def json_grammar(schema: Schema, tenant: str = "") -> str:
     """
     plain = {key: value for key, value in schema.items() if key != "x-guidance"}
     try:
-        return "%json " + _checked(json.dumps(plain, ensure_ascii=False), tenant)
+        return "%json " + _check_schema(json.dumps(plain, ensure_ascii=False), tenant)
     except RecursionError as error:
         raise BadSchemaError("the schema is nested too deeply") from error
 
 
 @lru_cache(maxsize=512)
-def _checked(text: str, _tenant: str) -> str:
-    if len(text) > MAX_SCHEMA:
-        raise BadSchemaError(f"the schema is too large: {len(text)} characters > {MAX_SCHEMA} maximum")
+def _check_schema(text: str, _tenant: str) -> str:
+    if len(text) > MAX_SCHEMA_CHARACTERS:
+        raise BadSchemaError(f"the schema is too large: {len(text)} characters > {MAX_SCHEMA_CHARACTERS} maximum")
     schema = json.loads(text)
-    if sum(_remainders(schema)) > _MOST_REMAINDERS:
-        schema = _without(schema, frozenset({"multipleOf"}))
+    if sum(_count_remainders(schema)) > _MAX_REMAINDERS:
+        schema = _drop_keywords(schema, frozenset({"multipleOf"}))
     problems = []
-    for is_lenient, part in ((False, schema), (True, schema), (True, _without(schema, _DETAILS))):
+    for is_lenient, part in ((False, schema), (True, schema), (True, _drop_keywords(schema, _DETAILS))):
         options = _SPACING | {"lenient": is_lenient}
         spelled = json.dumps({**part, "x-guidance": options}, ensure_ascii=False)
-        problem = _problem(spelled)
+        problem = _find_problem(spelled)
         if not problem:
             return spelled
         problems.append(problem)
@@ -73,9 +73,9 @@ def _checked(text: str, _tenant: str) -> str:
     raise BadSchemaError(problems[0])
 
 
-def _problem(schema: str) -> str:
+def _find_problem(schema: str) -> str:
     """Why no answer can be held to a schema; nothing if one can."""
-    matcher = LLMatcher(_bytes(), f"%llguidance {{}}\nstart: %json {schema}", log_level=0)
+    matcher = LLMatcher(_byte_tokenizer(), f"%llguidance {{}}\nstart: %json {schema}", log_level=0)
     matcher.compute_bitmask()
     message = matcher.get_error()
     if "NoExtension" in message:
@@ -88,11 +88,11 @@ def _problem(schema: str) -> str:
 
 
 @cache
-def _bytes() -> LLTokenizer:
+def _byte_tokenizer() -> LLTokenizer:
     return LLTokenizer("byte")
 
 
-def _remainders(schema: object) -> Iterator[int]:
+def _count_remainders(schema: object) -> Iterator[int]:
     """How many remainders each ``multipleOf`` makes a grammar tell apart."""
     match schema:
         case dict():
@@ -100,24 +100,24 @@ def _remainders(schema: object) -> Iterator[int]:
             if isinstance(step, int | float):
                 yield int("".join(map(str, Decimal(str(step)).normalize().as_tuple().digits)))
             for part in schema.values():
-                yield from _remainders(part)
+                yield from _count_remainders(part)
         case list():
             for part in schema:
-                yield from _remainders(part)
+                yield from _count_remainders(part)
 
 
-def _without(schema: Any, keywords: frozenset[str]) -> Any:  # noqa: ANN401 - any JSON
+def _drop_keywords(schema: Any, keywords: frozenset[str]) -> Any:  # noqa: ANN401 - any JSON
     """The schema without some of its keywords."""
     if isinstance(schema, list):
-        return [_without(part, keywords) for part in schema]
+        return [_drop_keywords(part, keywords) for part in schema]
     if not isinstance(schema, dict):
         return schema
     return {
         key: value
         if key in _PLAIN_VALUES
-        else {name: _without(part, keywords) for name, part in value.items()}
+        else {name: _drop_keywords(part, keywords) for name, part in value.items()}
         if key in _NAMED_SCHEMAS and isinstance(value, dict)
-        else _without(value, keywords)
+        else _drop_keywords(value, keywords)
         for key, value in schema.items()
         if key not in keywords
     }

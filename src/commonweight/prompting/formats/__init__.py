@@ -11,7 +11,7 @@ from commonweight.prompting.formats.minimax import MINIMAX
 from commonweight.prompting.formats.mistral import MISTRAL, MISTRAL_ARGS, MISTRAL_IDS, MISTRAL_SPACED
 from commonweight.prompting.formats.qwen_coder import QWEN_CODER
 from commonweight.prompting.formats.seed import SEED
-from commonweight.prompting.formats.syntax import CALL_ID, NUMBER, Arguments, Format, Tags, respelled, texts_of
+from commonweight.prompting.formats.syntax import CALL_ID, NUMBER, Arguments, Format, Tags, iter_texts, map_texts
 
 FAMILIES = (
     HARMONY,
@@ -42,25 +42,25 @@ _THINKING = (
 SAMPLE_NAME, SAMPLE_KEY, SAMPLE_VALUE, SAMPLE_ID = "zqname", "zqkey", "zqvalue", "a1B2c3D4e"
 
 
-def detect(rendered_call: str) -> Format:
+def detect_format(rendered_call: str) -> Format:
     """The format in which a template wrote a call of ``SAMPLE_NAME``; the generic one if it is none of ours."""
 
     def fits(family: Format) -> bool:
         if family.rendered_before_name:
             return family.rendered_before_name + SAMPLE_NAME in rendered_call
-        head = family.before_name + SAMPLE_NAME + filled(family.before_input)
+        head = family.before_name + SAMPLE_NAME + fill_placeholders(family.before_input)
         head += family.arguments.before_key if family.arguments else "{"
         return head in rendered_call and family.opening in rendered_call
 
     return next((family for family in FAMILIES if fits(family)), GENERIC)
 
 
-def filled(text: str) -> str:
+def fill_placeholders(text: str) -> str:
     """A format's text with an example of each thing that the model makes up."""
     return text.replace(CALL_ID, SAMPLE_ID).replace(NUMBER, "0")
 
 
-def thinking_tags(chat_template: str, family: Format) -> Tags | None:
+def find_thinking_tags(chat_template: str, family: Format) -> Tags | None:
     """What stands around the reasoning of the model that a template belongs to, if it was trained to reason."""
     if family.thinking is not None:
         return family.thinking
@@ -79,9 +79,9 @@ __all__ = [
     "Arguments",
     "Format",
     "Tags",
-    "detect",
-    "filled",
-    "respelled",
-    "texts_of",
-    "thinking_tags",
+    "detect_format",
+    "fill_placeholders",
+    "find_thinking_tags",
+    "iter_texts",
+    "map_texts",
 ]

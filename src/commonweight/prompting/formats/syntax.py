@@ -69,7 +69,7 @@ class Format:
 _Part = TypeVar("_Part", bound=Format | Tags | Arguments)
 
 
-def texts_of(part: Format | Tags | Arguments) -> Iterator[str]:
+def iter_texts(part: Format | Tags | Arguments) -> Iterator[str]:
     """All its texts."""
     for value in _values(part).values():
         match value:
@@ -78,10 +78,10 @@ def texts_of(part: Format | Tags | Arguments) -> Iterator[str]:
             case tuple():
                 yield from value
             case Tags() | Arguments():
-                yield from texts_of(value)
+                yield from iter_texts(value)
 
 
-def respelled(part: _Part, spell: Callable[[str], str]) -> _Part:
+def map_texts(part: _Part, spell: Callable[[str], str]) -> _Part:
     """The same with its texts written in another way."""
 
     def written(value: Any) -> Any:  # noqa: ANN401 - all kinds of fields
@@ -91,7 +91,7 @@ def respelled(part: _Part, spell: Callable[[str], str]) -> _Part:
             case tuple():
                 return tuple(map(spell, value))
             case Tags() | Arguments():
-                return respelled(value, spell)
+                return map_texts(value, spell)
             case _:
                 return value
 

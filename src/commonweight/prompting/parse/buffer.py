@@ -3,43 +3,43 @@
 from collections.abc import Iterable
 
 from commonweight.prompting.formats import CALL_ID, NUMBER
-from commonweight.prompting.quoting import Specials
-from commonweight.prompting.tokenizer import Tokenizer
+from commonweight.prompting.tokens.escaping import SpecialTokens
+from commonweight.prompting.tokens.tokenizer import Tokenizer
 
 
-class Signs:
+class MarkupChars:
     """Special tokens of markup as characters of their own: lone surrogates, which are in no text."""
 
     def __init__(self, tokenizer: Tokenizer, texts: Iterable[str]) -> None:
         special_tokens = tokenizer.special_tokens
         markup = "\0".join(texts)
-        signs = {token: chr(0xD800 + i) for i, token in enumerate(t for t in special_tokens if t in markup)}
-        self._specials = Specials(signs)
-        self._signs = signs
-        self.by_id = {special_tokens[token]: sign for token, sign in signs.items()}
-        self._shown = {ord(sign): tokenizer.decode(i).decode(errors="replace") for i, sign in self.by_id.items()}
+        chars = {token: chr(0xD800 + i) for i, token in enumerate(t for t in special_tokens if t in markup)}
+        self._specials = SpecialTokens(chars)
+        self._chars = chars
+        self.by_id = {special_tokens[token]: char for token, char in chars.items()}
+        self._texts = {ord(char): tokenizer.decode(i).decode(errors="replace") for i, char in self.by_id.items()}
 
-    def spell(self, text: str) -> str:
+    def encode(self, text: str) -> str:
         """A format's text with a sign for each special token."""
         parts: list[str] = []
         done = 0
-        for start in self._specials.beginnings(text):
+        for start in self._specials.find_starts(text):
             if start >= done:
-                end = start + self._specials.at(text, start)
-                parts += [text[done:start], self._signs[text[start:end]]]
+                end = start + self._specials.match_length(text, start)
+                parts += [text[done:start], self._chars[text[start:end]]]
                 done = end
         return "".join([*parts, text[done:]])
 
-    def show(self, text: str) -> str:
+    def decode(self, text: str) -> str:
         """What is to be read of a text: a sign that is no markup where it stands shows what its token says."""
-        return text.translate(self._shown)
+        return text.translate(self._texts)
 
 
-class Unread:
+class TextBuffer:
     """The text, with signs."""
 
-    def __init__(self, signs: Signs) -> None:
-        self._signs = signs
+    def __init__(self, markup: MarkupChars) -> None:
+        self._signs = markup
         self.text = ""
         self.is_last = False
         """No more will come."""
@@ -49,9 +49,9 @@ class Unread:
     def take(self, length: int) -> str:
         """Take off the beginning; returns it as it is to be shown."""
         taken, self.text = self.text[:length], self.text[length:]
-        return self._signs.show(taken)
+        return self._signs.decode(taken)
 
-    def until(self, *markers: str) -> tuple[str, str | None]:
+    def take_until(self, *markers: str) -> tuple[str, str | None]:
         """Take what stands before the first marker, and the marker; without one, as far as none can have begun."""
         end, marker = self._first(markers)
         text = self.take(end)
@@ -59,7 +59,7 @@ class Unread:
             self.take(len(marker))
         return text, marker
 
-    def before(self, marker: str) -> tuple[str, bool]:
+    def peek_before(self, marker: str) -> tuple[str, bool]:
         """What stands before a marker, or so far before where it may begin, and whether it is there."""
         end, found = self._first((marker,))
         return self.text[:end], found is not None
@@ -75,7 +75,7 @@ class Unread:
         return len(self.text) - held, None
 
 
-def measure(pattern: str, text: str) -> int | None:
+def match_length(pattern: str, text: str) -> int | None:
     """How long a format's text is at the beginning of a text; None if that is something else.
 
     A length beyond the text's: it may be the beginning of the format's.

@@ -4,13 +4,13 @@ import codecs
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from commonweight.prompting.formats import CALL_ID, Format, Tags, respelled, texts_of
-from commonweight.prompting.grammar import QUOTES, Rules
-from commonweight.prompting.inputs import ArgumentsInput, JsonInput
-from commonweight.prompting.schema import Schema
-from commonweight.prompting.stops import StopScanner
-from commonweight.prompting.tokenizer import Tokenizer
-from commonweight.prompting.unread import Signs, Unread, measure
+from commonweight.prompting.constrain.grammar import CITATION_TAGS, AnswerRules
+from commonweight.prompting.constrain.schema import Schema
+from commonweight.prompting.formats import CALL_ID, Format, Tags, iter_texts, map_texts
+from commonweight.prompting.parse.buffer import MarkupChars, TextBuffer, match_length
+from commonweight.prompting.parse.stops import StopScanner
+from commonweight.prompting.parse.tool_input import ArgumentInputParser, JsonInputParser
+from commonweight.prompting.tokens.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ Piece = Text | Reasoning | CallOpened | CallInput | CallClosed | Quote
 
 
 @dataclass(frozen=True)
-class Reading:
+class ParserConfig:
     """How an answer is to be read."""
 
     family: Format
@@ -67,7 +67,7 @@ class Reading:
     """What stands around reasoning; None: there is none."""
     is_thinking: bool = False
     """The prompt ends within the reasoning."""
-    is_text: bool = False
+    continues_text: bool = False
     """The answer goes on with text that the prompt ends with."""
     is_json: bool = False
     """The text, if there is some, is JSON and the whole answer."""
@@ -78,13 +78,15 @@ class Reading:
     """Text that ends the turn, for want of a token that does."""
 
     @classmethod
-    def of(cls, rules: Rules, family: Format, thinking: Tags | None, turn_ends: tuple[str, ...] = ()) -> "Reading":
+    def from_rules(
+        cls, rules: AnswerRules, family: Format, thinking: Tags | None, turn_ends: tuple[str, ...] = ()
+    ) -> "ParserConfig":
         """That of an answer which is held to ``rules``, of a model that reasons between ``thinking``."""
         return cls(
             family,
             thinking if rules.thinking != "over" or family.text_openings else None,
             is_thinking=rules.thinking == "begun",
-            is_text=rules.is_text,
+            continues_text=rules.continues_text,
             is_json=rules.schema is not None,
             tools=rules.tools if rules.may_call else {},
             has_quotes=bool(rules.quotable),
@@ -99,35 +101,37 @@ class OutputParser:
     appear. Stop sequences are looked for in text only, and markup is no text.
     """
 
-    def __init__(self, tokenizer: Tokenizer, reading: Reading, stop_sequences: Sequence[str] = ()) -> None:
+    def __init__(self, tokenizer: Tokenizer, config: ParserConfig, stop_sequences: Sequence[str] = ()) -> None:
         self._tokenizer = tokenizer
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._drops_space = tokenizer.marks_word_starts and not reading.is_text
-        self._stops = StopScanner([*stop_sequences, *reading.turn_ends])
+        self._drops_space = tokenizer.marks_word_starts and not config.continues_text
+        self._stops = StopScanner([*stop_sequences, *config.turn_ends])
         self._stop_sequences = frozenset(stop_sequences)
-        self._reading = reading
-        self._tools = reading.tools or {}
-        family, thinking = reading.family, reading.thinking
+        self._config = config
+        self._tools = config.tools or {}
+        family, thinking = config.family, config.thinking
         parts = [part for part in (thinking, family if self._tools or family.text_openings else None) if part]
-        self._signs = Signs(tokenizer, [text for part in parts for text in texts_of(part)])
-        self._unread = Unread(self._signs)
-        self._format = family = respelled(family, self._signs.spell)
-        self._thinking = respelled(thinking, self._signs.spell) if thinking else None
-        self._heads = self._all_heads(family.opening)
-        self._next_heads = self._all_heads(family.between)
-        self._input: JsonInput | ArgumentsInput = JsonInput()
-        self._openings = self._all_openings()
-        calls_come_first = family.is_whole_answer or reading.is_json
+        self._markup = MarkupChars(tokenizer, [text for part in parts for text in iter_texts(part)])
+        self._buffer = TextBuffer(self._markup)
+        self._format = family = map_texts(family, self._markup.encode)
+        self._thinking = map_texts(thinking, self._markup.encode) if thinking else None
+        self._heads = self._find_heads(family.opening)
+        self._next_heads = self._find_heads(family.between)
+        self._input: JsonInputParser | ArgumentInputParser = JsonInputParser()
+        self._openings = self._find_openings()
+        calls_come_first = family.is_whole_answer or config.is_json
         markers = [family.after_text, family.trigger if self._tools and not calls_come_first else ""]
-        self._markers = [marker for marker in (*markers, QUOTES.opening if reading.has_quotes else "") if marker]
+        self._markers = [
+            marker for marker in (*markers, CITATION_TAGS.opening if config.has_quotes else "") if marker
+        ]
         self._space = ""
         """What ended the text so far; it is none if a call follows."""
         self._is_beginning = True
         self._has_reasoning = False
         self._state: Callable[[], Iterator[Piece]] = self._between
-        if reading.is_thinking:
+        if config.is_thinking:
             self._state = self._reason
-        elif reading.is_text:
+        elif config.continues_text:
             self._state = self._text
         self.has_calls = False
         """Whether a tool was called."""
@@ -147,7 +151,7 @@ class OutputParser:
     def feed(self, token_id: int) -> list[Piece]:
         """Take the next token; returns what can be told now."""
         was_reasoning = self._state == self._reason
-        self._unread.text += self._decoded(token_id)
+        self._buffer.text += self._decode(token_id)
         pieces = list(self._read())
         self.thinking_tokens += was_reasoning and self._state == self._reason
         return pieces
@@ -157,11 +161,11 @@ class OutputParser:
 
         ``is_cut``: a limit ended the answer, so that what could be the beginning of markup is no text.
         """
-        self._unread.is_last, self._unread.is_cut = True, is_cut
+        self._buffer.is_last, self._buffer.is_cut = True, is_cut
         return list(self._read())
 
-    def _decoded(self, token_id: int) -> str:
-        sign = self._signs.by_id.get(token_id)
+    def _decode(self, token_id: int) -> str:
+        sign = self._markup.by_id.get(token_id)
         if sign is not None:
             self._utf8.reset()  # half a character before markup is none
             return sign
@@ -175,31 +179,31 @@ class OutputParser:
 
     def _read(self) -> Iterator[Piece]:
         while True:
-            before = self._state, len(self._unread.text)
+            before = self._state, len(self._buffer.text)
             yield from self._state()
-            if self.is_complete or (self._state, len(self._unread.text)) == before:
+            if self.is_complete or (self._state, len(self._buffer.text)) == before:
                 return
 
     def _between(self) -> Iterator[Piece]:
         """At the beginning, and after reasoning or a stretch of text."""
-        unread, glue = self._unread, self._format.glue
-        body = unread.text.lstrip() if self._openings else unread.text
+        buffer, glue = self._buffer, self._format.glue
+        body = buffer.text.lstrip() if self._openings else buffer.text
         body = body.removeprefix(glue)
         opening = next((opening for opening in self._openings if body.startswith(opening)), None)
         may_open = not body or any(opening.startswith(body) for opening in (*self._openings, glue))
         if opening is not None:
             self._state = self._openings[opening]
-            unread.text = body if self._state == self._call else body.removeprefix(opening)
-        elif not may_open or (unread.is_last and (not unread.is_cut or self._reading.is_json)):
+            buffer.text = body if self._state == self._call else body.removeprefix(opening)
+        elif not may_open or (buffer.is_last and (not buffer.is_cut or self._config.is_json)):
             # Space at the very beginning belongs to the text.
-            unread.text = unread.text if self._is_beginning else body
+            buffer.text = buffer.text if self._is_beginning else body
             self._state = self._text
         yield from ()
 
     def _reason(self) -> Iterator[Piece]:
         assert self._thinking is not None
-        text, marker = self._unread.until(self._thinking.closing)
-        text = self._without_end(text)
+        text, marker = self._buffer.take_until(self._thinking.closing)
+        text = self._hold_back_space(text)
         if not self._has_reasoning:
             text = text.lstrip()
         if text:
@@ -211,101 +215,103 @@ class OutputParser:
             self._state = self._between
 
     def _text(self) -> Iterator[Piece]:
-        text, marker = self._unread.until(*self._markers)
-        is_over = marker is not None or self._unread.is_last
-        yield from self._say(text, is_over=is_over)
+        text, marker = self._buffer.take_until(*self._markers)
+        is_over = marker is not None or self._buffer.is_last
+        yield from self._emit_text(text, is_over=is_over)
         if self.is_complete or (marker is None and is_over):
-            yield from self._say_space()
+            yield from self._emit_space()
         elif marker is not None and marker == self._format.after_text:
             self._space = ""
             self._is_beginning = False
             self._state = self._between
         elif marker is not None:
-            self._unread.text = marker + self._unread.text
-            self._state = self._quote if marker == QUOTES.opening else self._call
+            self._buffer.text = marker + self._buffer.text
+            self._state = self._quote if marker == CITATION_TAGS.opening else self._call
 
     def _quote(self) -> Iterator[Piece]:
-        number, is_opened, rest = self._unread.text.removeprefix(QUOTES.opening).partition('">')
-        text, is_closed, rest = rest.partition(QUOTES.closing)
+        number, is_opened, rest = self._buffer.text.removeprefix(CITATION_TAGS.opening).partition('">')
+        text, is_closed, rest = rest.partition(CITATION_TAGS.closing)
         if is_opened and not number.isdecimal():
-            yield from self._say(self._unread.take(len(QUOTES.opening)))
+            yield from self._emit_text(self._buffer.take(len(CITATION_TAGS.opening)))
             self._state = self._text
         elif is_closed:
-            yield from self._say_space()
-            yield Quote(int(number), self._signs.show(text))
-            self._unread.text = rest
+            yield from self._emit_space()
+            yield Quote(int(number), self._markup.decode(text))
+            self._buffer.text = rest
             self._state = self._text
-        elif self._unread.is_last:
-            self._unread.text = ""  # a quote that was cut off
+        elif self._buffer.is_last:
+            self._buffer.text = ""  # a quote that was cut off
             self._state = self._text
 
     def _call(self) -> Iterator[Piece]:
-        text = self._unread.text
+        text = self._buffer.text
         may_open = False
         for head, (name, length) in (self._next_heads if self.has_calls else self._heads).items():
-            end = measure(head, text)
+            end = match_length(head, text)
             if end is not None and end <= len(text):
                 yield from self._open(name, head[:length])
                 return
             may_open = may_open or end is not None
-        if may_open and not self._unread.is_last:
+        if may_open and not self._buffer.is_last:
             return
         if may_open or self.has_calls:
-            self._unread.text = ""  # a call that was cut off before its input; the end of the section of calls
+            self._buffer.text = ""  # a call that was cut off before its input; the end of the section of calls
         else:
-            yield from self._say(self._unread.take(len(self._format.trigger)))
+            yield from self._emit_text(self._buffer.take(len(self._format.trigger)))
             self._state = self._text
 
     def _open(self, name: str, head: str) -> Iterator[Piece]:
         place = head.find(CALL_ID)
-        yield CallOpened(name, self._unread.text[place : place + len(CALL_ID)] if place >= 0 else None)
-        self._unread.take(measure(head, self._unread.text) or 0)
-        around = self._format.arguments
+        yield CallOpened(name, self._buffer.text[place : place + len(CALL_ID)] if place >= 0 else None)
+        self._buffer.take(match_length(head, self._buffer.text) or 0)
+        syntax = self._format.arguments
         self._input = (
-            ArgumentsInput(around, self._format.after_input, self._tools[name]) if around else JsonInput()
+            ArgumentInputParser(syntax, self._format.after_input, self._tools[name])
+            if syntax
+            else JsonInputParser()
         )
         self._space = ""
         self.has_calls = True
         self._state = self._read_input
 
     def _read_input(self) -> Iterator[Piece]:
-        yield from map(CallInput, self._input.read(self._unread))
+        yield from map(CallInput, self._input.read(self._buffer))
         if self._input.is_complete:
             yield CallClosed()
             self._state = self._after_input
 
     def _after_input(self) -> Iterator[Piece]:
-        length = measure(self._format.after_input, self._unread.text) or 0
-        if length <= len(self._unread.text) or self._unread.is_last:
-            self._unread.take(length)
+        length = match_length(self._format.after_input, self._buffer.text) or 0
+        if length <= len(self._buffer.text) or self._buffer.is_last:
+            self._buffer.take(length)
             self._state = self._call
         yield from ()
 
     # What they share
 
-    def _say(self, text: str, *, is_over: bool = False) -> Iterator[Piece]:
+    def _emit_text(self, text: str, *, is_over: bool = False) -> Iterator[Piece]:
         """Text, but for what may become a stop sequence (unless it is over), and space before a call."""
         text = self._stops.feed(text)
         if is_over:
             text += self._stops.flush()
         if self._tools:
-            text = self._without_end(text)
+            text = self._hold_back_space(text)
         if text:
             yield Text(text)
 
-    def _say_space(self) -> Iterator[Piece]:
+    def _emit_space(self) -> Iterator[Piece]:
         if self._space:
             yield Text(self._space)
             self._space = ""
 
-    def _without_end(self, text: str) -> str:
+    def _hold_back_space(self, text: str) -> str:
         """Without the space at its end, which is held back: a call may follow, or the end of reasoning."""
         text = self._space + text
         body = text.rstrip()
         self._space = text[len(body) :]
         return body
 
-    def _all_openings(self) -> dict[str, Callable[[], Iterator[Piece]]]:
+    def _find_openings(self) -> dict[str, Callable[[], Iterator[Piece]]]:
         """What may come first, and what it begins."""
         family = self._format
         openings = dict.fromkeys(family.text_openings, self._text)
@@ -315,7 +321,7 @@ class OutputParser:
             openings |= dict.fromkeys(self._heads if family.is_whole_answer else [family.trigger], self._call)
         return openings
 
-    def _all_heads(self, before: str) -> dict[str, tuple[str, int]]:
+    def _find_heads(self, before: str) -> dict[str, tuple[str, int]]:
         """What a call of each tool begins with, its name, and how much of that is no input."""
         family = self._format
         # Where nothing ends the name, what may follow it does.

@@ -5,13 +5,13 @@ import re
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
-from commonweight.prompting.arguments import ANYTHING, Argument, arguments_of, kind_of
+from commonweight.prompting.constrain.arguments import ANYTHING, Argument, kind_of, read_arguments
+from commonweight.prompting.constrain.schema import Schema
 from commonweight.prompting.formats import Arguments
-from commonweight.prompting.schema import Schema
-from commonweight.prompting.unread import Unread
+from commonweight.prompting.parse.buffer import TextBuffer
 
 
-class JsonInput:
+class JsonInputParser:
     """An object, an array or a string that stands there as JSON."""
 
     def __init__(self) -> None:
@@ -19,9 +19,9 @@ class JsonInput:
         self._is_string = self._is_escaped = False
         self.is_complete = False
 
-    def read(self, unread: Unread) -> Iterator[str]:
+    def read(self, buffer: TextBuffer) -> Iterator[str]:
         """What is there of it."""
-        if part := unread.take(self._length(unread.text)):
+        if part := buffer.take(self._length(buffer.text)):
             yield part
 
     def _length(self, text: str) -> int:
@@ -43,39 +43,39 @@ class JsonInput:
         return len(text)
 
 
-class ArgumentsInput:
+class ArgumentInputParser:
     """Arguments, each between tags. Those that the schema calls text become JSON strings."""
 
-    def __init__(self, around: Arguments, end: str, tool: Schema) -> None:
-        self._around = around
+    def __init__(self, syntax: Arguments, end: str, tool: Schema) -> None:
+        self._around = syntax
         self._end = end
-        self._named, self._others = arguments_of(tool)
+        self._named, self._others = read_arguments(tool)
         self._argument = ANYTHING
-        self._json = JsonInput()
+        self._json = JsonInputParser()
         self._has_arguments = False
-        self._state: Callable[[Unread], Iterator[str]] = self._key
+        self._state: Callable[[TextBuffer], Iterator[str]] = self._key
         self.is_complete = False
 
-    def read(self, unread: Unread) -> Iterator[str]:
+    def read(self, buffer: TextBuffer) -> Iterator[str]:
         """What is there of it, up to the text that ends it."""
         while not self.is_complete:
-            before = self._state, len(unread.text)
-            yield from self._state(unread)
-            if (self._state, len(unread.text)) == before:
+            before = self._state, len(buffer.text)
+            yield from self._state(buffer)
+            if (self._state, len(buffer.text)) == before:
                 return
 
-    def _key(self, unread: Unread) -> Iterator[str]:
-        around, text = self._around, unread.text
-        if text.startswith(around.before_key):
-            rest = text.removeprefix(around.before_key)
+    def _key(self, buffer: TextBuffer) -> Iterator[str]:
+        syntax, text = self._around, buffer.text
+        if text.startswith(syntax.before_key):
+            rest = text.removeprefix(syntax.before_key)
             # The key may hold what stands after keys.
-            key = next((key for key in self._named if rest.startswith(key + around.before_value)), None)
-            if key is None and not any((k + around.before_value).startswith(rest) for k in self._named):
-                key = rest[:place] if (place := rest.find(around.before_value)) >= 0 else None
+            key = next((key for key in self._named if rest.startswith(key + syntax.before_value)), None)
+            if key is None and not any((k + syntax.before_value).startswith(rest) for k in self._named):
+                key = rest[:place] if (place := rest.find(syntax.before_value)) >= 0 else None
             if key is not None:
-                unread.take(len(around.before_key))
-                name = json.dumps(unread.take(len(key)), ensure_ascii=False)
-                unread.take(len(around.before_value))
+                buffer.take(len(syntax.before_key))
+                name = json.dumps(buffer.take(len(key)), ensure_ascii=False)
+                buffer.take(len(syntax.before_value))
                 yield f"{', ' if self._has_arguments else '{'}{name}: "
                 self._has_arguments = True
                 self._argument = self._named.get(key) or self._others or ANYTHING
@@ -84,44 +84,44 @@ class ArgumentsInput:
             yield "}" if self._has_arguments else "{}"
             self.is_complete = True
 
-    def _value(self, unread: Unread) -> Iterator[str]:
+    def _value(self, buffer: TextBuffer) -> Iterator[str]:
         kinds = self._argument.kinds
         if "string" not in kinds:
-            if unread.text:
-                self._json = JsonInput()
-                self._state = self._structure if unread.text[0] in '{["' else self._scalar
+            if buffer.text:
+                self._json = JsonInputParser()
+                self._state = self._structure if buffer.text[0] in '{["' else self._scalar
             return
-        text, is_whole = unread.before(self._around.after_value)
+        text, is_whole = buffer.peek_before(self._around.after_value)
         if is_whole:
-            text, _ = unread.until(self._around.after_value)
+            text, _ = buffer.take_until(self._around.after_value)
             yield text if _is_json(text, self._argument) else json.dumps(text, ensure_ascii=False)
             self._state = self._key
         elif not _may_be_json(text, self._argument):
             yield '"'
             self._state = self._text
 
-    def _text(self, unread: Unread) -> Iterator[str]:
-        text, marker = unread.until(self._around.after_value)
+    def _text(self, buffer: TextBuffer) -> Iterator[str]:
+        text, marker = buffer.take_until(self._around.after_value)
         if text:
             yield json.dumps(text, ensure_ascii=False)[1:-1]
         if marker is not None:
             yield '"'
             self._state = self._key
 
-    def _scalar(self, unread: Unread) -> Iterator[str]:
-        text, marker = unread.until(self._around.after_value)
+    def _scalar(self, buffer: TextBuffer) -> Iterator[str]:
+        text, marker = buffer.take_until(self._around.after_value)
         if text:
             yield text
         if marker is not None:
             self._state = self._key
 
-    def _structure(self, unread: Unread) -> Iterator[str]:
-        yield from self._json.read(unread)
+    def _structure(self, buffer: TextBuffer) -> Iterator[str]:
+        yield from self._json.read(buffer)
         if self._json.is_complete:
             self._state = self._after_structure
 
-    def _after_structure(self, unread: Unread) -> Iterator[str]:
-        _, marker = unread.until(self._around.after_value)
+    def _after_structure(self, buffer: TextBuffer) -> Iterator[str]:
+        _, marker = buffer.take_until(self._around.after_value)
         if marker is not None:
             self._state = self._key
         yield from ()

@@ -18,15 +18,15 @@ from collections.abc import Mapping
 from functools import cache
 from typing import IO
 
-from commonweight.prompting import sandboxed
-from commonweight.prompting.sandboxed import LENGTH
+from commonweight.prompting.template import sandbox_worker as sandboxed
+from commonweight.prompting.template.sandbox_worker import LENGTH
 
-PROCESSES = 2
+MAX_PROCESSES = 2
 """At the same time: one for a long conversation, one for the short ones meanwhile."""
-PATIENCE = 60.0
+RENDER_TIMEOUT_SECONDS = 60.0
 """Seconds for a render all in all, on a machine that is busy with other things."""
 
-_KEPT = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME")
+_KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME")
 # What Python and the time of day need. Keys and passwords of the server's environment are not for templates.
 _PIECE = 1 << 20
 
@@ -48,7 +48,7 @@ class Sandbox:
 
     def __init__(self) -> None:
         self._idle: list[_Process] = []
-        self._room = threading.Semaphore(PROCESSES)
+        self._room = threading.Semaphore(MAX_PROCESSES)
 
     def render(self, source: str, variables: Mapping[str, object], seconds: float) -> str:
         """The template's text, for which it may compute for some seconds.
@@ -91,7 +91,7 @@ class Sandbox:
 
 
 @cache
-def sandbox() -> Sandbox:
+def shared_sandbox() -> Sandbox:
     """The one of this process, whose templates share it."""
     shared = Sandbox()
     atexit.register(shared.close)
@@ -107,7 +107,7 @@ class _Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={name: os.environ[name] for name in _KEPT if name in os.environ},
+            env={name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ},
             bufsize=0,
         )
         assert self._process.stdin is not None
@@ -126,13 +126,13 @@ class _Process:
         Raises:
             LimitError: it ended, or took too long.
         """
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + RENDER_TIMEOUT_SECONDS
         try:
             for part in (LENGTH.pack(len(request)), request):
                 self._write(part, deadline)
             head = self._read(LENGTH.size + 1, deadline)
             length, *_ = LENGTH.unpack_from(head)
-            if length > 4 * sandboxed.MOST_CHARACTERS:
+            if length > 4 * sandboxed.MAX_CHARACTERS:
                 raise LimitError("it makes too long a prompt")
             return head[-1], self._read(length, deadline).decode(errors="surrogatepass")
         except (BrokenPipeError, UnicodeDecodeError) as error:

@@ -25,11 +25,11 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-MEMORY = 1 << 30
+MEMORY_BYTES = 1 << 30
 """Bytes of address space: the largest body, quoted and rendered, has room in half of it."""
-MOST_CHARACTERS = 64_000_000
+MAX_CHARACTERS = 64_000_000
 """Of a prompt: twice the largest body."""
-MOST_SAID = 2000
+MAX_ERROR_CHARACTERS = 2000
 """Characters of a template's own error."""
 
 TEXT, REFUSED, BROKEN, EXCEEDED = b"trbx"
@@ -61,7 +61,7 @@ def _strftime_now(format: str) -> str:  # noqa: A002 - templates call it with th
     return datetime.now().strftime(format)
 
 
-def _compiler() -> Callable[[str], Template]:
+def _make_compiler() -> Callable[[str], Template]:
     """Jinja as ``transformers`` sets it up. Source: https://huggingface.co/docs/transformers/chat_templating_writing"""
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
@@ -72,7 +72,9 @@ def _compiler() -> Callable[[str], Template]:
     return lru_cache(8)(environment.from_string)
 
 
-def _answer(compiled: Callable[[str], Template], source: str, variables: dict[str, Any]) -> tuple[int, str]:
+def _handle_request(
+    compiled: Callable[[str], Template], source: str, variables: dict[str, Any]
+) -> tuple[int, str]:
     try:
         template = compiled(source)
     except TemplateSyntaxError as error:
@@ -86,8 +88,8 @@ def _answer(compiled: Callable[[str], Template], source: str, variables: dict[st
     except MemoryError:
         return EXCEEDED, "takes too much memory"
     except Exception as error:  # the model's own code; whatever it stumbles over, it is this conversation
-        return REFUSED, str(error)[:MOST_SAID]
-    if len(text) > MOST_CHARACTERS:
+        return REFUSED, str(error)[:MAX_ERROR_CHARACTERS]
+    if len(text) > MAX_CHARACTERS:
         return EXCEEDED, "makes too long a prompt"
     return TEXT, text
 
@@ -95,7 +97,7 @@ def _answer(compiled: Callable[[str], Template], source: str, variables: dict[st
 def _lock() -> None:
     """Give up what rendering does not need: more memory, files, sockets and processes."""
     limits = {
-        resource.RLIMIT_AS: MEMORY,
+        resource.RLIMIT_AS: MEMORY_BYTES,
         resource.RLIMIT_NOFILE: 3,  # the standard ones, which are open
         resource.RLIMIT_NPROC: 0,
         resource.RLIMIT_FSIZE: 0,
@@ -107,16 +109,16 @@ def _lock() -> None:
 
 
 def _serve(requests: BinaryIO, replies: BinaryIO) -> None:
-    compiled = _compiler()
+    compiled = _make_compiler()
     # Whatever Python and Jinja load on first use, they load now, while files may be opened.
-    _answer(compiled, "{{ strftime_now('%Y') }}{{ raise_exception({} | tojson) }}", {})
+    _handle_request(compiled, "{{ strftime_now('%Y') }}{{ raise_exception({} | tojson) }}", {})
     time.localtime()
     _lock()
     while length := requests.read(LENGTH.size):
         seconds, source, variables = marshal.loads(requests.read(*LENGTH.unpack(length)))
         # Processor time, so that a busy machine refuses nothing; the signal ends the process, whatever it is in.
         signal.setitimer(signal.ITIMER_PROF, seconds)
-        kind, text = _answer(compiled, source, variables)
+        kind, text = _handle_request(compiled, source, variables)
         signal.setitimer(signal.ITIMER_PROF, 0)
         reply = text.encode(errors="surrogatepass")
         replies.write(LENGTH.pack(len(reply)) + bytes([kind]))

@@ -6,22 +6,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from threading import Lock
 
-from commonweight.prompting.quoting import Quoter, Specials, unquoted
-from commonweight.prompting.recollection import Answer
-from commonweight.prompting.tokenizer import Tokenizer
+from commonweight.prompting.tokens.escaping import Escaper, SpecialTokens, unescape
+from commonweight.prompting.tokens.replay import CachedAnswer
+from commonweight.prompting.tokens.tokenizer import Tokenizer
 
 # What llama.cpp takes for space beside special tokens that swallow it.
 _C_SPACE = " \t\n\v\f\r"
 
-CACHED_CHARACTERS = 8_000_000
+MAX_CACHED_CHARACTERS = 8_000_000
 """Of texts whose tokens are kept: agents send the same long ones every turn."""
 
 
 @dataclass(frozen=True)
-class Known:
+class AnswerSpan:
     """An answer, and the stretch of the prompt that the template wrote for it."""
 
-    answer: Answer
+    answer: CachedAnswer
     start: int
     content: int | None
     """A place in the last of its content; the turn ends with the template's next token. None: nobody knows."""
@@ -38,7 +38,7 @@ class Segment:
     start: int
     text: str
     is_special: bool = False
-    answer: Answer | None = None
+    answer: CachedAnswer | None = None
     """What was generated there."""
 
     @property
@@ -47,18 +47,25 @@ class Segment:
         return self.start + len(self.text)
 
 
-class Encoder:
+class PromptEncoder:
     """Encodes rendered prompts for one tokenizer. Safe to use from several threads."""
 
-    def __init__(self, tokenizer: Tokenizer, quoter: Quoter, most_characters: int = CACHED_CHARACTERS) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, escaper: Escaper, most_characters: int = MAX_CACHED_CHARACTERS
+    ) -> None:
         self._tokenizer = tokenizer
-        self._quoter = quoter
+        self._quoter = escaper
         self._names = {token_id: text.encode() for text, token_id in tokenizer.special_tokens.items()}
-        self._specials = Specials(tokenizer.special_tokens)
+        self._specials = SpecialTokens(tokenizer.special_tokens)
         self._cache = _TextCache(most_characters)
 
     def encode(
-        self, text: str, tenant: str, answers: Sequence[Known] = (), cut: int = 0, places: Sequence[int] = ()
+        self,
+        text: str,
+        tenant: str,
+        answers: Sequence[AnswerSpan] = (),
+        cut: int = 0,
+        positions: Sequence[int] = (),
     ) -> tuple[list[int], list[int]]:
         """The tokens of a quoted prompt, and how many of them stand before each of ``places``, which are in order.
 
@@ -66,13 +73,13 @@ class Encoder:
         may stand in one place, the first that fits is taken.
         """
         tokenizer = self._tokenizer
-        segments = list(self._cut(self._segments(text, answers), cut))
+        segments = list(self._split_at(self._split_segments(text, answers), cut))
         bos = tokenizer.bos_id
         has_bos = bool(segments) and segments[0].is_special and tokenizer.special_tokens[segments[0].text] == bos
         ids = [bos] if tokenizer.adds_bos and bos is not None and not has_bos else []
         counts: list[int] = []
-        waiting = iter([*places, len(text) + 1])
-        place = next(waiting)
+        waiting = iter([*positions, len(text) + 1])
+        position = next(waiting)
         for i, segment in enumerate(segments):
             before = len(ids)
             skipped = 0
@@ -92,57 +99,57 @@ class Encoder:
                     strips_before, _ = tokenizer.strips(tokenizer.special_tokens[following.text])
                     kept = kept.rstrip(_C_SPACE) if strips_before else kept
                 follows_text = previous is not None and not previous.is_special
-                ids += self._encode_text(unquoted(kept), tenant, follows_text)
-            while place <= segment.end:
-                is_within = not segment.is_special and place < segment.end
-                part = segment.text[skipped : max(place - segment.start, skipped)]
-                counts.append(before + self._count(ids[before:], part, segment) if is_within else len(ids))
-                place = next(waiting)
-        return ids, counts + [len(ids)] * (len(places) - len(counts))
+                ids += self._encode_text(unescape(kept), tenant, follows_text)
+            while position <= segment.end:
+                is_within = not segment.is_special and position < segment.end
+                part = segment.text[skipped : max(position - segment.start, skipped)]
+                counts.append(before + self._count_tokens(ids[before:], part, segment) if is_within else len(ids))
+                position = next(waiting)
+        return ids, counts + [len(ids)] * (len(positions) - len(counts))
 
-    def _segments(self, text: str, answers: Sequence[Known]) -> Iterator[Segment]:
+    def _split_segments(self, text: str, answers: Sequence[AnswerSpan]) -> Iterator[Segment]:
         """The prompt in segments, and in the place of each answer that it shows whole the answer itself."""
         pieces: list[Segment] = []
         start = 0
-        for piece, is_special in self._quoter.pieces(text):
+        for piece, is_special in self._quoter.split_special(text):
             pieces.append(Segment(start, piece, is_special))
             start += len(piece)
         starts = [piece.start for piece in pieces]
         done = 0
         for known in answers:
             first = bisect_right(starts, known.start) - 1
-            last = self._end(known, text, pieces[first:]) if known.start >= done and pieces else None
+            last = self._find_answer_end(known, text, pieces[first:]) if known.start >= done and pieces else None
             if last is None:
                 continue
-            yield from _between(pieces, starts, done, known.start)
+            yield from _select_range(pieces, starts, done, known.start)
             yield Segment(known.start, text[known.start : last], answer=known.answer)
             done = last
-        yield from _between(pieces, starts, done, len(text))
+        yield from _select_range(pieces, starts, done, len(text))
 
-    def _end(self, known: Known, text: str, pieces: Sequence[Segment]) -> int | None:
+    def _find_answer_end(self, known: AnswerSpan, text: str, pieces: Sequence[Segment]) -> int | None:
         """Where the answer ends, if all of it is there."""
         if known.content is not None:
             generated = {self._names.get(token_id) for token_id in known.answer.token_ids}
             own = (p.start for p in pieces if p.is_special and p.text.encode() not in generated)
-            end = next((place for place in own if place >= known.content), known.limit)
+            end = next((position for position in own if position >= known.content), known.limit)
             if end >= known.limit and known.is_content_end:
                 end = known.content  # a template that ends turns with text
-            is_shown = known.answer.reasoning.strip() in unquoted(text[known.start : end])
+            is_shown = known.answer.reasoning.strip() in unescape(text[known.start : end])
             return end if end < known.limit and is_shown else None
         # An answer that was cut off shall go on.
-        shown = unquoted(text[known.start :]).encode() if known.limit == len(text) else b""
-        return known.limit if shown.strip() == self._spelled(known.answer.token_ids).strip() else None
+        shown = unescape(text[known.start :]).encode() if known.limit == len(text) else b""
+        return known.limit if shown.strip() == self._spell(known.answer.token_ids).strip() else None
 
-    def _spelled(self, ids: Iterable[int]) -> bytes:
+    def _spell(self, ids: Iterable[int]) -> bytes:
         return b"".join(map(self._bytes_of, ids))
 
     def _bytes_of(self, token_id: int) -> bytes:
         return self._names.get(token_id) or self._tokenizer.decode(token_id)
 
-    def _count(self, ids: Sequence[int], text: str, segment: Segment) -> int:
+    def _count_tokens(self, ids: Sequence[int], text: str, segment: Segment) -> int:
         """How many of a segment's tokens lie within a text that the segment begins with."""
-        wanted = unquoted(text).encode()
-        spelled = self._spelled(ids[: len(wanted) + 1])
+        wanted = unescape(text).encode()
+        spelled = self._spell(ids[: len(wanted) + 1])
         if segment.answer is not None and not spelled.lstrip(b" ").startswith(wanted.lstrip(b" ")):
             return len(ids)  # the template writes it in another way
         # Some models write a space of their own where a text begins.
@@ -168,23 +175,23 @@ class Encoder:
         # token that a vocabulary can spell: cut in two it is neither.
         ids = []
         done = 0
-        for start in self._specials.beginnings(text):
+        for start in self._specials.find_starts(text):
             ids += self._tokenizer.encode(text[done : start + 1], continues=continues or done > 0)
             done = start + 1
         return ids + self._tokenizer.encode(text[done:], continues=continues or done > 0)
 
     @staticmethod
-    def _cut(segments: Iterator[Segment], place: int) -> Iterator[Segment]:
+    def _split_at(segments: Iterator[Segment], position: int) -> Iterator[Segment]:
         for segment in segments:
             is_text = not segment.is_special and segment.answer is None
-            if is_text and segment.start < place < segment.end:
-                yield Segment(segment.start, segment.text[: place - segment.start])
-                yield Segment(place, segment.text[place - segment.start :])
+            if is_text and segment.start < position < segment.end:
+                yield Segment(segment.start, segment.text[: position - segment.start])
+                yield Segment(position, segment.text[position - segment.start :])
             else:
                 yield segment
 
 
-def _between(pieces: Sequence[Segment], starts: Sequence[int], start: int, end: int) -> Iterator[Segment]:
+def _select_range(pieces: Sequence[Segment], starts: Sequence[int], start: int, end: int) -> Iterator[Segment]:
     """The pieces from one place to another, of which either may cut a text."""
     for piece in pieces[max(bisect_right(starts, start) - 1, 0) :]:
         if piece.start >= end:

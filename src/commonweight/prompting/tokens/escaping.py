@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from commonweight.prompting.marks import take_out
+from commonweight.prompting.marks import extract_marks
 
 BREAK = "\udc87"
 
@@ -29,7 +29,7 @@ _SCHEMA_WORDS = frozenset(
 )
 
 
-class Specials:
+class SpecialTokens:
     """The special tokens of one tokenizer, by text, and where they stand in a string."""
 
     def __init__(self, texts: Iterable[str]) -> None:
@@ -37,20 +37,20 @@ class Specials:
         self._tokens = frozenset(text for text in texts if len(text) > 1)
         self._lengths = sorted({len(token) for token in self._tokens}, reverse=True)
         # The first characters tell most places at once; what they promise is then looked at.
-        self._initials = _any_of({token[:1] for token in self._tokens})
-        self._openings = _any_of({token[:4] for token in self._tokens})
+        self._initials = _compile_starts({token[:1] for token in self._tokens})
+        self._openings = _compile_starts({token[:4] for token in self._tokens})
         self._heads = {token[:i] for token in self._tokens for i in range(1, len(token))}
         self._tails = {token[i:] for token in self._tokens for i in range(1, len(token))}
 
-    def at(self, text: str, start: int) -> int:
+    def match_length(self, text: str, start: int) -> int:
         """Length of the longest special token that begins at ``start``, or 0."""
         return next((n for n in self._lengths if text[start : start + n] in self._tokens), 0)
 
-    def beginnings(self, text: str) -> Iterator[int]:
+    def find_starts(self, text: str) -> Iterator[int]:
         """Every place where a special token begins, overlapping ones too, in order."""
-        return (match.start() for match in self._openings.finditer(text) if self.at(text, match.start()))
+        return (match.start() for match in self._openings.finditer(text) if self.match_length(text, match.start()))
 
-    def initials(self, text: str) -> Iterator[int]:
+    def find_initials(self, text: str) -> Iterator[int]:
         """Every place whose character begins some special token."""
         return (match.start() for match in self._initials.finditer(text))
 
@@ -68,62 +68,64 @@ class Specials:
         )
 
 
-def _any_of(openings: set[str]) -> re.Pattern[str]:
+def _compile_starts(openings: set[str]) -> re.Pattern[str]:
     # All but the first character is only looked at, so that overlapping places are found, too.
     return re.compile("|".join(f"{re.escape(o[0])}(?={re.escape(o[1:])})" for o in sorted(openings)) or "(?!)")
 
 
-class Quoter:
+class Escaper:
     """Quotes texts for one template and tokenizer."""
 
-    def __init__(self, specials: Specials, *, guarded: Specials | None = None, is_thorough: bool = False) -> None:
+    def __init__(
+        self, specials: SpecialTokens, *, guarded: SpecialTokens | None = None, is_thorough: bool = False
+    ) -> None:
         self._specials = specials
         # What is broken in texts: special tokens, and other text that the template itself looks for.
-        self._guarded = guarded or specials
+        self._escaped_tokens = guarded or specials
         self._is_thorough = is_thorough
 
-    def quote(self, text: str) -> str:
+    def escape(self, text: str) -> str:
         """The text, broken where it contains a special token or could complete one. Its marks stay."""
-        text, marks = take_out(text)
+        text, marks = extract_marks(text)
         body = text.strip()
         if not body:
             return text
         # Everything goes inside of surrounding space, so that a template's trim leaves it in place.
         start = text.index(body)
         end = start + len(body)
-        find = self._guarded.initials if self._is_thorough else self._guarded.beginnings
-        places = {place + 1 for place in find(text)}
-        if self._is_thorough or self._guarded.may_be_completed_before(body):
-            places.add(start)
-        if self._guarded.may_be_completed_after(body):
-            places.add(end)
-        inserted = [(place, BREAK) for place in places]
-        inserted += [(min(max(place, start), end), character) for place, character in marks]
+        find = self._escaped_tokens.find_initials if self._is_thorough else self._escaped_tokens.find_starts
+        positions = {position + 1 for position in find(text)}
+        if self._is_thorough or self._escaped_tokens.may_be_completed_before(body):
+            positions.add(start)
+        if self._escaped_tokens.may_be_completed_after(body):
+            positions.add(end)
+        inserted = [(position, BREAK) for position in positions]
+        inserted += [(min(max(position, start), end), character) for position, character in marks]
         if not inserted:
             return text
         parts = []
         done = 0
-        for place, character in sorted(inserted, key=lambda one: one[0]):
-            parts += [text[done:place], character]
-            done = place
+        for position, character in sorted(inserted, key=lambda one: one[0]):
+            parts += [text[done:position], character]
+            done = position
         return "".join([*parts, text[done:]])
 
-    def quote_json(self, value: Any) -> Any:  # noqa: ANN401 - any JSON
+    def escape_json(self, value: Any) -> Any:  # noqa: ANN401 - any JSON
         """JSON whose texts are quoted, keys and all, but for the words of JSON schemas."""
         if isinstance(value, str):
-            return value if value in _SCHEMA_WORDS else self.quote(value)
+            return value if value in _SCHEMA_WORDS else self.escape(value)
         if isinstance(value, list):
-            return [self.quote_json(part) for part in value]
+            return [self.escape_json(part) for part in value]
         if isinstance(value, dict):
-            return {self.quote_json(key): self.quote_json(part) for key, part in value.items()}
+            return {self.escape_json(key): self.escape_json(part) for key, part in value.items()}
         return value
 
-    def pieces(self, rendered: str) -> Iterator[tuple[str, bool]]:
+    def split_special(self, rendered: str) -> Iterator[tuple[str, bool]]:
         """A rendered prompt as ``(text, is special)`` pieces; texts stay quoted."""
         done = 0
-        for start in self._specials.beginnings(rendered):
+        for start in self._specials.find_starts(rendered):
             if start >= done:
-                end = start + self._specials.at(rendered, start)
+                end = start + self._specials.match_length(rendered, start)
                 if start > done:
                     yield rendered[done:start], False
                 yield rendered[start:end], True
@@ -132,6 +134,6 @@ class Quoter:
             yield rendered[done:], False
 
 
-def unquoted(text: str) -> str:
+def unescape(text: str) -> str:
     """Quoted text as it was."""
     return text.replace(BREAK, "")

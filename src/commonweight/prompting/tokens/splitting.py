@@ -16,9 +16,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import groupby, pairwise
 
-WINDOW = 4096
+PIECE_CHARACTERS = 4096
 """Characters of a text that is left whole, and about those of a piece."""
-MOST_TOKENS = 8192
+MAX_USER_DEFINED_TOKENS = 8192
 """User-defined tokens of a text that cannot be cut: llama.cpp takes half a second for them."""
 
 # Where words end for every pre-tokenizer, or nearly: in the middle of what has no spaces.
@@ -30,7 +30,7 @@ class DenseTextError(ValueError):
     """The text would take llama.cpp minutes."""
 
 
-class Cutter:
+class TextSplitter:
     """Cuts texts for one tokenizer."""
 
     def __init__(
@@ -48,57 +48,57 @@ class Cutter:
         self._foreign = letters and re.compile(f"[^{re.escape(''.join(letters))}]")
         self._found = lru_cache(1024)(self._find)
 
-    def pieces(self, text: str) -> list[str]:
+    def split(self, text: str) -> list[str]:
         """The text in pieces, to be tokenized one by one.
 
         Raises:
             DenseTextError: too many user-defined tokens, between which this vocabulary cannot be cut.
         """
-        if len(text) <= WINDOW:
+        if len(text) <= PIECE_CHARACTERS:
             return [text]
-        pieces = list(self._between_tokens(text))
+        pieces = list(self._split_at_tokens(text))
         if self._foreign:
-            return [part for piece in pieces for part in self._between_foreigners(piece, self._foreign)]
-        return [part for piece in pieces for part in _unbroken(piece)] if self._has_regex else pieces
+            return [part for piece in pieces for part in self._split_at_unknown(piece, self._foreign)]
+        return [part for piece in pieces for part in _split_unbroken(piece)] if self._has_regex else pieces
 
-    def _between_tokens(self, text: str) -> Iterator[str]:
+    def _split_at_tokens(self, text: str) -> Iterator[str]:
         done = count = 0
         for start, end in self._clusters(text):
-            for place, is_sure in self._matches(text[start:end]):
+            for position, is_sure in self._matches(text[start:end]):
                 count += 1
-                if start + place - done >= WINDOW and is_sure and not self._strips:
-                    yield text[done : start + place]
-                    done = start + place
+                if start + position - done >= PIECE_CHARACTERS and is_sure and not self._strips:
+                    yield text[done : start + position]
+                    done = start + position
                     count = 0
-                if count > MOST_TOKENS:
+                if count > MAX_USER_DEFINED_TOKENS:
                     raise DenseTextError(
-                        f"a text holds more than {MOST_TOKENS} tags or runs of spaces close together"
+                        f"a text holds more than {MAX_USER_DEFINED_TOKENS} tags or runs of spaces close together"
                     )
         yield text[done:]
 
-    def _between_foreigners(self, text: str, foreign: re.Pattern[str]) -> Iterator[str]:
+    def _split_at_unknown(self, text: str, foreign: re.Pattern[str]) -> Iterator[str]:
         done = 0
         for match in foreign.finditer(text):
-            place = match.start()
+            position = match.start()
             # What follows a user-defined token begins with a space of its own, in some vocabularies.
-            if place - done >= WINDOW and not text.endswith(self._ends, done, place):
-                yield text[done:place]
-                done = place
+            if position - done >= PIECE_CHARACTERS and not text.endswith(self._ends, done, position):
+                yield text[done:position]
+                done = position
         yield text[done:]
 
     def _clusters(self, text: str) -> Iterator[tuple[int, int]]:
         """Where tokens stand: stretches that overlap no other token, each as long as the tokens in it overlap."""
         start = end = -1
         for match in self._heads.finditer(text):
-            place = match.start()
-            length = next((n for n in self._lengths if text[place : place + n] in self._tokens), 0)
+            position = match.start()
+            length = next((n for n in self._lengths if text[position : position + n] in self._tokens), 0)
             if not length:
                 continue
-            if place >= end:
+            if position >= end:
                 if end > 0:
                     yield start, end
-                start = place
-            end = max(end, place + length)
+                start = position
+            end = max(end, position + length)
         if end > 0:
             yield start, end
 
@@ -110,47 +110,47 @@ class Cutter:
         # The longest first, each from left to right in what the longer ones left over.
         present = sorted((token for token in self._tokens if token in cluster), key=len, reverse=True)
         free = [(0, len(cluster))]
-        places: list[tuple[int, bool]] = []
+        positions: list[tuple[int, bool]] = []
         is_sure = True
         for length, tokens in groupby(present, len):
-            found = sorted(place for token in tokens for place in _occurrences(token, cluster, free))
+            found = sorted(position for token in tokens for position in _find_occurrences(token, cluster, free))
             # In which order those of one length come, only llama.cpp knows.
             is_sure &= all(b - a >= length for a, b in pairwise(found))
-            places += ((place, is_sure) for place in found)
-            free = list(_without(free, found, length)) if is_sure else free
-        return sorted(places)
+            positions += ((position, is_sure) for position in found)
+            free = list(_subtract(free, found, length)) if is_sure else free
+        return sorted(positions)
 
 
-def _occurrences(token: str, text: str, free: Iterable[tuple[int, int]]) -> Iterator[int]:
+def _find_occurrences(token: str, text: str, free: Iterable[tuple[int, int]]) -> Iterator[int]:
     for start, end in free:
-        place = text.find(token, start, end)
-        while place >= 0:
-            yield place
-            place = text.find(token, place + len(token), end)
+        position = text.find(token, start, end)
+        while position >= 0:
+            yield position
+            position = text.find(token, position + len(token), end)
 
 
-def _without(free: Iterable[tuple[int, int]], found: Sequence[int], length: int) -> Iterator[tuple[int, int]]:
+def _subtract(free: Iterable[tuple[int, int]], found: Sequence[int], length: int) -> Iterator[tuple[int, int]]:
     """What is free, without the places that have been found in it."""
-    places = iter([*found, -1])
-    place = next(places)
+    positions = iter([*found, -1])
+    position = next(positions)
     for start, end in free:
         done = start
-        while start <= place < end:
-            yield done, place
-            done = place + length
-            place = next(places)
+        while start <= position < end:
+            yield done, position
+            done = position + length
+            position = next(positions)
         yield done, end
 
 
-def _unbroken(text: str) -> Iterator[str]:
+def _split_unbroken(text: str) -> Iterator[str]:
     """The text, cut within every stretch of a window's length that has no space, or nothing else."""
     done = 0
-    for start in range(0, len(text), WINDOW):
-        end = start + WINDOW
+    for start in range(0, len(text), PIECE_CHARACTERS):
+        end = start + PIECE_CHARACTERS
         if end <= len(text) and (not _SPACE.search(text, start, end) or text[start:end].isspace()):
             seam = _SEAM.search(text, max(start, 1), end)
-            place = seam.start() if seam else start
-            if place > done:
-                yield text[done:place]
-                done = place
+            position = seam.start() if seam else start
+            if position > done:
+                yield text[done:position]
+                done = position
     yield text[done:]

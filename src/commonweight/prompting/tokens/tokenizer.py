@@ -8,7 +8,7 @@ from functools import cached_property
 import llama_cpp.llama_cpp as llama
 
 from commonweight.catalog.gguf import Gguf
-from commonweight.prompting.cuts import Cutter
+from commonweight.prompting.tokens.splitting import TextSplitter
 
 # Pre-tokenizers that llama.cpp has code for. The others are regular expressions, which cuts.py tells about.
 _WITHOUT_REGEX = frozenset(
@@ -61,14 +61,14 @@ class Tokenizer:
         return found
 
     @cached_property
-    def _cutter(self) -> Cutter:
+    def _splitter(self) -> TextSplitter:
         ids = [i for i in range(self.size) if self._attributes(i) & llama.LLAMA_TOKEN_ATTR_USER_DEFINED]
         strips = any(any(self.strips(token_id)) for token_id in ids)
         letters = None
         if llama.llama_vocab_type(self._vocab) == llama.LLAMA_VOCAB_TYPE_SPM:
             # Spaces are written as another character in the vocabulary.
             letters = {" ", *itertools.chain.from_iterable(map(self.text_of, range(self.size)))}
-        return Cutter(map(self.text_of, ids), strips=strips, has_regex=self._has_regex, letters=letters)
+        return TextSplitter(map(self.text_of, ids), strips=strips, has_regex=self._has_regex, letters=letters)
 
     def strips(self, token_id: int) -> tuple[bool, bool]:
         """Whether a special token swallows the space before it, and after it."""
@@ -94,7 +94,7 @@ class Tokenizer:
             DenseTextError: it would take minutes.
         """
         ids: list[int] = []
-        for i, piece in enumerate(self._cutter.pieces(text)):
+        for i, piece in enumerate(self._splitter.split(text)):
             if self.marks_word_starts and (continues or i > 0):
                 # NUL is in no piece of a vocabulary, so what it becomes can be cut off again.
                 ids += self._encode("\0" + piece)[len(self._encode("\0")) :]

@@ -27,9 +27,9 @@ import psutil
 
 log = logging.getLogger(__name__)
 
-SURVEY_AGE = 2.0
+SURVEY_TTL_SECONDS = 2.0
 """Seconds that what is known of the folder counts as true: other processes write to it and evict, too."""
-LONGEST_WRITE = 3600.0
+MAX_WRITE_SECONDS = 3600.0
 """Seconds after which a temporary file is a leftover, whoever's: process ids are used again."""
 _SUFFIX = ".kv"
 _TEMPORARY = re.compile(r"[0-9a-f]+\.[0-9]{1,9}\.tmp")
@@ -40,10 +40,10 @@ _SCAN_BYTES = 4096  # holds the header of 256 tokens, and all before it
 _OLDER = 1000  # nanoseconds that an ancestor counts as used later, so that it is evicted later
 
 Buffer = bytes | bytearray | memoryview
-Key = tuple[str, str]  # tenant and name
+BlockKey = tuple[str, str]  # tenant and name
 
 
-class Block(msgspec.Struct):
+class StoredBlock(msgspec.Struct):
     """Some tokens of a prefix and what was computed for them.
 
     ``name`` is a content address in lowercase hexadecimal, over the parent's name and the tokens; ``parent`` the
@@ -58,7 +58,7 @@ class Block(msgspec.Struct):
     parts: dict[str, Buffer]
 
 
-class Entry(msgspec.Struct, frozen=True):
+class BlockEntry(msgspec.Struct, frozen=True):
     """A block found on disk, its parts by name only. ``size`` in bytes of the file, ``used`` in Unix seconds."""
 
     tenant: str
@@ -70,12 +70,12 @@ class Entry(msgspec.Struct, frozen=True):
     used: float
 
 
-def fingerprint(**facts: str | int) -> str:
+def compute_fingerprint(**facts: str | int) -> str:
     """A folder's name, in hexadecimal, for all that blocks depend on: model, kernels, how the cache is kept."""
     return _digest(msgspec.json.encode((_MAGIC, facts), order="sorted")).hex()
 
 
-class _Header(msgspec.Struct, array_like=True):
+class _BlockHeader(msgspec.Struct, array_like=True):
     fingerprint: str
     tenant: str
     name: str
@@ -89,7 +89,7 @@ class _Header(msgspec.Struct, array_like=True):
 class _File:
     size: int
     used: int  # Unix nanoseconds: the file's modification time, so that other processes see it
-    key: Key | None = None  # of this model's blocks, as far as this process has met them
+    key: BlockKey | None = None  # of this model's blocks, as far as this process has met them
     parent: str | None = None  # path
 
 
@@ -98,13 +98,13 @@ class _UnusableError(Exception):
 
 
 _encoder = msgspec.msgpack.Encoder()
-_headers = msgspec.msgpack.Decoder(_Header)
+_headers = msgspec.msgpack.Decoder(_BlockHeader)
 
 
-class Files:
+class BlockFiles:
     """What is in the folder, by path, and what goes when it gets too much. For one thread at a time."""
 
-    def __init__(self, folder: Path, fingerprint: str, capacity: int, lose: Callable[[Key], None]) -> None:
+    def __init__(self, folder: Path, fingerprint: str, capacity: int, lose: Callable[[BlockKey], None]) -> None:
         self.used_bytes = 0
         self._folder = folder
         self._fingerprint = fingerprint
@@ -112,20 +112,22 @@ class Files:
         self._capacity = capacity
         self._lose = lose
         self._files: dict[str, _File] = {}
-        self._surveyed = -SURVEY_AGE
+        self._surveyed = -SURVEY_TTL_SECONDS
 
-    def scan(self) -> list[Entry]:
+    def scan(self) -> list[BlockEntry]:
         self._survey()
         with contextlib.suppress(OSError):
             self._shrink(self._capacity)  # it may have been larger in an earlier life
-        entries: dict[str, Entry] = {}
+        entries: dict[str, BlockEntry] = {}
         children: dict[str | None, list[str]] = {}
         for path, file in [item for item in self._files.items() if item[0].startswith(self._home)]:
-            with self._guarded(path), Path(path).open("rb") as stream:
+            with self._drop_on_error(path), Path(path).open("rb") as stream:
                 head = self._read_header(path, stream)
                 self._add(path, head, file.size, file.used)
                 names, used = tuple(head.parts), file.used / 1e9
-                entries[path] = Entry(head.tenant, head.name, head.parent, head.tokens, names, file.size, used)
+                entries[path] = BlockEntry(
+                    head.tenant, head.name, head.parent, head.tokens, names, file.size, used
+                )
                 children.setdefault(self._files[path].parent, []).append(path)
         found = children.pop(None, [])
         for path in found:  # grows meanwhile
@@ -137,10 +139,10 @@ class Files:
             self._remove(path)
         return [entries[path] for path in found]
 
-    def load(self, key: Key) -> tuple[int, Block | None]:
+    def load(self, key: BlockKey) -> tuple[int, StoredBlock | None]:
         """The file's size in bytes and its block, if that is there and sound."""
         path = self._path(key)
-        with self._guarded(path), Path(path).open("rb") as stream:
+        with self._drop_on_error(path), Path(path).open("rb") as stream:
             header = self._read_header(path, stream)
             data = bytearray(sum(header.parts.values()))
             stream.seek(-len(data), os.SEEK_END)
@@ -153,10 +155,10 @@ class Files:
                 parts[part], rest = rest[:length], rest[length:]
             size = stream.tell()
             self._add(path, header, size, time.time_ns())
-            return size, Block(header.tenant, header.name, header.parent, header.tokens, parts)
+            return size, StoredBlock(header.tenant, header.name, header.parent, header.tokens, parts)
         return 0, None
 
-    def store(self, block: Block) -> int | None:
+    def store(self, block: StoredBlock) -> int | None:
         """Write a block; returns the file's size in bytes, or None where there is no room for it.
 
         Raises:
@@ -164,7 +166,9 @@ class Files:
         """
         sizes = {part: memoryview(data).nbytes for part, data in block.parts.items()}
         digest = _digest(*block.parts.values())
-        header = _Header(self._fingerprint, block.tenant, block.name, block.parent, block.tokens, sizes, digest)
+        header = _BlockHeader(
+            self._fingerprint, block.tenant, block.name, block.parent, block.tokens, sizes, digest
+        )
         data = _encoder.encode(header)
         size = _START.size + len(data) + sum(sizes.values())
         path = self._path((block.tenant, block.name))
@@ -188,14 +192,14 @@ class Files:
         self._add(path, header, size, used)
         return size
 
-    def remove(self, key: Key) -> None:
+    def remove(self, key: BlockKey) -> None:
         self._remove(self._path(key))
 
-    def use(self, keys: Iterable[Key]) -> None:
+    def use(self, keys: Iterable[BlockKey]) -> None:
         """These files are used now, and their ancestors a moment later than what builds on them."""
         self._use([self._path(key) for key in keys])
 
-    def _read_header(self, path: str, stream: BinaryIO) -> _Header:
+    def _read_header(self, path: str, stream: BinaryIO) -> _BlockHeader:
         size = os.fstat(stream.fileno()).st_size
         start = stream.read(_SCAN_BYTES)
         if len(start) < _START.size or not start.startswith(_MAGIC):
@@ -217,7 +221,7 @@ class Files:
         return header
 
     @contextlib.contextmanager
-    def _guarded(self, path: str) -> Iterator[None]:
+    def _drop_on_error(self, path: str) -> Iterator[None]:
         """Whatever is wrong with a file ends the block; the file is no longer counted on."""
         try:
             yield
@@ -231,11 +235,11 @@ class Files:
 
     def _make_room(self, path: str, parent: str | None, size: int) -> bool:
         """Whether the file may be written: not at the cost of what it builds on, or of anything without that."""
-        if time.monotonic() - self._surveyed > SURVEY_AGE:
+        if time.monotonic() - self._surveyed > SURVEY_TTL_SECONDS:
             self._survey()
         self._use([path, parent])  # an earlier version goes by being replaced, not before others
         replaced = self._files[path].size if path in self._files else 0
-        spared = {path, *self._lineage(parent)} if parent is None or parent in self._files else self._files
+        spared = {path, *self._iter_ancestors(parent)} if parent is None or parent in self._files else self._files
         return self._shrink(self._capacity - size + replaced, spared)
 
     def _shrink(self, limit: int, spared: Container[str] = ()) -> bool:
@@ -253,7 +257,7 @@ class Files:
         now = time.time_ns()
         stamps: dict[str, int] = {}
         for leaf in paths:
-            for depth, path in enumerate(self._lineage(leaf)):
+            for depth, path in enumerate(self._iter_ancestors(leaf)):
                 stamp = now + depth * _OLDER
                 if stamps.get(path, 0) >= stamp:
                     break  # and so are all of its ancestors
@@ -264,7 +268,7 @@ class Files:
             with contextlib.suppress(OSError):
                 os.utime(path, ns=(stamp, stamp))
 
-    def _lineage(self, path: str | None) -> Iterator[str]:
+    def _iter_ancestors(self, path: str | None) -> Iterator[str]:
         """The file and those that it builds on, as far as they are known."""
         while path in self._files:
             yield path
@@ -289,12 +293,12 @@ class Files:
             if path not in self._files and file.key:
                 self._lose(file.key)
 
-    def _add(self, path: str, header: _Header, size: int, used: int) -> None:
+    def _add(self, path: str, header: _BlockHeader, size: int, used: int) -> None:
         self._drop(path)
         self._files[path] = _File(size, used, (header.tenant, header.name), self._parent(header))
         self.used_bytes += size
 
-    def _drop(self, path: str) -> Key | None:
+    def _drop(self, path: str) -> BlockKey | None:
         file = self._files.pop(path, None)
         if file is None:
             return None
@@ -306,10 +310,10 @@ class Files:
             Path(path).unlink()
         self._drop(path)
 
-    def _parent(self, header: _Header) -> str | None:
+    def _parent(self, header: _BlockHeader) -> str | None:
         return self._path((header.tenant, header.parent)) if header.parent else None
 
-    def _path(self, key: Key) -> str:
+    def _path(self, key: BlockKey) -> str:
         tenant, name = key
         # Surrogates have no UTF-8, and a tenant may be any string.
         return f"{self._home}{_digest(tenant.encode(errors='surrogatepass')).hex()}{os.sep}{name}{_SUFFIX}"
@@ -318,7 +322,7 @@ class Files:
 def _remove_leftover(entry: os.DirEntry[str]) -> None:
     """Remove a temporary file unless a process may still be writing it."""
     _, pid, _ = entry.name.split(".")
-    if not psutil.pid_exists(int(pid)) or time.time() - entry.stat().st_mtime > LONGEST_WRITE:
+    if not psutil.pid_exists(int(pid)) or time.time() - entry.stat().st_mtime > MAX_WRITE_SECONDS:
         Path(entry.path).unlink()
 
 
@@ -331,7 +335,7 @@ def _listing(folder: Path | os.DirEntry[str]) -> list[os.DirEntry[str]]:
         return []
 
 
-def checked(name: str) -> str:
+def check_hex_name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise ValueError(f"not a hexadecimal name: {name!r}")
     return name

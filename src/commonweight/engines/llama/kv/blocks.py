@@ -12,80 +12,80 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from commonweight.engines.llama import files
+from commonweight.engines.llama.kv import block_files as files
 
-BLOCK = 256
+BLOCK_TOKENS = 256
 """Tokens."""
-TOKEN = np.dtype(">i4")
+TOKEN_DTYPE = np.dtype(">i4")
 """Tokens as bytes: big-endian, so that bytes sort as the tokens do."""
 
 CELLS, SNAPSHOT, SCORES = "cells", "snapshot:", "scores:"
 """Names of what a file holds."""
 
-Data = npt.NDArray[np.uint8]
+StateBytes = npt.NDArray[np.uint8]
 """Bytes as llama.cpp writes and reads them."""
-Scores = npt.NDArray[np.float32]
+ProbeScores = npt.NDArray[np.float32]
 
 
-def key_of(token_ids: Sequence[int]) -> bytes:
+def encode_key(token_ids: Sequence[int]) -> bytes:
     """Tokens as blocks compare them."""
-    return np.asarray(token_ids, TOKEN).tobytes()
+    return np.asarray(token_ids, TOKEN_DTYPE).tobytes()
 
 
-def common_tokens(one: bytes, other: bytes) -> int:
+def count_common_tokens(one: bytes, other: bytes) -> int:
     """Length of the longest common prefix of two keys, in tokens."""
     size = min(len(one), len(other))
     if one[:size] == other[:size]:
-        return size // TOKEN.itemsize
-    return int(np.argmax(np.frombuffer(one[:size], TOKEN) != np.frombuffer(other[:size], TOKEN)))
+        return size // TOKEN_DTYPE.itemsize
+    return int(np.argmax(np.frombuffer(one[:size], TOKEN_DTYPE) != np.frombuffer(other[:size], TOKEN_DTYPE)))
 
 
-def in_whole_blocks(tokens: int) -> int:
+def round_down_to_blocks(tokens: int) -> int:
     """How many of so many tokens whole blocks hold."""
-    return tokens // BLOCK * BLOCK
+    return tokens // BLOCK_TOKENS * BLOCK_TOKENS
 
 
-class Contents(NamedTuple):
+class BlockContents(NamedTuple):
     """What was computed for the tokens of a block."""
 
-    state: Data
+    state: StateBytes
     """The attention cells; perhaps of more tokens than the block's own, which come first."""
-    snapshots: dict[int, Data | None]
+    snapshots: dict[int, StateBytes | None]
     """What cannot be cut, by the position it was taken at."""
-    scores: dict[str, Scores | None]
+    scores: dict[str, ProbeScores | None]
     """By probe version, of shape ``(tokens, heads)``."""
 
 
-class Block:
+class CacheBlock:
     """Up to :data:`BLOCK` tokens behind those of its parent, and their contents, as far as they are in RAM."""
 
-    def __init__(self, tenant: str, parent: "Block | None", tokens: bytes) -> None:
+    def __init__(self, tenant: str, parent: "CacheBlock | None", tokens: bytes) -> None:
         self.tenant = tenant
         self.parent = parent
         self.tokens = tokens
         self.start: int = parent.end if parent else 0
-        self.end: int = self.start + len(tokens) // TOKEN.itemsize
+        self.end: int = self.start + len(tokens) // TOKEN_DTYPE.itemsize
         above = parent.name if parent else ""
         self.name: str = hashlib.blake2b(above.encode() + tokens, digest_size=20).hexdigest() if tokens else ""
-        self.children: dict[bytes, Block] = {}
+        self.children: dict[bytes, CacheBlock] = {}
         self._sorted: list[bytes] = []
-        self.state: Data | None = None
+        self.state: StateBytes | None = None
         """As in :class:`Contents`, and so are the next two; None: not in RAM."""
-        self.snapshots: dict[int, Data | None] = {}
-        self.scores: dict[str, Scores | None] = {}
+        self.snapshots: dict[int, StateBytes | None] = {}
+        self.scores: dict[str, ProbeScores | None] = {}
         self.file_bytes = 0
         """On disk, or on the way there; 0: not."""
         self.is_loading = False
-        self.lifetime = 0.0
-        self.kept_until = 0.0
+        self.ttl_seconds = 0.0
+        self.pinned_until = 0.0
 
     @classmethod
-    def found(cls, entry: files.Entry, parent: "Block") -> "Block":
+    def from_entry(cls, entry: files.BlockEntry, parent: "CacheBlock") -> "CacheBlock":
         """A block of which there is a file."""
         block = cls(entry.tenant, parent, entry.tokens)
         block.file_bytes = entry.size
-        block.snapshots = dict.fromkeys(map(int, _kind(SNAPSHOT, entry.parts)))
-        block.scores = dict.fromkeys(_kind(SCORES, entry.parts))
+        block.snapshots = dict.fromkeys(map(int, _select_kind(SNAPSHOT, entry.parts)))
+        block.scores = dict.fromkeys(_select_kind(SCORES, entry.parts))
         return block
 
     @property
@@ -95,44 +95,44 @@ class Block:
         return sum(part.nbytes for part in parts if part is not None)
 
     @property
-    def path(self) -> "list[Block]":
+    def path(self) -> "list[CacheBlock]":
         """The blocks from the start of the prompt to this one."""
-        path: list[Block] = []
+        path: list[CacheBlock] = []
         block = self
         while block.parent is not None:
             path.append(block)
             block = block.parent
         return path[::-1]
 
-    def add(self, child: "Block") -> None:
+    def add(self, child: "CacheBlock") -> None:
         """Put a block below this one."""
         self.children[child.tokens] = child
         insort(self._sorted, child.tokens)
 
-    def remove(self, child: "Block") -> None:
+    def remove(self, child: "CacheBlock") -> None:
         """Take a child away."""
         del self.children[child.tokens]
         del self._sorted[bisect_left(self._sorted, child.tokens)]
 
-    def following(self, key: bytes, limit: int) -> bytes:
+    def child_key(self, key: bytes, limit: int) -> bytes:
         """What a child would hold of the first ``limit`` tokens of ``key``, which begins with all down to here."""
-        return key[self.end * TOKEN.itemsize : min(self.end + BLOCK, limit) * TOKEN.itemsize]
+        return key[self.end * TOKEN_DTYPE.itemsize : min(self.end + BLOCK_TOKENS, limit) * TOKEN_DTYPE.itemsize]
 
-    def nearest(self, tokens: bytes) -> "tuple[Block, int] | None":
+    def find_nearest_child(self, tokens: bytes) -> "tuple[CacheBlock, int] | None":
         """The child that shares most tokens with ``tokens``, and how many; None if none shares any."""
         place = bisect_left(self._sorted, tokens)
         near = self._sorted[max(place - 1, 0) : place + 1]
-        shared, key = max(((common_tokens(key, tokens), key) for key in near), default=(0, b""))
+        shared, key = max(((count_common_tokens(key, tokens), key) for key in near), default=(0, b""))
         return (self.children[key], shared) if shared else None
 
-    def covering(self, tokens: bytes) -> "Block | None":
+    def find_covering_child(self, tokens: bytes) -> "CacheBlock | None":
         """The child that begins with ``tokens``."""
         if child := self.children.get(tokens):
             return child
-        nearest = self.nearest(tokens)
+        nearest = self.find_nearest_child(tokens)
         return nearest[0] if nearest and nearest[0].tokens.startswith(tokens) else None
 
-    def within(self, tokens: bytes) -> "list[Block]":
+    def find_children_within(self, tokens: bytes) -> "list[CacheBlock]":
         """The children that ``tokens`` begin with."""
         return [child for child in self.children.values() if tokens.startswith(child.tokens)]
 
@@ -140,27 +140,27 @@ class Block:
         """Whether it has those of a probe, if there is one."""
         return probe is None or probe in self.scores
 
-    def to_file(self) -> files.Block:
+    def to_file(self) -> files.StoredBlock:
         """A block in RAM, as it is written."""
         assert self.parent is not None
         assert self.state is not None
-        parts: dict[str, Data | Scores] = {CELLS: self.state}
+        parts: dict[str, StateBytes | ProbeScores] = {CELLS: self.state}
         parts |= {f"{SNAPSHOT}{at}": data for at, data in self.snapshots.items() if data is not None}
         parts |= {f"{SCORES}{version}": data for version, data in self.scores.items() if data is not None}
         views: dict[str, files.Buffer] = {name: part.data.cast("B") for name, part in parts.items()}
-        return files.Block(self.tenant, self.name, self.parent.name, self.tokens, views)
+        return files.StoredBlock(self.tenant, self.name, self.parent.name, self.tokens, views)
 
-    def from_file(self, file: files.Block) -> Contents:
+    def from_file(self, file: files.StoredBlock) -> BlockContents:
         """What was written of it."""
         data = {name: np.frombuffer(part, np.uint8) for name, part in file.parts.items()}
         rows = self.end - self.start
-        return Contents(
+        return BlockContents(
             data[CELLS],
-            {int(at): data[SNAPSHOT + at] for at in _kind(SNAPSHOT, data)},
-            {name: data[SCORES + name].view("<f4").reshape(rows, -1) for name in _kind(SCORES, data)},
+            {int(at): data[SNAPSHOT + at] for at in _select_kind(SNAPSHOT, data)},
+            {name: data[SCORES + name].view("<f4").reshape(rows, -1) for name in _select_kind(SCORES, data)},
         )
 
 
-def _kind(kind: str, parts: Iterable[str]) -> list[str]:
+def _select_kind(kind: str, parts: Iterable[str]) -> list[str]:
     """The names of all parts of a kind, without what they have in common."""
     return [name.removeprefix(kind) for name in parts if name.startswith(kind)]

@@ -10,23 +10,23 @@ from pathlib import Path
 
 import msgspec
 
-from commonweight.engines.llama.files import Block, Entry, Files, Key, checked
+from commonweight.engines.llama.kv.block_files import BlockEntry, BlockFiles, BlockKey, StoredBlock, check_hex_name
 
 log = logging.getLogger(__name__)
 
-QUEUE_BYTES = 256 << 20
+MAX_QUEUE_BYTES = 256 << 20
 """Parts that may wait to be written; they hold RAM until then."""
-PAUSE = 60.0
+WRITE_RETRY_SECONDS = 60.0
 """Seconds without writing after the folder refused a block: full and read-only disks rarely mend in less."""
-REST = 20
+WRITE_REST_FACTOR = 20
 """While others compute, the thread rests so many times as long as it wrote."""
-_RATE_MEMORY = 0.8  # share of earlier reads kept in the measured rate, at each read
+_RATE_DECAY = 0.8  # share of earlier reads kept in the measured rate, at each read
 
 
 class Loaded(msgspec.Struct, frozen=True):
     """A block that was asked for, verified."""
 
-    block: Block
+    block: StoredBlock
 
 
 class Stored(msgspec.Struct, frozen=True):
@@ -44,7 +44,7 @@ class Lost(msgspec.Struct, frozen=True):
     name: str
 
 
-class Disk:
+class DiskTier:
     """Blocks of one model on disk. Methods return at once but for :meth:`scan` and :meth:`close`.
 
     Trouble with the disk never raises: it is logged, and blocks are lost. Processes may share the folder.
@@ -63,18 +63,18 @@ class Disk:
         *,
         capacity: int,
         wake: Callable[[], None],
-        queue_bytes: int = QUEUE_BYTES,
+        queue_bytes: int = MAX_QUEUE_BYTES,
     ) -> None:
         """Keep ``capacity`` bytes in ``folder``, all models together; ``wake`` is called from the other thread."""
-        self._files = Files(folder, checked(fingerprint), capacity, self._lose)
+        self._files = BlockFiles(folder, check_hex_name(fingerprint), capacity, self._lose)
         self._wake = wake
         self._queue_bytes = queue_bytes
         self._changed = threading.Condition()
-        self._reads: deque[Key] = deque()
-        self._forgotten: set[Key] = set()
-        self._touched: set[Key] = set()
+        self._reads: deque[BlockKey] = deque()
+        self._forgotten: set[BlockKey] = set()
+        self._touched: set[BlockKey] = set()
         self._may_write = True
-        self._writes: dict[Key, Block] = {}
+        self._writes: dict[BlockKey, StoredBlock] = {}
         self._reports: list[Loaded | Lost | Stored] = []
         self._closes_at: float | None = None
         self._paused_until = self._rested_at = 0.0
@@ -87,16 +87,16 @@ class Disk:
         """Bytes of all models and tenants in the folder, when last looked at."""
         return self._files.used_bytes
 
-    def scan(self) -> list[Entry]:
+    def scan(self) -> list[BlockEntry]:
         """What is there, parents first; removes what is of no use. Reads headers only. The first call, if any."""
         return self._files.scan()
 
-    def write(self, block: Block) -> None:
+    def write(self, block: StoredBlock) -> None:
         """Queue a block; it is reported as stored or lost, unless it is forgotten or written again meanwhile."""
         if block.parent:
-            checked(block.parent)
+            check_hex_name(block.parent)
         with self._changed:
-            self._writes[block.tenant, checked(block.name)] = block
+            self._writes[block.tenant, check_hex_name(block.name)] = block
             while len(self._writes) > 1 and sum(map(_parts_size, self._writes.values())) > self._queue_bytes:
                 # The oldest goes, but not before those that build on it: they are no use without.
                 parents = {(block.tenant, block.parent) for block in self._writes.values()}
@@ -108,7 +108,7 @@ class Disk:
     def read(self, tenant: str, name: str) -> None:
         """Ask for a block, ahead of all writes; it is reported as loaded or lost."""
         with self._changed:
-            self._reads.append((tenant, checked(name)))
+            self._reads.append((tenant, check_hex_name(name)))
             self._changed.notify()
 
     def collect(self) -> list[Loaded | Lost | Stored]:
@@ -120,17 +120,17 @@ class Disk:
     def touch(self, tenant: str, name: str) -> None:
         """A block is used now, and with it its ancestors. Loading and writing are uses anyway."""
         with self._changed:
-            self._touched.add((tenant, checked(name)))
+            self._touched.add((tenant, check_hex_name(name)))
             self._changed.notify()
 
     def forget(self, tenant: str, name: str) -> None:
         """Remove a block, written or about to be."""
         with self._changed:
-            self._writes.pop((tenant, checked(name)), None)
+            self._writes.pop((tenant, check_hex_name(name)), None)
             self._forgotten.add((tenant, name))
             self._changed.notify()
 
-    def let_write(self, may_write: bool) -> None:
+    def allow_writes(self, may_write: bool) -> None:
         """Whether now is a good time: hashing and copying take the cores that compute."""
         if may_write != self._may_write:
             with self._changed:
@@ -168,34 +168,34 @@ class Disk:
                 self._changed.wait(rest if self._writes else None)
         return None
 
-    def _load(self, key: Key) -> None:
+    def _load(self, key: BlockKey) -> None:
         with self._changed:
             block = self._writes.get(key)
         if block is None:
             started = time.perf_counter()
             size, block = self._files.load(key)
             if block is not None:
-                self._read_bytes = self._read_bytes * _RATE_MEMORY + size
-                self._read_seconds = self._read_seconds * _RATE_MEMORY + time.perf_counter() - started
+                self._read_bytes = self._read_bytes * _RATE_DECAY + size
+                self._read_seconds = self._read_seconds * _RATE_DECAY + time.perf_counter() - started
                 self.read_rate = self._read_bytes / self._read_seconds
                 with self._changed:
                     self._touched.add(key)
         self._report(Lost(*key) if block is None else Loaded(block))
 
-    def _store(self, key: Key, block: Block) -> None:
+    def _store(self, key: BlockKey, block: StoredBlock) -> None:
         size = None
         started = time.monotonic()
         if started >= self._paused_until:
             try:
                 size = self._files.store(block)
             except Exception as error:  # the engine goes on without, whatever it is
-                log.warning("cannot keep prefixes on disk, trying again in %.0f s: %s", PAUSE, error)
-                self._paused_until = time.monotonic() + PAUSE
+                log.warning("cannot keep prefixes on disk, trying again in %.0f s: %s", WRITE_RETRY_SECONDS, error)
+                self._paused_until = time.monotonic() + WRITE_RETRY_SECONDS
         now = time.monotonic()
-        self._rested_at = now + REST * (now - started)
+        self._rested_at = now + WRITE_REST_FACTOR * (now - started)
         self._report(Lost(*key) if size is None else Stored(*key, size))
 
-    def _lose(self, key: Key) -> None:
+    def _lose(self, key: BlockKey) -> None:
         self._report(Lost(*key))
 
     def _report(self, report: Loaded | Lost | Stored) -> None:
@@ -204,5 +204,5 @@ class Disk:
         self._wake()
 
 
-def _parts_size(block: Block) -> int:
+def _parts_size(block: StoredBlock) -> int:
     return sum(memoryview(part).nbytes for part in block.parts.values())

@@ -15,96 +15,106 @@ from time import monotonic
 from typing import NamedTuple, TypeVar
 
 from commonweight.engines.contract import CacheMark, Ttl
-from commonweight.engines.llama.blocks import TOKEN, Block, Contents, Data, Scores, common_tokens, in_whole_blocks
-from commonweight.engines.llama.disk import Disk, Loaded, Lost, Stored
-from commonweight.engines.llama.files import Entry
+from commonweight.engines.llama.kv.block_files import BlockEntry
+from commonweight.engines.llama.kv.blocks import (
+    TOKEN_DTYPE,
+    BlockContents,
+    CacheBlock,
+    ProbeScores,
+    StateBytes,
+    count_common_tokens,
+    round_down_to_blocks,
+)
+from commonweight.engines.llama.kv.disk_tier import DiskTier, Loaded, Lost, Stored
 
-LIFETIMES: dict[Ttl, float] = {"5m": 300.0, "1h": 3600.0}
+TTL_SECONDS: dict[Ttl, float] = {"5m": 300.0, "1h": 3600.0}
 """Seconds."""
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Match(NamedTuple):
+class PrefixMatch(NamedTuple):
     """A remembered prefix: the blocks that hold it, and its length in tokens (the last may hold more)."""
 
-    blocks: list[Block]
+    blocks: list[CacheBlock]
     length: int
 
 
-NOTHING = Match([], 0)
+NO_MATCH = PrefixMatch([], 0)
 
 
-class Prefixes:
+class PrefixCache:
     """What is remembered. Everything but files is done by the caller's thread."""
 
-    def __init__(self, *, capacity: int, needs_snapshots: bool, disk: Disk | None) -> None:
+    def __init__(self, *, capacity: int, needs_snapshots: bool, disk: DiskTier | None) -> None:
         self._capacity = capacity
         self._needs_snapshots = needs_snapshots
         self._disk = disk
-        self._roots: dict[str, Block] = {}
-        self._blocks: dict[tuple[str, str], Block] = {}
-        self._recent: OrderedDict[Block, None] = OrderedDict()
+        self._roots: dict[str, CacheBlock] = {}
+        self._blocks: dict[tuple[str, str], CacheBlock] = {}
+        self._recent: OrderedDict[CacheBlock, None] = OrderedDict()
         """Blocks in RAM, the least recently used first; a block always behind all that stand on it."""
         self.ram_bytes = 0
         if disk is not None:
-            self._plant(disk)
+            self._load_index(disk)
 
     @property
     def disk_bytes(self) -> int:
         """Bytes of files."""
         return self._disk.used_bytes if self._disk else 0
 
-    def match(
+    def match_prefix(
         self, tenant: str, key: bytes, limit: int, probe: str | None = None, *, in_ram: bool = False
-    ) -> Match:
+    ) -> PrefixMatch:
         """The longest remembered prefix of at most ``limit`` tokens; with a probe, one that has its scores."""
 
-        def is_fit(block: Block) -> bool:
+        def is_fit(block: CacheBlock) -> bool:
             return block.has_scores(probe) and not (in_ram and block.state is None)
 
         block = self._root(tenant)
-        path: list[Block] = []
-        while (child := block.children.get(block.following(key, limit))) and is_fit(child):
+        path: list[CacheBlock] = []
+        while (child := block.children.get(block.child_key(key, limit))) and is_fit(child):
             path.append(child)
             block = child
         if self._needs_snapshots:
-            return _last_snapshot([self._root(tenant), *path], key, limit, is_fit)
-        rest = block.following(key, limit)
-        nearest = block.nearest(rest)
+            return _find_last_snapshot([self._root(tenant), *path], key, limit, is_fit)
+        rest = block.child_key(key, limit)
+        nearest = block.find_nearest_child(rest)
         if nearest and not is_fit(nearest[0]):
             fit = [
-                (child, common_tokens(child.tokens, rest)) for child in block.children.values() if is_fit(child)
+                (child, count_common_tokens(child.tokens, rest))
+                for child in block.children.values()
+                if is_fit(child)
             ]
             nearest = max(fit, key=itemgetter(1), default=None)
         if nearest and nearest[1]:
-            return Match([*path, nearest[0]], block.end + nearest[1])
-        return Match(path, block.end)
+            return PrefixMatch([*path, nearest[0]], block.end + nearest[1])
+        return PrefixMatch(path, block.end)
 
-    def seconds_to_read(self, blocks: Sequence[Block]) -> float:
+    def estimate_read_seconds(self, blocks: Sequence[CacheBlock]) -> float:
         """How long the disk would take, at the rate that it was seen to have."""
         rate = self._disk.read_rate if self._disk else None
         return sum(block.file_bytes for block in blocks) / rate if rate else 0.0
 
-    def touch(self, blocks: Sequence[Block]) -> None:
+    def touch(self, blocks: Sequence[CacheBlock]) -> None:
         """These blocks, a path from the start, have been used: they stay, and marks on them are renewed."""
         now = monotonic()
         for block in reversed(blocks):
             if block in self._recent:
                 self._recent.move_to_end(block)
-            if block.kept_until > now:
-                block.kept_until = now + block.lifetime
+            if block.pinned_until > now:
+                block.pinned_until = now + block.ttl_seconds
         if self._disk and blocks and blocks[-1].file_bytes:
             self._disk.touch(blocks[-1].tenant, blocks[-1].name)
 
-    def insert(
+    def insert_prefix(
         self,
         tenant: str,
         key: bytes,
         end: int,
-        save: Callable[[int, int], Data],
-        scores: tuple[str, Scores] | None = None,
+        save: Callable[[int, int], StateBytes],
+        scores: tuple[str, ProbeScores] | None = None,
         *,
         marks: Sequence[CacheMark] = (),
         since: int = 0,
@@ -116,50 +126,50 @@ class Prefixes:
         Blocks before ``since`` that have been given up meanwhile are not saved again, and nothing behind them.
         """
         block = self._root(tenant)
-        path: list[Block] = []
+        path: list[CacheBlock] = []
         while block.end < end:
-            piece = block.following(key, end)
-            child = block.covering(piece)
+            piece = block.child_key(key, end)
+            child = block.find_covering_child(piece)
             if child is None or not child.has_scores(scores[0] if scores else None):
-                if block.end < in_whole_blocks(since):
+                if block.end < round_down_to_blocks(since):
                     break
                 child = self._write(block, piece, save, scores)
             path.append(child)
             block = child
         for mark in marks:
-            _keep([block for block in path if block.start < mark.position], mark.ttl)
+            _pin([block for block in path if block.start < mark.position], mark.ttl)
         self.touch(path)
-        self._make_room()
+        self._evict()
 
-    def add_snapshot(self, tenant: str, key: bytes, position: int, snapshot: Data) -> None:
+    def add_snapshot(self, tenant: str, key: bytes, position: int, snapshot: StateBytes) -> None:
         """Remember what cannot be cut, as it is behind the first ``position`` tokens, which have been inserted."""
-        path = self._path(tenant, key, position)
+        path = self._find_path(tenant, key, position)
         if path and (block := path[-1]).end >= position and block.state is not None:
-            self._load(block, Contents(block.state, block.snapshots | {position: snapshot}, block.scores))
+            self._load(block, BlockContents(block.state, block.snapshots | {position: snapshot}, block.scores))
             self.touch(path)
-            self._to_disk(block)
-            self._make_room()
+            self._write_to_disk(block)
+            self._evict()
 
-    def cut(self, tenant: str, key: bytes, end: int) -> None:
+    def truncate_prefix(self, tenant: str, key: bytes, end: int) -> None:
         """Forget what was stored of ``key`` behind its first ``end`` tokens.
 
         Where others went on within a block, it has become theirs and stays.
         """
-        block: Block | None = self._root(tenant)
+        block: CacheBlock | None = self._root(tenant)
         while block is not None:
-            piece = block.following(key, len(key) // TOKEN.itemsize)
-            for child in block.within(piece):
+            piece = block.child_key(key, len(key) // TOKEN_DTYPE.itemsize)
+            for child in block.find_children_within(piece):
                 if child.end > end:
                     self._shorten(child, end)
             block = block.children.get(piece)
 
-    def keep(self, tenant: str, key: bytes, position: int, ttl: Ttl) -> int:
+    def pin_prefix(self, tenant: str, key: bytes, position: int, ttl: Ttl) -> int:
         """Mark a prefix. Returns how many of its tokens are remembered."""
-        path = self._path(tenant, key, position)
-        _keep(path, ttl)
+        path = self._find_path(tenant, key, position)
+        _pin(path, ttl)
         return min(path[-1].end, position) if path else 0
 
-    def fetch(self, blocks: Sequence[Block]) -> None:
+    def prefetch(self, blocks: Sequence[CacheBlock]) -> None:
         """Begin to read blocks that are only on disk."""
         assert self._disk is not None
         for block in blocks:
@@ -167,7 +177,7 @@ class Prefixes:
                 block.is_loading = True
                 self._disk.read(block.tenant, block.name)
 
-    def collect(self) -> bool:
+    def collect_disk_events(self) -> bool:
         """Take note of what the disk has read, written and lost. True if somebody may have waited for it."""
         news = False
         for event in self._disk.collect() if self._disk else ():
@@ -189,100 +199,100 @@ class Prefixes:
                         if block.state is None:
                             self._remove(block)
         if news:
-            self._make_room()
+            self._evict()
         return news
 
-    def rest(self, is_idle: bool) -> None:
+    def allow_disk_writes(self, is_idle: bool) -> None:
         """Whether nothing is being computed at the moment, and files may be written."""
         if self._disk:
-            self._disk.let_write(is_idle)
+            self._disk.allow_writes(is_idle)
 
     def close(self) -> None:
         """Finish writing what is queued, within reason."""
         if self._disk:
             self._disk.close(patience=5.0)
 
-    def _root(self, tenant: str) -> Block:
+    def _root(self, tenant: str) -> CacheBlock:
         if tenant not in self._roots:
-            self._roots[tenant] = Block(tenant, None, b"")
+            self._roots[tenant] = CacheBlock(tenant, None, b"")
         return self._roots[tenant]
 
-    def _path(self, tenant: str, key: bytes, end: int) -> list[Block]:
+    def _find_path(self, tenant: str, key: bytes, end: int) -> list[CacheBlock]:
         """The blocks that hold the first ``end`` tokens, as far as there are any."""
         block = self._root(tenant)
-        path: list[Block] = []
-        while block.end < end and (child := block.covering(block.following(key, end))):
+        path: list[CacheBlock] = []
+        while block.end < end and (child := block.find_covering_child(block.child_key(key, end))):
             path.append(child)
             block = child
         return path
 
     def _write(
         self,
-        parent: Block,
+        parent: CacheBlock,
         piece: bytes,
-        save: Callable[[int, int], Data],
-        scores: tuple[str, Scores] | None,
-    ) -> Block:
+        save: Callable[[int, int], StateBytes],
+        scores: tuple[str, ProbeScores] | None,
+    ) -> CacheBlock:
         child = parent.children.get(piece)
         if child is None:
-            child = Block(parent.tenant, parent, piece)
+            child = CacheBlock(parent.tenant, parent, piece)
             self._add(parent, child)
         state = child.state if child.state is not None else save(child.start, child.end)
         # What is on disk only gives way, with the file, and must not seem to be there.
-        snapshots = _present(child.snapshots)
-        for tail in parent.within(piece):
+        snapshots = _select_in_ram(child.snapshots)
+        for tail in parent.find_children_within(piece):
             if tail is not child:
-                snapshots = _present(tail.snapshots) | snapshots
-                child.lifetime = max(child.lifetime, tail.lifetime)
-                child.kept_until = max(child.kept_until, tail.kept_until)
+                snapshots = _select_in_ram(tail.snapshots) | snapshots
+                child.ttl_seconds = max(child.ttl_seconds, tail.ttl_seconds)
+                child.pinned_until = max(child.pinned_until, tail.pinned_until)
                 self._remove(tail)
-        kept = _present(child.scores)
+        kept = _select_in_ram(child.scores)
         if scores:
             kept[scores[0]] = scores[1][child.start : child.end].copy()
-        self._load(child, Contents(state, snapshots, kept))
-        self._to_disk(child)
+        self._load(child, BlockContents(state, snapshots, kept))
+        self._write_to_disk(child)
         return child
 
-    def _shorten(self, block: Block, end: int) -> None:
+    def _shorten(self, block: CacheBlock, end: int) -> None:
         """Put a block that ends earlier in the place of this one. It has all its cells, and uses the first."""
         assert block.parent is not None
         self._remove(block)
         rows = end - block.start
-        tokens = block.tokens[: rows * TOKEN.itemsize]
-        if tokens and block.state is not None and not block.parent.covering(tokens):
-            shorter = Block(block.tenant, block.parent, tokens)
-            shorter.lifetime, shorter.kept_until = block.lifetime, block.kept_until
+        tokens = block.tokens[: rows * TOKEN_DTYPE.itemsize]
+        if tokens and block.state is not None and not block.parent.find_covering_child(tokens):
+            shorter = CacheBlock(block.tenant, block.parent, tokens)
+            shorter.ttl_seconds, shorter.pinned_until = block.ttl_seconds, block.pinned_until
             snapshots = {at: data for at, data in block.snapshots.items() if at <= end}
-            scores: dict[str, Scores | None] = {
+            scores: dict[str, ProbeScores | None] = {
                 version: data[:rows].copy() for version, data in block.scores.items() if data is not None
             }
             self._add(block.parent, shorter)
-            self._load(shorter, Contents(block.state, snapshots, scores))
+            self._load(shorter, BlockContents(block.state, snapshots, scores))
             self.touch(shorter.path)
-            self._to_disk(shorter)
+            self._write_to_disk(shorter)
 
-    def _add(self, parent: Block, child: Block) -> None:
+    def _add(self, parent: CacheBlock, child: CacheBlock) -> None:
         parent.add(child)
         self._blocks[child.tenant, child.name] = child
 
-    def _load(self, block: Block, contents: Contents) -> None:
+    def _load(self, block: CacheBlock, contents: BlockContents) -> None:
         self.ram_bytes -= block.size
         block.state, block.snapshots, block.scores = contents
         self.ram_bytes += block.size
         self._recent[block] = None
 
-    def _to_disk(self, block: Block) -> None:
+    def _write_to_disk(self, block: CacheBlock) -> None:
         if self._disk:
             self._disk.write(block.to_file())
             block.file_bytes = block.size  # it can be read back from now on, be it from the queue
 
-    def _make_room(self) -> None:
+    def _evict(self) -> None:
         now = monotonic()
         while self.ram_bytes > self._capacity and self._recent:
             oldest = next(iter(self._recent))
-            self._unload(next((block for block in self._recent if block.kept_until <= now), oldest))
+            self._unload(next((block for block in self._recent if block.pinned_until <= now), oldest))
 
-    def _unload(self, block: Block) -> None:
+    def _unload(self, block: CacheBlock) -> None:
         self.ram_bytes -= block.size
         del self._recent[block]
         block.state = None
@@ -291,7 +301,7 @@ class Prefixes:
         if not block.file_bytes:
             self._remove(block)
 
-    def _remove(self, block: Block) -> None:
+    def _remove(self, block: CacheBlock) -> None:
         """Forget a block and all that stands on it."""
         assert block.parent is not None
         block.parent.remove(block)
@@ -307,44 +317,46 @@ class Prefixes:
             if self._disk:
                 self._disk.forget(block.tenant, block.name)
 
-    def _plant(self, disk: Disk) -> None:
+    def _load_index(self, disk: DiskTier) -> None:
         """Grow the trees from what is on disk."""
-        below: dict[tuple[str, str], list[Entry]] = {}
+        below: dict[tuple[str, str], list[BlockEntry]] = {}
         for entry in disk.scan():
             below.setdefault((entry.tenant, entry.parent), []).append(entry)
         ready = [self._root(tenant) for tenant, parent in below if not parent]
         while ready:
             parent = ready.pop()
             for entry in below.get((parent.tenant, parent.name), ()):
-                block = Block.found(entry, parent)
+                block = CacheBlock.from_entry(entry, parent)
                 self._add(parent, block)
                 ready.append(block)
 
 
-def _present(parts: dict[K, V | None]) -> dict[K, V | None]:
+def _select_in_ram(parts: dict[K, V | None]) -> dict[K, V | None]:
     """What is in RAM."""
     return {key: part for key, part in parts.items() if part is not None}
 
 
-def _keep(blocks: Sequence[Block], ttl: Ttl) -> None:
-    now, lifetime = monotonic(), LIFETIMES[ttl]
+def _pin(blocks: Sequence[CacheBlock], ttl: Ttl) -> None:
+    now, lifetime = monotonic(), TTL_SECONDS[ttl]
     for block in blocks:
-        block.lifetime = max(lifetime, block.lifetime if block.kept_until > now else 0.0)
-        block.kept_until = now + block.lifetime
+        block.ttl_seconds = max(lifetime, block.ttl_seconds if block.pinned_until > now else 0.0)
+        block.pinned_until = now + block.ttl_seconds
 
 
-def _last_snapshot(line: list[Block], key: bytes, limit: int, is_fit: Callable[[Block], bool]) -> Match:
+def _find_last_snapshot(
+    line: list[CacheBlock], key: bytes, limit: int, is_fit: Callable[[CacheBlock], bool]
+) -> PrefixMatch:
     """The match cut to where a snapshot was taken: below the last block of the line, or the one before, ..."""
     for depth in range(len(line), 0, -1):
-        rest = line[depth - 1].following(key, limit)
+        rest = line[depth - 1].child_key(key, limit)
         ends = [
             (at, child)
             for child in line[depth - 1].children.values()
             if child.snapshots and is_fit(child)
             for at in child.snapshots
-            if at <= child.start + common_tokens(child.tokens, rest)
+            if at <= child.start + count_common_tokens(child.tokens, rest)
         ]
         if ends:
             at, child = max(ends, key=itemgetter(0))
-            return Match([*line[1:depth], child], at)
-    return NOTHING
+            return PrefixMatch([*line[1:depth], child], at)
+    return NO_MATCH

@@ -12,8 +12,8 @@ import llama_cpp.llama_cpp as llama
 import numpy as np
 import numpy.typing as npt
 
-from commonweight.catalog.gguf import complaints
-from commonweight.engines.llama.native import Batch
+from commonweight.catalog.gguf import take_errors
+from commonweight.engines.llama.model.native import LlamaBatch
 
 Reuse = Literal["anywhere", "snapshots", "never"]
 """Where a saved prefix may end: after any token, where a snapshot was taken, or it can't be reused at all."""
@@ -34,7 +34,7 @@ _UNTRIED = {
 }
 
 
-class States:
+class SequenceState:
     """Saves, restores and shares what sequences hold. ``reuse`` says which of it this model allows.
 
     The context needs a unified cache. ``scratch`` is a sequence id below its ``n_seq_max`` that nobody else uses;
@@ -53,10 +53,10 @@ class States:
         self._memory = llama.llama_get_memory(context)
         self._scratch = scratch
         self.reuse: Reuse = "never"
-        self._nothing = np.empty(0, np.uint8)
-        if self._memory and (claims := _claims(model)):
-            self._nothing = self._read(scratch, _PARTIAL)
-            self._try(claims, llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model)))
+        self._empty_partial = np.empty(0, np.uint8)
+        if self._memory and (claims := _candidate_reuse(model)):
+            self._empty_partial = self._read(scratch, _PARTIAL)
+            self._self_test(claims, llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model)))
 
     def save(self, sequence: int, start: int, end: int) -> npt.NDArray[np.uint8]:
         """The attention cells of positions ``[start, end)``, all of which ``sequence`` must hold.
@@ -70,14 +70,14 @@ class States:
                 return self._read(self._scratch, _WHOLE)
             # A recurrent state came along, megabytes that are not wanted: this lets go of it. Cells of a window
             # stay, and are cut off below.
-            self._write(self._scratch, self._nothing, _PARTIAL)
+            self._write(self._scratch, self._empty_partial, _PARTIAL)
             cells = self._read(self._scratch, _WHOLE)
             window = llama.llama_state_seq_get_size_ext(self._context, self._scratch, _PARTIAL)
         finally:
             self._forget(self._scratch)
         kept = len(cells) - (window - _HEADER)
-        cells.resize(kept + len(self._nothing) - _HEADER, refcheck=False)
-        cells[kept:] = self._nothing[_HEADER:]
+        cells.resize(kept + len(self._empty_partial) - _HEADER, refcheck=False)
+        cells[kept:] = self._empty_partial[_HEADER:]
         return cells
 
     def snapshot(self, sequence: int) -> npt.NDArray[np.uint8]:
@@ -151,7 +151,7 @@ class States:
         data = np.empty(size, np.uint8)
         written = llama.llama_state_seq_get_data_ext(self._context, _address(data), size, sequence, flags)
         if not 0 < written == size:
-            raise RuntimeError(f"llama.cpp could not save a sequence: {complaints() or 'no reason given'}")
+            raise RuntimeError(f"llama.cpp could not save a sequence: {take_errors() or 'no reason given'}")
         return data
 
     def _write(self, sequence: int, data: BytesLike, flags: int) -> bool:
@@ -160,7 +160,7 @@ class States:
         read: int = llama.llama_state_seq_set_data_ext(self._context, _address(array), len(array), sequence, flags)
         if 0 < read == len(array):
             return True
-        complaints()  # told by the answer; the next failure has reasons of its own
+        take_errors()  # told by the answer; the next failure has reasons of its own
         return False
 
     def _copy(self, source: int, target: int, start: int, end: int) -> None:
@@ -169,15 +169,15 @@ class States:
     def _forget(self, sequence: int, start: int = -1, end: int = -1) -> None:
         llama.llama_memory_seq_rm(self._memory, sequence, start, end)
 
-    def _try(self, claims: tuple[Reuse, ...], vocabulary: int) -> None:
+    def _self_test(self, claims: tuple[Reuse, ...], vocabulary: int) -> None:
         """Set ``reuse`` to the first claim that holds on this very model."""
-        trial = _Trial(self._context, 1 if self._scratch == 0 else 0, vocabulary)
-        expected = trial.cold()
+        trial = _SelfTest(self._context, 1 if self._scratch == 0 else 0, vocabulary)
+        expected = trial.compute_cold()
         for self.reuse in claims:
             try:
-                difference = np.abs(trial.restored(self) - expected).max()
+                difference = np.abs(trial.compute_restored(self) - expected).max()
             except RuntimeError:
-                complaints()
+                take_errors()
             else:
                 if difference <= _TOLERANCE * expected.std():
                     break
@@ -186,7 +186,7 @@ class States:
         trial.clear()
 
 
-def _claims(model: int) -> tuple[Reuse, ...]:
+def _candidate_reuse(model: int) -> tuple[Reuse, ...]:
     """What is worth trying, the best first. Few tokens would not show that a window or a state can't be cut."""
     name = ctypes.create_string_buffer(64)
     llama.llama_model_meta_val_str(model, b"general.architecture", name, len(name))
@@ -198,7 +198,7 @@ def _claims(model: int) -> tuple[Reuse, ...]:
     return ("anywhere", "snapshots")
 
 
-class _Trial:
+class _SelfTest:
     """Three tokens, as they are computed from nothing and with the first two restored.
 
     Raises:
@@ -209,20 +209,20 @@ class _Trial:
         self._context = context
         self._sequence = sequence
         self._vocabulary = vocabulary
-        self._batch = Batch(2)
+        self._batch = LlamaBatch(2)
         self._tokens = [vocabulary * i // 6 for i in range(1, 6)]
 
     def clear(self) -> None:
         """Empty the memory."""
         llama.llama_memory_clear(llama.llama_get_memory(self._context), False)
 
-    def cold(self) -> npt.NDArray[np.float32]:
+    def compute_cold(self) -> npt.NDArray[np.float32]:
         """The logits behind the third token. Three rows."""
         first, second, third, *_ = self._tokens
         self._compute(0, first, second)
         return self._compute(2, third)
 
-    def restored(self, states: States) -> npt.NDArray[np.float32]:
+    def compute_restored(self, states: SequenceState) -> npt.NDArray[np.float32]:
         """The same, with two tokens restored after the sequence went on with others. At most five rows."""
         first, second, third, *others = self._tokens
         self.clear()

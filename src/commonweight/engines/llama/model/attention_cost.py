@@ -7,14 +7,14 @@ price: behind 1,500 tokens, 63 rows of the starter model were seen to take twice
 
 from typing import NamedTuple
 
-TILE = 64
+TILE_ROWS = 64
 """Rows."""
-APART, TILED = 8.0, 4.8
+UNTILED_COST, TILED_COST = 8.0, 4.8
 """What a multiplication of attention costs in rows of their own and in a tile, in those with the weights: fitted
 to steps of the starter model on two threads, 16 to 64 rows behind 512 to 4,096 tokens."""
 
 
-class Attention(NamedTuple):
+class AttentionCost(NamedTuple):
     """What a row of a model takes: multiplications."""
 
     weights: int
@@ -22,8 +22,8 @@ class Attention(NamedTuple):
     cell: int
     """With each cell that it attends to, in all layers."""
 
-    def fills(self, rows: int, context: int) -> bool:
+    def should_fill_tile(self, rows: int, context: int) -> bool:
         """Whether so many rows, fewer than a tile and behind ``context`` cells, are slower than a whole tile."""
-        more = (TILE - rows) * self.weights
-        less = (rows * APART - TILE * TILED) * self.cell * context
+        more = (TILE_ROWS - rows) * self.weights
+        less = (rows * UNTILED_COST - TILE_ROWS * TILED_COST) * self.cell * context
         return 0 < more < less

@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import llama_cpp.llama_cpp as llama
 
-from commonweight.catalog.gguf import complaints, overhear
+from commonweight.catalog.gguf import capture_log, take_errors
 from commonweight.catalog.header import UnreadableModelError
 from commonweight.engines.contract import EngineError
-from commonweight.engines.llama.channel import Options
-from commonweight.engines.llama.native import MOST_GUESSES, context_params
+from commonweight.engines.llama.model.native import MAX_DRAFT_ROWS, make_context_params
+from commonweight.engines.llama.process.protocol import WorkerSettings
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class Footprint(NamedTuple):
         return self.kv + self.buffers
 
 
-class Outline:
+class UnallocatedModel:
     """A model without its weights, to try contexts on.
 
     Not computed from metadata: which layers share, slide, recur or compress is written in llama.cpp for each
@@ -43,10 +43,10 @@ class Outline:
     def __init__(self, path: Path) -> None:
         params = llama.llama_model_default_params()
         params.no_alloc, params.load_mode = True, llama.LLAMA_LOAD_MODE_NONE
-        complaints()
+        take_errors()
         self._model = llama.llama_model_load_from_file(str(path).encode(), params)
         if not self._model:
-            raise UnreadableModelError(f"llama.cpp cannot load {path}: {complaints() or 'no reason given'}")
+            raise UnreadableModelError(f"llama.cpp cannot load {path}: {take_errors() or 'no reason given'}")
         self.weights: int = llama.llama_model_size(self._model)
         """Bytes."""
         self._recurs = llama.llama_model_is_recurrent(self._model) or llama.llama_model_is_hybrid(self._model)
@@ -55,35 +55,35 @@ class Outline:
         """Free the handle."""
         llama.llama_model_free(self._model)
 
-    def footprint(self, options: Options) -> Footprint:
+    def measure_footprint(self, options: WorkerSettings) -> Footprint:
         """What a context of these options would take.
 
         Raises:
             EngineError: llama.cpp cannot make such a context of this model.
         """
-        params = context_params(
+        params = make_context_params(
             cells=options.cells,
             sequences=options.sequences,
             batch_rows=options.batch_rows,
-            outputs=options.sequences + MOST_GUESSES,
+            outputs=options.sequences + MAX_DRAFT_ROWS,
             threads=options.threads,
             kv_type=options.kv_type,
         )
         if not self._recurs:
-            return self._try(params)
+            return self._try_context(params)
         # Recurrent states, one a sequence, are allocated even here: two are enough to know what more would take.
         params.n_seq_max = 1
-        one = self._try(params)
+        one = self._try_context(params)
         params.n_seq_max = 2
-        two = self._try(params)
+        two = self._try_context(params)
         more = options.sequences
         return Footprint(one.kv + more * (two.kv - one.kv), one.buffers + more * (two.buffers - one.buffers))
 
-    def _try(self, params: llama.llama_context_params) -> Footprint:
-        with overhear() as lines:
+    def _try_context(self, params: llama.llama_context_params) -> Footprint:
+        with capture_log() as lines:
             context = llama.llama_init_from_model(self._model, params)
         if not context:
-            raise EngineError(f"llama.cpp cannot set up this cache: {complaints() or 'no reason given'}")
+            raise EngineError(f"llama.cpp cannot set up this cache: {take_errors() or 'no reason given'}")
         llama.llama_free(context)
         said = "".join(lines)
         kv, output, compute = (

@@ -8,21 +8,21 @@ import numpy as np
 import numpy.typing as npt
 
 from commonweight.engines.contract import EngineError
-from commonweight.engines.llama.native import Batch, LoadedModel
-from commonweight.engines.llama.probes import Taps
+from commonweight.engines.llama.model.native import LlamaBatch, LoadedModel
+from commonweight.engines.llama.model.probes import LayerTaps
 
 Floats = npt.NDArray[np.float32]
 
-ROWS = 384
+BATCH_ROWS = 384
 """Tokens that are computed at once. More would only make attention walk over more of other prompts' cells."""
-SEQUENCES = 48
+MAX_SEQUENCES = 48
 
 
-class NoStatesError(EngineError):
+class NoHiddenStatesError(EngineError):
     """The architecture does not show its states."""
 
 
-class StatesReader:
+class HiddenStateReader:
     """A model of its own, beside any that serves.
 
     Raises:
@@ -32,19 +32,19 @@ class StatesReader:
     def __init__(self, path: Path, window: int, threads: int) -> None:
         self._model = LoadedModel(
             path,
-            cells=max(window, ROWS) + ROWS,
-            sequences=SEQUENCES,
-            batch_rows=ROWS,
-            outputs=SEQUENCES,
+            cells=max(window, BATCH_ROWS) + BATCH_ROWS,
+            sequences=MAX_SEQUENCES,
+            batch_rows=BATCH_ROWS,
+            outputs=MAX_SEQUENCES,
             threads=threads,
         )
         self._memory = llama.llama_get_memory(self._model.context)
-        self._taps = Taps(self._model.context)
+        self._taps = LayerTaps(self._model.context)
         self.layers: int = llama.llama_model_n_layer(self._model.handle)
         self.width: int = llama.llama_model_n_embd(self._model.handle)
         if not self._taps.supported:
             self._model.close()
-            raise NoStatesError(f"{path}: this architecture does not show its states")
+            raise NoHiddenStatesError(f"{path}: this architecture does not show its states")
 
     def close(self) -> None:
         """Free the weights."""
@@ -55,35 +55,35 @@ class StatesReader:
 
         Of the beginning that all prompts share, states come with none: it is computed once.
         """
-        self._taps.select(layers)
-        begun = list(prompts[0][: shared(prompts)]) if prompts else []
-        batch = Batch(ROWS)
-        for at in range(0, len(begun), ROWS):
+        self._taps.select_layers(layers)
+        begun = list(prompts[0][: count_shared_tokens(prompts)]) if prompts else []
+        batch = LlamaBatch(BATCH_ROWS)
+        for at in range(0, len(begun), BATCH_ROWS):
             batch.clear()
-            batch.add(SEQUENCES, at, begun[at : at + ROWS], outputs=1)
-            self._model.compute(batch)
+            batch.add(MAX_SEQUENCES, at, begun[at : at + BATCH_ROWS], outputs=1)
+            self._model.decode(batch)
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         while order:
             together: list[tuple[int, int, int]] = []
             batch.clear()
-            while order and len(together) < SEQUENCES:
-                rest = list(prompts[order[-1]][len(begun) :])[:ROWS]
+            while order and len(together) < MAX_SEQUENCES:
+                rest = list(prompts[order[-1]][len(begun) :])[:BATCH_ROWS]
                 if batch.room < len(rest):
                     break
                 sequence, start = len(together), batch.rows
                 if begun:
-                    llama.llama_memory_seq_cp(self._memory, SEQUENCES, sequence, 0, len(begun))
+                    llama.llama_memory_seq_cp(self._memory, MAX_SEQUENCES, sequence, 0, len(begun))
                 batch.add(sequence, len(begun), rest, outputs=1)
                 together.append((order.pop(), start, batch.rows))
-            self._model.compute(batch)
+            self._model.decode(batch)
             for number, start, end in together:
-                yield number, self._taps.states(layers, slice(start, end))
+                yield number, self._taps.read_states(layers, slice(start, end))
             for sequence in range(len(together)):
-                self._model.forget(sequence)
-        self._model.forget(SEQUENCES)
+                self._model.clear_sequence(sequence)
+        self._model.clear_sequence(MAX_SEQUENCES)
 
 
-def shared(prompts: Sequence[Sequence[int]]) -> int:
+def count_shared_tokens(prompts: Sequence[Sequence[int]]) -> int:
     """Tokens that all prompts begin with, and have more after."""
     first, shortest = prompts[0], min(map(len, prompts))
     for i in range(shortest - 1):

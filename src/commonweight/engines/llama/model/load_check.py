@@ -14,13 +14,13 @@ from pathlib import Path
 from commonweight.catalog.gguf import Gguf
 from commonweight.catalog.header import UnreadableModelError, check_header
 from commonweight.catalog.model import ModelCard
-from commonweight.engines.llama.sizing import options
+from commonweight.engines.llama.model.sizing import options
 
-LONGEST = 120.0
+TIMEOUT_SECONDS = 120.0
 """Seconds. Most models take less than one; no weights are read."""
 
 
-def try_model(path: Path) -> None:
+def check_loads(path: Path) -> None:
     """Raise :class:`UnreadableModelError` if llama.cpp would take this process with it.
 
     What it refuses in an ordinary way is left to those who open the file.
@@ -35,7 +35,7 @@ def try_model(path: Path) -> None:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             check=False,
-            timeout=LONGEST,
+            timeout=TIMEOUT_SECONDS,
         )
     except subprocess.TimeoutExpired as error:
         raise UnreadableModelError(f"llama.cpp does not come to an end with {path}") from error

@@ -16,7 +16,7 @@ class Memory(NamedTuple):
     available: int
 
 
-def memory(cgroup: Path = Path("/sys/fs/cgroup")) -> Memory:
+def read_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> Memory:
     """The memory we may use: psutil knows the machine's, but not a container's limit."""
     machine = psutil.virtual_memory()
     total, available = machine.total, machine.available
@@ -34,7 +34,7 @@ def memory(cgroup: Path = Path("/sys/fs/cgroup")) -> Memory:
     return Memory(total, max(available, 0))
 
 
-def physical_cores() -> int:
+def count_physical_cores() -> int:
     """Cores that this process may use. Hyper-threads share the units that the kernels need."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(psutil.cpu_count(logical=False) or allowed, allowed)

@@ -9,16 +9,16 @@ import llama_cpp.llama_cpp as llama
 import numpy as np
 import numpy.typing as npt
 
-from commonweight.catalog.gguf import complaints
+from commonweight.catalog.gguf import take_errors
 from commonweight.catalog.header import UnreadableModelError, check_header
-from commonweight.engines.llama.tiles import Attention
+from commonweight.engines.llama.model.attention_cost import AttentionCost
 
 
 class CacheFullError(Exception):
     """No cells are left for this batch."""
 
 
-class Batch:
+class LlamaBatch:
     """Rows to compute: a token at a position of a sequence, and whether its logits are wanted.
 
     llama.cpp's own batch allocates every row's sequence list apart and is filled cell by cell; here the arrays
@@ -68,13 +68,13 @@ class Batch:
         return end - 1
 
 
-MOST_GUESSES = 48
+MAX_DRAFT_ROWS = 48
 """Rows of a batch that may be guesses, those of all streams together."""
 KvType = Literal["f16", "q8_0"]
 KV_TYPES: dict[KvType, int] = {"f16": llama.GGML_TYPE_F16, "q8_0": llama.GGML_TYPE_Q8_0}
 
 
-def context_params(
+def make_context_params(
     *, cells: int, sequences: int, batch_rows: int, outputs: int, threads: int, kv_type: KvType
 ) -> llama.llama_context_params:
     """The context of a :class:`LoadedModel`, which has a scratch sequence beside ``sequences``."""
@@ -115,7 +115,7 @@ class LoadedModel:
         on_progress: Callable[[float], None] = lambda _: None,
     ) -> None:
         check_header(path)
-        complaints()
+        take_errors()
 
         def progress(fraction: float, _: ctypes.c_void_p) -> bool:
             on_progress(fraction)
@@ -125,8 +125,8 @@ class LoadedModel:
         model_params.progress_callback = llama.llama_progress_callback(progress)
         self._model = llama.llama_model_load_from_file(str(path).encode(), model_params)
         if not self._model:
-            raise UnreadableModelError(f"llama.cpp cannot load {path}: {complaints() or 'no reason given'}")
-        params = context_params(
+            raise UnreadableModelError(f"llama.cpp cannot load {path}: {take_errors() or 'no reason given'}")
+        params = make_context_params(
             cells=cells,
             sequences=sequences,
             batch_rows=batch_rows,
@@ -138,7 +138,7 @@ class LoadedModel:
         if not self._context:
             raise MemoryError(
                 f"llama.cpp cannot set up a context of {cells} tokens for {path}: "
-                f"{complaints() or 'no reason given'}; try a smaller --context"
+                f"{take_errors() or 'no reason given'}; try a smaller --context"
             )
         self.scratch = sequences
         self._kv_type = kv_type
@@ -160,12 +160,12 @@ class LoadedModel:
         return handle
 
     @property
-    def attention(self) -> Attention | None:
+    def attention_cost(self) -> AttentionCost | None:
         """What a row takes, where the CPU attends in tiles; None if a GPU may compute, or cells are quantised."""
         if llama.llama_supports_gpu_offload() or self._kv_type != "f16":
             return None
         width: int = llama.llama_model_n_embd(self._model) * llama.llama_model_n_layer(self._model)
-        return Attention(llama.llama_model_n_params(self._model), 2 * width)
+        return AttentionCost(llama.llama_model_n_params(self._model), 2 * width)
 
     @property
     def is_recurrent(self) -> bool:
@@ -177,7 +177,7 @@ class LoadedModel:
         """Whether llama.cpp errs with several sequences in a batch: seen where recurrent layers meet a window."""
         return bool(llama.llama_model_is_hybrid(self._model) and llama.llama_model_n_swa(self._model))
 
-    def compute(self, batch: Batch) -> None:
+    def decode(self, batch: LlamaBatch) -> None:
         """Run the rows. Afterwards logits can be read by row, until the next call.
 
         Raises:
@@ -189,19 +189,19 @@ class LoadedModel:
         if status == 1:
             raise CacheFullError
         if status != 0:
-            raise RuntimeError(f"llama_decode failed with {status}: {complaints() or 'no reason given'}")
+            raise RuntimeError(f"llama_decode failed with {status}: {take_errors() or 'no reason given'}")
 
     def logits(self, row: int) -> npt.NDArray[np.float32]:
         """The row's logits, shape ``(vocabulary_size,)``: a view that the next :meth:`compute` overwrites."""
         pointer = llama.llama_get_logits_ith(self._context, row)
         return np.ctypeslib.as_array(pointer, shape=(self.vocabulary_size,))
 
-    def cut(self, sequence: int, start: int) -> None:
+    def truncate_sequence(self, sequence: int, start: int) -> None:
         """Free a sequence's cells from position ``start`` on."""
         if not llama.llama_memory_seq_rm(self._memory, sequence, start, -1):
             raise RuntimeError("this model's state cannot be cut")
 
-    def forget(self, sequence: int) -> None:
+    def clear_sequence(self, sequence: int) -> None:
         """Free all cells of a sequence."""
         llama.llama_memory_seq_rm(self._memory, sequence, -1, -1)
 

@@ -44,7 +44,7 @@ one aborts the process. Left out, though named there: ``deepseek4`` (a mean of p
 ``qwen4exp`` (wider than the model, which aborts) and ``llama-embed`` (does not generate)."""
 
 
-class Taps:
+class LayerTaps:
     """The layer inputs of a context: chosen before a decode, reduced to scores after it.
 
     llama.cpp keeps float32 of ``n_batch x width`` for each selected layer, filled in the order of the batch
@@ -73,7 +73,7 @@ class Taps:
         """Whether this model and this llama.cpp give layer inputs."""
         return self._architecture in ARCHITECTURES and bool(self._set and self._get)
 
-    def check(self, probe: Probe) -> str | None:
+    def check_probe(self, probe: Probe) -> str | None:
         """Why the probe cannot be used on this model, in words for a client; ``None`` if it can."""
         if not self.supported:
             return f"probes do not work on models of the architecture {self._architecture!r} here"
@@ -92,7 +92,7 @@ class Taps:
             return f"probe {probe.version!r} has weights that are not finite"
         return None
 
-    def select(self, layers: Iterable[int]) -> None:
+    def select_layers(self, layers: Iterable[int]) -> None:
         """Have the following decodes keep the inputs of exactly these layers: all that running probes read.
 
         A change makes the next decode reserve its graphs again (milliseconds); naming the same layers is free.
@@ -107,7 +107,7 @@ class Taps:
             self._set(self._context, layer, layer in wanted)
         self._selected = wanted
 
-    def scores(self, probe: Probe, rows: slice) -> npt.NDArray[np.float32]:
+    def compute_scores(self, probe: Probe, rows: slice) -> npt.NDArray[np.float32]:
         """``sum over layers of state @ weights`` at rows of the last batch, shape ``(rows, heads)``; a copy.
 
         The probe passed :meth:`check`, and its layers have been selected since before that batch was computed;
@@ -123,7 +123,7 @@ class Taps:
             total += self._states(layer)[rows] @ weights
         return total
 
-    def states(self, layers: Sequence[int], rows: slice) -> npt.NDArray[np.float32]:
+    def read_states(self, layers: Sequence[int], rows: slice) -> npt.NDArray[np.float32]:
         """The states themselves, shape ``(rows, layers, width)``; a copy. The layers have been selected."""
         return np.stack([self._states(layer)[rows] for layer in layers], 1)
 

@@ -9,14 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from commonweight.engines.contract import Sampling
-from commonweight.engines.grammars import Ids
-from commonweight.engines.llama.native import LoadedModel
+from commonweight.engines.grammars import TokenIds
+from commonweight.engines.llama.model.native import LoadedModel
 
-COLDEST = 1e-4
+MIN_TEMPERATURE = 1e-4
 """Below this temperature a division of logits would leave what float32 can hold; it is as good as 0."""
-STRIDE = 256
+SUM_STRIDE = 256
 """Probabilities are summed in two levels: what lies before a number is then found without a sum over all."""
-CANDIDATE = np.dtype([("id", "i4"), ("logit", "f4"), ("p", "f4")])
+CANDIDATE_DTYPE = np.dtype([("id", "i4"), ("logit", "f4"), ("p", "f4")])
 """llama.cpp's ``llama_token_data``."""
 
 
@@ -33,13 +33,13 @@ class Sampler:
         self._chain = None
         seed = secrets.randbits(32) if sampling.seed is None else sampling.seed
         self._chance = random.Random(seed)
-        if sampling.temperature >= COLDEST and (cuts := _cuts(sampling)):
+        if sampling.temperature >= MIN_TEMPERATURE and (cuts := _make_filters(sampling)):
             self._chain = llama.llama_sampler_chain_init(llama.llama_sampler_chain_default_params())
             temperature = llama.llama_sampler_init_temp(sampling.temperature)
             for link in (temperature, *cuts, llama.llama_sampler_init_dist(seed)):
                 llama.llama_sampler_chain_add(self._chain, link)
 
-    def draw(self, model: LoadedModel, row: int, allowed: Ids | None = None) -> int:
+    def sample(self, model: LoadedModel, row: int, allowed: TokenIds | None = None) -> int:
         """Draw a token from the logits of ``row``; of those ``allowed``, if given. The logits stay as they are."""
         if allowed is not None:
             return int(allowed[self._choose(model.logits(row)[allowed])])
@@ -55,11 +55,11 @@ class Sampler:
 
     def _choose(self, logits: npt.NDArray[np.float32]) -> int:
         """The index of one of these logits."""
-        if self._temperature < COLDEST:
+        if self._temperature < MIN_TEMPERATURE:
             return int(logits.argmax())
         if self._chain is None:
-            return _draw(logits, self._temperature, self._chance.random())
-        candidates = np.zeros(len(logits), CANDIDATE)
+            return _sample_index(logits, self._temperature, self._chance.random())
+        candidates = np.zeros(len(logits), CANDIDATE_DTYPE)
         candidates["id"], candidates["logit"] = np.arange(len(logits)), logits
         data = candidates.ctypes.data_as(llama.llama_token_data_p)
         array = llama.llama_token_data_array(data=data, size=len(logits), selected=-1, sorted=False)
@@ -68,7 +68,7 @@ class Sampler:
         return index
 
 
-def _cuts(sampling: Sampling) -> list[int]:
+def _make_filters(sampling: Sampling) -> list[int]:
     cuts = []
     if sampling.top_k > 0:
         cuts.append(llama.llama_sampler_init_top_k(sampling.top_k))
@@ -79,21 +79,21 @@ def _cuts(sampling: Sampling) -> list[int]:
     return cuts
 
 
-def _draw(logits: npt.NDArray[np.float32], temperature: float, chance: float) -> int:
+def _sample_index(logits: npt.NDArray[np.float32], temperature: float, chance: float) -> int:
     """The token at which the summed probabilities pass ``chance``, from 0 to less than 1."""
     weights = np.exp((logits - logits.max()) * np.float32(1 / temperature))
-    sums = np.cumsum(np.add.reduceat(weights, np.arange(0, len(weights), STRIDE), dtype=np.float64))
+    sums = np.cumsum(np.add.reduceat(weights, np.arange(0, len(weights), SUM_STRIDE), dtype=np.float64))
     wanted = chance * sums[-1]
     stride = int(np.searchsorted(sums, wanted, side="right"))
-    start = stride * STRIDE
+    start = stride * SUM_STRIDE
     before = sums[stride - 1] if stride else 0.0
-    inside = np.cumsum(weights[start : start + STRIDE], dtype=np.float64)
+    inside = np.cumsum(weights[start : start + SUM_STRIDE], dtype=np.float64)
     # Rounding may put the number a hair past the end of its stride.
     within = min(wanted - before, np.nextafter(inside[-1], 0))
     return start + int(np.searchsorted(inside, within, side="right"))
 
 
-def logprob(model: LoadedModel, row: int, token_id: int) -> float:
+def compute_logprob(model: LoadedModel, row: int, token_id: int) -> float:
     """Natural logarithm of the token's probability under the model's own distribution (temperature 1)."""
     logits = model.logits(row).astype(np.float64)
     peak = logits.max()

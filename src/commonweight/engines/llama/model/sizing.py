@@ -13,26 +13,26 @@ import platformdirs
 from rich.filesize import decimal
 
 from commonweight.engines.contract import EngineError
-from commonweight.engines.llama.channel import Options
-from commonweight.engines.llama.footprint import Footprint, Outline
-from commonweight.engines.llama.machine import Memory, memory, physical_cores
+from commonweight.engines.llama.model.footprint import Footprint, UnallocatedModel
+from commonweight.engines.llama.model.machine import Memory, count_physical_cores, read_memory
+from commonweight.engines.llama.process.protocol import WorkerSettings
 
 log = logging.getLogger(__name__)
 
-DEFAULT_WINDOW = 32_768
+DEFAULT_CONTEXT_TOKENS = 32_768
 """Tokens: the window of models trained for more."""
-MOST_CELLS = 131_072
+MAX_DEFAULT_CELLS = 131_072
 """Tokens that the cells hold unasked, if a window is no longer than that."""
 CELL_STEP = 256
 """llama.cpp rounds cells up to a multiple of it."""
-DRAFTS = 15
+DEFAULT_DRAFTS = 15
 """With the token that they follow, a round number of rows: kernels like those."""
-HEADROOM_SHARE, LEAST_HEADROOM, MOST_HEADROOM = 0.1, 512 << 20, 4 << 30
+HEADROOM_SHARE, MIN_HEADROOM_BYTES, MAX_HEADROOM_BYTES = 0.1, 512 << 20, 4 << 30
 """Of all memory; bytes. Stays free for our two processes (about 250 MB), for prefixes on their way to disk (as
 much at most), and for other programs."""
-RAM_SHARE, LEAST_RAM, MOST_RAM = 0.25, 256 << 20, 8 << 30
+RAM_SHARE, MIN_RAM_BYTES, MAX_RAM_BYTES = 0.25, 256 << 20, 8 << 30
 """Of what weights and headroom leave; bytes. For idle prefixes, after one window of cells."""
-DISK_SHARE, MOST_DISK = 0.1, 10 << 30
+DISK_SHARE, MAX_DISK_BYTES = 0.1, 10 << 30
 """Of the free disk space; bytes."""
 
 
@@ -53,7 +53,7 @@ def options(
     cache_disk: int | None = None,
     speculation: bool = True,
     tell: Callable[[str], None] = log.info,
-) -> Options:
+) -> WorkerSettings:
     """Options for a model; None means what suits the model and the machine. Memory and disk in bytes.
 
     A context beyond what the model was trained for is cut to that: past it models babble. ``tell`` gets a line
@@ -62,24 +62,24 @@ def options(
     Raises:
         DoesNotFitError: the weights, one window and what was asked for need more memory than is available.
     """
-    window = min(context or DEFAULT_WINDOW, trained_window)
+    window = min(context or DEFAULT_CONTEXT_TOKENS, trained_window)
     folder = platformdirs.user_cache_path("commonweight") / "prefixes"
-    disk_bytes = _share_of_disk(folder) if cache_disk is None else cache_disk
+    disk_bytes = _default_disk_bytes(folder) if cache_disk is None else cache_disk
     if cache_ram == 0:
         disk_bytes = 0  # what is read from the disk goes through RAM
-    wanted = Options(
+    wanted = WorkerSettings(
         path=str(path),
         window=window,
         cells=window,
         sequences=sequences,
-        threads=threads or physical_cores(),
+        threads=threads or count_physical_cores(),
         kv_type=kv_type,
-        drafts=DRAFTS if speculation else 0,
+        drafts=DEFAULT_DRAFTS if speculation else 0,
         disk_folder=str(folder) if disk_bytes else None,
         disk_bytes=disk_bytes,
     )
-    with contextlib.closing(Outline(path)) as outline:
-        chosen, kv = _Sizes(wanted, outline, memory(), cache_ram).choose(kv_memory)
+    with contextlib.closing(UnallocatedModel(path)) as outline:
+        chosen, kv = _MemoryPlan(wanted, outline, read_memory(), cache_ram).choose(kv_memory)
     tell(
         f"Cache: {chosen.cells} tokens in {decimal(kv)}, "
         f"idle prefixes {decimal(chosen.ram_bytes)} in RAM, {decimal(disk_bytes)} on disk"
@@ -87,21 +87,23 @@ def options(
     return chosen
 
 
-class _Sizes:
+class _MemoryPlan:
     """Cells and RAM for ``wanted``, whose cells are the least there can be: one window."""
 
-    def __init__(self, wanted: Options, outline: Outline, machine: Memory, cache_ram: int | None) -> None:
+    def __init__(
+        self, wanted: WorkerSettings, outline: UnallocatedModel, machine: Memory, cache_ram: int | None
+    ) -> None:
         self._wanted = wanted
         self._outline = outline
         self._available = machine.available
-        self._headroom = _between(LEAST_HEADROOM, machine.total * HEADROOM_SHARE, MOST_HEADROOM)
+        self._headroom = _clamp(MIN_HEADROOM_BYTES, machine.total * HEADROOM_SHARE, MAX_HEADROOM_BYTES)
         self._asked_ram = cache_ram or 0
         room = machine.available - self._headroom - outline.weights
-        self._ram = _between(LEAST_RAM, room * RAM_SHARE, MOST_RAM) if cache_ram is None else cache_ram
+        self._ram = _clamp(MIN_RAM_BYTES, room * RAM_SHARE, MAX_RAM_BYTES) if cache_ram is None else cache_ram
         self._room = room - self._asked_ram
         """Bytes for the context, and for RAM that was not asked for."""
 
-    def choose(self, kv_memory: int | None) -> tuple[Options, int]:
+    def choose(self, kv_memory: int | None) -> tuple[WorkerSettings, int]:
         """The options with their sizes, and the bytes of the cells."""
         cells = self._cells_in_free_memory() if kv_memory is None else self._cells_in(kv_memory)
         size = self._footprint(cells)
@@ -111,7 +113,7 @@ class _Sizes:
     def _cells_in_free_memory(self) -> int:
         window = self._wanted.window
         self._check(window)
-        most = max(window, min(window * self._wanted.sequences, MOST_CELLS))
+        most = max(window, min(window * self._wanted.sequences, MAX_DEFAULT_CELLS))
         limit = self._room + self._asked_ram - self._ram
         return self._largest(range(window, most + 1, CELL_STEP), lambda size: size.total <= limit) or window
 
@@ -153,7 +155,7 @@ class _Sizes:
         if self._wanted.kv_type == "f16":
             halved = msgspec.structs.replace(self._wanted, kv_type="q8_0")
             with contextlib.suppress(EngineError):  # some models can't
-                if fits(self._outline.footprint(halved)):
+                if fits(self._outline.measure_footprint(halved)):
                     remedies = ("--kv-type q8_0", *remedies)
         if context := self._largest(range(CELL_STEP, self._wanted.window, CELL_STEP), fits):
             remedies = (f"--context {context}", *remedies)
@@ -165,16 +167,16 @@ class _Sizes:
         return steps[count - 1] if count else 0
 
     def _footprint(self, cells: int) -> Footprint:
-        return self._outline.footprint(msgspec.structs.replace(self._wanted, cells=cells))
+        return self._outline.measure_footprint(msgspec.structs.replace(self._wanted, cells=cells))
 
 
-def _between(least: int, value: float, most: int) -> int:
+def _clamp(least: int, value: float, most: int) -> int:
     return max(least, min(int(value), most))
 
 
-def _share_of_disk(folder: Path) -> int:
+def _default_disk_bytes(folder: Path) -> int:
     try:
         existing = next(path for path in (folder, *folder.parents) if path.exists())
-        return min(int(shutil.disk_usage(existing).free * DISK_SHARE), MOST_DISK)
+        return min(int(shutil.disk_usage(existing).free * DISK_SHARE), MAX_DISK_BYTES)
     except OSError:  # a home that is not ours, for one
         return 0

@@ -18,7 +18,7 @@ _LENGTH = struct.Struct("<I")
 _READ_SIZE = 1 << 16
 
 
-class Options(msgspec.Struct, frozen=True):
+class WorkerSettings(msgspec.Struct, frozen=True):
     """How the embedded engine is set up."""
 
     path: str
@@ -43,14 +43,14 @@ class Options(msgspec.Struct, frozen=True):
 class Submit(msgspec.Struct, tag=True):
     """Server to process: do this job."""
 
-    run_id: int
+    job_id: int
     job: Job
 
 
 class Cancel(msgspec.Struct, tag=True):
     """Server to process: nobody waits for this job any more."""
 
-    run_id: int
+    job_id: int
     keep: int | None = None
     """Of its tokens only so many are worth remembering."""
 
@@ -59,7 +59,7 @@ class Shutdown(msgspec.Struct, tag=True):
     """Server to process: leave now, in order."""
 
 
-class Loading(msgspec.Struct, tag=True):
+class LoadProgress(msgspec.Struct, tag=True):
     """Process to server: this fraction of the weights is loaded."""
 
     fraction: float
@@ -75,26 +75,26 @@ class LoadFailed(msgspec.Struct, tag=True):
     reason: str
 
 
-class Refused(msgspec.Struct, tag=True):
+class JobRejected(msgspec.Struct, tag=True):
     """Process to server: this job cannot be done, for this reason."""
 
-    run_id: int
+    job_id: int
     reason: str
 
 
-class Events(msgspec.Struct, tag=True):
+class StepEvents(msgspec.Struct, tag=True):
     """Process to server: what one step brought, by run, and now and then the figures."""
 
     events: list[tuple[int, EngineEvent]]
     stats: Stats | None = None
 
 
-Command = Submit | Cancel | Shutdown
-Report = Loading | Ready | LoadFailed | Refused | Events
+EngineCommand = Submit | Cancel | Shutdown
+WorkerMessage = LoadProgress | Ready | LoadFailed | JobRejected | StepEvents
 
 _encoder = msgspec.msgpack.Encoder()
-_commands: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
-_reports: msgspec.msgpack.Decoder[Report] = msgspec.msgpack.Decoder(Report)
+_commands: msgspec.msgpack.Decoder[EngineCommand] = msgspec.msgpack.Decoder(EngineCommand)
+_messages: msgspec.msgpack.Decoder[WorkerMessage] = msgspec.msgpack.Decoder(WorkerMessage)
 
 
 class AsyncReader(Protocol):
@@ -104,13 +104,13 @@ class AsyncReader(Protocol):
         """Up to ``n`` bytes as soon as there are some; none at the end."""
 
 
-def frame(message: Command | Report) -> bytes:
+def encode_frame(message: EngineCommand | WorkerMessage) -> bytes:
     """A message as it travels."""
     body = _encoder.encode(message)
     return _LENGTH.pack(len(body)) + body
 
 
-async def read_reports(reader: AsyncReader) -> AsyncGenerator[Report]:
+async def read_messages(reader: AsyncReader) -> AsyncGenerator[WorkerMessage]:
     """The process's frames until it is gone; one awakening for all that have arrived."""
     arrived = b""
     while data := await reader.read(_READ_SIZE):
@@ -121,12 +121,12 @@ async def read_reports(reader: AsyncReader) -> AsyncGenerator[Report]:
             end = start + _LENGTH.size + length
             if len(arrived) < end:
                 break
-            yield _reports.decode(memoryview(arrived)[start + _LENGTH.size : end])
+            yield _messages.decode(memoryview(arrived)[start + _LENGTH.size : end])
             start = end
         arrived = arrived[start:]
 
 
-def read_command(stream: RawIOBase) -> Command | None:
+def read_command(stream: RawIOBase) -> EngineCommand | None:
     """The process's next frame, waiting for it; None when the server is gone."""
     try:
         (length,) = _LENGTH.unpack(_read_exactly(stream, _LENGTH.size))

@@ -1,4 +1,4 @@
-"""The engine process: ``python -m commonweight.engines.llama.worker OPTIONS`` with frames on stdin and stdout."""
+"""Engine process: ``python -m commonweight.engines.llama.process.worker SETTINGS``, frames on stdin and stdout."""
 
 import contextlib
 import os
@@ -17,38 +17,38 @@ import msgspec
 
 from commonweight.catalog.checksum import sha256_of
 from commonweight.engines.contract import Step
-from commonweight.engines.llama.channel import (
+from commonweight.engines.llama.kv.block_files import compute_fingerprint
+from commonweight.engines.llama.kv.disk_tier import DiskTier
+from commonweight.engines.llama.kv.prefix_cache import PrefixCache
+from commonweight.engines.llama.kv.sequence_state import SequenceState
+from commonweight.engines.llama.model.native import MAX_DRAFT_ROWS, LoadedModel
+from commonweight.engines.llama.process.protocol import (
     Cancel,
-    Command,
-    Events,
+    EngineCommand,
+    JobRejected,
     LoadFailed,
-    Loading,
-    Options,
+    LoadProgress,
     Ready,
-    Refused,
-    Report,
     Shutdown,
+    StepEvents,
     Submit,
-    frame,
+    WorkerMessage,
+    WorkerSettings,
+    encode_frame,
     read_command,
 )
-from commonweight.engines.llama.disk import Disk
-from commonweight.engines.llama.files import fingerprint
-from commonweight.engines.llama.native import MOST_GUESSES, LoadedModel
-from commonweight.engines.llama.prefixes import Prefixes
-from commonweight.engines.llama.scheduler import RunEvents, Scheduler
-from commonweight.engines.llama.state import States
+from commonweight.engines.llama.scheduler.scheduler import JobEvents, Scheduler
 
-GATHER = 0.05
+STREAM_COALESCE_SECONDS = 0.05
 """Seconds within which tokens travel together. The server's work for a token is taken from the cores that compute
 the next one, and less of it is needed for several at once; nobody reads faster than twenty times a second."""
 
 
-class Wake:
+class DiskWake:
     """The disk has news."""
 
 
-Commands = queue.SimpleQueue[Command | Wake | None]
+Commands = queue.SimpleQueue[EngineCommand | DiskWake | None]
 """None: the server is gone."""
 
 
@@ -58,26 +58,26 @@ def main() -> None:
     # says so, or is gone.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    options = msgspec.json.decode(sys.argv[1], type=Options)
+    options = msgspec.json.decode(sys.argv[1], type=WorkerSettings)
     # Native code prints to descriptor 1 when it likes; frames get a descriptor of their own.
-    reports = os.fdopen(os.dup(1), "wb")
+    messages = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     with contextlib.suppress(BrokenPipeError):  # the server is gone, and so is the reason to stay
-        _serve(options, reports)
+        _serve(options, messages)
 
 
-def _serve(options: Options, reports: BinaryIO) -> None:
-    def send(report: Report) -> None:
-        reports.write(frame(report))
-        reports.flush()
+def _serve(options: WorkerSettings, messages: BinaryIO) -> None:
+    def send(message: WorkerMessage) -> None:
+        messages.write(encode_frame(message))
+        messages.flush()
 
-    told = 0.0
+    last_progress = 0.0
 
     def on_progress(fraction: float) -> None:
-        nonlocal told
-        if time.monotonic() - told > 0.05 or fraction == 1:
-            told = time.monotonic()
-            send(Loading(fraction))
+        nonlocal last_progress
+        if time.monotonic() - last_progress > 0.05 or fraction == 1:
+            last_progress = time.monotonic()
+            send(LoadProgress(fraction))
 
     commands: Commands = queue.SimpleQueue()
     with ThreadPoolExecutor(1) as pool:
@@ -88,7 +88,7 @@ def _serve(options: Options, reports: BinaryIO) -> None:
                 cells=options.cells,
                 sequences=options.sequences,
                 batch_rows=options.batch_rows,
-                outputs=options.sequences + MOST_GUESSES,
+                outputs=options.sequences + MAX_DRAFT_ROWS,
                 threads=options.threads,
                 kv_type=options.kv_type,
                 on_progress=on_progress,
@@ -96,43 +96,47 @@ def _serve(options: Options, reports: BinaryIO) -> None:
         except (OSError, MemoryError) as error:
             send(LoadFailed(str(error)))
             return
-    states = States(model.context, model.handle, model.scratch)
+    seq_state = SequenceState(model.context, model.handle, model.scratch)
     disk = None
     if digest is not None and options.disk_folder is not None:
         facts = {"model": digest.result(), "kv": options.kv_type, "llama.cpp": llama_cpp.__version__}
-        disk = Disk(
+        disk = DiskTier(
             Path(options.disk_folder),
-            fingerprint(**facts),
+            compute_fingerprint(**facts),
             capacity=options.disk_bytes,
-            wake=lambda: commands.put(Wake()),
+            wake=lambda: commands.put(DiskWake()),
         )
-    prefixes = Prefixes(capacity=options.ram_bytes, needs_snapshots=states.reuse == "snapshots", disk=disk)
+    prefix_cache = PrefixCache(
+        capacity=options.ram_bytes, needs_snapshots=seq_state.reuse == "snapshots", disk=disk
+    )
     scheduler = Scheduler(
         model,
-        states,
-        prefixes,
+        seq_state,
+        prefix_cache,
         sequences=1 if model.confuses_sequences else options.sequences,
         batch_rows=options.batch_rows,
         drafts=options.drafts,
     )
     _ = scheduler.grammars.tokenizer  # made now, not while others wait for their tokens
-    send(Events([], scheduler.stats))
+    send(StepEvents([], scheduler.stats))
     send(Ready())
     # Asleep in read() but for arrivals: it costs the steps nothing, and an idle process waits without spinning.
     threading.Thread(target=_receive, args=(commands,), daemon=True).start()
-    gathered: RunEvents = []
+    pending: JobEvents = []
     sent = 0.0
-    while _obey(commands, scheduler, send):
+    while _handle_commands(commands, scheduler, send):
         # Told before the batch: clients see that their turn has begun, and a crash shows whose work it was.
         for advance in (scheduler.admit, scheduler.step):
-            gathered += advance()
-            is_due = time.monotonic() - sent >= GATHER or any(not isinstance(event, Step) for _, event in gathered)
-            if gathered and (is_due or scheduler.failed):
-                send(Events(gathered, scheduler.stats))
-                gathered, sent = [], time.monotonic()
+            pending += advance()
+            is_due = time.monotonic() - sent >= STREAM_COALESCE_SECONDS or any(
+                not isinstance(event, Step) for _, event in pending
+            )
+            if pending and (is_due or scheduler.failed):
+                send(StepEvents(pending, scheduler.stats))
+                pending, sent = [], time.monotonic()
             while scheduler.failed:
-                send(Refused(*scheduler.failed.pop()))
-    prefixes.close()
+                send(JobRejected(*scheduler.failed.pop()))
+    prefix_cache.close()
     model.close()
 
 
@@ -144,24 +148,24 @@ def _receive(commands: Commands) -> None:
     commands.put(None)
 
 
-def _obey(commands: Commands, scheduler: Scheduler, send: Callable[[Report], None]) -> bool:
+def _handle_commands(commands: Commands, scheduler: Scheduler, send: Callable[[WorkerMessage], None]) -> bool:
     """Carry out what has arrived, waiting while there is nothing to compute; False when it is time to leave."""
     while True:
         if commands.empty():
             has_work = scheduler.has_work
-            scheduler.rest(is_idle=not has_work)
+            scheduler.set_idle(is_idle=not has_work)
             if has_work:
                 return True
-            send(Events([], scheduler.stats))
+            send(StepEvents([], scheduler.stats))
         match commands.get():
-            case Submit(run_id, job):
+            case Submit(job_id, job):
                 try:
-                    scheduler.submit(run_id, job)
+                    scheduler.submit(job_id, job)
                 except ValueError as error:
-                    send(Refused(run_id, str(error)))
-            case Cancel(run_id, keep):
-                scheduler.cancel(run_id, keep)
-            case Wake():
+                    send(JobRejected(job_id, str(error)))
+            case Cancel(job_id, keep):
+                scheduler.cancel(job_id, keep)
+            case DiskWake():
                 return True
             case Shutdown() | None:
                 return False

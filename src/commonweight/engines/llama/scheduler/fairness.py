@@ -36,6 +36,6 @@ class Fairness:
         """Rows were computed for the tenant."""
         self._served[tenant] += rows
 
-    def served(self, tenant: str) -> int:
+    def rows_served(self, tenant: str) -> int:
         """Rows computed for a tenant, in the virtual count that comparisons are made in."""
         return self._served[tenant]

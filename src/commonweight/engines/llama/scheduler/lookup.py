@@ -12,20 +12,20 @@ et al. 2023, in the special case of a draft that is certain of itself).
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from commonweight.engines.llama.pace import Pace
+from commonweight.engines.llama.scheduler.step_cost import StepCostModel
 
-SHORTEST_MATCH = 3
+MIN_MATCH_TOKENS = 3
 """Tokens of the context's end that must have occurred before."""
-LONGEST_COUNTED = 64
+MAX_MATCH_TOKENS = 64
 """Tokens by which occurrences are compared; more tell nothing new."""
-CANDIDATES = 32
+MAX_CANDIDATES = 32
 """Most recent occurrences that are compared."""
 
-MEMORY = 0.97
+HIT_RATE_DECAY = 0.97
 """What a past guess weighs against the one after it: about the last 30 count."""
-CAUTION = 1.2
+COST_MARGIN = 1.2
 """Factor on the estimated cost of drafted rows: doubtful drafts are left out."""
-FAINT_CHANCE = 0.02
+MIN_CHANCE = 0.02
 """Guesses less likely than this to be reached and right are not considered."""
 
 
@@ -41,7 +41,7 @@ class Lookup:
         self._tokens: list[int] = []
         # By trigram: where its last occurrence went on. By that position: where the occurrence before went on.
         self._latest: dict[tuple[int, ...], int] = {}
-        self._earlier = [0] * SHORTEST_MATCH
+        self._earlier = [0] * MIN_MATCH_TOKENS
         self._source = 0
         self._matched = 0
         self.extend(tokens)
@@ -52,7 +52,7 @@ class Lookup:
         tokens.extend(token_ids)
         # A trigram is entered once its next token is known, so the context's end never finds itself.
         start = len(earlier)
-        window = tokens[start - SHORTEST_MATCH :]
+        window = tokens[start - MIN_MATCH_TOKENS :]
         for position, trigram in enumerate(zip(window, window[1:], window[2:-1], strict=False), start):
             earlier.append(latest.get(trigram, 0))
             latest[trigram] = position
@@ -90,9 +90,9 @@ class Lookup:
 
     def _search(self) -> None:
         tokens, best = self._tokens, 0
-        position = self._latest.get(tuple(tokens[-SHORTEST_MATCH:]), 0)
-        for _ in range(CANDIDATES):
-            if not position or best == LONGEST_COUNTED:
+        position = self._latest.get(tuple(tokens[-MIN_MATCH_TOKENS:]), 0)
+        for _ in range(MAX_CANDIDATES):
+            if not position or best == MAX_MATCH_TOKENS:
                 break
             # Whatever is to be better agrees one token further back; most candidates fail here.
             if best < position and tokens[position - 1 - best] == tokens[-1 - best]:
@@ -104,8 +104,8 @@ class Lookup:
 
     def _agreement(self, position: int) -> int:
         """How many tokens before ``position`` are those at the context's end; the trigram is known to be."""
-        tokens, length = self._tokens, SHORTEST_MATCH
-        furthest = min(position, LONGEST_COUNTED)
+        tokens, length = self._tokens, MIN_MATCH_TOKENS
+        furthest = min(position, MAX_MATCH_TOKENS)
         while length < furthest and tokens[position - 1 - length] == tokens[-1 - length]:
             length += 1
         return length
@@ -129,7 +129,7 @@ class Drafter:
     def __init__(self, lookup: Lookup) -> None:
         self._lookup = lookup
         # To begin with, as if there had been two guesses of each class, wrong half as often as those of the last.
-        self._right = [2.0 - 0.5**group for group in range(_length_class(LONGEST_COUNTED) + 1)]
+        self._right = [2.0 - 0.5**group for group in range(_length_class(MAX_MATCH_TOKENS) + 1)]
         self._guessed = [2.0] * len(self._right)
 
     def extend(self, token_ids: Sequence[int]) -> None:
@@ -140,7 +140,7 @@ class Drafter:
                 self._count(length, self._lookup.draft(1) == [token])
             self._lookup.extend((token,))
 
-    def propose(self, rows: int, progress: float, pace: Pace, cap: int) -> Draft:
+    def propose(self, rows: int, progress: float, step_cost: StepCostModel, cap: int) -> Draft:
         """The draft of at most ``cap`` tokens with which the whole batch makes most progress a second.
 
         ``rows`` are planned so far, this request's own included. ``progress`` is the expected number of them that
@@ -150,23 +150,25 @@ class Drafter:
         length = self._lookup.match()
         if not length or cap < 1:
             return Draft([], 0.0)
-        base = pace.seconds(rows)
+        base = step_cost.estimate_step_seconds(rows)
         best_rate, best_count, best_gain = progress / base, 0, 0.0
         chance, gain = 1.0, 0.0
-        for count in range(1, min(cap, pace.reach(rows) - rows) + 1):
+        for count in range(1, min(cap, step_cost.max_rows_to_try(rows) - rows) + 1):
             chance *= self._hold_rate(length + count - 1)
-            if chance < FAINT_CHANCE:
+            if chance < MIN_CHANCE:
                 break
             gain += chance
-            rate = (progress + gain) / (base + CAUTION * (pace.seconds(rows + count) - base))
+            rate = (progress + gain) / (
+                base + COST_MARGIN * (step_cost.estimate_step_seconds(rows + count) - base)
+            )
             if rate > best_rate:
                 best_rate, best_count, best_gain = rate, count, gain
         return Draft(self._lookup.draft(best_count), best_gain)
 
     def _count(self, length: int, is_right: bool) -> None:
         group = _length_class(length)
-        self._right[group] = MEMORY * self._right[group] + is_right
-        self._guessed[group] = MEMORY * self._guessed[group] + 1.0
+        self._right[group] = HIT_RATE_DECAY * self._right[group] + is_right
+        self._guessed[group] = HIT_RATE_DECAY * self._guessed[group] + 1.0
 
     def _hold_rate(self, length: int) -> float:
         """Probability that the token predicted by a match of so many tokens is the next one."""
@@ -176,4 +178,4 @@ class Drafter:
 
 def _length_class(length: int) -> int:
     """Lengths are alike within a factor of two; the shortest are class 0."""
-    return min(length, LONGEST_COUNTED).bit_length() - SHORTEST_MATCH.bit_length()
+    return min(length, MAX_MATCH_TOKENS).bit_length() - MIN_MATCH_TOKENS.bit_length()

@@ -8,35 +8,35 @@ chunks fill their tiles.
 from collections.abc import Callable
 from typing import NamedTuple
 
-from commonweight.engines.llama.cells import Cells
-from commonweight.engines.llama.lookup import Drafter, Lookup
-from commonweight.engines.llama.native import MOST_GUESSES, Batch
-from commonweight.engines.llama.pace import Pace
-from commonweight.engines.llama.recall import Recall
-from commonweight.engines.llama.run import Run
-from commonweight.engines.llama.tiles import TILE, Attention
+from commonweight.engines.llama.kv.cells import Cells
+from commonweight.engines.llama.model.attention_cost import TILE_ROWS, AttentionCost
+from commonweight.engines.llama.model.native import MAX_DRAFT_ROWS, LlamaBatch
+from commonweight.engines.llama.scheduler.lookup import Drafter, Lookup
+from commonweight.engines.llama.scheduler.prefix_reuse import PrefixReuse
+from commonweight.engines.llama.scheduler.sequence import Sequence
+from commonweight.engines.llama.scheduler.step_cost import StepCostModel
 
-CADENCE = 0.25
+STREAMING_STEP_SECONDS = 0.25
 """Seconds that a step may take while others stream: prompts are read in chunks that fit."""
-LENIENCE = 1.25
+LAST_CHUNK_FACTOR = 1.25
 """How many times as long a chunk may be if it ends a prompt."""
-LONGEST_STEP = 1.0
+MAX_STEP_SECONDS = 1.0
 """Seconds that a step may take at all: arrivals and cancellations wait for its end."""
 Rank = tuple[bool, int, float]
 """Whose turn it is: the smallest's."""
 
 
-class Part(NamedTuple):
+class BatchPart(NamedTuple):
     """A run's share of a batch."""
 
-    run: Run
+    seq: Sequence
     rows: int
     last_row: int
     padding: int = 0
     """Rows behind them that only fill a tile. Their cells are to be freed."""
 
 
-class Planner:
+class BatchPlanner:
     """Fills a batch, again and again.
 
     ``drafts`` is how many tokens may be guessed for a stream. With ``attention``, tiles that are nearly full are
@@ -44,93 +44,97 @@ class Planner:
     """
 
     def __init__(
-        self, batch: Batch, cells: Cells, recall: Recall, drafts: int, attention: Attention | None
+        self, batch: LlamaBatch, cells: Cells, reuse: PrefixReuse, drafts: int, attention: AttentionCost | None
     ) -> None:
         self._batch = batch
         self._cells = cells
-        self._recall = recall
+        self._reuse = reuse
         self._drafts = drafts
         self._attention = attention
         self._is_reading = False
 
-    def fill(self, running: list[Run], rank: Callable[[Run], Rank], pace: Pace) -> list[Part]:
+    def plan_batch(
+        self, running: list[Sequence], rank: Callable[[Sequence], Rank], step_cost: StepCostModel
+    ) -> list[BatchPart]:
         """Plan a step of so many of the running jobs as there is room and time for."""
         self._batch.clear()
-        streams = [run for run in running if run.is_streaming]
-        reading = [run for run in running if not run.is_streaming and not run.leaders]
+        streams = [seq for seq in running if seq.is_streaming]
+        reading = [seq for seq in running if not seq.is_streaming and not seq.leaders]
         reading.sort(key=rank)
-        chunk = self._chunk(reading, len(streams), pace)
-        if streams and (chunk + len(streams) >= TILE or self._fills(chunk, reading)):
+        chunk = self._count_prompt_rows(reading, len(streams), step_cost)
+        if streams and (chunk + len(streams) >= TILE_ROWS or self._should_fill_tile(chunk, reading)):
             self._is_reading = not self._is_reading
             streams, chunk = ([], chunk) if self._is_reading else (streams, 0)
-        self._propose(streams, chunk, pace)
-        parts = [self._add(run, [run.tokens[-1], *run.draft], outputs=_outputs(run)) for run in streams]
-        for run in reading:
+        self._plan_drafts(streams, chunk, step_cost)
+        parts = [self._add(seq, [seq.tokens[-1], *seq.draft], outputs=_count_outputs(seq)) for seq in streams]
+        for seq in reading:
             if chunk > 0:
-                end = min(run.computed + chunk, self._recall.next_stop(run, running))
-                outputs = int(end == len(run.tokens) and run.job.max_tokens > 0)
-                parts.append(self._add(run, run.tokens[run.computed : end], outputs=outputs))
+                end = min(seq.computed + chunk, self._reuse.next_chunk_end(seq, running))
+                outputs = int(end == len(seq.tokens) and seq.job.max_tokens > 0)
+                parts.append(self._add(seq, seq.tokens[seq.computed : end], outputs=outputs))
                 chunk -= parts[-1].rows
         if not streams and len(parts) == 1:
-            parts = [self._padded(parts[0])]
+            parts = [self._pad_to_tile(parts[0])]
         return parts
 
-    def _padded(self, part: Part) -> Part:
-        run, rows, *_ = part
-        missing = TILE - rows
-        if not (self._fills(rows, [run]) and rows + missing <= min(self._batch.capacity, self._cells.free)):
+    def _pad_to_tile(self, part: BatchPart) -> BatchPart:
+        seq, rows, *_ = part
+        missing = TILE_ROWS - rows
+        if not (
+            self._should_fill_tile(rows, [seq]) and rows + missing <= min(self._batch.capacity, self._cells.free)
+        ):
             return part
-        end = run.computed + rows
-        self._batch.add(run.sequence, end, [run.tokens[end - 1]] * missing, outputs=0)
+        end = seq.computed + rows
+        self._batch.add(seq.seq_id, end, [seq.tokens[end - 1]] * missing, outputs=0)
         return part._replace(padding=missing)
 
-    def _fills(self, rows: int, reading: list[Run]) -> bool:
+    def _should_fill_tile(self, rows: int, reading: list[Sequence]) -> bool:
         """Whether a tile is better filled than left with so many rows of the first prompt."""
-        return bool(self._attention and reading and self._attention.fills(rows, reading[0].computed))
+        return bool(self._attention and reading and self._attention.should_fill_tile(rows, reading[0].computed))
 
-    def _chunk(self, reading: list[Run], streams: int, pace: Pace) -> int:
+    def _count_prompt_rows(self, reading: list[Sequence], streams: int, step_cost: StepCostModel) -> int:
         """How many rows of prompts the batch has."""
-        unread = [len(run.tokens) - run.computed for run in reading]
+        unread = [len(seq.tokens) - seq.computed for seq in reading]
         room = min(sum(unread), self._batch.capacity, self._cells.free - streams)
         if room <= 0:
             return 0
-        chunk = pace.rows_within(CADENCE if streams else LONGEST_STEP, streams, room)
+        chunk = step_cost.max_prompt_rows(STREAMING_STEP_SECONDS if streams else MAX_STEP_SECONDS, streams, room)
         # A prompt's last few rows come along: they would cost a step of their own.
-        if chunk <= unread[0] <= min(chunk * LENIENCE, room):
+        if chunk <= unread[0] <= min(chunk * LAST_CHUNK_FACTOR, room):
             return unread[0]
-        if self._fills(chunk, reading):
-            return min(TILE, room)
-        return chunk if chunk == room or chunk < TILE else chunk - chunk % TILE
+        if self._should_fill_tile(chunk, reading):
+            return min(TILE_ROWS, room)
+        return chunk if chunk == room or chunk < TILE_ROWS else chunk - chunk % TILE_ROWS
 
-    def _propose(self, streams: list[Run], chunk: int, pace: Pace) -> None:
+    def _plan_drafts(self, streams: list[Sequence], chunk: int, step_cost: StepCostModel) -> None:
         """Say how streams go on: what their grammars leave no choice about, or guesses, as far as they pay beside
         a chunk of prompts."""
         rows = len(streams) + chunk
         progress = float(rows)
-        guesses = min(MOST_GUESSES, self._batch.capacity - rows, self._cells.free - rows)
-        for run in streams:
-            run.draft = []
-            if self._drafts and run.drafter is None:
-                run.drafter = Drafter(Lookup(run.tokens))
-            most = max(0, min(run.remaining - 1, guesses))
+        guesses = min(MAX_DRAFT_ROWS, self._batch.capacity - rows, self._cells.free - rows)
+        for seq in streams:
+            seq.draft = []
+            if self._drafts and seq.drafter is None:
+                seq.drafter = Drafter(Lookup(seq.tokens))
+            most = max(0, min(seq.remaining - 1, guesses))
             gain = 0.0
-            if run.forced:
-                run.draft = run.forced[:most]
-                gain = len(run.draft)
-            elif run.drafter:
-                run.draft, gain = run.drafter.propose(rows, progress, pace, min(self._drafts, most))
-                if run.guide:
-                    run.draft = run.guide.checked(run.draft)
-                    gain = min(gain, len(run.draft))
-            rows += len(run.draft)
-            guesses -= len(run.draft)
+            if seq.forced:
+                seq.draft = seq.forced[:most]
+                gain = len(seq.draft)
+            elif seq.drafter:
+                seq.draft, gain = seq.drafter.propose(rows, progress, step_cost, min(self._drafts, most))
+                if seq.guide:
+                    seq.draft = seq.guide.accept_prefix(seq.draft)
+                    gain = min(gain, len(seq.draft))
+            rows += len(seq.draft)
+            guesses -= len(seq.draft)
             progress += gain
 
-    def _add(self, run: Run, tokens: list[int], outputs: int) -> Part:
-        last_row = self._batch.add(run.sequence, run.computed, tokens, outputs=outputs)
-        return Part(run, len(tokens), last_row)
+    def _add(self, seq: Sequence, tokens: list[int], outputs: int) -> BatchPart:
+        last_row = self._batch.add(seq.seq_id, seq.computed, tokens, outputs=outputs)
+        return BatchPart(seq, len(tokens), last_row)
 
 
-def _outputs(run: Run) -> int:
+def _count_outputs(seq: Sequence) -> int:
     """Rows of a stream that something is drawn from, counted from the end."""
-    return 1 if run.forced and not run.job.want_logprobs else 1 + len(run.draft)
+    return 1 if seq.forced and not seq.job.want_logprobs else 1 + len(seq.draft)

@@ -11,20 +11,20 @@ from functools import partial
 from operator import itemgetter
 from typing import NamedTuple
 
-from commonweight.engines.contract import CacheMark, Stats, Ttl, Written
-from commonweight.engines.llama.blocks import common_tokens, in_whole_blocks, key_of
-from commonweight.engines.llama.cells import Cells
-from commonweight.engines.llama.native import LoadedModel
-from commonweight.engines.llama.pace import Pace
-from commonweight.engines.llama.prefixes import NOTHING, Prefixes
-from commonweight.engines.llama.run import Run
-from commonweight.engines.llama.state import States
+from commonweight.engines.contract import CacheMark, CacheWrites, Stats, Ttl
+from commonweight.engines.llama.kv.blocks import count_common_tokens, encode_key, round_down_to_blocks
+from commonweight.engines.llama.kv.cells import Cells
+from commonweight.engines.llama.kv.prefix_cache import NO_MATCH, PrefixCache
+from commonweight.engines.llama.kv.sequence_state import SequenceState
+from commonweight.engines.llama.model.native import LoadedModel
+from commonweight.engines.llama.scheduler.sequence import Sequence
+from commonweight.engines.llama.scheduler.step_cost import StepCostModel
 
-Leaders = list[tuple[Run, int]]
+Leaders = list[tuple[Sequence, int]]
 """Runs that compute the beginning of another one, and up to where; the longest last."""
 
 
-class Beginning(NamedTuple):
+class Reusable(NamedTuple):
     """What a run that waits need not compute, beside what it remembers."""
 
     leaders: Leaders
@@ -32,189 +32,197 @@ class Beginning(NamedTuple):
     """Tokens whose cells are, or will be, others' as well."""
 
 
-class Recall:
+class PrefixReuse:
     """Brings runs to where they need to compute, and keeps what they have computed."""
 
-    def __init__(self, model: LoadedModel, states: States, prefixes: Prefixes, cells: Cells, stats: Stats) -> None:
+    def __init__(
+        self, model: LoadedModel, seq_state: SequenceState, prefix_cache: PrefixCache, cells: Cells, stats: Stats
+    ) -> None:
         self._model = model
-        self._states = states
-        self._prefixes = prefixes
+        self._seq_state = seq_state
+        self._prefix_cache = prefix_cache
         self._cells = cells
         self._stats = stats
 
     # Before it runs
 
-    def find(self, run: Run, running: list[Run], pace: Pace) -> Beginning:
+    def find_reusable(self, seq: Sequence, running: list[Sequence], step_cost: StepCostModel) -> Reusable:
         """Look for what is there of a run that waits. Afterwards it may be waiting for the disk, too."""
-        if self._states.reuse == "never":
-            return Beginning([], 0)
-        self._look_up(run, pace)
-        leaders = self._leaders(run, running)
-        return Beginning(leaders, self._shared(run, leaders))
+        if self._seq_state.reuse == "never":
+            return Reusable([], 0)
+        self._look_up(seq, step_cost)
+        leaders = self._find_leaders(seq, running)
+        return Reusable(leaders, self._count_shared(seq, leaders))
 
-    def begin(self, run: Run, leaders: Leaders) -> None:
+    def start_sequence(self, seq: Sequence, leaders: Leaders) -> None:
         """Give a run that has just got its sequence all that is there."""
-        if self._states.reuse == "anywhere":
+        if self._seq_state.reuse == "anywhere":
             for leader, end in leaders:
-                self._share(leader, run, min(end, leader.computed))
-        if not leaders or leaders[-1][1] < run.remembered.length:
-            self._restore(run)
-        run.leaders = [(leader, end) for leader, end in leaders if end > run.computed]
-        self._prefixes.touch(run.remembered.blocks)
-        run.remembered = NOTHING
+                self._share(leader, seq, min(end, leader.computed))
+        if not leaders or leaders[-1][1] < seq.match.length:
+            self._restore(seq)
+        seq.leaders = [(leader, end) for leader, end in leaders if end > seq.computed]
+        self._prefix_cache.touch(seq.match.blocks)
+        seq.match = NO_MATCH
 
-    def _look_up(self, run: Run, pace: Pace) -> None:
+    def _look_up(self, seq: Sequence, step_cost: StepCostModel) -> None:
         """Find what is remembered of the run; have the disk read what only it holds, if that is worth it."""
-        look_up = partial(self._prefixes.match, run.tenant, run.key, len(run.tokens) - 1, run.version)
-        run.remembered = look_up()
-        if absent := [block for block in run.remembered.blocks if block.state is None]:
-            tokens = run.remembered.length - absent[0].start
-            if run.fetched or self._prefixes.seconds_to_read(absent) > pace.seconds_to_prefill(tokens):
-                run.remembered = look_up(in_ram=True)
+        look_up = partial(
+            self._prefix_cache.match_prefix, seq.tenant, seq.key, len(seq.tokens) - 1, seq.probe_version
+        )
+        seq.match = look_up()
+        if absent := [block for block in seq.match.blocks if block.state is None]:
+            tokens = seq.match.length - absent[0].start
+            if seq.prefetched_tokens or self._prefix_cache.estimate_read_seconds(
+                absent
+            ) > step_cost.estimate_prefill_seconds(tokens):
+                seq.match = look_up(in_ram=True)
             else:
-                run.fetched = tokens
-                self._prefixes.fetch(absent)
+                seq.prefetched_tokens = tokens
+                self._prefix_cache.prefetch(absent)
 
-    def _leaders(self, run: Run, running: list[Run]) -> Leaders:
+    def _find_leaders(self, seq: Sequence, running: list[Sequence]) -> Leaders:
         leaders = [
-            (other, min(common_tokens(run.key, other.key), len(run.tokens) - 1))
+            (other, min(count_common_tokens(seq.key, other.key), len(seq.tokens) - 1))
             for other in running
-            if other.tenant == run.tenant and run.version in (None, other.version)
+            if other.tenant == seq.tenant and seq.probe_version in (None, other.probe_version)
         ]
-        if self._states.reuse == "snapshots":  # what lies behind the end is in the state already
+        if self._seq_state.reuse == "snapshots":  # what lies behind the end is in the state already
             leaders = [(other, end) for other, end in leaders if other.computed <= end]
         return sorted(((other, end) for other, end in leaders if end > 0), key=itemgetter(1))
 
-    def _shared(self, run: Run, leaders: Leaders) -> int:
-        if leaders and leaders[-1][1] >= run.remembered.length:
+    def _count_shared(self, seq: Sequence, leaders: Leaders) -> int:
+        if leaders and leaders[-1][1] >= seq.match.length:
             return leaders[-1][1]
-        if self._states.reuse == "anywhere":
+        if self._seq_state.reuse == "anywhere":
             return max((min(end, other.computed) for other, end in leaders), default=0)
         return 0  # what comes from RAM takes cells of its own
 
-    def _restore(self, run: Run) -> None:
+    def _restore(self, seq: Sequence) -> None:
         """Bring back from RAM what is remembered of the run, behind what it shares."""
-        blocks, length = run.remembered
-        shared = run.computed
+        blocks, length = seq.match
+        shared = seq.computed
         for block in blocks:
-            start, end = max(block.start, run.computed), min(block.end, length)
+            start, end = max(block.start, seq.computed), min(block.end, length)
             if start >= end:
                 continue
             snapshot = block.snapshots.get(end) if end == length else None
             assert block.state is not None
-            if not self._states.restore(run.sequence, start, end, block.state, snapshot):
+            if not self._seq_state.restore(seq.seq_id, start, end, block.state, snapshot):
                 break
-            scores = block.scores[run.version] if run.version else None
-            run.grow(self._cells.take(end - start), None if scores is None else scores[start - block.start :])
-        if run.computed < length and self._states.reuse == "snapshots":  # of no use without its end
-            self._let_go(run)
-        run.stored = run.computed
-        restored = max(run.computed - shared, 0)
-        from_disk = min(run.fetched, restored)
+            scores = block.scores[seq.probe_version] if seq.probe_version else None
+            seq.append_computed(
+                self._cells.take(end - start), None if scores is None else scores[start - block.start :]
+            )
+        if seq.computed < length and self._seq_state.reuse == "snapshots":  # of no use without its end
+            self._free_cells(seq)
+        seq.stored = seq.computed
+        restored = max(seq.computed - shared, 0)
+        from_disk = min(seq.prefetched_tokens, restored)
         self._stats.disk_tokens += from_disk
         self._stats.ram_tokens += restored - from_disk
 
     # While it runs
 
-    def follow(self, run: Run) -> None:
+    def follow_leaders(self, seq: Sequence) -> None:
         """Take over what its leaders have computed meanwhile."""
-        while run.leaders:
-            leader, end = run.leaders[-1]
-            if leader.computed < end and run.computed < end:
+        while seq.leaders:
+            leader, end = seq.leaders[-1]
+            if leader.computed < end and seq.computed < end:
                 return
-            run.leaders.pop()
-            self._share(leader, run, end)
+            seq.leaders.pop()
+            self._share(leader, seq, end)
 
-    def next_stop(self, run: Run, running: list[Run]) -> int:
+    def next_chunk_end(self, seq: Sequence, running: list[Sequence]) -> int:
         """Where a chunk of its prompt ends at the latest."""
-        stops = [len(run.tokens)]
-        if self._states.reuse == "snapshots":
-            stops += self._snapshot_positions(run)
-            stops += [end for other in running for leader, end in other.leaders if leader is run]
-        return min(stop for stop in stops if stop > run.computed)
+        stops = [len(seq.tokens)]
+        if self._seq_state.reuse == "snapshots":
+            stops += self._snapshot_positions(seq)
+            stops += [end for other in running for leader, end in other.leaders if leader is seq]
+        return min(stop for stop in stops if stop > seq.computed)
 
-    def store_prompt(self, run: Run) -> None:
+    def store_prompt(self, seq: Sequence) -> None:
         """Remember the blocks of the prompt that have just been completed."""
-        if self._states.reuse == "snapshots":
-            if run.computed in self._snapshot_positions(run):
-                self._remember(run, run.computed)
-        elif (end := in_whole_blocks(min(run.computed, len(run.job.token_ids)))) > run.stored:
-            self._insert(run, run.key, end)
+        if self._seq_state.reuse == "snapshots":
+            if seq.computed in self._snapshot_positions(seq):
+                self._store(seq, seq.computed)
+        elif (end := round_down_to_blocks(min(seq.computed, len(seq.job.token_ids)))) > seq.stored:
+            self._insert(seq, seq.key, end)
 
-    def mark(self, run: Run) -> Written:
+    def apply_marks(self, seq: Sequence) -> CacheWrites:
         """Keep what the job's marks ask for. Returns what is kept that was not there before."""
         written: Counter[Ttl] = Counter()
-        reached = run.cached
-        for mark in run.job.cache_marks:
-            position = self._position(run, mark)
-            if self._states.reuse == "anywhere" and position > run.stored:
-                self._insert(run, run.key, position)
-            kept = self._prefixes.keep(run.tenant, run.key, position, mark.ttl)
+        reached = seq.cached_tokens
+        for mark in seq.job.cache_marks:
+            position = self._effective_position(seq, mark)
+            if self._seq_state.reuse == "anywhere" and position > seq.stored:
+                self._insert(seq, seq.key, position)
+            kept = self._prefix_cache.pin_prefix(seq.tenant, seq.key, position, mark.ttl)
             written[mark.ttl] += max(0, kept - reached)
             reached = max(reached, kept)
-        return Written(written["5m"], written["1h"])
+        return CacheWrites(written["5m"], written["1h"])
 
-    def _share(self, leader: Run, run: Run, end: int) -> None:
+    def _share(self, leader: Sequence, seq: Sequence, end: int) -> None:
         """Take over what a leader has computed up to ``end``, if that is of any use."""
-        start = run.computed
-        if end <= start or (leader.computed != end and self._states.reuse != "anywhere"):
+        start = seq.computed
+        if end <= start or (leader.computed != end and self._seq_state.reuse != "anywhere"):
             return
-        if self._states.share(leader.sequence, run.sequence, start, end):
+        if self._seq_state.share(leader.seq_id, seq.seq_id, start, end):
             self._cells.share(leader.cells[start:end])
-            run.grow(leader.cells[start:end], leader.scores[start:end] if run.job.probe else None)
+            seq.append_computed(leader.cells[start:end], leader.scores[start:end] if seq.job.probe else None)
             self._stats.shared_tokens += end - start
 
-    def _snapshot_positions(self, run: Run) -> list[int]:
+    def _snapshot_positions(self, seq: Sequence) -> list[int]:
         """Where what cannot be cut is taken while the prompt is read, because it will be needed there."""
-        return [len(run.job.token_ids) - 1, *(self._position(run, mark) for mark in run.job.cache_marks)]
+        return [len(seq.job.token_ids) - 1, *(self._effective_position(seq, mark) for mark in seq.job.cache_marks)]
 
-    def _position(self, run: Run, mark: CacheMark) -> int:
+    def _effective_position(self, seq: Sequence, mark: CacheMark) -> int:
         """Where a mark takes effect. A prompt's last token is always computed, so that something can be drawn:
         a snapshot behind it would be of no use to the same prompt."""
-        if self._states.reuse == "snapshots":
-            return min(mark.position, len(run.job.token_ids) - 1)
+        if self._seq_state.reuse == "snapshots":
+            return min(mark.position, len(seq.job.token_ids) - 1)
         return mark.position
 
     # When it leaves
 
-    def leave(self, run: Run, keep: int, others: list[Run]) -> None:
+    def release_sequence(self, seq: Sequence, keep: int, others: list[Sequence]) -> None:
         """Remember the first ``keep`` tokens that are computed, hand on to its followers and free its cells."""
-        self._remember(run, keep)
+        self._store(seq, keep)
         for other in others:
-            self._hand_on(run, other)
-        self._let_go(run)
+            self._hand_over(seq, other)
+        self._free_cells(seq)
 
-    def retract(self, run: Run, end: int) -> None:
+    def retract(self, seq: Sequence, end: int) -> None:
         """Forget what was stored of its answer behind ``end`` when it was preempted: it was not used."""
-        self._prefixes.cut(run.tenant, run.key, max(end, len(run.job.token_ids)))
+        self._prefix_cache.truncate_prefix(seq.tenant, seq.key, max(end, len(seq.job.token_ids)))
 
-    def _hand_on(self, leader: Run, run: Run) -> None:
+    def _hand_over(self, leader: Sequence, seq: Sequence) -> None:
         """The leader goes: who waited for it takes what there is, and its place."""
-        for other, end in run.leaders:
+        for other, end in seq.leaders:
             if other is leader:
-                self._share(leader, run, min(end, leader.computed))
-                run.place = min(run.place, leader.place)
-        run.leaders = [(other, end) for other, end in run.leaders if other is not leader]
+                self._share(leader, seq, min(end, leader.computed))
+                seq.queued_at = min(seq.queued_at, leader.queued_at)
+        seq.leaders = [(other, end) for other, end in seq.leaders if other is not leader]
 
-    def _let_go(self, run: Run) -> None:
+    def _free_cells(self, seq: Sequence) -> None:
         """Free its cells."""
-        self._model.forget(run.sequence)
-        self._cells.drop(run.cells[: run.computed])
-        run.computed = run.stored = 0
+        self._model.clear_sequence(seq.seq_id)
+        self._cells.drop(seq.cells[: seq.computed])
+        seq.computed = seq.stored = 0
 
-    def _remember(self, run: Run, end: int) -> None:
+    def _store(self, seq: Sequence, end: int) -> None:
         """Store the first ``end`` of its tokens, as far as they are computed."""
-        end = min(end, run.computed)
-        key = key_of(run.tokens[:end])
-        run.stored = 0  # what has been given up meanwhile is stored again: it will not be there for long
-        self._insert(run, key, end)
-        if end and end == run.computed and self._states.reuse == "snapshots":
-            snapshot = self._states.snapshot(run.sequence)
-            self._prefixes.add_snapshot(run.tenant, key, end, snapshot)
+        end = min(end, seq.computed)
+        key = encode_key(seq.tokens[:end])
+        seq.stored = 0  # what has been given up meanwhile is stored again: it will not be there for long
+        self._insert(seq, key, end)
+        if end and end == seq.computed and self._seq_state.reuse == "snapshots":
+            snapshot = self._seq_state.snapshot(seq.seq_id)
+            self._prefix_cache.add_snapshot(seq.tenant, key, end, snapshot)
 
-    def _insert(self, run: Run, key: bytes, end: int) -> None:
-        if self._states.reuse != "never":
-            scores = (run.job.probe.version, run.scores) if run.job.probe else None
-            save = partial(self._states.save, run.sequence)
-            self._prefixes.insert(run.tenant, key, end, save, scores, marks=run.marks, since=run.stored)
-            run.stored = max(run.stored, end)
+    def _insert(self, seq: Sequence, key: bytes, end: int) -> None:
+        if self._seq_state.reuse != "never":
+            scores = (seq.job.probe.version, seq.scores) if seq.job.probe else None
+            save = partial(self._seq_state.save, seq.seq_id)
+            self._prefix_cache.insert_prefix(seq.tenant, key, end, save, scores, marks=seq.marks, since=seq.stored)
+            seq.stored = max(seq.stored, end)

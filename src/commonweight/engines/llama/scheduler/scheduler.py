@@ -24,24 +24,24 @@ from commonweight.engines.contract import (
     Stats,
     Step,
 )
-from commonweight.engines.grammars import GrammarError, Grammars
-from commonweight.engines.llama.blocks import in_whole_blocks, key_of
-from commonweight.engines.llama.cells import Cells
-from commonweight.engines.llama.fairness import Fairness
-from commonweight.engines.llama.native import Batch, CacheFullError, LoadedModel
-from commonweight.engines.llama.pace import Pace
-from commonweight.engines.llama.plan import Part, Planner, Rank
-from commonweight.engines.llama.prefixes import Prefixes
-from commonweight.engines.llama.probes import Taps
-from commonweight.engines.llama.recall import Leaders, Recall
-from commonweight.engines.llama.run import Run
-from commonweight.engines.llama.sampler import logprob
-from commonweight.engines.llama.state import States
+from commonweight.engines.grammars import GrammarCompiler, GrammarError
+from commonweight.engines.llama.kv.blocks import encode_key, round_down_to_blocks
+from commonweight.engines.llama.kv.cells import Cells
+from commonweight.engines.llama.kv.prefix_cache import PrefixCache
+from commonweight.engines.llama.kv.sequence_state import SequenceState
+from commonweight.engines.llama.model.native import CacheFullError, LlamaBatch, LoadedModel
+from commonweight.engines.llama.model.probes import LayerTaps
+from commonweight.engines.llama.model.sampler import compute_logprob
+from commonweight.engines.llama.scheduler.fairness import Fairness
+from commonweight.engines.llama.scheduler.planner import BatchPart, BatchPlanner, Rank
+from commonweight.engines.llama.scheduler.prefix_reuse import Leaders, PrefixReuse
+from commonweight.engines.llama.scheduler.sequence import Sequence
+from commonweight.engines.llama.scheduler.step_cost import StepCostModel
 
-PATIENCE = 32
+ADMISSION_RETRY_STEPS = 32
 """Steps after which a job that could not be let in is looked at again, though nothing seems to have changed."""
 
-RunEvents = list[tuple[int, EngineEvent]]
+JobEvents = list[tuple[int, EngineEvent]]
 
 
 class Scheduler:
@@ -50,43 +50,43 @@ class Scheduler:
     def __init__(
         self,
         model: LoadedModel,
-        states: States,
-        prefixes: Prefixes,
+        seq_state: SequenceState,
+        prefix_cache: PrefixCache,
         *,
         sequences: int,
         batch_rows: int,
         drafts: int,
     ) -> None:
         self._model = model
-        self._prefixes = prefixes
+        self._prefix_cache = prefix_cache
         self._sequences = sequences
         self._free = list(range(sequences))
         self._cells = Cells(model.cells)
-        self._waiting: list[Run] = []
-        self._running: list[Run] = []
+        self._waiting: list[Sequence] = []
+        self._running: list[Sequence] = []
         self._fairness = Fairness()
-        self._pace = Pace()
-        self._look_in = 0
-        self._taps = Taps(model.context)
+        self._step_cost = StepCostModel()
+        self._steps_until_retry = 0
+        self._taps = LayerTaps(model.context)
         self._tapped: set[int] = set()
         self._stats = Stats(cells=model.cells)
-        self._recall = Recall(model, states, prefixes, self._cells, self._stats)
-        self._batch = Batch(batch_rows)
-        self.grammars = Grammars(model.vocab)
+        self._reuse = PrefixReuse(model, seq_state, prefix_cache, self._cells, self._stats)
+        self._batch = LlamaBatch(batch_rows)
+        self.grammars = GrammarCompiler(model.vocab)
         self.failed: list[tuple[int, str]] = []
         """Runs that could not go on, and why; whoever tells of them takes them out."""
-        can_guess = not model.is_recurrent and states.reuse != "never"
-        attention = model.attention if states.reuse == "anywhere" else None
-        self._planner = Planner(self._batch, self._cells, self._recall, drafts if can_guess else 0, attention)
+        can_guess = not model.is_recurrent and seq_state.reuse != "never"
+        attention = model.attention_cost if seq_state.reuse == "anywhere" else None
+        self._planner = BatchPlanner(self._batch, self._cells, self._reuse, drafts if can_guess else 0, attention)
 
     @property
     def has_work(self) -> bool:
         """Whether there is anything to do that needs no news from the disk."""
-        return bool(self._running) or any(not run.is_loading for run in self._waiting)
+        return bool(self._running) or any(not seq.is_loading for seq in self._waiting)
 
-    def rest(self, is_idle: bool) -> None:
+    def set_idle(self, is_idle: bool) -> None:
         """Say whether work is waiting; what can wait for a pause does."""
-        self._prefixes.rest(is_idle)
+        self._prefix_cache.allow_disk_writes(is_idle)
 
     @property
     def stats(self) -> Stats:
@@ -94,247 +94,249 @@ class Scheduler:
         stats = self._stats
         stats.running, stats.waiting = len(self._running), len(self._waiting)
         stats.cells_used = self._cells.used
-        stats.ram_bytes, stats.disk_bytes = self._prefixes.ram_bytes, self._prefixes.disk_bytes
+        stats.ram_bytes, stats.disk_bytes = self._prefix_cache.ram_bytes, self._prefix_cache.disk_bytes
         return stats
 
-    def submit(self, run_id: int, job: Job) -> None:
+    def submit(self, job_id: int, job: Job) -> None:
         """Queue a job.
 
         Raises:
             ValueError: its probe or its tokens are not for this model, or its grammar is none.
         """
-        if job.probe and (reason := self._taps.check(job.probe)):
+        if job.probe and (reason := self._taps.check_probe(job.probe)):
             raise ValueError(reason)
         for name, tokens in (("prompt", job.token_ids), ("stop", job.stop_ids)):
             if tokens and not 0 <= min(tokens) <= max(tokens) < self._model.vocabulary_size:
                 raise ValueError(f"a {name} token is not in this model's vocabulary")
         guide = None
         if job.grammar is not None:
-            guide = self.grammars.guide(job.grammar, frozenset(job.stop_ids), job.tenant)
-        run = Run(run_id, job, guide)
+            guide = self.grammars.start_guide(job.grammar, frozenset(job.stop_ids), job.tenant)
+        seq = Sequence(job_id, job, guide)
         self._fairness.enter(job.tenant)
-        self._waiting.append(run)
-        self._look_in = 0
+        self._waiting.append(seq)
+        self._steps_until_retry = 0
 
-    def cancel(self, run_id: int, keep: int | None = None) -> None:
+    def cancel(self, job_id: int, keep: int | None = None) -> None:
         """Drop a job and remember at most ``keep`` of its tokens. Unknown ids are those that just finished."""
-        for run in (*self._waiting, *self._running):
-            if run.run_id == run_id:
+        for seq in (*self._waiting, *self._running):
+            if seq.job_id == job_id:
                 if keep is not None:
-                    self._recall.retract(run, keep)
-                self._drop(run, keep)
+                    self._reuse.retract(seq, keep)
+                self._finish(seq, keep)
                 return
 
-    def admit(self) -> RunEvents:
+    def admit(self) -> JobEvents:
         """Let waiting jobs in, as many as fit, and take over shared beginnings. If any runs, one can compute."""
-        if self._prefixes.collect():
-            self._look_in = 0
-        self._let_in()
-        for run in self._running:
-            self._recall.follow(run)
-        return self._greet()
+        if self._prefix_cache.collect_disk_events():
+            self._steps_until_retry = 0
+        self._admit_waiting()
+        for seq in self._running:
+            self._reuse.follow_leaders(seq)
+        return self._report_admitted()
 
-    def step(self) -> RunEvents:
+    def step(self) -> JobEvents:
         """Compute one batch of what is admitted and draw tokens. Blocks for as long as the batch takes."""
         if not self._running:
             return []
-        parts = self._compute()
+        parts = self._compute_batch()
         # Whose leader had to make room computes from here on.
-        return self._greet() + [(part.run.run_id, event) for part in parts for event in self._advance(part)]
+        return self._report_admitted() + [
+            (part.seq.job_id, event) for part in parts for event in self._advance(part)
+        ]
 
-    def _greet(self) -> RunEvents:
+    def _report_admitted(self) -> JobEvents:
         """Admit those who wait for nobody any more."""
-        events: RunEvents = []
-        for run in self._running:
-            if run.admitted is None and not run.leaders:
-                run.admitted, run.cached = perf_counter(), run.computed
-                self._stats.queue_seconds += run.admitted - run.arrived
-                events.append((run.run_id, Admitted(run.cached)))
+        events: JobEvents = []
+        for seq in self._running:
+            if seq.admitted is None and not seq.leaders:
+                seq.admitted, seq.cached_tokens = perf_counter(), seq.computed
+                self._stats.queue_seconds += seq.admitted - seq.arrived
+                events.append((seq.job_id, Admitted(seq.cached_tokens)))
         return events
 
     # Who is in
 
-    def _let_in(self) -> None:
-        self._look_in -= 1
-        if self._look_in > 0 and self._running:
+    def _admit_waiting(self) -> None:
+        self._steps_until_retry -= 1
+        if self._steps_until_retry > 0 and self._running:
             return
-        self._look_in = PATIENCE
-        claimant: Run | None = None
-        while ready := [run for run in self._waiting if not run.is_loading]:
-            run = claimant or min(ready, key=self._rank)
+        self._steps_until_retry = ADMISSION_RETRY_STEPS
+        claimant: Sequence | None = None
+        while ready := [seq for seq in self._waiting if not seq.is_loading]:
+            seq = claimant or min(ready, key=self._rank)
             claimant = None
-            there = self._recall.find(run, self._running, self._pace)
-            if run.is_loading:
+            there = self._reuse.find_reusable(seq, self._running, self._step_cost)
+            if seq.is_loading:
                 continue
-            if not there.leaders and self._is_early(run):
+            if not there.leaders and self._should_wait(seq):
                 return
-            if self._fits(len(run.tokens) - there.shared + run.growth):
-                self._enter(run, there.leaders)
-            elif victim := self._victim(run):
+            if self._fits(len(seq.tokens) - there.shared + seq.reserved_cells):
+                self._start(seq, there.leaders)
+            elif victim := self._find_victim(seq):
                 self._preempt(victim)
-                claimant = run  # or the victim, which has waited longer, would come back in its place
+                claimant = seq  # or the victim, which has waited longer, would come back in its place
             else:
                 return
 
-    def _rank(self, run: Run) -> Rank:
+    def _rank(self, seq: Sequence) -> Rank:
         """Smaller comes first."""
-        return run.is_batch, self._fairness.served(run.tenant), run.place
+        return seq.is_batch, self._fairness.rows_served(seq.tenant), seq.queued_at
 
-    def _is_early(self, run: Run) -> bool:
+    def _should_wait(self, seq: Sequence) -> bool:
         """Whether restoring its cells now would only slow those down whose prompts are read before its own."""
-        return in_whole_blocks(run.remembered.length) > 0 and any(
-            not other.is_streaming and not other.leaders and self._rank(other) < self._rank(run)
+        return round_down_to_blocks(seq.match.length) > 0 and any(
+            not other.is_streaming and not other.leaders and self._rank(other) < self._rank(seq)
             for other in self._running
         )
 
     def _fits(self, need: int) -> bool:
         if not self._free:
             return False
-        needed = sum(run.need for run in self._running)
+        needed = sum(seq.needed_cells for seq in self._running)
         return not self._running or self._cells.used + needed + need <= self._cells.capacity
 
-    def _victim(self, run: Run) -> Run | None:
+    def _find_victim(self, seq: Sequence) -> Sequence | None:
         """Who makes room for ``run``: batch jobs for an interactive one, tenants with more than their share."""
         jobs = Counter(other.tenant for other in self._running)
         share = max(1, self._sequences // self._fairness.tenants)
         victims = [
             other
             for other in self._running
-            if self._rank(run)[:2] <= self._rank(other)[:2]
-            and (run.is_batch < other.is_batch or jobs[run.tenant] < share < jobs[other.tenant])
+            if self._rank(seq)[:2] <= self._rank(other)[:2]
+            and (seq.is_batch < other.is_batch or jobs[seq.tenant] < share < jobs[other.tenant])
         ]
         return max(victims, key=self._rank, default=None)
 
-    def _enter(self, run: Run, leaders: Leaders) -> None:
-        self._waiting.remove(run)
-        run.sequence = self._free.pop()
-        self._running.append(run)
-        if run.job.probe and not self._tapped.issuperset(run.job.probe.layers):
-            self._tapped.update(run.job.probe.layers)
-            self._taps.select(self._tapped)  # and never off again: it costs less than changing it does
-        self._recall.begin(run, leaders)
-        for leader, _ in run.leaders:  # it works for this one, too
-            leader.is_batch &= run.is_batch
+    def _start(self, seq: Sequence, leaders: Leaders) -> None:
+        self._waiting.remove(seq)
+        seq.seq_id = self._free.pop()
+        self._running.append(seq)
+        if seq.job.probe and not self._tapped.issuperset(seq.job.probe.layers):
+            self._tapped.update(seq.job.probe.layers)
+            self._taps.select_layers(self._tapped)  # and never off again: it costs less than changing it does
+        self._reuse.start_sequence(seq, leaders)
+        for leader, _ in seq.leaders:  # it works for this one, too
+            leader.is_batch &= seq.is_batch
 
     # One batch
 
-    def _compute(self) -> list[Part]:
+    def _compute_batch(self) -> list[BatchPart]:
         """Compute one batch of parts, making room first if streams have outgrown the cells."""
         while True:
-            parts = self._planner.fill(self._running, self._rank, self._pace)
+            parts = self._planner.plan_batch(self._running, self._rank, self._step_cost)
             if not 0 < self._batch.rows <= self._cells.free:
                 self._preempt(max(self._running, key=self._rank))
                 continue
             started = perf_counter()
             try:
-                self._model.compute(self._batch)
+                self._model.decode(self._batch)
             except CacheFullError:
                 if len(self._running) < 2:
                     raise
                 self._preempt(max(self._running, key=self._rank))
                 continue
             seconds = perf_counter() - started
-            self._pace.observe(self._batch.rows, self._batch.outputs, seconds)
+            self._step_cost.observe(self._batch.rows, self._batch.outputs, seconds)
             self._stats.steps += 1
             self._stats.step_seconds += seconds
             return parts
 
     # What it brought
 
-    def _advance(self, part: Part) -> list[EngineEvent]:
-        run, rows, last_row, padding = part
-        self._fairness.charge(run.tenant, rows)
+    def _advance(self, part: BatchPart) -> list[EngineEvent]:
+        seq, rows, last_row, padding = part
+        self._fairness.charge(seq.tenant, rows)
         chunk = slice(last_row + 1 - rows, last_row + 1)
-        scores = self._taps.scores(run.job.probe, chunk) if run.job.probe else None
-        was_streaming = run.is_streaming
-        run.grow(self._cells.take(rows), scores)
+        scores = self._taps.compute_scores(seq.job.probe, chunk) if seq.job.probe else None
+        was_streaming = seq.is_streaming
+        seq.append_computed(self._cells.take(rows), scores)
         if padding:
-            self._model.cut(run.sequence, run.computed)
+            self._model.truncate_sequence(seq.seq_id, seq.computed)
         if was_streaming:
-            return self._draw(run, last_row - len(run.draft))
+            return self._sample(seq, last_row - len(seq.draft))
         self._stats.prefilled_tokens += rows
-        self._recall.store_prompt(run)
-        if run.computed < len(run.tokens):
+        self._reuse.store_prompt(seq)
+        if seq.computed < len(seq.tokens):
             return []
         events: list[EngineEvent] = []
-        self._look_in = 0
-        if run.prefilled is None:
-            run.prefilled = perf_counter()
-            prompt_scores = run.scores[: run.computed].tobytes() if run.job.probe else None
-            events.append(Prefilled(self._recall.mark(run), prompt_scores))
-        return events + self._draw(run, last_row)
+        self._steps_until_retry = 0
+        if seq.prefilled is None:
+            seq.prefilled = perf_counter()
+            prompt_scores = seq.scores[: seq.computed].tobytes() if seq.job.probe else None
+            events.append(Prefilled(self._reuse.apply_marks(seq), prompt_scores))
+        return events + self._sample(seq, last_row)
 
-    def _draw(self, run: Run, row: int) -> list[EngineEvent]:
+    def _sample(self, seq: Sequence, row: int) -> list[EngineEvent]:
         """Draw tokens from ``row`` on: one, and one more for every token of the draft that was right."""
         events: list[EngineEvent] = []
-        reason: Literal["stop", "length"] | None = None if run.remaining else "length"
-        is_known = bool(run.forced)
-        base = run.computed - len(run.draft)
+        reason: Literal["stop", "length"] | None = None if seq.remaining else "length"
+        is_known = bool(seq.forced)
+        base = seq.computed - len(seq.draft)
         right = 0
-        for offset, expected in enumerate([*run.draft, -1]):
+        for offset, expected in enumerate([*seq.draft, -1]):
             if reason:
                 break
-            draw = partial(run.sampler.draw, self._model, row + offset)
+            draw = partial(seq.sampler.sample, self._model, row + offset)
             try:
-                token = run.guide.choose(draw) if run.guide else draw()
+                token = seq.guide.choose_token(draw) if seq.guide else draw()
             except GrammarError as error:
-                self.failed.append((run.run_id, f"the answer could not be held to its grammar: {error}"))
-                self._drop(run, base + right)
+                self.failed.append((seq.job_id, f"the answer could not be held to its grammar: {error}"))
+                self._finish(seq, base + right)
                 return events
-            run.tokens.append(token)
-            score = run.scores[base + offset - 1].tobytes() if run.job.probe else None
-            log_probability = logprob(self._model, row + offset, token) if run.job.want_logprobs else None
+            seq.tokens.append(token)
+            score = seq.scores[base + offset - 1].tobytes() if seq.job.probe else None
+            log_probability = compute_logprob(self._model, row + offset, token) if seq.job.want_logprobs else None
             events.append(Step(token, log_probability, score))
-            if token in run.stop_ids:
+            if token in seq.stop_ids:
                 reason = "stop"
-            elif not run.remaining:
+            elif not seq.remaining:
                 reason = "length"
             if token != expected:
                 break
             right += 1
-        self._take_back(run, base + right)
+        self._reject_drafts(seq, base + right)
         if is_known:
             self._stats.forced_tokens += right
         else:
-            self._stats.drafted_tokens += len(run.draft)
+            self._stats.drafted_tokens += len(seq.draft)
             self._stats.accepted_tokens += right
-        if run.drafter:
-            run.drafter.extend(run.tokens[len(run.tokens) - len(events) :])
-        run.draft = []
+        if seq.drafter:
+            seq.drafter.extend(seq.tokens[len(seq.tokens) - len(events) :])
+        seq.draft = []
         self._stats.generated_tokens += len(events)
         if reason:
-            events.append(Finish(reason, run.timings()))
-            self._drop(run)
+            events.append(Finish(reason, seq.make_timings()))
+            self._finish(seq)
         return events
 
-    def _take_back(self, run: Run, end: int) -> None:
+    def _reject_drafts(self, seq: Sequence, end: int) -> None:
         """Free the cells of guesses that were wrong."""
-        if end < run.computed:
-            self._model.cut(run.sequence, end)
-            self._cells.drop(run.cells[end : run.computed])
-            run.computed = end
+        if end < seq.computed:
+            self._model.truncate_sequence(seq.seq_id, end)
+            self._cells.drop(seq.cells[end : seq.computed])
+            seq.computed = end
 
     # Who leaves
 
-    def _preempt(self, run: Run) -> None:
-        run.marks = [*run.marks, CacheMark(run.computed)]  # it will be wanted again, and soon
-        self._leave(run, run.computed)
-        run.key = key_of(run.tokens)
-        self._waiting.append(run)
+    def _preempt(self, seq: Sequence) -> None:
+        seq.marks = [*seq.marks, CacheMark(seq.computed)]  # it will be wanted again, and soon
+        self._stop(seq, seq.computed)
+        seq.key = encode_key(seq.tokens)
+        self._waiting.append(seq)
         self._stats.preemptions += 1
 
-    def _drop(self, run: Run, keep: int | None = None) -> None:
-        if run in self._running:
-            self._leave(run, run.computed if keep is None else keep)
+    def _finish(self, seq: Sequence, keep: int | None = None) -> None:
+        if seq in self._running:
+            self._stop(seq, seq.computed if keep is None else keep)
         else:
-            self._waiting.remove(run)
-        self._fairness.leave(run.tenant)
-        self._look_in = 0
-        run.sampler.close()
+            self._waiting.remove(seq)
+        self._fairness.leave(seq.tenant)
+        self._steps_until_retry = 0
+        seq.sampler.close()
 
-    def _leave(self, run: Run, keep: int) -> None:
-        self._running.remove(run)
-        self._recall.leave(run, keep, self._running)
-        self._free.append(run.sequence)
-        run.sequence = -1
-        run.leaders, run.draft = [], []
+    def _stop(self, seq: Sequence, keep: int) -> None:
+        self._running.remove(seq)
+        self._reuse.release_sequence(seq, keep, self._running)
+        self._free.append(seq.seq_id)
+        seq.seq_id = -1
+        seq.leaders, seq.draft = [], []

@@ -6,48 +6,48 @@ import numpy as np
 
 from commonweight.engines.contract import Job, Timings
 from commonweight.engines.grammars import Guide
-from commonweight.engines.llama.blocks import Scores, key_of
-from commonweight.engines.llama.cells import Handles
-from commonweight.engines.llama.lookup import Drafter
-from commonweight.engines.llama.prefixes import NOTHING
-from commonweight.engines.llama.sampler import Sampler
+from commonweight.engines.llama.kv.blocks import ProbeScores, encode_key
+from commonweight.engines.llama.kv.cells import Handles
+from commonweight.engines.llama.kv.prefix_cache import NO_MATCH
+from commonweight.engines.llama.model.sampler import Sampler
+from commonweight.engines.llama.scheduler.lookup import Drafter
 
-HEADROOM = 256
+RESERVED_CELLS = 256
 """Cells kept free for each stream to grow into before another is admitted."""
 
 
-class Run:
+class Sequence:
     """Tokens, how many of them are computed, and where."""
 
-    def __init__(self, run_id: int, job: Job, guide: Guide | None = None) -> None:
-        self.run_id = run_id
+    def __init__(self, job_id: int, job: Job, guide: Guide | None = None) -> None:
+        self.job_id = job_id
         self.job = job
         self.tokens = list(job.token_ids)
-        self.key = key_of(job.token_ids)
+        self.key = encode_key(job.token_ids)
         """What it had when it was queued, as the prefix store compares it."""
         self.stop_ids = frozenset(job.stop_ids)
         self.sampler = Sampler(job.sampling)
         self.drafter: Drafter | None = None
         self.is_batch = job.priority == "batch"
-        self.arrived = self.place = perf_counter()
+        self.arrived = self.queued_at = perf_counter()
         self.admitted: float | None = None
         self.prefilled: float | None = None
-        self.cached = 0
+        self.cached_tokens = 0
         """Prompt tokens that were there when it was admitted."""
-        self.remembered = NOTHING
+        self.match = NO_MATCH
         """What the prefix store held for it when it was last looked up."""
-        self.fetched = 0
+        self.prefetched_tokens = 0
         """Tokens that the disk was asked for; it is asked once."""
-        self.sequence = -1
+        self.seq_id = -1
         self.computed = 0
         self.stored = 0
         """Tokens that the prefix store has been given."""
         # The last token that may be drawn is never computed.
         self.cells: Handles = np.zeros(len(self.tokens) + job.max_tokens, np.int32)
-        self.leaders: list[tuple[Run, int]] = []
+        self.leaders: list[tuple[Sequence, int]] = []
         """Runs that compute the beginning of this one, and up to where; the longest last."""
         width = job.probe.heads if job.probe else 0
-        self.scores: Scores = np.zeros((len(self.cells), width), np.float32)
+        self.scores: ProbeScores = np.zeros((len(self.cells), width), np.float32)
         """Of the probe, for each computed token."""
         self.guide = guide
         """What its answer is held to."""
@@ -62,7 +62,7 @@ class Run:
         return self.job.tenant
 
     @property
-    def version(self) -> str | None:
+    def probe_version(self) -> str | None:
         """Of its probe: whose scores it needs of what is remembered."""
         return self.job.probe.version if self.job.probe else None
 
@@ -87,22 +87,22 @@ class Run:
         return self.generated > 0 and self.computed == len(self.tokens) - 1
 
     @property
-    def growth(self) -> int:
+    def reserved_cells(self) -> int:
         """Cells that are kept free for what it will generate."""
-        return min(self.remaining, HEADROOM)
+        return min(self.remaining, RESERVED_CELLS)
 
     @property
-    def need(self) -> int:
+    def needed_cells(self) -> int:
         """Cells that it will soon take."""
         promised = self.leaders[-1][1] if self.leaders else self.computed
-        return len(self.tokens) - promised + self.growth
+        return len(self.tokens) - promised + self.reserved_cells
 
     @property
     def is_loading(self) -> bool:
         """Whether the disk is reading for it."""
-        return any(block.is_loading for block in self.remembered.blocks)
+        return any(block.is_loading for block in self.match.blocks)
 
-    def grow(self, handles: Handles, scores: Scores | None) -> None:
+    def append_computed(self, handles: Handles, scores: ProbeScores | None) -> None:
         """More of its tokens are computed: their cells, and what a probe says of them."""
         end = self.computed + len(handles)
         self.cells[self.computed : end] = handles
@@ -110,7 +110,7 @@ class Run:
             self.scores[self.computed : end] = scores[: len(handles)]
         self.computed = end
 
-    def timings(self) -> Timings:
+    def make_timings(self) -> Timings:
         """Where its time went, at its end."""
         admitted, prefilled = self.admitted or self.arrived, self.prefilled or self.arrived
         return Timings(

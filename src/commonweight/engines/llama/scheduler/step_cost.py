@@ -15,23 +15,23 @@ RECENT_STEPS = 15
 """Decode steps of a size a median is taken of: what a row adds is small beside the noise of a whole step."""
 RECENT_CHUNKS = 5
 """Chunks of prompts a median is taken of: few, since the cost of a row grows with the context it looks back on."""
-STEPS_REMEMBERED = 1024
+MAX_SIZE_AGE_STEPS = 1024
 """Decode steps after which the cost of a size not seen since is forgotten. A size that once looked too expensive
 is not used, hence not measured: forgetting lets it be tried again."""
-SEEN_ONCE_REMEMBERED = 32
+MAX_SINGLE_AGE_STEPS = 32
 """The same for a size that was seen once: it may have been a busy moment. Of two times the shorter one counts."""
-LEAST_CHUNK = 16
+MIN_CHUNK_ROWS = 16
 """Prompt rows always allowed: a prompt must come to its end."""
-LEAST_LESSON = 8
+MIN_OBSERVED_ROWS = 8
 """Prompt rows of a step below which its time says more about noise than about them."""
-GUESSED_STEP = 0.01
+INITIAL_STEP_SECONDS = 0.01
 """Seconds of a step of one row before anything was observed."""
-GUESSED_ROW = 1 / 8
+INITIAL_ROW_COST = 1 / 8
 """Cost of a further row, in steps of one row, before two sizes were observed: on the hopeful side, since a guess
 that is too high would never be put to the test."""
 
 
-class Pace:
+class StepCostModel:
     """The model's speed on this machine, at the moment. One for each model; every call takes microseconds."""
 
     def __init__(self) -> None:
@@ -47,19 +47,19 @@ class Pace:
         decode_rows = max(outputs, 1)
         if rows <= decode_rows:
             self._observe_decode(rows, seconds)
-        elif rows - decode_rows >= LEAST_LESSON:
-            beside = self.seconds(decode_rows) if self._sizes else 0.0
+        elif rows - decode_rows >= MIN_OBSERVED_ROWS:
+            beside = self.estimate_step_seconds(decode_rows) if self._sizes else 0.0
             self._prompt_row.append(max(seconds - beside, 0.0) / (rows - decode_rows))
             self._curve = None
 
-    def seconds(self, rows: int) -> float:
+    def estimate_step_seconds(self, rows: int) -> float:
         """Estimated seconds of a step of ``rows`` decode rows (1 or more).
 
         More rows may cost less: kernels work in tiles, and 8 or 16 rows were seen to be faster than 7 or 14.
         """
         sizes, costs = self._fresh_curve()
         if not sizes:
-            return GUESSED_STEP * _guessed_growth(rows)
+            return INITIAL_STEP_SECONDS * _initial_growth(rows)
         if rows <= sizes[0]:
             # At its cheapest, so that a step without drafts looks good until it was measured.
             return costs[0] * rows / sizes[0]
@@ -70,24 +70,24 @@ class Pace:
         share = (rows - sizes[left]) / (sizes[right] - sizes[left])
         return costs[left] + share * (costs[right] - costs[left])
 
-    def reach(self, rows: int) -> int:
+    def max_rows_to_try(self, rows: int) -> int:
         """Rows that a step may have when more than ``rows`` only may be of use: at most twice as many as any that
         was seen. A price that turns out to be wrong is then paid for few rows, and is known for more."""
         sizes, _ = self._fresh_curve()
         return max(rows + 1, 2 * sizes[-1] if sizes else 0)
 
-    def rows_within(self, seconds: float, beside: int, most: int) -> int:
+    def max_prompt_rows(self, seconds: float, beside: int, most: int) -> int:
         """Prompt rows, at least :data:`LEAST_CHUNK` and at most ``most`` (which wins), that can be computed
         beside ``beside`` decode rows in a step of about ``seconds`` seconds."""
-        step = self.seconds(max(beside, 1))
+        step = self.estimate_step_seconds(max(beside, 1))
         row = self._seconds_per_prompt_row()
         spare = seconds - step
         if spare >= row * most:
             return most
         fitting = int(spare / row) if spare > 0 else 0
-        return min(max(fitting, LEAST_CHUNK), most)
+        return min(max(fitting, MIN_CHUNK_ROWS), most)
 
-    def seconds_to_prefill(self, rows: int) -> float:
+    def estimate_prefill_seconds(self, rows: int) -> float:
         """Estimated seconds that so many rows of a prompt take, in chunks as large as recent ones."""
         return rows * self._seconds_per_prompt_row()
 
@@ -102,16 +102,16 @@ class Pace:
         """Sizes, ascending, and their costs; forgets what is too old."""
         if self._curve is None:
             ages = {size: self._steps - step for size, step in self._last_seen.items()}
-            for size in [size for size, age in ages.items() if age > STEPS_REMEMBERED]:
+            for size in [size for size, age in ages.items() if age > MAX_SIZE_AGE_STEPS]:
                 del self._sizes[size], self._last_seen[size]
             sizes = sorted(
-                size for size, seen in self._sizes.items() if len(seen) > 1 or ages[size] <= SEEN_ONCE_REMEMBERED
+                size for size, seen in self._sizes.items() if len(seen) > 1 or ages[size] <= MAX_SINGLE_AGE_STEPS
             )
             self._curve = sizes, [_median(self._sizes[size]) for size in sizes]
         return self._curve
 
     def _seconds_per_prompt_row(self) -> float:
-        return _median(self._prompt_row) if self._prompt_row else GUESSED_ROW * self.seconds(1)
+        return _median(self._prompt_row) if self._prompt_row else INITIAL_ROW_COST * self.estimate_step_seconds(1)
 
     def _further_row(self, sizes: list[int], costs: list[float]) -> float:
         """Cost of a row beyond the largest size seen."""
@@ -119,7 +119,7 @@ class Pace:
             return max(costs[-1] - costs[0], 0.0) / (sizes[-1] - sizes[0])
         if self._prompt_row:
             return _median(self._prompt_row)
-        return costs[0] * GUESSED_ROW / _guessed_growth(sizes[0])
+        return costs[0] * INITIAL_ROW_COST / _initial_growth(sizes[0])
 
 
 def _size_class(rows: int) -> int:
@@ -128,8 +128,8 @@ def _size_class(rows: int) -> int:
     return (rows + (1 << shift >> 1)) >> shift << shift
 
 
-def _guessed_growth(rows: int) -> float:
-    return 1.0 + (rows - 1) * GUESSED_ROW
+def _initial_growth(rows: int) -> float:
+    return 1.0 + (rows - 1) * INITIAL_ROW_COST
 
 
 def _median(values: deque[float]) -> float:

@@ -1,0 +1,1 @@
+"""Engine process: its main loop (``worker``), and the frames between it and the server (``protocol``)."""

@@ -1,0 +1,1 @@
+"""Constrained decoding: grammars for tool calls, JSON schemas, reasoning budgets and citations."""

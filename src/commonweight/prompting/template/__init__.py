@@ -1,0 +1,1 @@
+"""Chat templates: rendering in a sandboxed process, and detection of what a template supports."""
