@@ -16,10 +16,10 @@ from commonweight.catalog.locate import locate
 from commonweight.catalog.model import ModelCard
 from commonweight.engines.contract import EngineError, EngineFullError, Job
 from commonweight.prompting import Tokenizer
+from commonweight.signing import Purpose, Signer
 from commonweight.store import Database
 from commonweight.store.batches import Batch
-from commonweight.turn import Assistant
-from commonweight.turn.signature import Signer
+from commonweight.turn import Assistant, TurnRecord
 from replay import Replay, Replaying
 
 Params = dict[str, Any]
@@ -94,9 +94,12 @@ class Office:
         clock: Callable[[], float],
         at_once: int = 4,
     ) -> None:
+        self.records: list[TurnRecord] = []
+        """Of all turns."""
         self.database = database
         self.engine = Engine(tokenizer)
-        self.assistant = Assistant(card, tokenizer, self.engine, Signer(bytes(32)))
+        signer = Signer(bytes(32), Purpose.THINKING_SIGNATURE)
+        self.assistant = Assistant(card, tokenizer, self.engine, signer, listeners=[self.records.append])
         self.runner = BatchRunner(self.assistant, database, at_once, now=clock)
         self.desk = BatchService(database, folder, self.runner.look, now=clock)
 

@@ -32,8 +32,9 @@ from commonweight.engines.contract import (
 )
 from commonweight.prompting import Tokenizer
 from commonweight.server import create_app, make_uvicorn_config
+from commonweight.signing import Purpose, Signer
 from commonweight.turn import Assistant
-from commonweight.turn.signature import Signer
+from fakes import FakeEngine
 
 KEY = "sk-replay"
 WINDOW = 200_000
@@ -42,7 +43,7 @@ Script = Iterable[str] | Callable[[str], str]
 """The model's own words, control tokens by name: one text after the other, or made from the prompt's text."""
 
 
-class Replay:
+class Replay(FakeEngine):
     """Draws the tokens of a script. A stop token follows each text unless it ends with one."""
 
     def __init__(self, tokenizer: Tokenizer, script: Script, window: int = WINDOW) -> None:
@@ -146,7 +147,8 @@ def replaying(script: Script, model: Path | None = None, window: int = WINDOW) -
     with contextlib.closing(Gguf(model or locate(None))) as gguf:
         tokenizer = Tokenizer(gguf)
         engine = Replay(tokenizer, script, window)
-        app = create_app(Assistant(ModelCard.of(gguf), tokenizer, engine, Signer(bytes(32))), Keyring(KEY))
+        assistant = Assistant(ModelCard.of(gguf), tokenizer, engine, Signer(bytes(32), Purpose.THINKING_SIGNATURE))
+        app = create_app(assistant, Keyring(KEY))
         server = uvicorn.Server(make_uvicorn_config(app, timeout_graceful_shutdown=5))
         with socket.create_server(("127.0.0.1", 0)) as listener:
             thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

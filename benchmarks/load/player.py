@@ -21,6 +21,7 @@ import msgspec
 
 from commonweight.catalog.gguf import Gguf
 from commonweight.engines.contract import Admitted, EngineEvent, Finish, Job, Prefilled, Stats, Step, Timings
+from commonweight.engines.llama.config import WorkerConfig
 from commonweight.engines.llama.process.protocol import (
     Cancel,
     EngineCommand,
@@ -29,7 +30,6 @@ from commonweight.engines.llama.process.protocol import (
     StepEvents,
     Submit,
     WorkerMessage,
-    WorkerSettings,
     encode_frame,
     read_command,
 )
@@ -120,11 +120,11 @@ def main() -> None:
     """Play until told to leave, or until the server is gone."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    options = msgspec.json.decode(sys.argv[1], type=WorkerSettings)
-    with contextlib.closing(Gguf(Path(options.path))) as gguf:
+    config = msgspec.json.decode(sys.argv[1], type=WorkerConfig)
+    with contextlib.closing(Gguf(Path(config.path))) as gguf:
         special = frozenset(Tokenizer(gguf).special_tokens.values())
     with contextlib.suppress(BrokenPipeError):
-        _play(Player(special, options.sequences), os.fdopen(1, "wb"))
+        _play(Player(special, config.sequences), os.fdopen(1, "wb"))
 
 
 def _play(player: Player, reports: BinaryIO) -> None:

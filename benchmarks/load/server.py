@@ -2,8 +2,9 @@
 
 from unittest import mock
 
-from commonweight.cli import loading, main
+from commonweight.cli import main
 from commonweight.engines.llama import LlamaEngine
+from commonweight.runtime import assistant as runtime
 
 
 class PlaybackEngine(LlamaEngine):
@@ -13,5 +14,5 @@ class PlaybackEngine(LlamaEngine):
 
 
 if __name__ == "__main__":
-    with mock.patch.object(loading, "LlamaEngine", PlaybackEngine):
+    with mock.patch.object(runtime, "LlamaEngine", PlaybackEngine):
         main()

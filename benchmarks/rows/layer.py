@@ -17,8 +17,8 @@ from commonweight.catalog.model import ModelCard
 from commonweight.engines.contract import Admitted, EngineEvent, Finish, Job, Prefilled, Stats, Step, Timings
 from commonweight.prompting import Tokenizer
 from commonweight.server import create_app
+from commonweight.signing import Purpose, Signer
 from commonweight.turn import Assistant
-from commonweight.turn.signature import Signer
 
 TOKENS = 400
 REQUESTS = 20
@@ -41,6 +41,9 @@ class Reciter:
     async def run(self, job: Job) -> AsyncIterator["Recital"]:
         """Begin to recite."""
         yield Recital([Admitted(0), Prefilled(), *map(Step, self._token_ids[: job.max_tokens])])
+
+    async def aclose(self) -> None:
+        """There is nothing to free."""
 
 
 class Recital:
@@ -87,7 +90,8 @@ def _app(bench: Bench) -> Iterator[ASGIApp]:
     with contextlib.closing(Gguf(bench.model)) as gguf:
         tokenizer = Tokenizer(gguf)
         engine = Reciter(tokenizer.encode(WORDS * (TOKENS // 10)))
-        yield create_app(Assistant(ModelCard.of(gguf), tokenizer, engine, Signer(bytes(32))), Keyring(None))
+        signer = Signer(bytes(32), Purpose.THINKING_SIGNATURE)
+        yield create_app(Assistant(ModelCard.of(gguf), tokenizer, engine, signer), Keyring(None))
 
 
 async def _streamed(app: ASGIApp, max_tokens: int) -> float:

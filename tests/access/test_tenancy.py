@@ -13,24 +13,25 @@ from typing import Any
 
 import httpx
 import pytest
-from rich.console import Console
 
 from commonweight.access import Keyring
 from commonweight.access.keyring import make_key
 from commonweight.catalog.gguf import Gguf
 from commonweight.catalog.locate import locate
 from commonweight.catalog.model import ModelCard
-from commonweight.cli.loading import Setup, open_assistant
+from commonweight.engines.settings import EngineSettings
 from commonweight.messages.request import MessageRequest
 from commonweight.messages.response import OutputText, Usage
 from commonweight.prompting import Renderer, Tokenizer
 from commonweight.prompting.constrain import schema
+from commonweight.runtime.assistant import open_assistant
+from commonweight.runtime.settings import AssistantSettings
 from commonweight.server import create_app
 from commonweight.store import Database, sqlite_url
 from commonweight.store.keys import add_key
 from commonweight.turn import Assistant
 
-SETUP = Setup(None, context=2048, parallel=4, threads=1, cache_disk=2**30)
+SETTINGS = AssistantSettings(engine=EngineSettings(context=2048, parallel=4, threads=1, cache_disk=2**30))
 SECRET = "The launch code is pear, and nobody else may know that it is. "
 secrets = itertools.count()
 
@@ -82,7 +83,7 @@ class Service:
 
 @contextlib.asynccontextmanager
 async def serving(database: Database, keys: dict[str, str]) -> AsyncIterator[Service]:
-    async with open_assistant(SETUP, Console(quiet=True)) as assistant:
+    async with open_assistant(SETTINGS) as assistant:
         app = create_app(assistant, Keyring(None, database))
         transport = httpx.ASGITransport(app=app)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:

@@ -23,7 +23,6 @@ from commonweight.store.batch_items import BatchItemStore
 from commonweight.store.batches import BatchStore
 from commonweight.store.keys import ApiKey, add_key
 from commonweight.store.schema import batch_items, batches
-from commonweight.turn import TurnRecord
 
 
 async def states(database: Database) -> dict[str, int]:
@@ -471,28 +470,24 @@ async def test_leases_are_renewed_while_a_large_batch_is_cleared_away(
 
 
 async def test_records_are_kept_as_of_any_turn(office: Office) -> None:
-    records: list[TurnRecord] = []
-    office.assistant.listeners.append(records.append)
     batch = await office.create([request("a"), {"custom_id": "b", "params": params(max_tokens=1)}], tenant="t")
     async with office.runner.running():
         await office.ended(batch.id, "t")
-    assert {(r.origin.tenant, r.origin.priority, r.outcome) for r in records} == {
+    assert {(r.origin.tenant, r.origin.priority, r.outcome) for r in office.records} == {
         ("t", "batch", "end_turn"),
         ("t", "batch", "max_tokens"),
     }
-    assert len({r.origin.request_id for r in records}) == 2
+    assert len({r.origin.request_id for r in office.records}) == 2
 
 
 async def test_what_a_key_sets_aside_it_sets_aside_for_its_batches(office: Office) -> None:
-    records: list[TurnRecord] = []
-    office.assistant.listeners.append(records.append)
     key = ApiKey("key_1", "k", "", "0" * 64, "", "messages", None, None, None, 0.0, waived="hate fraud")
     await add_key(office.database, key)
     for key_id in ("key_1", None):
         batch = await office.desk.create(upload({"requests": [request("a")]}), "", key_id)
         async with office.runner.running():
             await office.ended(batch.id)
-    assert [record.origin.waived for record in records] == [{"hate", "fraud"}, set()]
+    assert [record.origin.waived for record in office.records] == [{"hate", "fraud"}, set()]
 
 
 async def test_it_ends_though_news_come_at_the_same_moment(office: Office) -> None:

@@ -8,9 +8,10 @@ import pytest
 from command import one_line_error, run
 
 from commonweight.catalog.locate import check_content, starter
-from commonweight.cli import checks
-from commonweight.cli.data import Data
-from commonweight.cli.loading import Setup
+from commonweight.engines.settings import EngineSettings
+from commonweight.runtime import checks
+from commonweight.runtime.data import DataFolder
+from commonweight.runtime.settings import AssistantSettings
 from commonweight.store import Database, revisions
 
 PARTS = ["versions", "processor", "GPU", "memory", "model", "address", "data", "cache", "database", "traces"]
@@ -71,18 +72,18 @@ def test_little_space_is_told_in_time(
 ) -> None:
     real = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: real._replace(free=free))
-    assert checks.data_folder(Data.at(tmp_path, None)).status == status
+    assert checks.check_data_folder(DataFolder.at(tmp_path)).status == status
 
 
 async def test_the_version_of_the_tables(tmp_path: Path) -> None:
-    data = Data.at(tmp_path, None)
-    assert (await checks.database(data)).text == "no tables yet; serve makes them"
+    data = DataFolder.at(tmp_path)
+    assert (await checks.check_database(data)).text == "no tables yet; serve makes them"
     async with Database.open(data.database_url) as database, database.write() as connection:
-        found = await checks.database(data)
+        found = await checks.check_database(data)
         assert found.status == "ok"
         assert "up to date" in found.text
         await connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
-    found = await checks.database(data)
+    found = await checks.check_database(data)
     assert (found.status, "newer version" in found.text) == ("fail", True)
 
 
@@ -102,19 +103,19 @@ def test_a_model_file_with_other_content_is_told(tmp_path: Path, monkeypatch: py
     changed.write_bytes(whole.read_bytes()[:-1] + b"x")
     assert not check_content(changed)  # of just any file nothing is known
     monkeypatch.setattr("commonweight.catalog.locate.starter", lambda: changed)
-    [finding] = checks.model(Setup(None))
+    [finding] = checks.check_model(AssistantSettings())
     assert finding.status == "fail"
     assert "has changed: its SHA-256 is" in finding.text
 
 
 def test_a_model_that_is_not_here_is_not_pulled() -> None:
-    [finding] = checks.model(Setup("hf:nobody/nothing/none.gguf"))
+    [finding] = checks.check_model(AssistantSettings(model="hf:nobody/nothing/none.gguf"))
     assert (finding.status, finding.advice) == ("warn", "serve pulls it when it starts")
-    [finding] = checks.model(Setup("hf:nonsense"))
+    [finding] = checks.check_model(AssistantSettings(model="hf:nonsense"))
     assert finding.status == "fail"
 
 
 def test_a_model_too_large_for_memory_is_told() -> None:
-    *_, finding = checks.model(Setup(None, cache_ram=10**15))
+    *_, finding = checks.check_model(AssistantSettings(engine=EngineSettings(cache_ram=10**15)))
     assert (finding.subject, finding.status) == ("model in memory", "fail")
     assert "does not fit into memory" in finding.text

@@ -6,8 +6,8 @@ import logging
 
 import pytest
 
-from commonweight.cli.logs import LogFormat, set_up_logs
 from commonweight.engines.contract import EngineError
+from commonweight.runtime.logs import LogFormat, configure_logging
 from commonweight.server.access_log import log_request
 from commonweight.server.request_log import RequestRecord, set_current
 
@@ -26,14 +26,14 @@ def exchange(**changes: object) -> RequestRecord:
 
 
 def test_a_line_of_text_names_its_request(capsys: pytest.CaptureFixture[str]) -> None:
-    set_up_logs("text", "info")
+    configure_logging("text", "info")
     log_request(exchange(key_id="key_1", error="api_error"))
     line = capsys.readouterr().err
     assert line.endswith(" INFO GET /v1/models 200 request_id=req_1 seconds=0.25 key_id=key_1 error=api_error\n")
 
 
 def test_a_line_of_json_has_everything_by_name(capsys: pytest.CaptureFixture[str]) -> None:
-    set_up_logs("json", "info")
+    configure_logging("json", "info")
     log_request(exchange())
     told = json.loads(capsys.readouterr().err)
     assert told.pop("time")
@@ -53,7 +53,7 @@ def test_a_line_of_json_has_everything_by_name(capsys: pytest.CaptureFixture[str
 def test_other_lines_name_the_request_that_they_are_about(
     form: LogFormat, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    set_up_logs(form, "info")
+    configure_logging(form, "info")
     log.warning("before")
     context = contextvars.copy_context()
     context.run(set_current, exchange())
@@ -64,7 +64,7 @@ def test_other_lines_name_the_request_that_they_are_about(
 
 
 def test_a_path_stays_in_its_line(capsys: pytest.CaptureFixture[str]) -> None:
-    set_up_logs("text", "info")
+    configure_logging("text", "info")
     log_request(exchange(path="/v1/models/a\nERROR b\x1b[31m" + "c" * 1000))
     [line] = capsys.readouterr().err.splitlines()
     assert r"a\nERROR b\x1b[31m" in line
@@ -72,10 +72,10 @@ def test_a_path_stays_in_its_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_probes_are_for_debugging(capsys: pytest.CaptureFixture[str]) -> None:
-    set_up_logs("text", "info")
+    configure_logging("text", "info")
     log_request(exchange(path="/health", route="/health"))
     assert capsys.readouterr().err == ""
-    set_up_logs("text", "debug")
+    configure_logging("text", "debug")
     log_request(exchange(path="/health", route="/health"))
     assert "GET /health 200" in capsys.readouterr().err
 
@@ -84,7 +84,7 @@ def test_probes_are_for_debugging(capsys: pytest.CaptureFixture[str]) -> None:
 def test_texts_of_exceptions_are_shown_only_where_they_hold_no_content(
     form: LogFormat, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    set_up_logs(form, "info")
+    configure_logging(form, "info")
     try:
         try:
             try:

@@ -14,13 +14,14 @@ from peers import Machine
 from commonweight.catalog.gguf import Gguf
 from commonweight.catalog.locate import locate
 from commonweight.catalog.model import ModelCard
-from commonweight.cli.loading import vocabulary_of
 from commonweight.engines.contract import Admitted, Finish, Job, Prefilled, Sampling, Step
 from commonweight.engines.grammars import GrammarCompiler
-from commonweight.engines.llama import LlamaEngine, WorkerSettings
+from commonweight.engines.llama import LlamaEngine, WorkerConfig
 from commonweight.engines.remote import RemoteEngine
 from commonweight.engines.remote.vllm import VllmCompletions, VllmGenerate
-from commonweight.prompting import Tokenizer
+from commonweight.engines.settings import RemoteSettings
+from commonweight.prompting import Renderer, Tokenizer
+from commonweight.runtime.assistant import make_vocabulary
 
 pytest_plugins = "peer_fixtures"
 
@@ -43,9 +44,10 @@ def tokenizer(gguf: Gguf) -> Tokenizer:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def engine(gguf: Gguf, machine: Machine, tokenizer: Tokenizer) -> AsyncIterator[RemoteEngine]:
-    vocabulary = vocabulary_of(tokenizer, ModelCard.of(gguf))
+    vocabulary = make_vocabulary(tokenizer, Renderer(tokenizer, ModelCard.of(gguf).chat_template))
     kind: Any = machine.kind
-    engine = RemoteEngine(kind, [machine.url], vocabulary, GrammarCompiler(gguf.vocab), b"a key")
+    settings = RemoteSettings(kind=kind, urls=(machine.url,))
+    engine = RemoteEngine(settings, vocabulary, GrammarCompiler(gguf.vocab), b"a key")
     try:
         await engine.start()
         yield engine
@@ -79,7 +81,7 @@ def chat(tokenizer: Tokenizer, text: str) -> list[int]:
 
 async def test_the_model_says_what_it_says_here(engine: RemoteEngine, tokenizer: Tokenizer) -> None:
     prompt = chat(tokenizer, "Count from one to ten.")
-    embedded = LlamaEngine(WorkerSettings(str(locate(None)), window=1024, cells=2048, sequences=2, threads=1))
+    embedded = LlamaEngine(WorkerConfig(path=str(locate(None)), window=1024, cells=2048, sequences=2, threads=1))
     apart: list[float] = []
     try:
         await embedded.start()

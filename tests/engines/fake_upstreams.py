@@ -16,6 +16,7 @@ from commonweight.catalog.gguf import Gguf
 from commonweight.engines.contract import Job
 from commonweight.engines.grammars import GrammarCompiler
 from commonweight.engines.remote import RemoteEngine, Vocabulary
+from commonweight.engines.settings import RemoteSettings
 from commonweight.prompting import Tokenizer
 
 GREETING = "Hello"
@@ -241,9 +242,12 @@ def vocabulary() -> Vocabulary:
 
 
 @contextlib.asynccontextmanager
-async def engine_at(gguf: Gguf, *urls: str, **options: Any) -> AsyncIterator[RemoteEngine]:
+async def engine_at(
+    gguf: Gguf, *urls: str, server_key: str | None = None, read_timeout: float = 300.0, **options: Any
+) -> AsyncIterator[RemoteEngine]:
     """An engine that has found out what is there."""
-    engine = RemoteEngine("vllm", urls, vocabulary(), GrammarCompiler(gguf.vocab), b"key", **options)
+    settings = RemoteSettings(kind="vllm", urls=urls, key=server_key, read_timeout=read_timeout)
+    engine = RemoteEngine(settings, vocabulary(), GrammarCompiler(gguf.vocab), b"key", **options)
     try:
         await engine.start()
         yield engine

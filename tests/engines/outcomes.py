@@ -11,7 +11,7 @@ import numpy.typing as npt
 from commonweight.catalog.gguf import Gguf
 from commonweight.catalog.locate import starter
 from commonweight.engines.contract import Admitted, Engine, EngineEvent, Finish, Job, Prefilled, Sampling, Step
-from commonweight.engines.llama import WorkerSettings
+from commonweight.engines.llama import WorkerConfig
 from commonweight.prompting import Tokenizer
 
 WINDOW = 1024
@@ -29,10 +29,10 @@ def starter_tokenizer() -> Tokenizer:
     return Tokenizer(Gguf(starter_path()))
 
 
-def starter_options(**changes: Any) -> WorkerSettings:
+def starter_options(**changes: Any) -> WorkerConfig:
     """A small engine on the starter model, without files."""
     sizes: dict[str, Any] = {"window": WINDOW, "cells": 4096, "sequences": 4, "threads": 2, "batch_rows": 256}
-    return WorkerSettings(path=str(starter_path()), **sizes | changes)
+    return WorkerConfig(path=str(starter_path()), **sizes | changes)
 
 
 @dataclass

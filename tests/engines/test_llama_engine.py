@@ -16,7 +16,7 @@ import pytest_asyncio
 from outcomes import GREEDY, WINDOW, Outcome, outcome, starter_options, starter_tokenizer
 
 from commonweight.engines.contract import EngineError, EngineFullError, Finish, Job, Sampling, Step
-from commonweight.engines.llama import LlamaEngine, LoadError, WorkerSettings
+from commonweight.engines.llama import LlamaEngine, LoadError, WorkerConfig
 from commonweight.engines.llama import engine as engine_module
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -326,7 +326,7 @@ async def test_a_job_that_cannot_travel_harms_only_itself(engine: LlamaEngine) -
 async def test_what_is_no_model_is_refused_with_a_reason(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "broken.gguf"
     path.write_bytes(content)
-    engine = LlamaEngine(WorkerSettings(path=str(path), window=64, cells=64, sequences=1, threads=1))
+    engine = LlamaEngine(WorkerConfig(path=str(path), window=64, cells=64, sequences=1, threads=1))
     with pytest.raises(LoadError, match=r"broken\.gguf"):
         await engine.start()
     await engine.aclose()

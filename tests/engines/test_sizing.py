@@ -14,18 +14,19 @@ from outcomes import starter_options
 
 from commonweight.catalog.gguf import capture_log
 from commonweight.engines.contract import EngineError
-from commonweight.engines.llama import WorkerSettings, options
+from commonweight.engines.llama import WorkerConfig, plan_worker
 from commonweight.engines.llama.model import sizing
 from commonweight.engines.llama.model.footprint import Footprint, UnallocatedModel
 from commonweight.engines.llama.model.machine import Memory, read_memory
 from commonweight.engines.llama.model.native import MAX_DRAFT_ROWS, LoadedModel
+from commonweight.engines.settings import EngineSettings
 
 MIB, GIB = 1 << 20, 1 << 30
 PER_TOKEN = 30 * 2 * 3 * 64 * 2
 """Bytes: layers of the starter, keys and values, heads, their width, bytes of an f16."""
 
 
-def footprint(chosen: WorkerSettings) -> Footprint:
+def footprint(chosen: WorkerConfig) -> Footprint:
     outline = UnallocatedModel(Path(chosen.path))
     try:
         return outline.measure_footprint(chosen)
@@ -33,7 +34,7 @@ def footprint(chosen: WorkerSettings) -> Footprint:
         outline.close()
 
 
-def allocated(chosen: WorkerSettings) -> Footprint:
+def allocated(chosen: WorkerConfig) -> Footprint:
     """What llama.cpp reports to have allocated for the engine itself."""
     with capture_log() as lines:
         model = LoadedModel(
@@ -43,7 +44,7 @@ def allocated(chosen: WorkerSettings) -> Footprint:
             batch_rows=chosen.batch_rows,
             outputs=chosen.sequences + MAX_DRAFT_ROWS,
             threads=chosen.threads,
-            kv_type=chosen.kv_type,
+            settings=chosen.settings,
         )
     model.close()
     kinds = ("(?:KV|RS)", "(?:compute|output)")
@@ -56,7 +57,7 @@ def allocated(chosen: WorkerSettings) -> Footprint:
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
 def test_what_a_context_takes_is_known_without_it(architecture: str, tmp_path: Path) -> None:
     path = tiny.write(tmp_path, architecture)
-    chosen = WorkerSettings(path=str(path), window=4096, cells=8192, sequences=3, threads=1)
+    chosen = WorkerConfig(path=str(path), window=4096, cells=8192, sequences=3, threads=1)
     told, real = footprint(chosen), allocated(chosen)
     assert real.kv > 0
     # llama.cpp rounds each figure to 0.01 MiB, and allocates logits of guesses when there are some.
@@ -80,30 +81,30 @@ def test_quantised_cells_take_34_bytes_for_32_numbers(monkeypatch: pytest.Monkey
 def test_a_type_that_the_model_cannot_have_is_said_before_loading(tmp_path: Path) -> None:
     path = tiny.write(tmp_path, "llama")  # its heads are narrower than a block of q8_0
     with pytest.raises(EngineError, match="q8_0"):
-        options(path, 4096, context=None, sequences=1, threads=1, kv_type="q8_0")
+        plan_worker(path, 4096, EngineSettings(parallel=1, threads=1, kv_type="q8_0"))
 
 
 STARTER = Path(starter_options().path)
 PLENTY = Memory(64 * GIB, 32 * GIB)
 
 
-def sized(monkeypatch: pytest.MonkeyPatch, machine: Memory = PLENTY, **wishes: Any) -> WorkerSettings:
+def sized(monkeypatch: pytest.MonkeyPatch, machine: Memory = PLENTY, **wishes: Any) -> WorkerConfig:
     """Options for the starter on such a machine."""
     monkeypatch.setattr(sizing, "read_memory", lambda: machine)
-    return options(STARTER, 8192, **{"context": None, "sequences": 8, "threads": 1} | wishes)
+    return plan_worker(STARTER, 8192, EngineSettings(**{"threads": 1} | wishes))
 
 
 def test_with_plenty_of_memory_every_job_has_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = sized(monkeypatch)
     assert (chosen.window, chosen.cells, chosen.sequences) == (8192, 8 * 8192, 8)
-    assert (chosen.kv_type, chosen.drafts) == ("f16", 15)
+    assert (chosen.settings.kv_type, chosen.drafts) == ("f16", 15)
     assert 6 * GIB < chosen.ram_bytes < 8 * GIB
     assert sized(monkeypatch, Memory(1 << 50, 1 << 50)).ram_bytes == 8 * GIB
 
 
 def test_unasked_the_cells_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert sized(monkeypatch, sequences=255).cells == 131_072
-    assert sized(monkeypatch, sequences=255, kv_memory=4 * GIB).cells == 4 * GIB // PER_TOKEN // 256 * 256
+    assert sized(monkeypatch, parallel=255).cells == 131_072
+    assert sized(monkeypatch, parallel=255, kv_memory=4 * GIB).cells == 4 * GIB // PER_TOKEN // 256 * 256
 
 
 def test_a_context_beyond_the_training_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +162,7 @@ def test_kv_memory_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch)
 PER_CELL, BUFFERS, WEIGHTS = 100_000, 50 * MIB, 3 * GIB
 
 
-class FakeOutline:
+class FakeModel:
     """A model of 3 GiB."""
 
     weights = WEIGHTS
@@ -172,14 +173,14 @@ class FakeOutline:
     def close(self) -> None:
         pass
 
-    def footprint(self, chosen: WorkerSettings) -> Footprint:
+    def measure_footprint(self, chosen: WorkerConfig) -> Footprint:
         return Footprint(chosen.cells * PER_CELL, BUFFERS + chosen.cells * 1000)
 
 
 @contextmanager
 def fake(machine: Memory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sizing, "UnallocatedModel", FakeOutline)
+        patch.setattr(sizing, "UnallocatedModel", FakeModel)
         patch.setattr(sizing, "read_memory", lambda: machine)
         yield
 
@@ -201,16 +202,22 @@ def test_never_more_than_is_available(
     available = int(total * free)
     headroom = max(512 * MIB, min(total // 10, 4 * GIB))
     wishes: dict[str, Any] = {"kv_memory": kv_memory, "cache_ram": cache_ram, "cache_disk": 0}
-    least = WEIGHTS + FakeOutline(Path()).footprint(WorkerSettings("", window, window, sequences, 1)).total
+    least = (
+        WEIGHTS
+        + FakeModel(Path())
+        .measure_footprint(WorkerConfig(path="", window=window, cells=window, sequences=sequences, threads=1))
+        .total
+    )
     with fake(Memory(total, available)):
         try:
-            chosen = options(Path("model.gguf"), window, context=window, sequences=sequences, threads=1, **wishes)
+            settings = EngineSettings(context=window, parallel=sequences, threads=1, **wishes)
+            chosen = plan_worker(Path("model.gguf"), window, settings)
         except sizing.DoesNotFitError as error:
             too_small = kv_memory is not None and kv_memory < window * PER_CELL
             assert too_small or kv_memory is not None or least + headroom + (cache_ram or 0) > available
             assert ("--kv-memory" in str(error)) == (kv_memory is not None)
             return
-    used = WEIGHTS + FakeOutline(Path()).footprint(chosen).total + chosen.ram_bytes
+    used = WEIGHTS + FakeModel(Path()).measure_footprint(chosen).total + chosen.ram_bytes
     assert used + headroom <= available
     assert window <= chosen.cells <= window * sequences
     assert chosen.ram_bytes == cache_ram or (cache_ram is None and 0 <= chosen.ram_bytes <= 8 * GIB)
@@ -220,10 +227,10 @@ def test_never_more_than_is_available(
 
 def test_scarce_memory_is_shared_between_cells_and_idle_prefixes() -> None:
     with fake(Memory(16 * GIB, 12 * GIB)):
-        chosen = options(Path(), 131_072, context=16_384, sequences=8, threads=1)
+        chosen = plan_worker(Path(), 131_072, EngineSettings(context=16_384, threads=1))
     room = 12 * GIB - 16 * GIB // 10 - WEIGHTS
     assert chosen.ram_bytes == pytest.approx(room / 4, abs=1)
-    spent = FakeOutline(Path()).footprint(chosen).total + chosen.ram_bytes
+    spent = FakeModel(Path()).measure_footprint(chosen).total + chosen.ram_bytes
     assert spent <= room < spent + 256 * (PER_CELL + 1000)
 
 

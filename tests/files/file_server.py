@@ -18,10 +18,10 @@ from commonweight.catalog.model import ModelCard
 from commonweight.files import Library
 from commonweight.prompting import Tokenizer
 from commonweight.server import create_app
+from commonweight.signing import Purpose, Signer
 from commonweight.store import Database
 from commonweight.store.keys import add_key
 from commonweight.turn import Assistant
-from commonweight.turn.signature import Signer
 from replay import Replay, Script
 
 
@@ -56,8 +56,9 @@ async def serving(
     with contextlib.closing(Gguf(locate(None))) as gguf:
         tokenizer = Tokenizer(gguf)
         engine = Replay(tokenizer, script)
-        assistant = Assistant(ModelCard.of(gguf), tokenizer, engine, Signer(bytes(32)))
         async with Library.open(database, folder, quota) as library:
+            signer = Signer(bytes(32), Purpose.THINKING_SIGNATURE)
+            assistant = Assistant(ModelCard.of(gguf), tokenizer, engine, signer, files=library.load)
             app = create_app(assistant, Keyring(None, database), library=library)
             server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
             with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -8,8 +8,8 @@ from safetensors.numpy import load_file, save_file
 
 from commonweight.guard import DEFAULT, Bundle, BundleError, Guard
 from commonweight.guard.bundle import Manifest
-from commonweight.guard.compiling import recompile
 from commonweight.guard.encoder import load_encoder
+from commonweight.guard.recompile import recompile
 from sample_charter import charter
 
 KEY, OTHER = b"k" * 32, b"o" * 32

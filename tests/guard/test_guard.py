@@ -19,8 +19,8 @@ from commonweight.guard import (
     ScreenedInput,
     Screening,
 )
-from commonweight.guard.compiling import recompile
 from commonweight.guard.encoder import load_encoder
+from commonweight.guard.recompile import recompile
 from sample_charter import BREAD, UMBRELLA, charter
 
 STORY = (

@@ -7,15 +7,16 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from opentelemetry.trace import TracerProvider
 
-from commonweight.access import Keyring
+from commonweight.access import Keyring, Limiter
 from commonweight.catalog.gguf import Gguf
 from commonweight.catalog.locate import locate
 from commonweight.catalog.model import ModelCard
 from commonweight.prompting import Tokenizer
-from commonweight.server import create_app
+from commonweight.server import Metrics, create_app, turn_listeners
+from commonweight.signing import Purpose, Signer
 from commonweight.turn import Assistant
-from commonweight.turn.signature import Signer
 from replay import Replay, Script
 
 KEY = "sk-observed-0123456789"
@@ -29,10 +30,25 @@ def gguf() -> Iterator[Gguf]:
         yield gguf
 
 
-def application(gguf: Gguf, script: Script = lambda _: ANSWER, key: str | None = KEY, **more: Any) -> FastAPI:
+def application(
+    gguf: Gguf,
+    script: Script = lambda _: ANSWER,
+    key: str | None = KEY,
+    tracer_provider: TracerProvider | None = None,
+    **more: Any,
+) -> FastAPI:
     tokenizer = Tokenizer(gguf)
-    assistant = Assistant(ModelCard.of(gguf), tokenizer, Replay(tokenizer, script), Signer(bytes(32)))
-    return create_app(assistant, Keyring(key), **more)
+    metrics, limiter = Metrics(), Limiter()
+    assistant = Assistant(
+        ModelCard.of(gguf),
+        tokenizer,
+        Replay(tokenizer, script),
+        Signer(bytes(32), Purpose.THINKING_SIGNATURE),
+        listeners=turn_listeners(metrics, limiter, tracer_provider),
+    )
+    return create_app(
+        assistant, Keyring(key), metrics=metrics, limiter=limiter, tracer_provider=tracer_provider, **more
+    )
 
 
 @contextlib.asynccontextmanager

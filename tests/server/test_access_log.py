@@ -6,7 +6,7 @@ import pytest
 from observed import ANSWER, KEY, PROMPT, application, body, client, gguf
 
 from commonweight.catalog.gguf import Gguf
-from commonweight.cli.logs import LogFormat, set_up_logs
+from commonweight.runtime.logs import LogFormat, configure_logging
 
 __all__ = ["gguf"]
 
@@ -21,7 +21,7 @@ def broken(prompt: str) -> str:
 async def test_the_log_holds_neither_content_nor_keys(
     gguf: Gguf, form: LogFormat, capsys: pytest.CaptureFixture[str], restored_logs: None
 ) -> None:
-    set_up_logs(form, "debug")
+    configure_logging(form, "debug")
     async with client(application(gguf)) as asking:
         for stream in (True, False):
             assert (await asking.post("/v1/messages", json=body(stream=stream))).status_code == 200
@@ -52,7 +52,7 @@ async def test_the_log_holds_neither_content_nor_keys(
 async def test_a_line_says_what_a_turn_cost(
     gguf: Gguf, capsys: pytest.CaptureFixture[str], restored_logs: None
 ) -> None:
-    set_up_logs("json", "info")
+    configure_logging("json", "info")
     async with client(application(gguf)) as asking:
         answer = await asking.post("/v1/messages", json=body())
     told = json.loads(capsys.readouterr().err)

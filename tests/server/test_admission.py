@@ -20,11 +20,11 @@ from commonweight.catalog.model import ModelCard
 from commonweight.messages.request import MessageRequest
 from commonweight.prompting import Tokenizer
 from commonweight.server import create_app
+from commonweight.signing import Purpose, Signer
 from commonweight.store import Database
 from commonweight.store.keys import add_key
 from commonweight.store.schema import leases, usage
-from commonweight.turn import Assistant, Origin
-from commonweight.turn.signature import Signer
+from commonweight.turn import Assistant, Origin, TurnListener
 from databases import Clock
 
 BODY: dict[str, Any] = {"model": "any", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi."}]}
@@ -34,27 +34,26 @@ NAMES = [
 
 
 @contextlib.contextmanager
-def replaying() -> Iterator[Assistant]:
+def replaying(*listeners: TurnListener) -> Iterator[Assistant]:
     with contextlib.closing(Gguf(locate(None))) as gguf:
         tokenizer = Tokenizer(gguf)
         engine = Engine(tokenizer, lambda _: "One, two, three, four, five.")
-        yield Assistant(ModelCard.of(gguf), tokenizer, engine, Signer(bytes(32)))
+        signer = Signer(bytes(32), Purpose.THINKING_SIGNATURE)
+        yield Assistant(ModelCard.of(gguf), tokenizer, engine, signer, listeners=listeners)
 
 
 @contextlib.asynccontextmanager
 async def served(database: Database, clock: Callable[[], float] = time.time) -> AsyncIterator[httpx.AsyncClient]:
     """One of the servers on a database."""
-    with replaying() as assistant:
-        async with Ledger.open(database) as ledger:
-            assistant.listeners.append(ledger.on_turn)
-            async with client_of(assistant, database, clock) as client:
+    limiter = Limiter(database, clock)
+    async with Ledger.open(database) as ledger:
+        with replaying(ledger.on_turn, limiter.on_turn) as assistant:
+            async with client_of(assistant, database, limiter) as client:
                 yield client
 
 
-def client_of(
-    assistant: Assistant, database: Database, clock: Callable[[], float] = time.time
-) -> httpx.AsyncClient:
-    app = create_app(assistant, Keyring(None, database), limiter=Limiter(database, clock))
+def client_of(assistant: Assistant, database: Database, limiter: Limiter) -> httpx.AsyncClient:
+    app = create_app(assistant, Keyring(None, database), limiter=limiter)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://localhost")
 
 
@@ -155,10 +154,11 @@ async def test_two_servers_share_limits(database: Database, database_clock: Cloc
 async def test_two_servers_share_places(database: Database, stream: bool) -> None:
     header = await key(database, concurrency=3)
     body = BODY | {"stream": stream}
-    with replaying() as assistant:
+    limiter = Limiter(database)
+    with replaying(limiter.on_turn) as assistant:
         assert isinstance(assistant.engine, Engine)
         assistant.engine.gate.clear()
-        async with client_of(assistant, database) as one, served(database) as other:
+        async with client_of(assistant, database, limiter) as one, served(database) as other:
             held = [asyncio.create_task(one.post("/v1/messages", json=body, headers=header)) for _ in range(3)]
             while assistant.engine.running < 3:
                 await asyncio.sleep(0.01)
@@ -211,8 +211,7 @@ async def test_a_client_that_leaves_pays_for_what_it_had(database: Database) -> 
     await add_key(database, made)
     principal = Principal("t", made.id, limits=Limits(tokens_per_minute=1000, concurrency=1))
     limiter = Limiter(database)
-    with replaying() as assistant:
-        assistant.listeners.append(limiter.on_turn)
+    with replaying(limiter.on_turn) as assistant:
         async with limiter.admit(principal, "req_1", {}) as admission:
             turn = await assistant.prepare(MessageRequest.model_validate(BODY), Origin("req_1"))
             prompt = len(turn.prompt.token_ids)

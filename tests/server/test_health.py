@@ -10,8 +10,8 @@ from commonweight.catalog.gguf import Gguf
 from commonweight.catalog.model import ModelCard
 from commonweight.prompting import Tokenizer
 from commonweight.server import Lifecycle, create_app, health
+from commonweight.signing import Purpose, Signer
 from commonweight.turn import Assistant
-from commonweight.turn.signature import Signer
 from replay import Replay
 
 __all__ = ["gguf"]
@@ -56,7 +56,10 @@ async def test_what_the_server_needs_is_asked(
 async def test_while_the_engine_starts_again_the_process_lives_and_is_not_ready(gguf: Gguf) -> None:
     tokenizer = Tokenizer(gguf)
     engine = Replay(tokenizer, [])
-    app = create_app(Assistant(ModelCard.of(gguf), tokenizer, engine, Signer(bytes(32))), Keyring(None))
+    app = create_app(
+        Assistant(ModelCard.of(gguf), tokenizer, engine, Signer(bytes(32), Purpose.THINKING_SIGNATURE)),
+        Keyring(None),
+    )
     engine.is_ready = False
     async with client(app) as asking:
         alive, ready = await asking.get("/health"), await asking.get("/ready")

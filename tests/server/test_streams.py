@@ -13,11 +13,9 @@ import httpx
 import psutil
 import pytest
 import pytest_asyncio
-from rich.console import Console
 from starlette.types import ASGIApp, Message
 
 from commonweight.access import Keyring
-from commonweight.cli.loading import Setup, open_assistant
 from commonweight.engines.contract import (
     Admitted,
     EngineError,
@@ -29,10 +27,14 @@ from commonweight.engines.contract import (
     Timings,
 )
 from commonweight.engines.llama import LlamaEngine
+from commonweight.engines.settings import EngineSettings
+from commonweight.runtime.assistant import open_assistant
+from commonweight.runtime.settings import AssistantSettings
 from commonweight.server import create_app, sse
+from commonweight.signing import Purpose, Signer
 from commonweight.turn import Assistant
-from commonweight.turn.signature import Signer
 from conftest import running
+from fakes import FakeEngine
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -40,7 +42,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def assistant() -> AsyncIterator[Assistant]:
     """The real thing, in this process but for the engine's own."""
-    async with open_assistant(Setup(None, context=2048, parallel=2), Console(quiet=True)) as assistant:
+    settings = AssistantSettings(engine=EngineSettings(context=2048, parallel=2))
+    async with open_assistant(settings) as assistant:
         yield assistant
 
 
@@ -93,6 +96,11 @@ def request(**changes: Any) -> dict[str, Any]:
         "messages": [{"role": "user", "content": "Tell me a very long story."}],
         "stop_sequences": ["never said by anyone"],
     } | changes
+
+
+def engine_process(server: int) -> psutil.Process:
+    [engine] = [child for child in psutil.Process(server).children() if LlamaEngine.worker in child.cmdline()]
+    return engine
 
 
 def runs(assistant: Assistant) -> int:
@@ -155,7 +163,7 @@ class Told:
         self.truncated = position
 
 
-class BrokenEngine:
+class BrokenEngine(FakeEngine):
     """Fails where it is told to; everything above it is real."""
 
     window = 2048
@@ -174,7 +182,8 @@ class BrokenEngine:
 
 
 def broken(assistant: Assistant, *outcome: Any) -> ASGIApp:
-    replaced = Assistant(assistant.card, assistant._tokenizer, BrokenEngine(*outcome), Signer(bytes(32)))
+    signer = Signer(bytes(32), Purpose.THINKING_SIGNATURE)
+    replaced = Assistant(assistant.card, assistant._tokenizer, BrokenEngine(*outcome), signer)
     return create_app(replaced, Keyring(None))
 
 
@@ -228,7 +237,7 @@ async def test_reused_prompt_tokens_are_counted_apart(assistant: Assistant) -> N
 
 async def test_a_killed_engine_is_an_error_and_the_server_lives_on(tmp_path: Path) -> None:
     with running(tmp_path / "output.txt") as (server, _):
-        engine = psutil.Process(server.pid).children()[0]
+        engine = engine_process(server.pid)
         headers = {"x-api-key": server.key}
         url = f"{server.url}/v1/messages"
         with httpx.stream("POST", url, json=request(stream=True), headers=headers, timeout=60) as response:
@@ -243,4 +252,4 @@ async def test_a_killed_engine_is_an_error_and_the_server_lives_on(tmp_path: Pat
         assert again.status_code == 200
         assert again.json()["usage"]["output_tokens"] == 3
         assert httpx.get(f"{server.url}/health").status_code == 200
-        assert psutil.Process(server.pid).children()[0].pid != engine.pid
+        assert engine_process(server.pid).pid != engine.pid

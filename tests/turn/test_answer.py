@@ -15,11 +15,11 @@ from commonweight.messages.events import ContentBlockDelta, MessageFold, Message
 from commonweight.messages.request import MessageRequest
 from commonweight.messages.response import Message
 from commonweight.prompting import OutputParser, Renderer, Tokenizer
+from commonweight.signing import Purpose, Signer
 from commonweight.turn.answer import Answer
-from commonweight.turn.signature import Signer
 
 STOPPED, AT_LIMIT = (Finish(reason, Timings(0, 0, 0)) for reason in ("stop", "length"))
-SIGNER = Signer(bytes(32))
+SIGNER = Signer(bytes(32), Purpose.THINKING_SIGNATURE)
 CITY = {
     "name": "weather",
     "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},

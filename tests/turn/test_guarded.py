@@ -29,8 +29,9 @@ from commonweight.messages.events import MessageFold, StreamEvent
 from commonweight.messages.request import MessageRequest
 from commonweight.messages.response import Message, OutputThinking
 from commonweight.prompting import Tokenizer
+from commonweight.signing import Purpose, Signer
 from commonweight.turn import Assistant, Origin, TurnRecord
-from commonweight.turn.signature import Signer
+from fakes import FakeEngine
 
 ORIGIN = Origin("req_1", "a team", "key_1")
 WEATHER = {
@@ -40,7 +41,7 @@ WEATHER = {
 CALM, ALARMING = -50.0, 50.0
 
 
-class Scripted:
+class Scripted(FakeEngine):
     """An engine that says a text, and has a score for the prompt and for each token of the answer."""
 
     window = 4096
@@ -115,10 +116,9 @@ async def turn(
     tokenizer = Tokenizer(gguf)
     heads = guard.probe.heads if guard and guard.probe else 3
     engine = Scripted(tokenizer.encode(said), asked, heads, list(answered))
-    assistant = Assistant(ModelCard.of(gguf), tokenizer, engine, Signer(bytes(32)))
-    assistant.guard = guard
     records: list[TurnRecord] = []
-    assistant.listeners.append(records.append)
+    signer = Signer(bytes(32), Purpose.THINKING_SIGNATURE)
+    assistant = Assistant(ModelCard.of(gguf), tokenizer, engine, signer, guard=guard, listeners=[records.append])
     events = [event async for event in assistant.stream(await assistant.prepare(of or request(), ORIGIN))]
     return events, records[0], engine
 

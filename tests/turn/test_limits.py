@@ -13,8 +13,8 @@ from commonweight.catalog.model import ModelCard
 from commonweight.messages.errors import InvalidRequestError
 from commonweight.messages.request import MessageRequest
 from commonweight.prompting import Tokenizer
+from commonweight.signing import Purpose, Signer
 from commonweight.turn import Assistant
-from commonweight.turn.signature import Signer
 from replay import Replay
 
 WINDOW = 100
@@ -29,7 +29,8 @@ def gguf() -> Iterator[Gguf]:
 def assistant(gguf: Gguf, max_output: int | None = None) -> Assistant:
     tokenizer = Tokenizer(gguf)
     engine = Replay(tokenizer, ["Fine."], window=WINDOW)
-    return Assistant(ModelCard.of(gguf), tokenizer, engine, Signer(bytes(32)), max_output)
+    signer = Signer(bytes(32), Purpose.THINKING_SIGNATURE)
+    return Assistant(ModelCard.of(gguf), tokenizer, engine, signer, max_output=max_output)
 
 
 def request(words: int, max_tokens: int = 10) -> MessageRequest:

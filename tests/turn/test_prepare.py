@@ -7,8 +7,8 @@ from commonweight.catalog.gguf import Gguf
 from commonweight.catalog.locate import starter
 from commonweight.messages.request import CountTokensRequest
 from commonweight.prompting import Renderer, Tokenizer
+from commonweight.signing import Purpose, Signer
 from commonweight.turn.prepare import prepare_prompt
-from commonweight.turn.signature import Signer
 
 
 def document(text: str) -> dict[str, Any]:
@@ -38,7 +38,9 @@ def test_documents_keep_their_numbers_when_one_is_cleared() -> None:
             "context_management": {"edits": [edit]},
         }
     )
-    ready = asyncio.run(prepare_prompt(request, Renderer(tokenizer, None), Signer(bytes(32))))
+    ready = asyncio.run(
+        prepare_prompt(request, Renderer(tokenizer, None), Signer(bytes(32), Purpose.THINKING_SIGNATURE))
+    )
     assert ready.edits is not None
     assert len(ready.edits.applied_edits) == 1
     read = b"".join(map(tokenizer.decode, ready.prompt.token_ids)).decode()

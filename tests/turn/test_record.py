@@ -27,9 +27,10 @@ from commonweight.messages.errors import ApiError, OverloadedError
 from commonweight.messages.events import MessageDelta, MessageStart
 from commonweight.messages.request import MessageRequest
 from commonweight.prompting import Tokenizer
-from commonweight.turn import Assistant, Origin, TurnRecord
+from commonweight.signing import Purpose, Signer
+from commonweight.turn import Assistant, Origin, TurnListener, TurnRecord
 from commonweight.turn.record import GAP_BUCKETS_SECONDS, Stopwatch, TokenGaps
-from commonweight.turn.signature import Signer
+from fakes import FakeEngine
 
 FINISH = Finish("stop", Timings(0, 0, 0))
 WORD = Step(400)
@@ -39,7 +40,7 @@ REQUEST = MessageRequest.model_validate(
 ORIGIN = Origin("req_1", "a team", "key_1", "batch")
 
 
-class Told:
+class Scripted(FakeEngine):
     """An engine that tells what it is given, and then fails if that ends with an error."""
 
     window = 4096
@@ -51,14 +52,14 @@ class Told:
         self._events = events
 
     @contextlib.asynccontextmanager
-    async def run(self, job: Job) -> AsyncIterator["Told"]:
+    async def run(self, job: Job) -> AsyncIterator["Scripted"]:
         self.jobs.append(job)
         self._left = iter(self._events)
         if isinstance(self._events[0], EngineFullError):
             raise self._events[0]
         yield self
 
-    def __aiter__(self) -> "Told":
+    def __aiter__(self) -> "Scripted":
         return self
 
     async def __anext__(self) -> EngineEvent:
@@ -78,10 +79,13 @@ def gguf() -> Iterator[Gguf]:
         yield gguf
 
 
-def assistant(gguf: Gguf, *events: EngineEvent | Exception) -> tuple[Assistant, list[TurnRecord]]:
-    made = Assistant(ModelCard.of(gguf), Tokenizer(gguf), Told(list(events)), Signer(bytes(32)))
+def assistant(
+    gguf: Gguf, *events: EngineEvent | Exception, listeners: Sequence[TurnListener] = ()
+) -> tuple[Assistant, list[TurnRecord]]:
     records: list[TurnRecord] = []
-    made.listeners.append(records.append)
+    signer = Signer(bytes(32), Purpose.THINKING_SIGNATURE)
+    engine = Scripted(list(events))
+    made = Assistant(ModelCard.of(gguf), Tokenizer(gguf), engine, signer, listeners=[*listeners, records.append])
     return made, records
 
 
@@ -159,7 +163,7 @@ async def test_a_conversation_is_known_by_how_it_begins(gguf: Gguf, again: dict[
 async def test_whose_it_is_decides_what_the_engine_is_told(gguf: Gguf) -> None:
     made, _ = assistant(gguf, Admitted(0), Prefilled(), FINISH)
     await run(made)
-    assert isinstance(made.engine, Told)
+    assert isinstance(made.engine, Scripted)
     [job] = made.engine.jobs
     assert (job.tenant, job.priority) == ("a team", "batch")
 
@@ -205,12 +209,10 @@ async def test_a_client_that_leaves_is_no_error(gguf: Gguf) -> None:
 
 
 async def test_a_listener_that_fails_changes_nothing(gguf: Gguf, caplog: pytest.LogCaptureFixture) -> None:
-    made, records = assistant(gguf, Admitted(0), Prefilled(), WORD, FINISH)
-
     def broken(_: TurnRecord) -> None:
         raise ValueError
 
-    made.listeners.insert(0, broken)
+    made, records = assistant(gguf, Admitted(0), Prefilled(), WORD, FINISH, listeners=[broken])
     await run(made)
     assert len(records) == 1
     assert "a listener failed" in caplog.text

@@ -2,43 +2,20 @@
 
 import logging
 import sys
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from commonweight import __version__
 from commonweight.cli import charter, guard, keys
-from commonweight.cli.options import (
-    DATA_PANEL,
-    WHICH_MODEL,
-    CacheDisk,
-    CacheRam,
-    CharterFile,
-    Context,
-    DatabaseUrl,
-    DataFolder,
-    Engine,
-    EngineKey,
-    EngineTimeout,
-    EngineUrl,
-    GuardBundle,
-    GuardMode,
-    JudgeKey,
-    JudgeModel,
-    JudgeTimeout,
-    JudgeUrl,
-    KvMemory,
-    KvType,
-    Model,
-    Parallel,
-    Speculation,
-    Threads,
-    Waive,
-    size,
-)
-from commonweight.cli.terminal import UserError, plain_console
+from commonweight.cli.expand_settings import Only, expand_settings
+from commonweight.cli.options import WHICH_MODEL, DatabaseUrl, DataPath, Model
+from commonweight.cli.setting_options import OPERATION_PANEL, EngineChoice
+from commonweight.cli.terminal import plain_console
 from commonweight.cli.usage import usage
+from commonweight.engines.settings import EngineSettings
+from commonweight.runtime.errors import UserError
+from commonweight.runtime.settings import AssistantSettings, GuardSettings, ServerSettings
 
 app = typer.Typer(
     help="Run open-weight models as complete, guarded assistants behind the Messages API.",
@@ -57,9 +34,6 @@ app.command()(usage)
 
 errors = plain_console(stderr=True)
 
-_NETWORK = "Network"
-_OPERATION = "Operation"
-
 
 @app.callback(invoke_without_command=True)
 def root(
@@ -77,29 +51,10 @@ def root(
 
 
 @app.command()
+@expand_settings
 def serve(
+    *,
     model: Model = None,
-    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, metavar="PORT", help="Port to listen on; 0 takes a free one.")
-    ] = 8000,
-    api_key: Annotated[
-        str | None,
-        typer.Option(
-            envvar="COMMONWEIGHT_API_KEY",
-            metavar="KEY",
-            help="One key for everything, beside those of `commonweight keys`.",
-            show_default=False,
-        ),
-    ] = None,
-    alias: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="A further name to list the model under; may repeat. Requests may use any name.",
-            show_default=False,
-        ),
-    ] = None,
     max_output: Annotated[
         int | None,
         typer.Option(
@@ -109,141 +64,39 @@ def serve(
             show_default=False,
         ),
     ] = None,
-    tls_cert: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Serve HTTPS with this certificate (PEM, with its chain).",
-            show_default=False,
-            rich_help_panel=_NETWORK,
-        ),
-    ] = None,
-    tls_key: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Its key, unless that is in the same file.",
-            show_default=False,
-            rich_help_panel=_NETWORK,
-        ),
-    ] = None,
-    cors_origin: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="ORIGIN",
-            help="Let web pages of this origin use the server, such as `https://example.com`; may repeat. "
-            "Default: none.",
-            show_default=False,
-            rich_help_panel=_NETWORK,
-        ),
-    ] = None,
-    context: Context = None,
-    parallel: Parallel = 8,
-    threads: Threads = None,
-    kv_memory: KvMemory = None,
-    kv_type: KvType = "f16",
-    cache_ram: CacheRam = None,
-    cache_disk: CacheDisk = None,
-    speculation: Speculation = True,
-    engine: Engine = "llama",
-    engine_url: EngineUrl = None,
-    engine_key: EngineKey = None,
-    engine_timeout: EngineTimeout = 300,
-    guard_mode: GuardMode = "enforce",
-    charter_file: CharterFile = None,
-    guard_bundle: GuardBundle = None,
-    waive: Waive = None,
-    judge: JudgeUrl = None,
-    judge_model: JudgeModel = None,
-    judge_key: JudgeKey = None,
-    judge_timeout: JudgeTimeout = 10.0,
-    drain: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            metavar="SECONDS",
-            help="How long running requests may go on after a signal to stop.",
-            rich_help_panel=_OPERATION,
-        ),
-    ] = 30,
+    engine: EngineSettings,
+    choice: EngineChoice,
+    guard_settings: GuardSettings,
+    server: ServerSettings,
     log_format: Annotated[
         Literal["text", "json"],
-        typer.Option(help="How the log is written to standard error.", rich_help_panel=_OPERATION),
+        typer.Option(help="How the log is written to standard error.", rich_help_panel=OPERATION_PANEL),
     ] = "text",
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
-        typer.Option(help="From which level on; info has a line for each request.", rich_help_panel=_OPERATION),
+        typer.Option(
+            help="From which level on; info has a line for each request.", rich_help_panel=OPERATION_PANEL
+        ),
     ] = "info",
-    data: DataFolder = None,
+    data: DataPath = None,
     database: DatabaseUrl = None,
-    keep_content: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            max=36500,
-            metavar="DAYS",
-            help="Keep what is asked and answered, in the database, for so long. Default: none of it.",
-            show_default=False,
-            rich_help_panel=DATA_PANEL,
-        ),
-    ] = None,
-    file_quota: Annotated[
-        int,
-        typer.Option(
-            parser=size,
-            metavar="SIZE",
-            help="Disk space for the uploaded files of each tenant.",
-            rich_help_panel=DATA_PANEL,
-        ),
-    ] = "10GB",  # type: ignore[assignment] # typer parses defaults, too
 ) -> None:
     """Serve a model behind **POST /v1/messages**."""
-    from commonweight.cli.data import Data
-    from commonweight.cli.guarding import Guarding
-    from commonweight.cli.loading import Setup, elsewhere
-    from commonweight.cli.logs import set_up_logs
-    from commonweight.cli.serve import Network
     from commonweight.cli.serve import serve as serve_until_interrupted
+    from commonweight.runtime.data import DataFolder
+    from commonweight.runtime.logs import configure_logging
 
-    set_up_logs(log_format, log_level)
-    guarding = Guarding(
-        guard_mode,
-        charter_file,
-        guard_bundle,
-        tuple(waive or ()),
-        judge,
-        judge_model,
-        judge_key,
-        judge_timeout,
+    configure_logging(log_format, log_level)
+    settings = AssistantSettings(
+        model=model, engine=engine, remote=choice.remote(), guard=guard_settings, max_output=max_output
     )
-    setup = Setup(
-        model,
-        context,
-        parallel,
-        threads,
-        kv_memory,
-        kv_type,
-        cache_ram,
-        cache_disk,
-        speculation,
-        max_output,
-        guarding,
-        elsewhere(engine, engine_url or [], engine_key, engine_timeout),
-    )
-    serve_until_interrupted(
-        setup,
-        Data.at(data, database),
-        Network(host, port, tls_cert, tls_key, cors_origin or []),
-        api_key=api_key,
-        aliases=alias or [],
-        drain=drain,
-        keep_content=keep_content or None,
-        file_quota=file_quota,
-    )
+    serve_until_interrupted(settings, server, DataFolder.at(data, database))
 
 
 @app.command()
+@expand_settings
 def chat(
+    *,
     model: Model = None,
     system: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Instructions for the model.", show_default=False)
@@ -259,40 +112,37 @@ def chat(
             show_default=False,
         ),
     ] = None,
-    context: Context = None,
-    threads: Threads = None,
-    kv_memory: KvMemory = None,
-    kv_type: KvType = "f16",
-    cache_ram: CacheRam = None,
-    cache_disk: CacheDisk = None,
-    speculation: Speculation = True,
+    engine: Annotated[
+        EngineSettings,
+        Only(("context", "threads", "kv_memory", "kv_type", "cache_ram", "cache_disk", "speculation")),
+    ],
 ) -> None:
     """Talk to a model in the terminal, or have it answer the lines of a pipe."""
-    from commonweight.cli.chat import chat as talk
-    from commonweight.cli.loading import Setup
+    from msgspec.structs import replace
 
-    setup = Setup(model, context, 1, threads, kv_memory, kv_type, cache_ram, cache_disk, speculation)
-    talk(setup, system=system, max_tokens=max_tokens, temperature=temperature)
+    from commonweight.cli.chat import chat as talk
+
+    settings = AssistantSettings(model=model, engine=replace(engine, parallel=1))
+    talk(settings, system=system, max_tokens=max_tokens, temperature=temperature)
 
 
 @app.command()
+@expand_settings
 def bench(
+    *,
     model: Model = None,
     rounds: Annotated[int, typer.Option(min=1, metavar="N", help="Times that each figure is taken.")] = 3,
-    context: Context = None,
-    parallel: Parallel = 8,
-    threads: Threads = None,
-    kv_memory: KvMemory = None,
-    kv_type: KvType = "f16",
-    cache_ram: CacheRam = None,
-    speculation: Speculation = True,
+    engine: Annotated[
+        EngineSettings,
+        Only(("context", "parallel", "threads", "kv_memory", "kv_type", "cache_ram", "speculation")),
+    ],
 ) -> None:
     """Measure how fast a model reads and writes on this machine."""
-    from commonweight.cli.bench import bench as measure
-    from commonweight.cli.loading import Setup
+    from msgspec.structs import replace
 
-    setup = Setup(model, context, parallel, threads, kv_memory, kv_type, cache_ram, 0, speculation)
-    measure(setup, rounds=rounds)
+    from commonweight.cli.bench import bench as measure
+
+    measure(AssistantSettings(model=model, engine=replace(engine, cache_disk=0)), rounds=rounds)
 
 
 @app.command()
@@ -324,39 +174,24 @@ def conformance(
 
 
 @app.command()
+@expand_settings
 def doctor(
+    *,
     model: Model = None,
-    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, metavar="PORT", help="Port to listen on.")] = 8000,
-    context: Context = None,
-    parallel: Parallel = 8,
-    kv_memory: KvMemory = None,
-    kv_type: KvType = "f16",
-    cache_ram: CacheRam = None,
-    cache_disk: CacheDisk = None,
-    engine: Engine = "llama",
-    engine_url: EngineUrl = None,
-    engine_key: EngineKey = None,
-    data: DataFolder = None,
+    server: Annotated[ServerSettings, Only(("host", "port"))],
+    engine: Annotated[
+        EngineSettings, Only(("context", "parallel", "kv_memory", "kv_type", "cache_ram", "cache_disk"))
+    ],
+    choice: Annotated[EngineChoice, Only(("kind", "urls", "key"))],
+    data: DataPath = None,
     database: DatabaseUrl = None,
 ) -> None:
     """Look at what a server needs of this machine, and say what to do where something is missing."""
-    from commonweight.cli.data import Data
     from commonweight.cli.doctor import doctor as examine
-    from commonweight.cli.loading import Setup, elsewhere
+    from commonweight.runtime.data import DataFolder
 
-    setup = Setup(
-        model,
-        context,
-        parallel,
-        None,
-        kv_memory,
-        kv_type,
-        cache_ram,
-        cache_disk,
-        elsewhere=elsewhere(engine, engine_url or [], engine_key),
-    )
-    if not examine(setup, Data.at(data, database), host=host, port=port):
+    settings = AssistantSettings(model=model, engine=engine, remote=choice.remote())
+    if not examine(settings, DataFolder.at(data, database), host=server.host, port=server.port):
         raise typer.Exit(1)
 
 

@@ -8,47 +8,50 @@ from typing import NamedTuple
 
 from rich.table import Table
 
-from commonweight.cli.loading import Setup, open_assistant
-from commonweight.cli.terminal import UserError, plain_console
+from commonweight.cli.terminal import LoadingBar, plain_console
 from commonweight.engines.contract import Engine, Job, Sampling, Step
+from commonweight.runtime.assistant import locate_model, open_assistant
+from commonweight.runtime.errors import UserError
+from commonweight.runtime.settings import AssistantSettings
 
-PROMPT = 2048
+PROMPT_TOKENS = 2048
 """Tokens of a long prompt, or half the window where that is less."""
-TAIL = 128
+TAIL_TOKENS = 128
 """Tokens that a second turn adds."""
-ANSWER = 128
+ANSWER_TOKENS = 128
 VOCABULARY = 256
 """Token ids that every model has. How long a token takes does not depend on which it is."""
-CHANCE = Sampling(temperature=1, seed=1)
+SAMPLING = Sampling(temperature=1, seed=1)
 """Greedy answers to nonsense are loops, and the engine is quick at guessing those."""
 
 
-class Answer(NamedTuple):
-    """What one job took: tokens, and seconds since it was handed over."""
+class JobTiming(NamedTuple):
+    """Timing of one job: tokens, and seconds since it was submitted."""
 
     first: float
     last: float
     tokens: int
 
 
-class Work(NamedTuple):
-    """A line of the report: how to measure it, and how to say what came out."""
+class Measurement(NamedTuple):
+    """A line of the report: its name, how it is measured, and its unit."""
 
     name: str
     measure: Callable[[], Awaitable[float]]
     unit: str
 
 
-def bench(setup: Setup, *, rounds: int) -> None:
+def bench(settings: AssistantSettings, *, rounds: int) -> None:
     """Measure and print."""
-    asyncio.run(_bench(setup.located(), rounds))
+    asyncio.run(_bench(locate_model(settings), rounds))
 
 
-async def _bench(setup: Setup, rounds: int) -> None:
+async def _bench(settings: AssistantSettings, rounds: int) -> None:
     console = plain_console()
     progress = plain_console(stderr=True)
-    async with open_assistant(setup, progress, console.print) as assistant:
-        bench = _Bench(assistant.engine, setup.parallel)
+    bar = LoadingBar(progress)
+    async with open_assistant(settings, report=console.print, on_progress=bar.update) as assistant:
+        bench = _Bench(assistant.engine, settings.engine.parallel)
         table = Table("work", "median", "range", title=assistant.card.id)
         for work in bench.works():
             progress.print(f"Measuring: {work.name}")
@@ -65,19 +68,19 @@ class _Bench:
     def __init__(self, engine: Engine, streams: int) -> None:
         self._engine = engine
         self._streams = streams
-        self._prompt = min(PROMPT, engine.window // 2)
+        self._prompt = min(PROMPT_TOKENS, engine.window // 2)
         self._drawn = 0
-        if engine.window < 4 * ANSWER:
+        if engine.window < 4 * ANSWER_TOKENS:
             raise UserError(f"a context of {engine.window} tokens is too small to measure anything")
 
-    def works(self) -> list[Work]:
+    def works(self) -> list[Measurement]:
         """What is measured, in order."""
         return [
-            Work(f"reading a new prompt of {self._prompt} tokens", self._read, "tok/s"),
-            Work("writing, one stream", lambda: self._write(1), "tok/s"),
-            Work(f"writing, {self._streams} streams together", lambda: self._write(self._streams), "tok/s"),
-            Work(f"first token of a second turn, {TAIL} new tokens", self._second_turn, "s"),
-            Work(f"first token of {self._streams} sessions that share a new prompt", self._share, "s"),
+            Measurement(f"reading a new prompt of {self._prompt} tokens", self._read, "tok/s"),
+            Measurement("writing, one stream", lambda: self._write(1), "tok/s"),
+            Measurement(f"writing, {self._streams} streams together", lambda: self._write(self._streams), "tok/s"),
+            Measurement(f"first token of a second turn, {TAIL_TOKENS} new tokens", self._second_turn, "s"),
+            Measurement(f"first token of {self._streams} sessions that share a new prompt", self._share, "s"),
         ]
 
     async def _read(self) -> float:
@@ -85,18 +88,18 @@ class _Bench:
         return self._prompt / answer.first
 
     async def _write(self, streams: int) -> float:
-        answers = await self._run([self._new(8) for _ in range(streams)], ANSWER)
+        answers = await self._run([self._new(8) for _ in range(streams)], ANSWER_TOKENS)
         started, ended = min(answer.first for answer in answers), max(answer.last for answer in answers)
         return sum(answer.tokens - 1 for answer in answers) / (ended - started)
 
     async def _second_turn(self) -> float:
-        first = self._new(self._prompt - TAIL)
+        first = self._new(self._prompt - TAIL_TOKENS)
         await self._run([first], 0)
-        [answer] = await self._run([first + self._new(TAIL)], 1)
+        [answer] = await self._run([first + self._new(TAIL_TOKENS)], 1)
         return answer.first
 
     async def _share(self) -> float:
-        shared = self._new(self._prompt - TAIL)
+        shared = self._new(self._prompt - TAIL_TOKENS)
         answers = await self._run([shared + self._new(8) for _ in range(self._streams)], 1)
         return max(answer.first for answer in answers)
 
@@ -108,17 +111,17 @@ class _Bench:
             tokens.append((self._drawn >> 8) % VOCABULARY)
         return tokens
 
-    async def _run(self, prompts: list[list[int]], max_tokens: int) -> list[Answer]:
+    async def _run(self, prompts: list[list[int]], max_tokens: int) -> list[JobTiming]:
         return await asyncio.gather(*(self._ask(prompt, max_tokens) for prompt in prompts))
 
-    async def _ask(self, prompt: list[int], max_tokens: int) -> Answer:
+    async def _ask(self, prompt: list[int], max_tokens: int) -> JobTiming:
         started = perf_counter()
         tokens = 0
         first = last = 0.0
-        async with self._engine.run(Job(prompt, max_tokens, sampling=CHANCE)) as events:
+        async with self._engine.run(Job(prompt, max_tokens, sampling=SAMPLING)) as events:
             async for event in events:
                 if isinstance(event, Step):
                     tokens += 1
                     last = perf_counter() - started
                     first = first or last
-        return Answer(first, last, tokens)
+        return JobTiming(first, last, tokens)

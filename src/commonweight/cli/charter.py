@@ -1,22 +1,28 @@
-"""``commonweight charter``: read, check and compare the file of principles."""
+"""``commonweight charter``: read, check, compare, compile and test the file of principles."""
 
+import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commonweight.cli.options import DataFolder
-from commonweight.cli.terminal import UserError, plain_console
+from commonweight.cli.options import DataPath
+from commonweight.cli.terminal import ProgressBar, plain_console
+from commonweight.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.table import Table
 
     from commonweight.charter import Change, Charter, Principle
     from commonweight.charter.principle import Place
+    from commonweight.guard import Bundle
+    from commonweight.workshop.heads.charter_tests import CharterTest
 
 commands = typer.Typer(help="Read, check and compare the principles that a server keeps to.", no_args_is_help=True)
 
-CharterFile = Annotated[
+CharterArgument = Annotated[
     Path | None,
     typer.Argument(
         metavar="FILE", help="A charter. Default: the one that ships with Commonweight.", show_default=False
@@ -35,7 +41,7 @@ _SIGNS = {"refuse": "●", "log": "○"}
 
 @commands.command()
 def show(
-    file: CharterFile = None,
+    file: CharterArgument = None,
     principle: Annotated[
         str | None,
         typer.Option("--principle", "-p", metavar="ID", help="One principle, whole.", show_default=False),
@@ -43,10 +49,12 @@ def show(
     source: Annotated[bool, typer.Option("--source", metavar="", help="Print the file as it is.")] = False,
 ) -> None:
     """Show a charter: what it restricts, what it permits, and where."""
-    charter = load(file)
+    from commonweight.runtime.guard import read_charter
+
+    charter = read_charter(file)
     console = plain_console()
     if source:
-        typer.echo(content(file).decode(), nl=False)
+        typer.echo(_read_content(file).decode(), nl=False)
     elif principle is None:
         _overview(charter)
     else:
@@ -57,14 +65,15 @@ def show(
 
 
 @commands.command()
-def lint(file: CharterFile = None) -> None:
+def lint(file: CharterArgument = None) -> None:
     """Check a charter; every line that is wrong is named."""
     from commonweight.charter import CharterError
     from commonweight.charter import lint as check
+    from commonweight.runtime.guard import read_charter
 
     name = file or "default.md"
     try:
-        problems = check(content(file))
+        problems = check(_read_content(file))
     except CharterError as error:
         problems = error.problems
     console = plain_console()
@@ -73,7 +82,7 @@ def lint(file: CharterFile = None) -> None:
     if problems:
         console.print(f"{len(problems)} to put right", style="red")
         raise typer.Exit(1)
-    charter = load(file)
+    charter = read_charter(file)
     console.print(f"{name}: {len(charter.principles)} principles, nothing to put right", style="green")
     console.print(f"sha256 {charter.sha256}")
 
@@ -81,12 +90,13 @@ def lint(file: CharterFile = None) -> None:
 @commands.command()
 def diff(
     old: Annotated[Path, typer.Argument(metavar="OLD", help="A charter.")],
-    new: CharterFile = None,
+    new: CharterArgument = None,
 ) -> None:
     """Show what changed in meaning between two charters, principle by principle."""
     from commonweight.charter import differences
+    from commonweight.runtime.guard import read_charter
 
-    changes = differences(load(old), load(new))
+    changes = differences(read_charter(old), read_charter(new))
     console = plain_console()
     where = ""
     for change in changes:
@@ -103,7 +113,7 @@ def diff(
 
 @commands.command("compile")
 def compile_(
-    file: CharterFile = None,
+    file: CharterArgument = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", metavar="FILE", help="Default: beside the charter.", show_default=False),
@@ -137,19 +147,21 @@ def compile_(
         ),
     ] = None,
     most: Annotated[int, typer.Option(min=50, metavar="N", help="Texts of each source, at most.")] = 400,
-    data: DataFolder = None,
+    data: DataPath = None,
 ) -> None:
     """Turn a charter into heads and thresholds that a server keeps exchanges to it with."""
-    from commonweight.cli.compiling import compiled, table
-    from commonweight.cli.data import Data
-    from commonweight.turn.signature import load_key
+    from commonweight.runtime.data import DataFolder
+    from commonweight.runtime.guard import read_charter
+    from commonweight.workshop.heads.compile import CompileSettings, compile_charter
 
-    kept = Data.at(data, None)
-    console = plain_console()
-    bundle = compiled(load(file), base, texts or [], model, most, kept, plain_console(stderr=True))
+    folder = DataFolder.at(data)
+    console, errors = plain_console(), plain_console(stderr=True)
+    settings = CompileSettings(base=base, texts=texts or (), model=model, most=most)
+    with ProgressBar(errors) as bar:
+        bundle = compile_charter(read_charter(file), settings, folder, report=errors.print, on_progress=bar.update)
     target = out or Path(f"{file.stem if file else 'default'}.guard.safetensors")
-    bundle.save(target, load_key(kept.folder))
-    console.print(table(bundle))
+    bundle.save(target, folder.load_key())
+    console.print(_calibration_table(bundle))
     console.print(f"{target}: digest {bundle.digest}", soft_wrap=True)
 
 
@@ -158,7 +170,7 @@ def test(
     texts: Annotated[
         list[Path], typer.Option("--texts", metavar="DATA", help="Labelled texts, files or folders; may repeat.")
     ],
-    file: CharterFile = None,
+    file: CharterArgument = None,
     bundle: Annotated[
         Path | None,
         typer.Option("--guard-bundle", metavar="FILE", help="Default: the package's.", show_default=False),
@@ -171,36 +183,78 @@ def test(
         int | None,
         typer.Option(min=1, metavar="N", help="At most so many texts of each source.", show_default=False),
     ] = None,
-    data: DataFolder = None,
+    data: DataPath = None,
 ) -> None:
     """Hold a charter to its own tests: how much it may refuse, and how much it has to."""
-    from commonweight.cli.testing import tried
+    from commonweight.cli.guard import score_sources
+    from commonweight.engines.settings import EngineSettings
+    from commonweight.runtime.data import DataFolder
+    from commonweight.runtime.guard import read_charter
+    from commonweight.runtime.settings import AssistantSettings, GuardSettings
+    from commonweight.workshop.heads.charter_tests import judge_requirements, list_requirements
+    from commonweight.workshop.heads.evaluate import CONTEXT_TOKENS
+    from commonweight.workshop.heads.sources import SourceError, find_files, read_source
 
-    passed = tried(load(file), file, bundle, texts, model, most, data, plain_console())
-    if not passed:
+    charter = read_charter(file)
+    try:
+        sources = {one.name: one for one in map(read_source, find_files(texts))}
+    except SourceError as error:
+        raise UserError(str(error)) from error
+    names = dict.fromkeys(requirement.data for _, requirement in list_requirements(charter))
+    settings = AssistantSettings(
+        model=model,
+        engine=EngineSettings(context=CONTEXT_TOKENS, cache_disk=0),
+        guard=GuardSettings(charter=file, bundle=bundle),
+    )
+    evaluation = asyncio.run(
+        score_sources(settings, DataFolder.at(data), [sources[name] for name in names if name in sources], most)
+    )
+    results = judge_requirements(charter, evaluation.scored)
+    plain_console().print(_test_table(results))
+    if not all(result.passed for result in results):
         raise typer.Exit(1)
 
 
-def content(file: Path | None) -> bytes:
+def _read_content(file: Path | None) -> bytes:
     """The bytes of a charter's file; without one, of the default."""
     from commonweight.charter import DEFAULT
 
     return DEFAULT.read_bytes() if file is None else file.read_bytes()
 
 
-def load(file: Path | None) -> "Charter":
-    """The charter in a file; without one, the default.
+def _calibration_table(bundle: "Bundle") -> "Table":
+    """How often harmless texts reach the thresholds."""
+    from rich import box
+    from rich.table import Table
 
-    Raises:
-        UserError: it is none, for the reasons given.
-    """
-    from commonweight.charter import CharterError, parse
+    table = Table("", "head", "harmless texts", "refused", "95 % interval", box=box.SIMPLE_HEAD, pad_edge=False)
+    manifest = bundle.manifest
+    for name, one in manifest.calibration.items():
+        kind = "words" if name in manifest.prose else "data" if name in manifest.principles else "ensemble"
+        table.add_row(
+            name,
+            kind,
+            str(one.texts),
+            f"{one.refused / max(1, one.texts):.2%}",
+            f"{one.lower:.2%} to {one.upper:.2%}",
+        )
+    return table
 
-    try:
-        return parse(content(file))
-    except CharterError as error:
-        reasons = "".join(f"\n  {file}:{problem.line}: {problem.text}" for problem in error.problems)
-        raise UserError(f"{file} is no charter:{reasons}") from error
+
+def _test_table(results: "Sequence[CharterTest]") -> "Table":
+    from rich import box
+    from rich.table import Table
+
+    table = Table("principle", "data", "asked", "found", "", box=box.SIMPLE_HEAD, pad_edge=False)
+    for result in results:
+        limit = f"{'at least' if result.is_lower_limit else 'at most'} {result.limit:.1%} refused"
+        name, share = result.principle or "all", result.share
+        if share is None:
+            table.add_row(name, result.data, limit, "no data", "", style="dim")
+            continue
+        found = f"{share.value:.1%} of {result.texts} [{share.lower:.1%}, {share.upper:.1%}]"
+        table.add_row(name, result.data, limit, found, "holds" if result.passed else "fails")
+    return table
 
 
 def _overview(charter: "Charter") -> None:

@@ -7,17 +7,18 @@ import re
 import sys
 from typing import Any
 
-from commonweight.cli.loading import Setup, open_assistant
-from commonweight.cli.terminal import plain_console
+from commonweight.cli.terminal import LoadingBar, plain_console
 from commonweight.messages.errors import ApiError, InvalidRequestError
 from commonweight.messages.request import MessageRequest
+from commonweight.runtime.assistant import locate_model, open_assistant
+from commonweight.runtime.settings import AssistantSettings
 from commonweight.turn import Assistant
 
 BYE = ("/exit", "/quit", "/bye")
 AFRESH = "/clear"
 
 
-def chat(setup: Setup, *, system: str | None, max_tokens: int, temperature: float | None) -> None:
+def chat(settings: AssistantSettings, *, system: str | None, max_tokens: int, temperature: float | None) -> None:
     """Talk until the input ends. Ctrl-C stops an answer, a second one leaves.
 
     Lines from a pipe or a file are answered one after the other, and only the answers are printed.
@@ -26,12 +27,13 @@ def chat(setup: Setup, *, system: str | None, max_tokens: int, temperature: floa
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal's encoding may be any
     screen = _Screen()
-    setup = setup.located()
-    settings = {"model": "chat", "system": system, "max_tokens": max_tokens, "temperature": temperature}
+    settings = locate_model(settings)
+    fields = {"model": "chat", "system": system, "max_tokens": max_tokens, "temperature": temperature}
     messages: list[dict[str, Any]] = []
     with asyncio.Runner() as runner:
         stack = contextlib.AsyncExitStack()
-        assistant = runner.run(stack.enter_async_context(open_assistant(setup, plain_console(stderr=True))))
+        bar = LoadingBar(plain_console(stderr=True))
+        assistant = runner.run(stack.enter_async_context(open_assistant(settings, on_progress=bar.update)))
         screen.greet(assistant.card.id)
         try:
             while (text := screen.ask()) not in BYE:
@@ -42,7 +44,7 @@ def chat(setup: Setup, *, system: str | None, max_tokens: int, temperature: floa
                     screen.remark("The conversation so far is forgotten.\n")
                     continue
                 messages.append({"role": "user", "content": text})
-                request = MessageRequest.model_validate({**settings, "messages": messages})
+                request = MessageRequest.model_validate({**fields, "messages": messages})
                 answer = _answer(runner, assistant, request, screen)
                 if answer:
                     messages.append({"role": "assistant", "content": answer})

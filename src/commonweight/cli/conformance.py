@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from commonweight.cli.terminal import UserError, plain_console
+from commonweight.cli.terminal import plain_console
+from commonweight.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from commonweight.conformance import Outcome
@@ -20,7 +21,7 @@ EXTRA = ("anthropic", "httpx", "jsonschema_rs")
 
 
 @dataclass
-class Report:
+class ConformanceReport:
     """Everything that came out."""
 
     url: str
@@ -59,7 +60,7 @@ def conformance(
     return report.passed
 
 
-async def _run(url: str, api_key: str | None, model: str | None, wanted: Sequence[str]) -> Report:
+async def _run(url: str, api_key: str | None, model: str | None, wanted: Sequence[str]) -> ConformanceReport:
     import anthropic
     import httpx
 
@@ -70,7 +71,7 @@ async def _run(url: str, api_key: str | None, model: str | None, wanted: Sequenc
     checks = [check for name in wanted or SECTIONS for check in SECTIONS[name]]
     try:
         async with open_target(url, api_key, model) as target:
-            report = Report(url, target.model, anthropic.__version__)
+            report = ConformanceReport(url, target.model, anthropic.__version__)
             with plain_console(stderr=True).status("") as status:
                 async for outcome in run(target, checks):
                     report.outcomes.append(outcome)
@@ -82,19 +83,19 @@ async def _run(url: str, api_key: str | None, model: str | None, wanted: Sequenc
         raise UserError(f"cannot reach {url}: {error}") from error
 
 
-def print_table(report: Report) -> None:
+def print_table(report: ConformanceReport) -> None:
     """A row a section, and beneath it what failed and why."""
     table = Table("passed", "of", "n/a", "section", title=f"{report.model} at {report.url}")
     for column in table.columns[:3]:
         column.justify = "right"
     for name, outcomes in report.sections().items():
-        table.add_row(*_tally(outcomes), _told(name, outcomes))
+        table.add_row(*_tally(outcomes), _list_failures(name, outcomes))
     table.add_section()
     table.add_row(*_tally(report.outcomes), "all", style="bold")
     plain_console().print(table)
 
 
-def _told(name: str, outcomes: Sequence["Outcome"]) -> Text:
+def _list_failures(name: str, outcomes: Sequence["Outcome"]) -> Text:
     lines = Text(name, style="bold")
     for outcome in outcomes:
         if outcome.status == "failed":
@@ -109,7 +110,7 @@ def _tally(outcomes: Sequence["Outcome"]) -> tuple[str, str, str]:
     return str(statuses.count("passed")), str(len(statuses) - without), str(without or "")
 
 
-def print_json(report: Report) -> None:
+def print_json(report: ConformanceReport) -> None:
     """The same for programs."""
     plain_console().print(
         json.dumps(

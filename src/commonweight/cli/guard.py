@@ -2,19 +2,22 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from commonweight.cli.options import DatabaseUrl, DataFolder
-from commonweight.cli.terminal import UserError, plain_console
+from commonweight.cli.options import DatabaseUrl, DataPath
+from commonweight.cli.terminal import LoadingBar, ProgressBar, plain_console
+from commonweight.runtime.errors import UserError
 
 if TYPE_CHECKING:
-    from commonweight.cli.data import Data
-    from commonweight.cli.loading import Setup
-    from commonweight.cli.measuring import Answered, Scored
-    from commonweight.guard.sources import TextSource
+    from commonweight.runtime.data import DataFolder
+    from commonweight.runtime.settings import AssistantSettings
+    from commonweight.workshop.heads.evaluate import OwnAnswer, ScoredText
+    from commonweight.workshop.heads.sources import TextSource
 
 commands = typer.Typer(help="Measure the guard, and explain what it decided.", no_args_is_help=True)
 
@@ -28,15 +31,15 @@ def explain(
             metavar="FILE", help="The charter that was served. Default: the package's.", show_default=False
         ),
     ] = None,
-    data: DataFolder = None,
+    data: DataPath = None,
     database: DatabaseUrl = None,
 ) -> None:
     """Replay what the guard saw in one request, and which principle it rests on."""
-    from commonweight.cli.data import Data
-    from commonweight.cli.guarding import read_charter
+    from commonweight.runtime.data import DataFolder
+    from commonweight.runtime.guard import read_charter
     from commonweight.store.usage import UsageRecord
 
-    record: UsageRecord | None = asyncio.run(_find(Data.at(data, database).database_url, request_id))
+    record: UsageRecord | None = asyncio.run(_find(DataFolder.at(data, database).database_url, request_id))
     if record is None:
         raise UserError(f"there is no record of a request {request_id!r}")
     console = plain_console()
@@ -131,76 +134,100 @@ def evaluate(
     threads: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="CPU threads.", show_default=False)
     ] = None,
-    data: DataFolder = None,
+    data: DataPath = None,
 ) -> None:
     """Measure the guard on labelled texts: rates at its own thresholds, and figures that need none.
 
     The thresholds are the bundle's, made before any of these texts was opened. No text is printed or kept.
     """
-    from commonweight.cli.data import Data
-    from commonweight.cli.figures import report as written
-    from commonweight.cli.figures import write_into
-    from commonweight.cli.guarding import Guarding
-    from commonweight.cli.loading import Setup
-    from commonweight.cli.measuring import drawn
-    from commonweight.guard.sources import SourceError, find_files, read_source
+    from commonweight.engines.settings import EngineSettings
+    from commonweight.runtime.data import DataFolder
+    from commonweight.runtime.settings import AssistantSettings, GuardSettings
+    from commonweight.workshop.heads.evaluate import CONTEXT_TOKENS, draw_prompts
+    from commonweight.workshop.heads.report import format_report, write_report
+    from commonweight.workshop.heads.sources import SourceError, find_files, read_source
 
-    setup = Setup(model, 4096, threads=threads, cache_disk=0, guarding=Guarding("enforce", charter, bundle))
+    settings = AssistantSettings(
+        model=model,
+        engine=EngineSettings(context=CONTEXT_TOKENS, threads=threads, cache_disk=0),
+        guard=GuardSettings(charter=charter, bundle=bundle),
+    )
     try:
         sources = [read_source(path) for path in find_files(paths)]
     except SourceError as error:
         raise UserError(str(error)) from error
     if not sources:
         raise UserError("there are no files of labelled texts: NAME.jsonl or NAME.jsonl.gz")
-    ordinary = ordinary or ORDINARY
-    prompts = drawn([one for one in sources if one.name in ordinary], answers, seed)
-    scored, own, heading = asyncio.run(_measured(setup, sources, most, seed, prompts, Data.at(data, None)))
-    text = f"{heading}\n\n{written(scored, ordinary, own)}"
+    ordinary = ordinary or ORDINARY_SOURCES
+    prompts = draw_prompts([one for one in sources if one.name in ordinary], answers, seed)
+    found = asyncio.run(score_sources(settings, DataFolder.at(data), sources, most, seed, prompts))
+    text = f"{found.heading}\n\n{format_report(found.scored, ordinary, found.answers)}"
     typer.echo(text)
     if report is not None:
-        write_into(report, text)
+        write_report(report, text)
 
 
-ORDINARY = ["ifeval", "humaneval", "gsm8k_test"]
+ORDINARY_SOURCES = ["ifeval", "humaneval", "gsm8k_test"]
 
 
-async def _measured(
-    setup: "Setup",
-    sources: "list[TextSource]",
+@dataclass(frozen=True)
+class Evaluation:
+    """A guard's scores of labelled texts and of the model's own answers."""
+
+    scored: "dict[str, list[ScoredText]]"
+    """By the names of their sources."""
+    answers: "list[OwnAnswer]"
+    heading: str
+    """Charter, bundle and model that were evaluated."""
+
+
+async def score_sources(
+    settings: "AssistantSettings",
+    data: "DataFolder",
+    sources: "Sequence[TextSource]",
     most: int | None,
-    seed: int,
-    prompts: list[str],
-    data: "Data",
-) -> "tuple[dict[str, list[Scored]], list[Answered], str]":
-    """What became of the texts of each source and of the model's answers to prompts, and what measured them."""
-    from commonweight.cli.loading import open_assistant
-    from commonweight.cli.measuring import answered, measured
+    seed: int = 0,
+    prompts: Sequence[str] = (),
+) -> Evaluation:
+    """Score sources with the guard of an assistant, and the model's own answers to prompts, with progress."""
+    from commonweight.runtime.assistant import open_assistant
+    from commonweight.workshop.heads.evaluate import TurnRecorder, answer_prompts, score_source
 
     console = plain_console(stderr=True)
-    async with open_assistant(setup, console, data=data) as assistant:
-        guard = assistant.guard
-        assert guard is not None
-        seen = "states" if guard.reads_states else "text"
-        by = "screen and judge" if guard.judge else "screen only"
-        heading = (
-            f"Charter {guard.charter.id} {guard.charter.version} (`{guard.charter.sha256[:16]}`), bundle "
-            f"`{guard.digest[:16]}`, on {seen} of {assistant.card.id}; {by}."
-        )
-        own = await answered(assistant, prompts, console)
-        if own:
-            console.print(f"own answers: {sum(one.is_refused for one in own)} of {len(own)} refused", style="dim")
-        return await measured(assistant, sources, console, most, seed), own, heading
+    recorder = TurnRecorder()
+    with LoadingBar(console) as loading, ProgressBar(console) as bar:
+        async with open_assistant(
+            settings, data=data, listeners=[recorder], on_progress=loading.update
+        ) as assistant:
+            guard = assistant.guard
+            assert guard is not None
+            seen = "states" if guard.reads_states else "text"
+            by = "screen and judge" if guard.judge else "screen only"
+            heading = (
+                f"Charter {guard.charter.id} {guard.charter.version} (`{guard.charter.sha256[:16]}`), bundle "
+                f"`{guard.digest[:16]}`, on {seen} of {assistant.card.id}; {by}."
+            )
+            answers = await answer_prompts(assistant, recorder, prompts, on_progress=bar.update)
+            if answers:
+                refused = sum(one.is_refused for one in answers)
+                console.print(f"own answers: {refused} of {len(answers)} refused", style="dim")
+            scored = {}
+            for source in sources:
+                found = await score_source(assistant, guard, source, most=most, seed=seed, on_progress=bar.update)
+                scored[source.name] = found
+                refused = sum(one.is_refused for one in found)
+                console.print(f"{source.name}: {refused} of {len(found)} texts refused", style="dim")
+            return Evaluation(scored, answers, heading)
 
 
 @commands.command()
 def trust(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A bundle that was compiled elsewhere.")],
-    data: DataFolder = None,
+    data: DataPath = None,
 ) -> None:
     """Sign a bundle that was brought from elsewhere, so that `serve` takes it. Look at where it is from first."""
-    from commonweight.cli.data import Data
     from commonweight.guard import Bundle, BundleError
-    from commonweight.turn.signature import load_key
+    from commonweight.runtime.data import DataFolder
 
     try:
         bundle = Bundle.load(file, None)
@@ -214,5 +241,5 @@ def trust(
         console.print(
             f"  {source.name}: {source.rows} rows, {source.licence}, sha256 {source.sha256[:16]}", style="dim"
         )
-    bundle.save(file, load_key(Data.at(data, None).folder))
+    bundle.save(file, DataFolder.at(data).load_key())
     console.print(f"{file} is signed; its digest is {bundle.digest}", soft_wrap=True)

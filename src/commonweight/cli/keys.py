@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commonweight.cli.options import DatabaseUrl, DataFolder
-from commonweight.cli.terminal import UserError, plain_console
-from commonweight.cli.times import day, duration
+from commonweight.cli.durations import day, duration
+from commonweight.cli.options import DatabaseUrl, DataPath
+from commonweight.cli.terminal import plain_console
+from commonweight.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from commonweight.access.keyring import NewKey
@@ -67,13 +68,13 @@ def create(
             show_default=False,
         ),
     ] = None,
-    data: DataFolder = None,
+    data: DataPath = None,
     database: DatabaseUrl = None,
 ) -> None:
     """Create a key, and show it: this one time only."""
     from commonweight.access import SCOPES, Limits
     from commonweight.access.keyring import make_key
-    from commonweight.cli.data import Data
+    from commonweight.runtime.data import DataFolder
 
     for what, text in (("name", name), ("tenant", name if tenant is None else tenant)):
         if not text.strip() or not text.isprintable() or len(text) > _LONGEST:
@@ -90,7 +91,7 @@ def create(
         expires,
         waived=frozenset(waive or ()),
     )
-    others = asyncio.run(_add(Data.at(data, database).database_url, key))
+    others = asyncio.run(_add(DataFolder.at(data, database).database_url, key))
     plain_console(stderr=True).print(
         f"{key.record.id}, tenant {key.record.tenant}" + (f" together with {', '.join(others)}" if others else ""),
         "The key is shown once and kept nowhere; put it in a safe place:",
@@ -117,13 +118,13 @@ async def _add(url: str, key: "NewKey") -> list[str]:
 
 
 @commands.command("list")
-def list_keys(data: DataFolder = None, database: DatabaseUrl = None) -> None:
+def list_keys(data: DataPath = None, database: DatabaseUrl = None) -> None:
     """List all keys that there ever were."""
     from rich.table import Table
 
-    from commonweight.cli.data import Data
+    from commonweight.runtime.data import DataFolder
 
-    found = asyncio.run(_list(Data.at(data, database).database_url))
+    found = asyncio.run(_list(DataFolder.at(data, database).database_url))
     table = Table("key", "tenant", "scopes", "limits", "state")
     table.columns[0].overflow = "fold"
     table.columns[0].min_width = 28  # an id is to be copied
@@ -170,13 +171,13 @@ def _state(key: "ApiKey") -> str:
 @commands.command("revoke")
 def revoke(
     key: Annotated[str, typer.Argument(metavar="ID_OR_NAME", help="Of the key; see `keys list`.")],
-    data: DataFolder = None,
+    data: DataPath = None,
     database: DatabaseUrl = None,
 ) -> None:
     """Revoke a key, for good. Running servers notice within seconds."""
-    from commonweight.cli.data import Data
+    from commonweight.runtime.data import DataFolder
 
-    revoked = asyncio.run(_revoke(Data.at(data, database).database_url, key))
+    revoked = asyncio.run(_revoke(DataFolder.at(data, database).database_url, key))
     if not revoked:
         raise UserError(f"there is no key {key!r} that works")
     for one in revoked:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from commonweight.cli.options import DatabaseUrl, DataFolder
+from commonweight.cli.durations import moment
+from commonweight.cli.options import DatabaseUrl, DataPath
 from commonweight.cli.terminal import plain_console
-from commonweight.cli.times import moment
 
 if TYPE_CHECKING:
     from commonweight.store.usage import By, Total
@@ -51,14 +51,14 @@ def usage(
         ),
     ] = None,
     as_csv: Annotated[bool, typer.Option("--csv", metavar="", help="Print CSV, not a table.")] = False,
-    data: DataFolder = None,
+    data: DataPath = None,
     database: DatabaseUrl = None,
 ) -> None:
     """Show what was used: requests and tokens, by day and key."""
-    from commonweight.cli.data import Data
+    from commonweight.runtime.data import DataFolder
 
     groups = cast("list[By]", list(dict.fromkeys(by or ("day", "key"))))
-    found = asyncio.run(_totals(Data.at(data, database).database_url, groups, since, key, tenant))
+    found = asyncio.run(_totals(DataFolder.at(data, database).database_url, groups, since, key, tenant))
     if as_csv:
         rows = csv.writer(sys.stdout, lineterminator="\n")
         rows.writerow([*groups, *_FIGURES])

@@ -197,3 +197,6 @@ class Engine(Protocol):
 
     def run(self, job: Job) -> AbstractAsyncContextManager[Generation]:
         """Start a job. Leaving the block cancels it; errors are :class:`EngineError`."""
+
+    async def aclose(self) -> None:
+        """Fail the jobs that run, and free everything. A second call does nothing."""

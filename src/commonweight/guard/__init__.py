@@ -1,9 +1,10 @@
-"""The charter at run time: compiled to heads, applied to what comes in and to what streams out."""
+"""Guard: a charter at run time, compiled to heads that screen requests and streamed answers."""
 
 from commonweight.guard.bundle import DEFAULT, Bundle, BundleError
-from commonweight.guard.guard import Guard, Screening
+from commonweight.guard.guard import Guard
 from commonweight.guard.judge import Judge, JudgeError, JudgeQuestion
 from commonweight.guard.screened_input import ScreenedInput, extract_input
+from commonweight.guard.screening import Screening
 from commonweight.guard.verdict import Findings, Verdict
 
 __all__ = [

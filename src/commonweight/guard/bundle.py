@@ -26,11 +26,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-Floats = npt.NDArray[np.float32]
+from commonweight.signing import Purpose, compute_mac
 
 DEFAULT = Path(str(files("commonweight.guard") / "starter.safetensors"))
 """Compiled from the default charter for the starter model."""
-_PURPOSE = b"commonweight/v1/guard-bundle\0"
 
 
 class BundleError(Exception):
@@ -183,4 +182,4 @@ class Bundle:
 
 def sign_digest(digest: str, key: bytes) -> str:
     """What says that this installation vouches for a digest."""
-    return hmac.digest(key, _PURPOSE + digest.encode(), "sha256").hex()
+    return compute_mac(key, Purpose.GUARD_BUNDLE, digest.encode()).hex()

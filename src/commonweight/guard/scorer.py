@@ -10,12 +10,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from commonweight.guard.arrays import Floats
 from commonweight.guard.bundle import Bundle, Ensemble, Manifest
 from commonweight.guard.deobfuscation import list_views, normalise, split_windows
 from commonweight.guard.encoder import TextEncoder
 from commonweight.guard.ngrams import hash_ngrams
-
-Floats = npt.NDArray[np.float32]
 
 MEAN, LAST, OUTPUT, FIRST_PRINCIPLE = 0, 1, 2, 3
 """Columns of the probe: harm at the mean token, harm at the last one, harm in answers, and then the principles."""
@@ -207,3 +206,8 @@ def _log_shares(logits: Floats) -> Floats:
         return logits
     shares: Floats = logits - np.logaddexp.reduce(logits)
     return shares
+
+
+def probability_of(logit: float) -> float:
+    """The logistic function."""
+    return float(1 / (1 + np.exp(-np.clip(logit, -60, 60))))

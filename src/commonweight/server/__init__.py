@@ -1,7 +1,8 @@
-"""Routes, bodies, server-sent events, errors in the API's shape. Decides nothing about conversation."""
+"""HTTP: routes, bodies, server-sent events, errors in the API's shape. Decides nothing about conversation."""
 
-from commonweight.server.app import create_app
+from commonweight.server.app import create_app, turn_listeners
 from commonweight.server.connection import MAX_CONNECTIONS, make_uvicorn_config
 from commonweight.server.lifecycle import Lifecycle
+from commonweight.server.metrics import Metrics
 
-__all__ = ["MAX_CONNECTIONS", "Lifecycle", "create_app", "make_uvicorn_config"]
+__all__ = ["MAX_CONNECTIONS", "Lifecycle", "Metrics", "create_app", "make_uvicorn_config", "turn_listeners"]

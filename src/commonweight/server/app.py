@@ -1,10 +1,11 @@
-"""The HTTP application: who composes what."""
+"""The HTTP application: routes, middleware and exception handlers put together."""
 
 from collections.abc import Mapping, Sequence
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from opentelemetry.trace import TracerProvider
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
 
 from commonweight import __version__
 from commonweight.access import Keyring, Limiter
@@ -18,14 +19,14 @@ from commonweight.server.files import files_router
 from commonweight.server.health import HealthCheck, health_router
 from commonweight.server.lifecycle import Lifecycle
 from commonweight.server.messages import messages_router
-from commonweight.server.metrics import MEDIA_TYPE, Metrics
+from commonweight.server.metrics import MEDIA_TYPE, Metrics, format_metrics, make_state_registry
 from commonweight.server.middleware import RequestMiddleware, make_exception_handlers
 from commonweight.server.models import models_router
 from commonweight.server.openapi import make_openapi
 from commonweight.server.origin import OriginMiddleware
 from commonweight.server.request_log import record_turn
-from commonweight.server.tracing import turn_tracer
-from commonweight.turn import Assistant
+from commonweight.server.tracing import make_turn_tracer
+from commonweight.turn import Assistant, TurnListener
 
 API_VERSIONS = frozenset({"2023-06-01", "2026-10-21"})
 _EXPOSED_HEADERS = (
@@ -42,24 +43,31 @@ def create_app(
     aliases: Sequence[str] = (),
     *,
     limiter: Limiter | None = None,
+    metrics: Metrics | None = None,
     batches: BatchService | None = None,
     library: Library | None = None,
     lifecycle: Lifecycle | None = None,
     probes: Mapping[str, HealthCheck] | None = None,
     tracer_provider: TracerProvider | None = None,
     cors_origins: Sequence[str] = (),
+    mounts: Mapping[str, ASGIApp] | None = None,
 ) -> FastAPI:
-    """The API over one assistant.
+    """Create the API over one assistant. Nothing that it is given is changed.
 
-    ``aliases`` are further names that the models endpoint lists it under, ``probes`` what ``/ready`` asks. With a
-    ``tracer_provider``, requests and turns become spans. Web pages of ``cors_origins`` may use it.
+    What is to count or trace turns (``turn_listeners``) is given to the assistant when that is constructed.
+
+    Args:
+        aliases: further names that the models endpoint lists the model under.
+        metrics: counters of turns, whose requests are counted here; shown at ``/metrics``.
+        probes: checks that ``/ready`` runs, by name.
+        tracer_provider: where spans of requests go; None: nowhere.
+        cors_origins: origins whose web pages may use the API.
+        mounts: further applications by the path that they are mounted at, such as a console.
     """
     lifecycle = lifecycle or Lifecycle()
     limiter = limiter or Limiter()
-    metrics = Metrics(assistant, lifecycle)
-    assistant.listeners += [record_turn, metrics.count_turn, limiter.on_turn]
-    if tracer_provider is not None:
-        assistant.listeners.append(turn_tracer(tracer_provider))
+    metrics = metrics or Metrics()
+    state = make_state_registry(assistant, lifecycle)
     app = FastAPI(
         title="Commonweight",
         version=__version__,
@@ -97,17 +105,27 @@ def create_app(
     if batches is not None:
         api.include_router(batches_router(batches, limiter), dependencies=[Depends(require_scope("batches"))])
     if library is not None:
-        assistant.load_files = library.load
         api.include_router(files_router(library), dependencies=[Depends(require_scope("files"))])
     app.include_router(api)
     app.include_router(health_router(assistant, lifecycle, probes or {}))
 
     @app.get("/metrics", include_in_schema=False, dependencies=[has_key, Depends(require_scope("admin"))])
     async def figures() -> Response:
-        return Response(metrics.text(), media_type=MEDIA_TYPE)
+        return Response(format_metrics(metrics.registry, state), media_type=MEDIA_TYPE)
+
+    for path, mounted in (mounts or {}).items():
+        app.mount(path, mounted)
 
     setattr(app, "openapi", lambda: make_openapi(app))  # noqa: B010 - FastAPI's documented way, which mypy refuses
     return app
+
+
+def turn_listeners(
+    metrics: Metrics, limiter: Limiter, tracer_provider: TracerProvider | None = None
+) -> list[TurnListener]:
+    """Listeners by which a server learns of turns: its log of requests, metrics, limits and traces."""
+    tracers = [] if tracer_provider is None else [make_turn_tracer(tracer_provider)]
+    return [record_turn, metrics.count_turn, limiter.on_turn, *tracers]
 
 
 async def check_version(request: Request) -> None:

@@ -17,7 +17,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
 from commonweight import __version__
-from commonweight.engines.contract import Priority, Stats
+from commonweight.engines.contract import Engine, Priority, Stats
 from commonweight.guard import Findings
 from commonweight.server.lifecycle import Lifecycle
 from commonweight.server.request_log import RequestRecord
@@ -35,10 +35,10 @@ _PRIORITIES: tuple[Priority, ...] = ("interactive", "batch")
 
 
 class Metrics:
-    """Counts exchanges and turns as they end; looks at the engine when it is asked."""
+    """Counters and histograms of HTTP requests and turns, taken as they end."""
 
-    def __init__(self, assistant: Assistant, lifecycle: Lifecycle) -> None:
-        self._registry = registry = CollectorRegistry()
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
         self._gaps: dict[Priority, TokenGaps] = {priority: TokenGaps() for priority in _PRIORITIES}
 
         def counter(name: str, text: str, *labels: str) -> Counter:
@@ -68,17 +68,7 @@ class Metrics:
             "outcome",
         )
         self._guarding = histogram("guard", "What the guard added to an exchange.", _QUICK, "depth")
-        running = Gauge("commonweight_http_requests_running", "Requests being answered.", registry=registry)
-        running.set_function(lambda: lifecycle.running)
-        info = Gauge("commonweight_info", "What is served.", ("version", "model"), registry=registry)
-        info.labels(__version__, assistant.card.id).set(1)
-        registry.register(_Engine(assistant))
-        registry.register(_InterToken(self._gaps))
-        ProcessCollector(registry=registry)
-
-    def text(self) -> bytes:
-        """Everything, in the text format."""
-        return generate_latest(self._registry)
+        registry.register(_InterTokenCollector(self._gaps))
 
     def count_request(self, exchange: RequestRecord) -> None:
         """Take an exchange that is over."""
@@ -123,7 +113,7 @@ class Metrics:
             self._verdicts.labels(verdict.principle, verdict.place, verdict.stage, outcome).inc()
 
 
-class _InterToken(Collector):
+class _InterTokenCollector(Collector):
     """Waits between tokens come as counts of whole turns, which the library's own histogram cannot take."""
 
     def __init__(self, gaps: dict[Priority, TokenGaps]) -> None:
@@ -141,11 +131,28 @@ class _InterToken(Collector):
         yield family
 
 
-class _Engine(Collector):
+def make_state_registry(assistant: Assistant, lifecycle: Lifecycle) -> CollectorRegistry:
+    """A registry of what is read when it is scraped: the engine, the process, running requests, what is served."""
+    registry = CollectorRegistry()
+    running = Gauge("commonweight_http_requests_running", "Requests being answered.", registry=registry)
+    running.set_function(lambda: lifecycle.running)
+    info = Gauge("commonweight_info", "What is served.", ("version", "model"), registry=registry)
+    info.labels(__version__, assistant.card.id).set(1)
+    registry.register(_EngineCollector(assistant.engine))
+    ProcessCollector(registry=registry)
+    return registry
+
+
+def format_metrics(*registries: CollectorRegistry) -> bytes:
+    """All metrics of some registries, in Prometheus's text format."""
+    return b"".join(map(generate_latest, registries))
+
+
+class _EngineCollector(Collector):
     """The engine's own figures. Its counters begin anew when it is restarted, as Prometheus expects of them."""
 
-    def __init__(self, assistant: Assistant) -> None:
-        self._engine = assistant.engine
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
 
     def collect(self) -> Iterator[Metric]:
         stats = self._engine.stats

@@ -16,7 +16,7 @@ _MOST_NAME = 200
 """Characters of a name that a client made up."""
 
 
-def turn_tracer(provider: TracerProvider) -> TurnListener:
+def make_turn_tracer(provider: TracerProvider) -> TurnListener:
     """A listener that makes a span of every turn, within the span of its request if there is one."""
     tracer = provider.get_tracer("commonweight", __version__)
     return lambda record: _trace(tracer, record)

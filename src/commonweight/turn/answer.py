@@ -40,7 +40,7 @@ from commonweight.messages.response import (
 from commonweight.prompting import OutputParser, Prompt
 from commonweight.prompting.documents import locate_quote
 from commonweight.prompting.parse.output import CallClosed, CallInput, CallOpened, Piece, Quote, Reasoning, Text
-from commonweight.turn.signature import Signer
+from commonweight.signing.signer import Signer
 
 
 class Answer:
@@ -105,6 +105,14 @@ class Answer:
     def is_whole(self) -> bool:
         """Whether the tokens say just what the message does: no stop sequence cut it."""
         return self.is_complete and not self._parser.is_complete
+
+    @property
+    def used_tokens(self) -> int | None:
+        """Tokens of prompt and answer that later prompts may begin with; None while it is not complete."""
+        if not self.is_complete:
+            return None
+        generated = 0 if self.stop_reason == "refusal" else len(self.token_ids)
+        return len(self._prompt.token_ids) + generated
 
     def process(self, event: EngineEvent) -> Iterator[StreamEvent]:
         """The events that one engine event brings."""

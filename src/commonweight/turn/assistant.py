@@ -1,9 +1,9 @@
-"""The assistant: a model's engine and prompting put together. Every way in (HTTP, terminal) is its client."""
+"""The assistant: prepares a request for a model and streams its answer. HTTP and the terminal are its clients."""
 
 import contextlib
 import logging
 import math
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from commonweight.catalog.model import ModelCard
@@ -11,28 +11,23 @@ from commonweight.engines.contract import (
     CacheMark,
     Engine,
     EngineError,
-    EngineEvent,
     EngineFullError,
-    Finish,
-    Generation,
     Job,
-    Prefilled,
     Probe,
     Sampling,
-    Step,
 )
-from commonweight.guard import Guard, Judge, Screening, extract_input
+from commonweight.guard import Guard, Screening, extract_input
 from commonweight.messages.errors import ApiError, InvalidRequestError, OverloadedError
 from commonweight.messages.events import StreamEvent
 from commonweight.messages.request import CountTokensRequest, MessageRequest
 from commonweight.messages.response import AppliedEdits, OriginalTokens, StopReason, TokenCount
 from commonweight.prompting import OutputParser, Prompt, Renderer, Tokenizer
+from commonweight.signing.signer import Signer
 from commonweight.turn.answer import Answer
+from commonweight.turn.pipeline import answer_steps, release_events, run_job, screen_steps
 from commonweight.turn.prepare import LoadFiles, fingerprint_conversation, prepare_prompt
 from commonweight.turn.record import ANONYMOUS, Origin, Stopwatch, TurnListener, TurnRecord
 from commonweight.turn.release import ReleaseGate
-from commonweight.turn.self_judge import SelfJudge
-from commonweight.turn.signature import Signer
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +45,15 @@ class Turn:
 
 
 class Assistant:
-    """Answers requests with one model."""
+    """Answers requests with one model. Complete when constructed: nothing is set on it afterwards.
+
+    Args:
+        renderer: of the model's template; by default one of its own.
+        guard: applies a charter to every turn; None: nothing is screened.
+        files: loads the uploaded files that requests refer to; None: there are none.
+        listeners: called with the record of every turn that was begun, at its end.
+        max_output: most tokens that a request may ask for; None: an answer is cut at the end of the window.
+    """
 
     def __init__(
         self,
@@ -58,21 +61,23 @@ class Assistant:
         tokenizer: Tokenizer,
         engine: Engine,
         signer: Signer,
+        *,
+        renderer: Renderer | None = None,
+        guard: Guard | None = None,
+        files: LoadFiles | None = None,
+        listeners: Iterable[TurnListener] = (),
         max_output: int | None = None,
     ) -> None:
         self.card = card
         self.engine = engine
+        self.guard = guard
         self._max_output = max_output
         self._tokenizer = tokenizer
-        self._renderer = Renderer(tokenizer, card.chat_template)
+        self._renderer = renderer or Renderer(tokenizer, card.chat_template)
         self._signer = signer
+        self._files = files
+        self._listeners = tuple(listeners)
         self._stop_ids = sorted(tokenizer.end_ids)
-        self.listeners: list[TurnListener] = []
-        """Called with the record of every turn that was begun, at its end."""
-        self.load_files: LoadFiles | None = None
-        """Where uploaded files come from; None: there are none."""
-        self.guard: Guard | None = None
-        """What keeps exchanges to a charter; None: nothing does."""
 
     @property
     def max_output(self) -> float:
@@ -89,18 +94,13 @@ class Assistant:
         """Whether the model can be told how hard to think."""
         return self._renderer.template.has_effort
 
-    @property
-    def judge(self) -> Judge:
-        """The model as a judge of exchanges."""
-        return SelfJudge(self._renderer, self.engine, self._stop_ids)
-
     def tokens(self, text: str) -> list[int]:
         """A text's own tokens, none of them special."""
         return self._tokenizer.encode(text)
 
     async def count_tokens(self, request: CountTokensRequest, tenant: str = "") -> TokenCount:
         """The tokens of the request's prompt, rendered as it would run."""
-        ready = await prepare_prompt(request, self._renderer, self._signer, tenant, self.load_files)
+        ready = await prepare_prompt(request, self._renderer, self._signer, tenant, self._files)
         original = OriginalTokens(original_input_tokens=ready.original_tokens) if ready.edits else None
         return TokenCount(input_tokens=len(ready.prompt.token_ids), context_management=original)
 
@@ -111,13 +111,13 @@ class Assistant:
             InvalidRequestError: it does not fit this model, in the API's own words where clients act on them.
             NotFoundError: it refers to a file that is not there.
         """
-        watch = Stopwatch()
+        stopwatch = Stopwatch()
         if request.max_tokens > self.max_output:
             raise InvalidRequestError(
                 f"max_tokens: {request.max_tokens} > {self.max_output}, which is the maximum allowed number of "
                 f"output tokens for {request.model}"
             )
-        ready = await prepare_prompt(request, self._renderer, self._signer, origin.tenant, self.load_files)
+        ready = await prepare_prompt(request, self._renderer, self._signer, origin.tenant, self._files)
         prompt = ready.prompt
         length, window = len(prompt.token_ids), self.engine.window
         room = window - length
@@ -146,8 +146,8 @@ class Assistant:
             priority=origin.priority,
             probe=self._probe(),
         )
-        watch.mark_prepared()
-        return Turn(request, prompt, job, ready.edits, origin, watch)
+        stopwatch.mark_prepared()
+        return Turn(request, prompt, job, ready.edits, origin, stopwatch)
 
     async def stream(self, turn: Turn) -> AsyncGenerator[StreamEvent]:
         """Run the turn. Close the iterator (``contextlib.aclosing``) to cancel.
@@ -165,32 +165,20 @@ class Assistant:
             if self.guard
             else None
         )
-        told = ReleaseGate(whole_calls=screening is not None and screening.guards_calls)
-        with self._recorded(turn, answer, told, screening), _api_errors():
-            if screening is not None:
-                await screening.screen_input()
-                if screening.refusal is not None:
-                    for event in told.finish(answer.refuse(screening.refusal)):
-                        yield event
-                    return
-            async with self.engine.run(turn.job) as generation:
-                async for step in generation:
-                    turn.stopwatch.mark_event(step)
-                    events = list(answer.process(step))
-                    if screening is not None:
-                        await _screen(screening, step, answer, prompt)
-                    if screening is not None and screening.refusal is not None:
-                        generation.truncate(len(prompt.token_ids))
-                        leaving = told.finish(events if isinstance(step, Prefilled) else [])
-                        leaving += told.finish(answer.refuse(screening.refusal))
-                    else:
-                        leaving = told.push(events, holds=screening is not None and screening.is_holding)
-                        if answer.is_complete:
-                            self._finish(generation, prompt, answer, told)
-                    for event in leaving:
-                        yield event
-                    if answer.is_complete:
-                        return
+        gate = ReleaseGate(whole_calls=screening is not None and screening.guards_calls)
+
+        def remember() -> None:
+            if answer.is_whole:
+                ids = answer.token_ids
+                kept = ids[:-1] if ids and ids[-1] in self._tokenizer.end_ids else ids
+                self._renderer.remember_answer(prompt, gate.message.content, kept, answer.reasoning)
+
+        steps = run_job(self.engine, turn.job, turn.stopwatch, lambda: answer.used_tokens)
+        screened = screen_steps(answer_steps(steps, answer), screening, answer, prompt)
+        with self._record_turn(turn, answer, gate, screening), _translate_errors():
+            async with contextlib.aclosing(release_events(screened, gate, answer, remember)) as events:
+                async for event in events:
+                    yield event
 
     def _probe(self) -> Probe | None:
         """What the engine computes for the guard beside the tokens."""
@@ -198,10 +186,10 @@ class Assistant:
         return None if probe is None else Probe(*probe)
 
     @contextlib.contextmanager
-    def _recorded(
-        self, turn: Turn, answer: Answer, told: ReleaseGate, screening: Screening | None
+    def _record_turn(
+        self, turn: Turn, answer: Answer, gate: ReleaseGate, screening: Screening | None
     ) -> Iterator[None]:
-        """Tell the listeners of the turn when the block is left, in whatever way."""
+        """Call the listeners with the turn's record when the block is left, in whatever way."""
         error: str | None = None
         try:
             yield
@@ -219,40 +207,17 @@ class Assistant:
                 times=turn.stopwatch.read_times(),
                 findings=screening.findings if screening else None,
                 request=turn.request,
-                message=lambda: told.message if told.has_started else None,
+                message=lambda: gate.message if gate.has_started else None,
             )
-            for listener in self.listeners:
+            for listener in self._listeners:
                 try:
                     listener(record)
                 except Exception:
                     log.exception("a listener failed (%s)", turn.origin.request_id)
 
-    def _finish(self, generation: Generation, prompt: Prompt, answer: Answer, told: ReleaseGate) -> None:
-        # The engine may be ahead; what it drew past a stop sequence is nobody's.
-        generation.truncate(len(prompt.token_ids) + len(answer.token_ids))
-        if answer.is_whole:
-            ids = answer.token_ids
-            said = ids[:-1] if ids and ids[-1] in self._tokenizer.end_ids else ids
-            self._renderer.remember_answer(prompt, told.message.content, said, answer.reasoning)
-
-
-async def _screen(screening: Screening, event: EngineEvent, answer: Answer, prompt: Prompt) -> None:
-    """Show the guard what came, before any of it leaves."""
-    match event:
-        case Prefilled(scores=scores):
-            await screening.screen_prompt(scores, *prompt.user_span)
-        case Step(scores=scores):
-            await screening.screen_token(scores, answer.place, answer.latest)
-            if answer.is_complete:
-                await screening.finish(answer.place)
-        case Finish():
-            await screening.finish(answer.place)
-        case _:
-            pass
-
 
 @contextlib.contextmanager
-def _api_errors() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     try:
         yield
     except EngineFullError as error:

@@ -13,8 +13,8 @@ from commonweight.messages.request import CountTokensRequest, MessageParam
 from commonweight.messages.response import AppliedEdits
 from commonweight.prompting import Prompt, Renderer
 from commonweight.prompting.documents import UploadedFile, collect_documents, list_file_ids
+from commonweight.signing.signer import Signer, TamperedError
 from commonweight.turn.edits import apply_edits
-from commonweight.turn.signature import Signer, TamperedError
 
 Request = TypeVar("Request", bound=CountTokensRequest)
 

@@ -1,4 +1,4 @@
-"""What a client has been told of a message, and what waits until the guard has no doubt about it."""
+"""Release of stream events to the client, held back while the guard is undecided."""
 
 from collections.abc import Iterable
 
@@ -7,7 +7,7 @@ from commonweight.messages.response import Message, OutputToolUse
 
 
 class ReleaseGate:
-    """Lets events out, or holds them back.
+    """Releases events, or holds them back, and folds what was released into a message.
 
     ``whole_calls``: a call leaves when it is complete, so that whatever ends the message never leaves half of one.
     """
@@ -29,10 +29,10 @@ class ReleaseGate:
         """The message as far as it is told."""
         return self._fold.message()
 
-    def push(self, events: Iterable[StreamEvent], *, holds: bool = False) -> list[StreamEvent]:
-        """More events; those that leave now. ``holds``: none does."""
+    def push(self, events: Iterable[StreamEvent], *, is_held: bool = False) -> list[StreamEvent]:
+        """Take more events; returns those that leave now. ``is_held``: none does."""
         self._held += events
-        if holds:
+        if is_held:
             return []
         cut = self._find_open_call() if self._whole_calls else len(self._held)
         leaving, self._held = self._held[:cut], self._held[cut:]

@@ -1,11 +1,12 @@
-"""The embedded engine: llama.cpp's kernels in a process of its own, scheduled by us.
+"""Embedded engine: llama.cpp kernels in a process of their own, with our scheduler and prefix cache.
 
-``engine`` is the server's side and ``worker`` the process; frames of ``channel`` run between them. In the
-process, ``scheduler`` decides what is computed next, ``native`` computes it and ``sampler`` draws from it.
+``engine`` is the server's side and ``process.worker`` the engine process; frames of ``process.protocol`` run
+between them. In the process, ``scheduler`` plans batches, ``kv`` holds computed prefixes and ``model`` runs
+llama.cpp.
 """
 
+from commonweight.engines.llama.config import WorkerConfig
 from commonweight.engines.llama.engine import LlamaEngine, LoadError
-from commonweight.engines.llama.model.sizing import options
-from commonweight.engines.llama.process.protocol import WorkerSettings
+from commonweight.engines.llama.model.sizing import plan_worker
 
-__all__ = ["LlamaEngine", "LoadError", "WorkerSettings", "options"]
+__all__ = ["LlamaEngine", "LoadError", "WorkerConfig", "plan_worker"]

@@ -12,6 +12,7 @@ import msgspec
 
 from commonweight.engines.contract import EngineError, EngineEvent, EngineFullError, Finish, Job, Stats
 from commonweight.engines.event_stream import EventStream
+from commonweight.engines.llama.config import WorkerConfig
 from commonweight.engines.llama.process.protocol import (
     Cancel,
     JobRejected,
@@ -21,7 +22,6 @@ from commonweight.engines.llama.process.protocol import (
     Shutdown,
     StepEvents,
     Submit,
-    WorkerSettings,
     encode_frame,
     read_messages,
 )
@@ -61,10 +61,10 @@ class LlamaEngine:
     worker = "commonweight.engines.llama.process.worker"
     """The process, as a module that takes options and frames."""
 
-    def __init__(self, options: WorkerSettings) -> None:
-        self.stats = Stats(cells=options.cells)
+    def __init__(self, config: WorkerConfig) -> None:
+        self.stats = Stats(cells=config.cells)
         """The latest figures."""
-        self._options = options
+        self._config = config
         self._process: asyncio.subprocess.Process | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
@@ -76,7 +76,7 @@ class LlamaEngine:
     @property
     def window(self) -> int:
         """Most tokens that a prompt and its answer may have together."""
-        return self._options.window
+        return self._config.window
 
     @property
     def is_ready(self) -> bool:
@@ -167,7 +167,7 @@ class LlamaEngine:
             "-P",  # nothing from the folder that the server was started in
             "-m",
             self.worker,
-            msgspec.json.encode(self._options).decode(),
+            msgspec.json.encode(self._config).decode(),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env=THREAD_ENVIRONMENT | os.environ,

@@ -5,7 +5,7 @@ server and ``places`` chooses among several, ``trial`` finds out what a server i
 grammar where the server does not, and ``engine`` puts them together.
 """
 
-from commonweight.engines.remote.discovery import UpstreamKind, UpstreamMismatchError, Vocabulary
+from commonweight.engines.remote.discovery import UpstreamMismatchError, Vocabulary
 from commonweight.engines.remote.engine import RemoteEngine
 
-__all__ = ["RemoteEngine", "UpstreamKind", "UpstreamMismatchError", "Vocabulary"]
+__all__ = ["RemoteEngine", "UpstreamMismatchError", "Vocabulary"]

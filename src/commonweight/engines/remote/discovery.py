@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from commonweight.engines.contract import EngineError, Job, Priority, Sampling
 from commonweight.engines.grammars import GrammarCompiler
@@ -11,8 +11,7 @@ from commonweight.engines.remote.backend import Backend, RequestRejectedError, U
 from commonweight.engines.remote.llama_server import LlamaServerCompletion
 from commonweight.engines.remote.upstream import Upstream
 from commonweight.engines.remote.vllm import VllmCompletions, VllmGenerate
-
-UpstreamKind = Literal["vllm", "llama-server"]
+from commonweight.engines.settings import RemoteKind
 
 _UNLIKELY_GRAMMAR = 'start: "zq7"'
 """What no model says unless it is made to."""
@@ -51,7 +50,7 @@ class UpstreamInfo:
 
 
 async def discover(
-    kind: UpstreamKind, upstream: Upstream, vocabulary: Vocabulary, grammars: GrammarCompiler
+    kind: RemoteKind, upstream: Upstream, vocabulary: Vocabulary, grammars: GrammarCompiler
 ) -> UpstreamInfo:
     """Ask a server all that has to be known before it gets work.
 

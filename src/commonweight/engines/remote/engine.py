@@ -3,10 +3,9 @@
 import asyncio
 import base64
 import contextlib
-import hmac
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from functools import partial
 
@@ -35,13 +34,14 @@ from commonweight.engines.remote.backend import (
 from commonweight.engines.remote.constrained import constrain
 from commonweight.engines.remote.discovery import (
     UpstreamInfo,
-    UpstreamKind,
     UpstreamMismatchError,
     Vocabulary,
     discover,
 )
 from commonweight.engines.remote.routing import UpstreamPool
 from commonweight.engines.remote.upstream import Upstream
+from commonweight.engines.settings import RemoteSettings
+from commonweight.signing import Purpose, compute_mac
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +51,6 @@ HEALTH_INTERVAL_SECONDS = 5.0
 """Seconds between two looks at the servers' health."""
 USAGE_TIMEOUT_SECONDS = 1.0
 """Seconds that figures may come after the last token."""
-_SALT = b"commonweight/v1/cache-salt\0"
-_SESSION = b"commonweight/v1/session\0"
 _AFFINITY_TOKENS = 256
 """Tokens that a job of no known conversation is recognised by."""
 _CLOSED = "The server is shutting down."
@@ -70,21 +68,18 @@ class RemoteEngine:
 
     def __init__(
         self,
-        kind: UpstreamKind,
-        urls: Sequence[str],
+        settings: RemoteSettings,
         vocabulary: Vocabulary,
         grammars: GrammarCompiler,
         key: bytes,
         *,
-        server_key: str | None = None,
-        read_timeout: float = 300.0,
         context: int | None = None,
         health_interval: float = HEALTH_INTERVAL_SECONDS,
     ) -> None:
         self.stats = Stats()
         """The latest figures."""
-        self._kind = kind
-        self._pool = UpstreamPool([Upstream(url, server_key, read_timeout) for url in urls])
+        self._settings = settings
+        self._pool = UpstreamPool([Upstream(url, settings.key, settings.read_timeout) for url in settings.urls])
         self._vocabulary = vocabulary
         self._grammars = grammars
         self._key = key
@@ -258,7 +253,7 @@ class RemoteEngine:
         )
 
     async def _chunks(self, upstream: Upstream, backend: Backend, job: Job, session: str) -> AsyncGenerator[Chunk]:
-        salt, headers = self._compute_mac(_SALT, job.tenant), {"x-session-id": session}
+        salt, headers = self._compute_mac(Purpose.CACHE_SALT, job.tenant), {"x-session-id": session}
 
         def ask(job: Job, only: TokenIds | None) -> AsyncGenerator[Chunk]:
             body = backend.body(job, salt, only, is_alone=upstream.has_single_tenant(salt))
@@ -274,11 +269,11 @@ class RemoteEngine:
     def _session(self, job: Job) -> str:
         """A name for a job's conversation that says nothing about it."""
         known = job.session or ",".join(map(str, job.token_ids[:_AFFINITY_TOKENS]))
-        return self._compute_mac(_SESSION, f"{job.tenant}\0{known}")
+        return self._compute_mac(Purpose.SESSION, f"{job.tenant}\0{known}")
 
-    def _compute_mac(self, purpose: bytes, text: str) -> str:
-        code = hmac.digest(self._key, purpose + text.encode(), "sha256")
-        return base64.urlsafe_b64encode(code).decode().rstrip("=")
+    def _compute_mac(self, purpose: Purpose, text: str) -> str:
+        mac = compute_mac(self._key, purpose, text.encode())
+        return base64.urlsafe_b64encode(mac).decode().rstrip("=")
 
     # Health
 
@@ -312,7 +307,7 @@ class RemoteEngine:
                     log.warning("%s is not used: %s", upstream.url, error)
 
     async def _discover(self, upstream: Upstream) -> UpstreamInfo:
-        return await discover(self._kind, upstream, self._vocabulary, self._grammars)
+        return await discover(self._settings.kind, upstream, self._vocabulary, self._grammars)
 
 
 def _record_error(upstream: Upstream, error: UpstreamError) -> None:

@@ -10,8 +10,8 @@ import llama_cpp.llama_cpp as llama
 from commonweight.catalog.gguf import capture_log, take_errors
 from commonweight.catalog.header import UnreadableModelError
 from commonweight.engines.contract import EngineError
+from commonweight.engines.llama.config import WorkerConfig
 from commonweight.engines.llama.model.native import MAX_DRAFT_ROWS, make_context_params
-from commonweight.engines.llama.process.protocol import WorkerSettings
 
 log = logging.getLogger(__name__)
 
@@ -55,19 +55,19 @@ class UnallocatedModel:
         """Free the handle."""
         llama.llama_model_free(self._model)
 
-    def measure_footprint(self, options: WorkerSettings) -> Footprint:
+    def measure_footprint(self, config: WorkerConfig) -> Footprint:
         """What a context of these options would take.
 
         Raises:
             EngineError: llama.cpp cannot make such a context of this model.
         """
         params = make_context_params(
-            cells=options.cells,
-            sequences=options.sequences,
-            batch_rows=options.batch_rows,
-            outputs=options.sequences + MAX_DRAFT_ROWS,
-            threads=options.threads,
-            kv_type=options.kv_type,
+            cells=config.cells,
+            sequences=config.sequences,
+            batch_rows=config.batch_rows,
+            outputs=config.sequences + MAX_DRAFT_ROWS,
+            threads=config.threads,
+            settings=config.settings,
         )
         if not self._recurs:
             return self._try_context(params)
@@ -76,7 +76,7 @@ class UnallocatedModel:
         one = self._try_context(params)
         params.n_seq_max = 2
         two = self._try_context(params)
-        more = options.sequences
+        more = config.sequences
         return Footprint(one.kv + more * (two.kv - one.kv), one.buffers + more * (two.buffers - one.buffers))
 
     def _try_context(self, params: llama.llama_context_params) -> Footprint:

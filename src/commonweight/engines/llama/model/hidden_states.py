@@ -11,8 +11,6 @@ from commonweight.engines.contract import EngineError
 from commonweight.engines.llama.model.native import LlamaBatch, LoadedModel
 from commonweight.engines.llama.model.probes import LayerTaps
 
-Floats = npt.NDArray[np.float32]
-
 BATCH_ROWS = 384
 """Tokens that are computed at once. More would only make attention walk over more of other prompts' cells."""
 MAX_SEQUENCES = 48
@@ -50,7 +48,9 @@ class HiddenStateReader:
         """Free the weights."""
         self._model.close()
 
-    def read(self, prompts: Sequence[Sequence[int]], layers: Sequence[int]) -> Iterator[tuple[int, Floats]]:
+    def read(
+        self, prompts: Sequence[Sequence[int]], layers: Sequence[int]
+    ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         """The number of each prompt and its states, shape ``(tokens, layers, width)``, in any order.
 
         Of the beginning that all prompts share, states come with none: it is computed once.

@@ -14,7 +14,8 @@ from pathlib import Path
 from commonweight.catalog.gguf import Gguf
 from commonweight.catalog.header import UnreadableModelError, check_header
 from commonweight.catalog.model import ModelCard
-from commonweight.engines.llama.model.sizing import options
+from commonweight.engines.llama.model.sizing import plan_worker
+from commonweight.engines.settings import EngineSettings
 
 TIMEOUT_SECONDS = 120.0
 """Seconds. Most models take less than one; no weights are read."""
@@ -49,17 +50,7 @@ def _open(path: Path) -> None:
     """Everything that is done with a model before its weights are read."""
     gguf = Gguf(path)
     window = ModelCard.of(gguf).trained_window
-    options(
-        path,
-        window,
-        context=None,
-        sequences=1,
-        threads=1,
-        kv_memory=None,
-        kv_type="f16",
-        cache_ram=0,
-        cache_disk=0,
-    )
+    plan_worker(path, window, EngineSettings(parallel=1, threads=1, cache_ram=0, cache_disk=0))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import ctypes
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 import llama_cpp.llama_cpp as llama
 import numpy as np
@@ -12,6 +11,7 @@ import numpy.typing as npt
 from commonweight.catalog.gguf import take_errors
 from commonweight.catalog.header import UnreadableModelError, check_header
 from commonweight.engines.llama.model.attention_cost import AttentionCost
+from commonweight.engines.settings import EngineSettings, KvType
 
 
 class CacheFullError(Exception):
@@ -70,12 +70,12 @@ class LlamaBatch:
 
 MAX_DRAFT_ROWS = 48
 """Rows of a batch that may be guesses, those of all streams together."""
-KvType = Literal["f16", "q8_0"]
+DEFAULT_SETTINGS = EngineSettings()
 KV_TYPES: dict[KvType, int] = {"f16": llama.GGML_TYPE_F16, "q8_0": llama.GGML_TYPE_Q8_0}
 
 
 def make_context_params(
-    *, cells: int, sequences: int, batch_rows: int, outputs: int, threads: int, kv_type: KvType
+    *, cells: int, sequences: int, batch_rows: int, outputs: int, threads: int, settings: EngineSettings
 ) -> llama.llama_context_params:
     """The context of a :class:`LoadedModel`, which has a scratch sequence beside ``sequences``."""
     params = llama.llama_context_default_params()
@@ -87,8 +87,8 @@ def make_context_params(
     # Only the last row of a prompt and the rows of running streams have logits.
     params.n_outputs_max = max(outputs, sequences + 1)
     params.n_threads = params.n_threads_batch = threads
-    params.type_k = params.type_v = KV_TYPES[kv_type]
-    if kv_type != "f16":
+    params.type_k = params.type_v = KV_TYPES[settings.kv_type]
+    if settings.kv_type != "f16":
         params.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_ENABLED  # the only kernel that reads such values
     params.kv_unified = True
     # A window keeps what it needs and no more; how prefixes are reused then, `state` knows.
@@ -111,7 +111,7 @@ class LoadedModel:
         batch_rows: int,
         outputs: int,
         threads: int,
-        kv_type: KvType = "f16",
+        settings: EngineSettings = DEFAULT_SETTINGS,
         on_progress: Callable[[float], None] = lambda _: None,
     ) -> None:
         check_header(path)
@@ -132,7 +132,7 @@ class LoadedModel:
             batch_rows=batch_rows,
             outputs=outputs,
             threads=threads,
-            kv_type=kv_type,
+            settings=settings,
         )
         self._context = llama.llama_init_from_model(self._model, params)
         if not self._context:
@@ -141,7 +141,7 @@ class LoadedModel:
                 f"{take_errors() or 'no reason given'}; try a smaller --context"
             )
         self.scratch = sequences
-        self._kv_type = kv_type
+        self._settings = settings
         self._memory = llama.llama_get_memory(self._context)
         self.vocab: llama.llama_vocab_p = llama.llama_model_get_vocab(self._model)
         self.vocabulary_size: int = llama.llama_vocab_n_tokens(self.vocab)
@@ -162,7 +162,7 @@ class LoadedModel:
     @property
     def attention_cost(self) -> AttentionCost | None:
         """What a row takes, where the CPU attends in tiles; None if a GPU may compute, or cells are quantised."""
-        if llama.llama_supports_gpu_offload() or self._kv_type != "f16":
+        if llama.llama_supports_gpu_offload() or self._settings.kv_type != "f16":
             return None
         width: int = llama.llama_model_n_embd(self._model) * llama.llama_model_n_layer(self._model)
         return AttentionCost(llama.llama_model_n_params(self._model), 2 * width)

@@ -6,16 +6,16 @@ import shutil
 from bisect import bisect_right
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 import platformdirs
 from rich.filesize import decimal
 
 from commonweight.engines.contract import EngineError
+from commonweight.engines.llama.config import WorkerConfig
 from commonweight.engines.llama.model.footprint import Footprint, UnallocatedModel
 from commonweight.engines.llama.model.machine import Memory, count_physical_cores, read_memory
-from commonweight.engines.llama.process.protocol import WorkerSettings
+from commonweight.engines.settings import EngineSettings
 
 log = logging.getLogger(__name__)
 
@@ -40,47 +40,36 @@ class DoesNotFitError(EngineError):
     """There is not enough memory. The message has the numbers, and what can be done."""
 
 
-def options(
-    path: Path,
-    trained_window: int,
-    *,
-    context: int | None,
-    sequences: int,
-    threads: int | None,
-    kv_memory: int | None = None,
-    kv_type: Literal["f16", "q8_0"] = "f16",
-    cache_ram: int | None = None,
-    cache_disk: int | None = None,
-    speculation: bool = True,
-    tell: Callable[[str], None] = log.info,
-) -> WorkerSettings:
-    """Options for a model; None means what suits the model and the machine. Memory and disk in bytes.
+def plan_worker(
+    path: Path, trained_window: int, settings: EngineSettings, report: Callable[[str], None] = log.info
+) -> WorkerConfig:
+    """Choose the sizes that settings leave open, by the model and the free memory.
 
-    A context beyond what the model was trained for is cut to that: past it models babble. ``tell`` gets a line
+    A context beyond what the model was trained for is cut to that: past it models babble. ``report`` gets a line
     for people on what was decided.
 
     Raises:
         DoesNotFitError: the weights, one window and what was asked for need more memory than is available.
     """
-    window = min(context or DEFAULT_CONTEXT_TOKENS, trained_window)
+    window = min(settings.context or DEFAULT_CONTEXT_TOKENS, trained_window)
     folder = platformdirs.user_cache_path("commonweight") / "prefixes"
-    disk_bytes = _default_disk_bytes(folder) if cache_disk is None else cache_disk
-    if cache_ram == 0:
+    disk_bytes = _default_disk_bytes(folder) if settings.cache_disk is None else settings.cache_disk
+    if settings.cache_ram == 0:
         disk_bytes = 0  # what is read from the disk goes through RAM
-    wanted = WorkerSettings(
+    wanted = WorkerConfig(
         path=str(path),
         window=window,
         cells=window,
-        sequences=sequences,
-        threads=threads or count_physical_cores(),
-        kv_type=kv_type,
-        drafts=DEFAULT_DRAFTS if speculation else 0,
+        sequences=settings.parallel,
+        threads=settings.threads or count_physical_cores(),
+        drafts=DEFAULT_DRAFTS if settings.speculation else 0,
         disk_folder=str(folder) if disk_bytes else None,
         disk_bytes=disk_bytes,
+        settings=settings,
     )
     with contextlib.closing(UnallocatedModel(path)) as outline:
-        chosen, kv = _MemoryPlan(wanted, outline, read_memory(), cache_ram).choose(kv_memory)
-    tell(
+        chosen, kv = _MemoryPlan(wanted, outline, read_memory()).choose()
+    report(
         f"Cache: {chosen.cells} tokens in {decimal(kv)}, "
         f"idle prefixes {decimal(chosen.ram_bytes)} in RAM, {decimal(disk_bytes)} on disk"
     )
@@ -90,9 +79,8 @@ def options(
 class _MemoryPlan:
     """Cells and RAM for ``wanted``, whose cells are the least there can be: one window."""
 
-    def __init__(
-        self, wanted: WorkerSettings, outline: UnallocatedModel, machine: Memory, cache_ram: int | None
-    ) -> None:
+    def __init__(self, wanted: WorkerConfig, outline: UnallocatedModel, machine: Memory) -> None:
+        cache_ram = wanted.settings.cache_ram
         self._wanted = wanted
         self._outline = outline
         self._available = machine.available
@@ -103,8 +91,9 @@ class _MemoryPlan:
         self._room = room - self._asked_ram
         """Bytes for the context, and for RAM that was not asked for."""
 
-    def choose(self, kv_memory: int | None) -> tuple[WorkerSettings, int]:
-        """The options with their sizes, and the bytes of the cells."""
+    def choose(self) -> tuple[WorkerConfig, int]:
+        """The configuration with its sizes, and the bytes of the cells."""
+        kv_memory = self._wanted.settings.kv_memory
         cells = self._cells_in_free_memory() if kv_memory is None else self._cells_in(kv_memory)
         size = self._footprint(cells)
         ram = self._asked_ram or min(self._ram, self._room - size.total)
@@ -152,8 +141,9 @@ class _MemoryPlan:
         )
 
     def _advice(self, fits: Callable[[Footprint], bool], *remedies: str) -> str:
-        if self._wanted.kv_type == "f16":
-            halved = msgspec.structs.replace(self._wanted, kv_type="q8_0")
+        if self._wanted.settings.kv_type == "f16":
+            q8_0 = msgspec.structs.replace(self._wanted.settings, kv_type="q8_0")
+            halved = msgspec.structs.replace(self._wanted, settings=q8_0)
             with contextlib.suppress(EngineError):  # some models can't
                 if fits(self._outline.measure_footprint(halved)):
                     remedies = ("--kv-type q8_0", *remedies)

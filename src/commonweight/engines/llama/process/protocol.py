@@ -8,7 +8,7 @@ server's event loop a step, not one a token.
 import struct
 from collections.abc import AsyncGenerator
 from io import RawIOBase
-from typing import Literal, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -16,28 +16,6 @@ from commonweight.engines.contract import EngineEvent, Job, Stats
 
 _LENGTH = struct.Struct("<I")
 _READ_SIZE = 1 << 16
-
-
-class WorkerSettings(msgspec.Struct, frozen=True):
-    """How the embedded engine is set up."""
-
-    path: str
-    window: int
-    """Most tokens a prompt and its answer may have together."""
-    cells: int
-    """Tokens that the KV cache holds, for all running jobs together."""
-    sequences: int
-    """Jobs that run at the same time."""
-    threads: int
-    batch_rows: int = 512
-    kv_type: Literal["f16", "q8_0"] = "f16"
-    drafts: int = 15
-    """Most tokens of one stream guessed ahead a step; 0 turns speculation off."""
-    ram_bytes: int = 1 << 30
-    """For prefixes that no running job uses."""
-    disk_folder: str | None = None
-    """Where prefixes outlive the process; None: nowhere."""
-    disk_bytes: int = 0
 
 
 class Submit(msgspec.Struct, tag=True):

@@ -17,6 +17,7 @@ import msgspec
 
 from commonweight.catalog.checksum import sha256_of
 from commonweight.engines.contract import Step
+from commonweight.engines.llama.config import WorkerConfig
 from commonweight.engines.llama.kv.block_files import compute_fingerprint
 from commonweight.engines.llama.kv.disk_tier import DiskTier
 from commonweight.engines.llama.kv.prefix_cache import PrefixCache
@@ -33,7 +34,6 @@ from commonweight.engines.llama.process.protocol import (
     StepEvents,
     Submit,
     WorkerMessage,
-    WorkerSettings,
     encode_frame,
     read_command,
 )
@@ -58,15 +58,15 @@ def main() -> None:
     # says so, or is gone.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    options = msgspec.json.decode(sys.argv[1], type=WorkerSettings)
+    config = msgspec.json.decode(sys.argv[1], type=WorkerConfig)
     # Native code prints to descriptor 1 when it likes; frames get a descriptor of their own.
     messages = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     with contextlib.suppress(BrokenPipeError):  # the server is gone, and so is the reason to stay
-        _serve(options, messages)
+        _serve(config, messages)
 
 
-def _serve(options: WorkerSettings, messages: BinaryIO) -> None:
+def _serve(config: WorkerConfig, messages: BinaryIO) -> None:
     def send(message: WorkerMessage) -> None:
         messages.write(encode_frame(message))
         messages.flush()
@@ -81,16 +81,16 @@ def _serve(options: WorkerSettings, messages: BinaryIO) -> None:
 
     commands: Commands = queue.SimpleQueue()
     with ThreadPoolExecutor(1) as pool:
-        digest = pool.submit(sha256_of, Path(options.path)) if options.disk_folder else None
+        digest = pool.submit(sha256_of, Path(config.path)) if config.disk_folder else None
         try:
             model = LoadedModel(
-                Path(options.path),
-                cells=options.cells,
-                sequences=options.sequences,
-                batch_rows=options.batch_rows,
-                outputs=options.sequences + MAX_DRAFT_ROWS,
-                threads=options.threads,
-                kv_type=options.kv_type,
+                Path(config.path),
+                cells=config.cells,
+                sequences=config.sequences,
+                batch_rows=config.batch_rows,
+                outputs=config.sequences + MAX_DRAFT_ROWS,
+                threads=config.threads,
+                settings=config.settings,
                 on_progress=on_progress,
             )
         except (OSError, MemoryError) as error:
@@ -98,24 +98,24 @@ def _serve(options: WorkerSettings, messages: BinaryIO) -> None:
             return
     seq_state = SequenceState(model.context, model.handle, model.scratch)
     disk = None
-    if digest is not None and options.disk_folder is not None:
-        facts = {"model": digest.result(), "kv": options.kv_type, "llama.cpp": llama_cpp.__version__}
+    if digest is not None and config.disk_folder is not None:
+        facts = {"model": digest.result(), "kv": config.settings.kv_type, "llama.cpp": llama_cpp.__version__}
         disk = DiskTier(
-            Path(options.disk_folder),
+            Path(config.disk_folder),
             compute_fingerprint(**facts),
-            capacity=options.disk_bytes,
+            capacity=config.disk_bytes,
             wake=lambda: commands.put(DiskWake()),
         )
     prefix_cache = PrefixCache(
-        capacity=options.ram_bytes, needs_snapshots=seq_state.reuse == "snapshots", disk=disk
+        capacity=config.ram_bytes, needs_snapshots=seq_state.reuse == "snapshots", disk=disk
     )
     scheduler = Scheduler(
         model,
         seq_state,
         prefix_cache,
-        sequences=1 if model.confuses_sequences else options.sequences,
-        batch_rows=options.batch_rows,
-        drafts=options.drafts,
+        sequences=1 if model.confuses_sequences else config.sequences,
+        batch_rows=config.batch_rows,
+        drafts=config.drafts,
     )
     _ = scheduler.grammars.tokenizer  # made now, not while others wait for their tokens
     send(StepEvents([], scheduler.stats))

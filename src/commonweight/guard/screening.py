@@ -1,0 +1,360 @@
+"""Screening of one exchange: its input, then its answer token by token."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Collection, Iterator, Sequence
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+
+from commonweight.charter.principle import Place, Principle
+from commonweight.guard.arrays import Floats
+from commonweight.guard.bundle import Ensemble
+from commonweight.guard.deobfuscation import list_views
+from commonweight.guard.judge import YES_THRESHOLD, JudgeError, JudgeQuestion
+from commonweight.guard.scorer import HarmScore, probability_of
+from commonweight.guard.screened_input import ScreenedInput
+from commonweight.guard.streaming import TEXT_WINDOW, EvidenceTracker
+from commonweight.guard.verdict import Findings, Stage, Verdict
+
+if TYPE_CHECKING:
+    from commonweight.guard.guard import Guard
+
+log = logging.getLogger(__name__)
+
+TEXT_STEP_CHARACTERS = 160
+"""Characters of an answer that its text is looked at after, where its states are not: some 32 tokens."""
+TEXT_CONTEXT_CHARACTERS = 480
+"""Characters that are looked at then."""
+JUDGE_INTERVAL_TOKENS = 64
+"""Tokens between two questions about one answer."""
+
+ANSWER_PLACES: tuple[Place, ...] = ("output", "thinking")
+
+
+class Screening:
+    """Scores one exchange as it goes on, and holds or refuses it."""
+
+    def __init__(self, guard: "Guard", screened: ScreenedInput, waived: Collection[str], tenant: str) -> None:
+        self._guard = guard
+        self._tenant = tenant
+        self._scorer = guard.scorer
+        self._input = screened
+        self._active = {place: guard.find_active(place, waived) for place in get_args(Place)}
+        self._columns = {
+            place: [
+                self._scorer.find_columns([one.id for one in group])
+                for group in (active.refusing, active.recording)
+            ]
+            for place, active in self._active.items()
+        }
+        self.findings = Findings(guard.charter.sha256, guard.digest, [])
+        manifest = self._scorer.manifest
+        answers = manifest.output.get("states" if guard.reads_states else "grams")
+        self._output: Ensemble | None = answers
+        self._tracker = (
+            None
+            if answers is None
+            else EvidenceTracker(answers.low, answers.high, *(() if guard.reads_states else (TEXT_WINDOW,)))
+        )
+        self._shares: Floats | None = None
+        watched = [
+            one
+            for place in ANSWER_PLACES
+            for one in (*self._active[place].refusing, *self._active[place].recording)
+            if one.id in manifest.prose
+        ]
+        self._prose = (
+            {one.id: EvidenceTracker(-np.inf, 0.0, TEXT_WINDOW) for one in watched}
+            if self._scorer.has_encoder
+            else {}
+        )
+        # What only its words can tell of an answer is looked at in stretches, and none leaves before.
+        self._waits_for_words = any(
+            one.id in self._prose for place in ANSWER_PLACES for one in self._active[place].refusing
+        )
+        self._answer_text = ""
+        self._screened_characters = 0
+        self._tokens = 0
+        self._judged_at = -JUDGE_INTERVAL_TOKENS
+        self._is_doubtful = False
+
+    @property
+    def refusal(self) -> Verdict | None:
+        """What ended the exchange, if something did."""
+        return self.findings.refusal
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether nothing more of the answer may leave for now."""
+        return self._is_doubtful or (self._waits_for_words and len(self._answer_text) > self._screened_characters)
+
+    @property
+    def guards_calls(self) -> bool:
+        """Whether calls leave only as wholes: a refusal must not leave half of one behind."""
+        return bool(self._active["tool_input"].refusing)
+
+    # What comes in
+
+    async def screen_input(self) -> None:
+        """Look at the text, before an engine is bothered: all there is where no states are read."""
+        with self._measure_time():
+            await self._screen_injections()
+            if not self._guard.reads_states:
+                await self._screen_text_input()
+            elif self._scorer.manifest.prose:
+                score = await asyncio.to_thread(self._scorer.score_text, self._input.user_text)
+                await self._decide_by_prose(score.prose, "input")
+
+    async def screen_prompt(self, scores: bytes | None, start: int, end: int) -> None:
+        """The prompt is read. ``scores``: of the probe for each token; the user's turn is from start to end."""
+        probe = self._guard.probe
+        if scores is None or probe is None or self.refusal:
+            return
+        with self._measure_time():
+            rows = np.frombuffer(scores, "<f4").reshape(-1, probe.heads)
+            states = self._scorer.score_prompt(rows, start, end)
+            parts, ensemble = self._scorer.select_ensemble(states=True)
+            alone = self._scorer.manifest.input.get("states")
+            if ensemble is None or alone is None:
+                return
+            logit = alone.states * states.logit + alone.bias
+            score, stage = states._replace(logit=logit), "states"
+            if parts == "states+encoder" and (logit >= alone.low or len(list_views(self._input.user_text)) > 1):
+                self.findings.encoded = True
+                text = await asyncio.to_thread(self._scorer.score_text, self._input.user_text)
+                assert text.encoder is not None
+                score = HarmScore(
+                    ensemble.states * states.logit
+                    + ensemble.encoder * text.encoder.logit
+                    + ensemble.grams * text.ngrams.logit
+                    + ensemble.bias,
+                    text.encoder.log_shares,
+                    states.span,
+                )
+                stage = "ensemble"
+            else:
+                ensemble = alone
+                if parts == "states+encoder":
+                    self._note_input(logit)
+                    return  # too calm for a second look, which the threshold was made with
+            self._note_input(score.logit)
+            await self._decide_by_score(score, ensemble, "input", stage)  # type: ignore[arg-type]
+
+    # What goes out
+
+    async def screen_token(self, scores: bytes | None, place: Place, text: str) -> None:
+        """One more token of the answer. ``scores``: of the probe at the token before it."""
+        self._tokens += 1
+        if self._tracker is not None and scores is not None and self._guard.reads_states and self._tokens > 1:
+            await self._screen_states(np.frombuffer(scores, "<f4"), place)
+        if self._prose or not self._guard.reads_states:
+            self._answer_text += text
+            if len(self._answer_text) - self._screened_characters >= TEXT_STEP_CHARACTERS:
+                await self._screen_text(place)
+
+    async def finish(self, place: Place) -> None:
+        """The answer is complete."""
+        if len(self._answer_text) > self._screened_characters and not self.refusal:
+            await self._screen_text(place)
+        self._is_doubtful = False
+
+    async def _screen_states(self, row: Floats, place: Place) -> None:
+        tracker, ensemble = self._tracker, self._output
+        assert tracker is not None and ensemble is not None
+        logit, shares = self._scorer.score_token(row)
+        logit = ensemble.states * logit + ensemble.bias
+        weight = max(1 / 16, 1 / max(1, tracker.count))
+        self._shares = shares if self._shares is None else self._shares + weight * (shares - self._shares)
+        state = tracker.update(logit)
+        if tracker.peak > -np.inf:
+            self.findings.output_score = probability_of(tracker.peak)
+        self._is_doubtful = False
+        if state != "calm":
+            with self._measure_time():
+                shares = self._shares - np.logaddexp.reduce(self._shares)
+                score = HarmScore(tracker.mean, shares, tracker.span)
+                await self._decide_answer(score, ensemble, place, "states", is_alarm=state == "alarm")
+
+    async def _screen_text(self, place: Place) -> None:
+        """Read what was written since the last look, and some of what stands before it."""
+        with self._measure_time():
+            text = self._answer_text[-TEXT_CONTEXT_CHARACTERS:]
+            span = (len(self._answer_text) - len(text), len(self._answer_text))
+            self._screened_characters = len(self._answer_text)
+            if self._tracker is not None and self._output is not None and not self._guard.reads_states:
+                logit = self._output.grams * self._scorer.score_answer(text) + self._output.bias
+                state = self._tracker.update(logit)
+                self.findings.output_score = probability_of(self._tracker.peak)
+                self._is_doubtful = False
+                if state != "calm":
+                    known = len(self._scorer.manifest.principles)
+                    shares = np.full(known, -np.log(max(1, known)), np.float32)
+                    score = HarmScore(self._tracker.mean, shares, span)
+                    await self._decide_answer(score, self._output, place, "text", is_alarm=state == "alarm")
+            found = await asyncio.to_thread(self._scorer.score_similarity, text, list(self._prose))
+            await self._decide_by_prose({name: (logit, span) for name, logit in found.items()}, place)
+
+    async def _decide_answer(
+        self, score: HarmScore, ensemble: Ensemble, place: Place, stage: Stage, *, is_alarm: bool
+    ) -> None:
+        """An answer looks doubtful or alarming: refuse it, ask, or hold it back."""
+        refusing, recording = self._columns[place]
+        tracker = self._tracker
+        assert tracker is not None
+        if refusing and score.logit_of(refusing) >= ensemble.low:
+            if self._guard.judge is not None and self._tokens - self._judged_at < JUDGE_INTERVAL_TOKENS:
+                self._is_doubtful = is_alarm
+            elif self._guard.judge is not None:
+                self._judged_at = self._tokens
+                if not await self._ask_judge(self._find_top(score, self._active[place].refusing), score, place):
+                    tracker.clear_doubt()
+            elif is_alarm and score.logit_of(refusing) >= ensemble.high:
+                principle = self._find_top(score, self._active[place].refusing)
+                self._add_verdict_from_logit(
+                    principle, place, stage, score.logit_of(refusing), ensemble.high, score.span
+                )
+            else:
+                self._is_doubtful = True
+        elif is_alarm and recording and score.logit_of(recording) >= ensemble.high:
+            principle = self._find_top(score, self._active[place].recording)
+            self._add_verdict_from_logit(
+                principle, place, stage, score.logit_of(recording), ensemble.high, score.span
+            )
+
+    # What both come to
+
+    async def _screen_text_input(self) -> None:
+        parts, ensemble = self._scorer.select_ensemble(states=False)
+        text = await asyncio.to_thread(self._scorer.score_text, self._input.user_text)
+        if ensemble is not None:
+            logit = ensemble.grams * text.ngrams.logit + ensemble.bias
+            shares = text.ngrams.log_shares
+            if parts == "encoder" and text.encoder is not None:
+                self.findings.encoded = True
+                logit, shares = logit + ensemble.encoder * text.encoder.logit, text.encoder.log_shares
+            self._note_input(logit)
+            await self._decide_by_score(HarmScore(logit, shares, text.ngrams.span), ensemble, "input", "text")
+        await self._decide_by_prose(text.prose, "input")
+
+    async def _decide_by_score(self, score: HarmScore, ensemble: Ensemble, place: Place, stage: Stage) -> None:
+        active, (refusing, recording) = self._active[place], self._columns[place]
+        if refusing and score.logit_of(refusing) >= (ensemble.low if self._guard.judge else ensemble.high):
+            principle = self._find_top(score, active.refusing)
+            if self._guard.judge is not None:
+                await self._ask_judge(principle, score, place)
+            else:
+                self._add_verdict_from_logit(
+                    principle, place, stage, score.logit_of(refusing), ensemble.high, score.span
+                )
+        elif recording and score.logit_of(recording) >= ensemble.high:
+            principle = self._find_top(score, active.recording)
+            self._add_verdict_from_logit(
+                principle, place, stage, score.logit_of(recording), ensemble.high, score.span
+            )
+
+    async def _decide_by_prose(self, found: dict[str, tuple[float, tuple[int, int]]], place: Place) -> None:
+        for principle in (*self._active[place].refusing, *self._active[place].recording):
+            if principle.id not in found or self.refusal:
+                continue
+            logit, span = found[principle.id]
+            prose = self._scorer.manifest.prose[principle.id]
+            low = (prose.low - prose.high) / prose.scale
+            may_ask = self._guard.judge is not None and principle in self._active[place].refusing
+            if may_ask and logit >= low:
+                await self._ask_judge(principle, HarmScore(logit, np.zeros(0, np.float32), span), place)
+            elif not may_ask and logit >= 0:
+                self._add_verdict_from_logit(principle, place, "text", logit, 0.0, span)
+
+    async def _screen_injections(self) -> None:
+        manifest = self._scorer.manifest
+        if manifest.injection is None:
+            return
+        texts: list[tuple[Literal["input", "tool_result"], str]] = [("input", self._input.user_text)]
+        texts += [("tool_result", text) for text in self._input.results]
+        for place, text in texts:
+            for principle in (*self._active[place].refusing, *self._active[place].recording):
+                if principle.id != manifest.injection_principle or self.refusal:
+                    continue
+                logit, span = self._scorer.score_injection(text)
+                if logit >= 0:
+                    self._add_verdict_from_logit(principle, place, "text", logit, 0.0, span)
+                    break
+
+    async def _ask_judge(self, principle: Principle, score: HarmScore, place: Place) -> bool:
+        """Ask the judge. Whether it, or its silence, ends the exchange."""
+        judge = self._guard.judge
+        assert judge is not None
+        self.findings.escalated = True
+        question = JudgeQuestion(principle, self._input.user_text, self._answer_text, self._tenant)
+        try:
+            async with asyncio.timeout(self._guard.judge_seconds):
+                probability = await judge(question)
+            if not 0 <= probability <= 1:
+                raise JudgeError("what it says is no probability")
+        except (JudgeError, TimeoutError) as error:
+            log.warning("the judge gave no verdict on %s: %s", principle.id, error or "too late")
+            if self._guard.charter.on_judge_failure.get(principle.severity, "refuse") == "allow":
+                return False
+            self._add_verdict(principle, place, "judge", 1.0, YES_THRESHOLD, score.span)
+            return True
+        if probability >= YES_THRESHOLD:
+            self._add_verdict(principle, place, "judge", probability, YES_THRESHOLD, score.span)
+        return probability >= YES_THRESHOLD
+
+    def _find_top(self, score: HarmScore, among: Sequence[Principle]) -> Principle:
+        known = [one for one in among if self._scorer.find_columns([one.id])]
+        return max(known, key=lambda one: score.log_shares[self._scorer.find_columns([one.id])[0]])
+
+    def _add_verdict_from_logit(
+        self,
+        principle: Principle,
+        place: Place,
+        stage: Stage,
+        logit: float,
+        threshold: float,
+        span: tuple[int, int],
+    ) -> None:
+        self._add_verdict(principle, place, stage, probability_of(logit), probability_of(threshold), span)
+
+    def _add_verdict(
+        self,
+        principle: Principle,
+        place: Place,
+        stage: Stage,
+        score: float,
+        threshold: float,
+        span: tuple[int, int],
+    ) -> None:
+        known = {(verdict.principle, verdict.place) for verdict in self.findings.verdicts}
+        if (principle.id, place) in known:
+            return  # of a principle that only records, once is enough
+        is_shadow = principle not in self._active[place].refusing and principle.applies_to[place] == "refuse"
+        self.findings.verdicts.append(
+            Verdict(
+                charter=self._guard.charter.sha256,
+                principle=principle.id,
+                place=place,
+                stage=stage,
+                score=score,
+                threshold=threshold,
+                span=span,
+                action=principle.applies_to[place],
+                mode="shadow" if is_shadow else "enforce",
+                category=principle.category,
+                message=principle.message,
+            )
+        )
+
+    def _note_input(self, logit: float) -> None:
+        self.findings.input_score = max(self.findings.input_score or 0.0, probability_of(logit))
+
+    @contextlib.contextmanager
+    def _measure_time(self) -> Iterator[None]:
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.findings.seconds += time.perf_counter() - begun

@@ -1,0 +1,157 @@
+"""Opening an assistant: its model is found and loaded, its guard opened, and everything freed at the end."""
+
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import replace
+
+from commonweight.catalog.gguf import Gguf
+from commonweight.catalog.locate import check_content, locate, starter
+from commonweight.catalog.model import ModelCard
+from commonweight.engines.grammars import GrammarCompiler
+from commonweight.engines.llama import LlamaEngine, plan_worker
+from commonweight.engines.llama.model.load_check import check_loads
+from commonweight.engines.remote import RemoteEngine, Vocabulary
+from commonweight.engines.remote.tokenizer_probes import TOKENIZER_PROBES
+from commonweight.engines.settings import RemoteSettings
+from commonweight.guard import Guard
+from commonweight.messages.request import MessageRequest
+from commonweight.prompting import Renderer, Tokenizer
+from commonweight.runtime.data import DataFolder
+from commonweight.runtime.guard import identify_model, open_guard
+from commonweight.runtime.settings import AssistantSettings
+from commonweight.signing import Purpose, Signer
+from commonweight.turn import Assistant, LoadFiles, TurnListener
+from commonweight.turn.self_judge import SelfJudge
+
+log = logging.getLogger(__name__)
+
+GREETING = "Hello! Who are you?"
+"""What a remote server's chat template is compared with."""
+
+OnProgress = Callable[[str, float], None]
+"""Takes a model's id and the fraction of its weights that is loaded, from 0 to 1."""
+
+
+def locate_model(settings: AssistantSettings) -> AssistantSettings:
+    """The same settings with the model as a local file, pulled if need be, and checked.
+
+    To be called outside of an event loop, where the first Ctrl-C would not stop a download.
+    """
+    path = locate(settings.model)
+    with contextlib.suppress(FileNotFoundError):  # whatever opens it says that better
+        check_content(path)
+    if path != starter() and settings.remote is None:
+        check_loads(path)
+    return replace(settings, model=str(path))
+
+
+@contextlib.asynccontextmanager
+async def open_assistant(
+    settings: AssistantSettings,
+    *,
+    data: DataFolder | None = None,
+    guard: Guard | None = None,
+    files: LoadFiles | None = None,
+    listeners: Iterable[TurnListener] = (),
+    report: Callable[[str], None] = log.info,
+    on_progress: OnProgress = lambda _name, _fraction: None,
+) -> AsyncIterator[Assistant]:
+    """An assistant with its model loaded, until the block ends.
+
+    Args:
+        data: holds the key that signs reasoning; by default this user's.
+        guard: takes the place of the one that the settings describe.
+        report: gets lines for people on what was set up: the charter, the memory that was set aside.
+    """
+    with contextlib.closing(Gguf(locate(settings.model))) as gguf:
+        card = ModelCard.of(gguf)
+        key = (data or DataFolder.at()).load_key()
+        tokenizer = Tokenizer(gguf)
+        renderer = Renderer(tokenizer, card.chat_template)
+        sizes: list[str] = []
+        engine = _make_engine(settings, gguf, card, renderer, key, sizes.append)
+        try:
+            # Before the slow load: a broken charter is known at once.
+            if guard is None and settings.guard is not None:
+                guard = open_guard(
+                    settings.guard,
+                    identify_model(gguf),
+                    key,
+                    report,
+                    shows_states=settings.remote is None,
+                    self_judge=SelfJudge(renderer, engine, sorted(tokenizer.end_ids)),
+                )
+            for line in sizes:
+                report(line)
+            await _start_engine(engine, card.id, report, on_progress)
+            yield Assistant(
+                card,
+                tokenizer,
+                engine,
+                Signer(key, Purpose.THINKING_SIGNATURE),
+                renderer=renderer,
+                guard=guard,
+                files=files,
+                listeners=listeners,
+                max_output=settings.max_output,
+            )
+        finally:
+            await engine.aclose()
+
+
+def open_remote_engine(
+    settings: AssistantSettings, remote: RemoteSettings, gguf: Gguf, key: bytes
+) -> RemoteEngine:
+    """A remote engine that is not started yet. Of the model, only vocabulary and template are used."""
+    tokenizer, card = Tokenizer(gguf), ModelCard.of(gguf)
+    return _make_remote_engine(settings, remote, gguf, Renderer(tokenizer, card.chat_template), key)
+
+
+def make_vocabulary(tokenizer: Tokenizer, renderer: Renderer) -> Vocabulary:
+    """What the tokenizers and templates of remote servers are compared with."""
+    greeting = MessageRequest.model_validate(
+        {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": GREETING}]}
+    )
+    return Vocabulary(
+        texts=[(text, tokenizer.encode(text)) for text in TOKENIZER_PROBES],
+        specials=tokenizer.special_tokens,
+        pieces=lambda: [tokenizer.decode(token) for token in range(tokenizer.size)],
+        bos=tokenizer.bos_id,
+        ends=sorted(tokenizer.end_ids),
+        greeting=(GREETING, renderer.render(greeting).token_ids),
+    )
+
+
+def _make_engine(
+    settings: AssistantSettings,
+    gguf: Gguf,
+    card: ModelCard,
+    renderer: Renderer,
+    key: bytes,
+    report: Callable[[str], None],
+) -> LlamaEngine | RemoteEngine:
+    if settings.remote is not None:
+        return _make_remote_engine(settings, settings.remote, gguf, renderer, key)
+    context = settings.engine.context
+    if context is not None and context > card.trained_window:
+        log.warning("%s was trained for %d tokens; --context is cut to that", card.id, card.trained_window)
+    return LlamaEngine(plan_worker(card.path, card.trained_window, settings.engine, report))
+
+
+def _make_remote_engine(
+    settings: AssistantSettings, remote: RemoteSettings, gguf: Gguf, renderer: Renderer, key: bytes
+) -> RemoteEngine:
+    vocabulary = make_vocabulary(Tokenizer(gguf), renderer)
+    return RemoteEngine(remote, vocabulary, GrammarCompiler(gguf.vocab), key, context=settings.engine.context)
+
+
+async def _start_engine(
+    engine: LlamaEngine | RemoteEngine, name: str, report: Callable[[str], None], on_progress: OnProgress
+) -> None:
+    if isinstance(engine, RemoteEngine):
+        await engine.start(report)
+        return
+    on_progress(name, 0.0)
+    await engine.start(lambda fraction: on_progress(name, fraction))
+    on_progress(name, 1.0)

@@ -1,0 +1,253 @@
+"""Checks of what a server needs of its machine, each with advice on what to do about it."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+import platformdirs
+import psutil
+from rich.filesize import decimal
+
+from commonweight import __version__
+from commonweight.catalog.gguf import Gguf
+from commonweight.catalog.hub import BadReferenceError, find
+from commonweight.catalog.locate import NoModelError, check_content, locate
+from commonweight.catalog.model import ModelCard
+from commonweight.engines.contract import EngineError
+from commonweight.engines.llama import plan_worker
+from commonweight.engines.llama.model.load_check import check_loads
+from commonweight.engines.llama.model.machine import count_physical_cores, read_memory
+from commonweight.engines.settings import RemoteSettings
+from commonweight.runtime.assistant import open_remote_engine
+from commonweight.runtime.data import DataFolder
+from commonweight.runtime.errors import UserError
+from commonweight.runtime.network import bind_listener
+from commonweight.runtime.settings import AssistantSettings
+from commonweight.runtime.tracing import ENDPOINT_VARIABLES
+from commonweight.store import DatabaseError, revisions
+
+log = logging.getLogger(__name__)
+
+MIN_FREE_BYTES, LOW_FREE_BYTES = 64 << 20, 2 << 30
+"""Bytes of a disk: with less nothing works for long, and with less than the second it soon may not."""
+
+Status = Literal["ok", "warn", "fail"]
+
+_INSTRUCTIONS = {"AVX2": "avx2", "FMA": "fma", "F16C": "f16c", "AVX512": "avx512f", "NEON": "asimd"}
+"""What llama.cpp calls them, and what the kernel does."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found."""
+
+    subject: str
+    status: Status
+    text: str
+    advice: str = ""
+    """What to do about it."""
+
+
+def require(finding: Finding) -> None:
+    """Go on only if nothing failed.
+
+    Raises:
+        UserError: it did.
+    """
+    said = "; ".join(filter(None, (finding.text, finding.advice)))
+    if finding.status == "fail":
+        raise UserError(f"{finding.subject}: {said}")
+    if finding.status == "warn":
+        log.warning("%s: %s", finding.subject, said)
+
+
+def run_checks(settings: AssistantSettings, data: DataFolder, host: str, port: int) -> Iterator[Finding]:
+    """All checks, in order. Nothing is changed or downloaded."""
+    yield check_versions()
+    yield check_processor()
+    yield check_gpu()
+    yield check_memory()
+    yield from check_model(settings)
+    yield check_address(host, port)
+    yield check_data_folder(data)
+    yield check_cache_folder()
+    yield asyncio.run(check_database(data))
+    yield check_tracing()
+
+
+def check_versions() -> Finding:
+    """Which programs these are."""
+    parts = [f"Commonweight {__version__}", f"Python {platform.python_version()}"]
+    for package in ("llama-cpp-python", "llguidance"):
+        with contextlib.suppress(PackageNotFoundError):
+            parts.append(f"{package} {version(package)}")
+    return Finding("versions", "ok", f"{', '.join(parts)}, on {platform.platform(terse=True)}")
+
+
+def check_processor() -> Finding:
+    """Cores, and whether llama.cpp was built for their instructions."""
+    import llama_cpp.llama_cpp as llama
+
+    information = llama.llama_print_system_info().decode()
+    built = {name for name in _INSTRUCTIONS if f" {name} = 1" in information}
+    has = {name for name, flag in _INSTRUCTIONS.items() if flag in _flags()}
+    cores = f"{count_physical_cores()} cores, {os.cpu_count()} threads"
+    text = f"{cores}; llama.cpp uses {', '.join(sorted(built)) or 'no extensions'}"
+    if has and (lacking := built - has):
+        needs = ", ".join(sorted(lacking))
+        return Finding("processor", "fail", text, f"it lacks {needs}: build llama-cpp-python for it")
+    if unused := has - built:
+        advice = f"it has {', '.join(sorted(unused))}, too: llama-cpp-python built for it would be faster"
+        return Finding("processor", "warn", text, advice)
+    return Finding("processor", "ok", text)
+
+
+def _flags() -> frozenset[str]:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            name, _, values = line.partition(":")
+            if name.strip() in ("flags", "Features"):
+                return frozenset(values.split())
+    return frozenset()
+
+
+def check_gpu() -> Finding:
+    """Whether there is one, and llama.cpp was built to use it."""
+    import llama_cpp.llama_cpp as llama
+
+    has_gpu = Path("/dev/nvidiactl").exists() or Path("/dev/kfd").exists()
+    if llama.llama_supports_gpu_offload():
+        return Finding("GPU", "ok", "llama.cpp was built to use one")
+    if has_gpu:
+        advice = "build llama-cpp-python with CMAKE_ARGS=-DGGML_CUDA=on (NVIDIA) or -DGGML_HIP=on (AMD)"
+        return Finding("GPU", "warn", "there is one, and this build of llama.cpp does not use it", advice)
+    return Finding("GPU", "ok", "none; the processor computes")
+
+
+def check_memory() -> Finding:
+    """What is left of it, and whether some of it is on disk."""
+    total, available = read_memory()
+    text = f"{decimal(available)} of {decimal(total)} available"
+    if (swapped := psutil.swap_memory().used) > total / 10:
+        return Finding("memory", "warn", f"{text}, {decimal(swapped)} swapped out", "end what else runs")
+    return Finding("memory", "ok", text)
+
+
+def check_model(settings: AssistantSettings) -> Iterator[Finding]:
+    """The file, its content, and whether it fits into memory. Nothing is downloaded."""
+    try:
+        is_hub = settings.model is not None and settings.model.startswith("hf:")
+        path = find(str(settings.model)) if is_hub else locate(settings.model)
+        if path is None:
+            yield Finding("model", "warn", f"{settings.model} is not here yet", "serve pulls it when it starts")
+            return
+        if settings.remote is None:
+            check_loads(path)
+        with contextlib.closing(Gguf(path)) as gguf:
+            card = ModelCard.of(gguf)
+            found = asyncio.run(check_servers(settings, settings.remote, gguf)) if settings.remote else None
+        is_known = check_content(path)
+    except (OSError, NoModelError, BadReferenceError) as error:
+        yield Finding("model", "fail", str(error))
+        return
+    checked = "its content is as published" if is_known else "no checksum is known of it"
+    yield Finding("model", "ok", f"{card.id}, {decimal(path.stat().st_size)}; {checked}")
+    if found is not None:
+        yield found
+        return
+    lines: list[str] = []
+    try:
+        plan_worker(path, card.trained_window, settings.engine, lines.append)
+    except EngineError as error:
+        yield Finding("model in memory", "fail", str(error))
+    else:
+        yield Finding("model in memory", "ok", "".join(lines))
+
+
+async def check_servers(settings: AssistantSettings, remote: RemoteSettings, gguf: Gguf) -> Finding:
+    """Whether remote servers answer, and have the same model."""
+    lines: list[str] = []
+    engine = open_remote_engine(settings, remote, gguf, b"")
+    try:
+        await engine.start(lines.append)
+    except EngineError as error:
+        return Finding("servers", "fail", str(error))
+    finally:
+        await engine.aclose()
+    absent = len(remote.urls) - len(lines)
+    advice = f"{absent} of {len(remote.urls)} do not answer: are they running?" if absent else ""
+    return Finding("servers", "warn" if absent else "ok", "; ".join(lines), advice)
+
+
+def check_address(host: str, port: int) -> Finding:
+    """Whether a server can listen there."""
+    try:
+        bind_listener(host, port).close()
+    except UserError as error:
+        return Finding("address", "fail", str(error))
+    return Finding("address", "ok", f"{host}:{port} is free")
+
+
+def check_folder(subject: str, path: Path, remedy: str) -> Finding:
+    """Whether a folder can be written to, or made, and has space. ``remedy`` is what else a person can do."""
+    existing = next(place for place in (path, *path.parents) if place.exists())
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            free = shutil.disk_usage(existing).free
+    except OSError as error:
+        return Finding(subject, "fail", f"cannot write to {path}: {error.strerror}", remedy)
+    text = f"{path}, {decimal(free)} free"
+    if free < LOW_FREE_BYTES:
+        return Finding(
+            subject, "fail" if free < MIN_FREE_BYTES else "warn", text, f"make space there, or {remedy}"
+        )
+    return Finding(subject, "ok", text)
+
+
+def check_data_folder(data: DataFolder) -> Finding:
+    """Where keys, batches and files are kept."""
+    return check_folder("data folder", data.path, "choose another with --data")
+
+
+def check_cache_folder() -> Finding:
+    """Where prefixes are kept across restarts. Without it a server runs all the same."""
+    found = check_folder("cache folder", platformdirs.user_cache_path("commonweight"), "set --cache-disk 0")
+    return replace(found, status="warn") if found.status == "fail" else found
+
+
+async def check_database(data: DataFolder) -> Finding:
+    """Whether it can be reached, and which version its tables have. Nothing is changed."""
+    try:
+        found = await revisions(data.database or f"sqlite+aiosqlite:///{data.path / 'commonweight.db'}")
+    except DatabaseError as error:
+        return Finding("database", "fail", str(error), "is the URL right, and the database running?")
+    if not found.is_known:
+        text = f"changed by a newer version of Commonweight ({found.current})"
+        return Finding("database", "fail", text, "run that version")
+    if found.current is None:
+        return Finding("database", "ok", "no tables yet; serve makes them")
+    if found.current != found.newest:
+        text = f"tables of version {found.current}; serve brings them to {found.newest}"
+        return Finding("database", "warn", text, "make a copy first, since there is no way back")
+    return Finding("database", "ok", f"tables of version {found.current}, up to date")
+
+
+def check_tracing() -> Finding:
+    """Whether traces are asked for, and can be sent."""
+    asked = next((name for name in ENDPOINT_VARIABLES if os.environ.get(name)), None)
+    if asked is None:
+        return Finding("traces", "ok", "off; OTEL_EXPORTER_OTLP_ENDPOINT would switch them on")
+    try:
+        version("opentelemetry-exporter-otlp-proto-http")
+    except PackageNotFoundError:
+        return Finding("traces", "fail", f"{asked} asks for them", "pip install 'commonweight[tracing]'")
+    return Finding("traces", "ok", f"on, since {asked} is set")

@@ -1,0 +1,32 @@
+"""The data folder: keys and records, batches, uploaded files, the installation's secret key."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from commonweight.signing import load_key
+from commonweight.store import sqlite_url
+
+
+@dataclass(frozen=True)
+class DataFolder:
+    """A folder, and a database in it or elsewhere."""
+
+    path: Path
+    database: str | None = None
+    """URL of the database; None: a SQLite file in the folder."""
+
+    @classmethod
+    def at(cls, path: Path | None = None, database: str | None = None) -> "DataFolder":
+        """The folder that options name. Without a path, the user's own is taken."""
+        return cls(path.expanduser() if path else platformdirs.user_data_path("commonweight"), database)
+
+    @property
+    def database_url(self) -> str:
+        """The URL of the database. The folder is made if need be."""
+        return self.database or sqlite_url(self.path)
+
+    def load_key(self) -> bytes:
+        """The installation's secret key, which is made on first use."""
+        return load_key(self.path)

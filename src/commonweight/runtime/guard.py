@@ -1,0 +1,131 @@
+"""Opening a guard: its charter, compiled heads, text encoder and judge."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from commonweight.catalog.gguf import Gguf
+from commonweight.charter import DEFAULT as DEFAULT_CHARTER
+from commonweight.charter import Charter, CharterError, parse
+from commonweight.guard import DEFAULT, Bundle, BundleError, Guard, Judge
+from commonweight.guard.bundle import ModelIdentity
+from commonweight.guard.encoder import EncoderMissingError, TextEncoder, load_encoder
+from commonweight.guard.http_judge import HttpJudge
+from commonweight.guard.recompile import CompileError, recompile
+from commonweight.runtime.errors import UserError
+from commonweight.runtime.settings import SELF, GuardSettings
+
+log = logging.getLogger(__name__)
+
+
+def identify_model(gguf: Gguf) -> ModelIdentity:
+    """The identity that bundles know a model by; quantisations of one model share it."""
+    metadata = gguf.metadata
+    architecture = metadata.get("general.architecture", "")
+    return ModelIdentity(
+        name=metadata.get("general.name", gguf.path.stem),
+        layers=int(metadata.get(f"{architecture}.block_count", 0)),
+        width=int(metadata.get(f"{architecture}.embedding_length", 0)),
+    )
+
+
+def read_charter(path: Path | None) -> Charter:
+    """The charter in a file; without one, the default.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        return parse((DEFAULT_CHARTER if path is None else path).read_bytes())
+    except CharterError as error:
+        name = "the default charter" if path is None else str(path)
+        reasons = "".join(f"\n  {name}:{problem.line}: {problem.text}" for problem in error.problems)
+        raise UserError(f"{name} is no charter:{reasons}") from error
+
+
+def read_bundle(path: Path | None, key: bytes) -> Bundle:
+    """A compiled charter that is to be trusted; without a path, the package's own.
+
+    Raises:
+        UserError: it cannot be used.
+    """
+    try:
+        return Bundle.load(DEFAULT, None) if path is None else Bundle.load(path, key)
+    except BundleError as error:
+        raise UserError(str(error)) from error
+
+
+def find_encoder(report: Callable[[str], None] = log.warning) -> TextEncoder | None:
+    """The text encoder, if its weights are there."""
+    try:
+        return load_encoder()
+    except EncoderMissingError as error:
+        report(f"The guard works with less: {error}.")
+        return None
+
+
+def open_guard(
+    settings: GuardSettings,
+    model: ModelIdentity,
+    key: bytes,
+    report: Callable[[str], None] = log.info,
+    *,
+    shows_states: bool = True,
+    self_judge: Judge | None = None,
+) -> Guard | None:
+    """The guard that settings describe; None for the mode ``off``. ``report`` gets a line on what it can see.
+
+    Args:
+        shows_states: the engine computes heads on the model's states; remote ones show none.
+        self_judge: the served model as a judge, for settings that ask for it.
+
+    Raises:
+        UserError: the charter or its bundle cannot be used.
+    """
+    if settings.mode == "off":
+        return None
+    charter = read_charter(settings.charter)
+    bundle = read_bundle(settings.bundle, key)
+    encoder = find_encoder()
+    try:
+        if bundle.manifest.charter != charter.sha256 and settings.bundle is None:
+            # The package's heads for what is the same in both, and the charter's own words for the rest.
+            bundle = recompile(charter, bundle, encoder, {})
+        is_its_model = bundle.manifest.model == model
+        guard = Guard(
+            charter,
+            bundle,
+            encoder,
+            mode=settings.mode,
+            reads_states=is_its_model and shows_states,
+            waived=settings.waived,
+            judge=self_judge if settings.judge_url == SELF else _open_http_judge(settings),
+            judge_seconds=settings.judge_timeout,
+        )
+    except (BundleError, CompileError) as error:
+        raise UserError(str(error)) from error
+    compiled_for = bundle.manifest.model
+    if shows_states and not is_its_model and compiled_for is not None:
+        log.warning(
+            "the guard reads text only: its heads were compiled for %s and this is %s; "
+            "`commonweight charter compile --model MODEL --texts FOLDER` makes others",
+            compiled_for.name,
+            model.name,
+        )
+    seen = " and ".join(["states"] * guard.reads_states + ["text"])
+    mode = "enforced" if settings.mode == "enforce" else "in shadow"
+    report(f"Charter {charter.id} {charter.version} ({charter.sha256[:12]}), {mode} on {seen}.")
+    return guard
+
+
+def _open_http_judge(settings: GuardSettings) -> Judge | None:
+    if settings.judge_url is None:
+        return None
+    if settings.judge_model is None:
+        raise UserError("--judge also needs --judge-model: the name that the judge's server knows it by")
+    try:
+        return HttpJudge(
+            settings.judge_url, settings.judge_model, settings.judge_key, seconds=settings.judge_timeout
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from error

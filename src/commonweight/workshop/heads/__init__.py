@@ -1,0 +1,1 @@
+"""Guard heads: compiling, training and evaluation, with NumPy and scikit-learn."""

@@ -1,0 +1,66 @@
+"""Putting trained heads together into a bundle, and raising its thresholds on answers."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from commonweight.charter.principle import Charter
+from commonweight.guard.bundle import Bundle, BundleSource, Manifest, ModelIdentity
+from commonweight.guard.calibration import Scores, count_refusals, threshold_at
+from commonweight.guard.encoder import TextEncoder
+from commonweight.guard.recompile import hash_words, next_above, recompile
+from commonweight.workshop.heads.training import ANSWER_LOW_RATE, ANSWER_RATE, TrainedHeads
+
+
+def assemble_bundle(
+    charter: Charter,
+    trained: TrainedHeads,
+    *,
+    model: ModelIdentity | None,
+    layers: Sequence[int],
+    encoder: TextEncoder | None,
+    calibration_vectors: npt.NDArray[np.float32] | None,
+    sources: Sequence[BundleSource],
+) -> Bundle:
+    """A bundle of trained heads, with heads of words for the principles that no data was there for."""
+    tensors = dict(trained.tensors)
+    tensors["calibration.vectors"] = (
+        np.zeros((0, 384), np.float16) if calibration_vectors is None else calibration_vectors.astype(np.float16)
+    )
+    manifest = Manifest(
+        charter=charter.sha256,
+        charter_id=charter.id,
+        charter_version=charter.version,
+        model=model,
+        encoder="all-MiniLM-L6-v2" if encoder else None,
+        probe_layers=tuple(layers),
+        principles=trained.principles,
+        words={one.id: hash_words(one) for one in charter.principles},
+        input=trained.input,
+        output=trained.output,
+        injection=trained.injection,
+        injection_principle=trained.injection_principle,
+        calibration=trained.calibration,
+        sources=tuple(sources),
+    )
+    return recompile(charter, Bundle(manifest, tensors), encoder, {})
+
+
+def raise_thresholds(bundle: Bundle, peaks: Mapping[str, Scores]) -> Bundle:
+    """The bundle with thresholds on answers that a model's own answers to ordinary prompts stay below.
+
+    Labelled answers are harmful or decline something, and their means swing less than a stream does: by them alone
+    a sixth of the starter's ordinary answers would be refused.
+
+    ``peaks``: by what is looked at, the highest smoothed logit of each answer.
+    """
+    manifest = bundle.manifest
+    output, calibration = dict(manifest.output), dict(manifest.calibration)
+    for part, seen in peaks.items():
+        old = output[part]
+        high = max(old.high, next_above(threshold_at(ANSWER_RATE, seen)))
+        low = min(high, max(old.low, next_above(threshold_at(ANSWER_LOW_RATE, seen))))
+        output[part] = old.model_copy(update={"low": low, "high": high})
+        calibration[f"answers by {part}"] = count_refusals(int((seen >= high).sum()), len(seen))
+    return Bundle(manifest.model_copy(update={"output": output, "calibration": calibration}), bundle.tensors)

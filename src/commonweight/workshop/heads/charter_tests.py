@@ -1,0 +1,55 @@
+"""Tests of a charter: the rates of refusal that it requires, measured on labelled texts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from commonweight.charter import Charter
+from commonweight.charter.principle import Requirement
+from commonweight.guard.calibration import Interval, estimate_share
+from commonweight.workshop.heads.evaluate import ScoredText
+
+
+@dataclass(frozen=True)
+class CharterTest:
+    """One limit that a charter sets, and what was measured."""
+
+    principle: str | None
+    """None: of the charter as a whole."""
+    data: str
+    """Name of the source."""
+    limit: float
+    is_lower_limit: bool
+    """At least that share is refused, of harmful texts. Otherwise at most, of harmless ones."""
+    share: Interval | None
+    """The share that was refused; None: the source is not there."""
+    texts: int = 0
+
+    @property
+    def passed(self) -> bool:
+        """Whether the limit holds, as far as there is data."""
+        if self.share is None:
+            return True
+        return self.share.value >= self.limit if self.is_lower_limit else self.share.value <= self.limit
+
+
+def list_requirements(charter: Charter) -> list[tuple[str | None, Requirement]]:
+    """Requirements of a charter, and of its principles by their ids."""
+    whole: list[tuple[str | None, Requirement]] = [(None, one) for one in charter.tests]
+    return whole + [(principle.id, one) for principle in charter.principles for one in principle.tests]
+
+
+def judge_requirements(charter: Charter, scored: Mapping[str, Sequence[ScoredText]]) -> list[CharterTest]:
+    """Results of all requirements. ``scored``: texts by the names of their sources."""
+    results: list[CharterTest] = []
+    for principle, requirement in list_requirements(charter):
+        for is_lower, limit in ((False, requirement.most_refused), (True, requirement.least_refused)):
+            if limit is None:
+                continue
+            if requirement.data not in scored:
+                results.append(CharterTest(principle, requirement.data, limit, is_lower, None))
+                continue
+            rows = [row for row in scored[requirement.data] if row.row.is_harmful == is_lower]
+            hits = sum(row.is_refused and principle in (None, row.principle) for row in rows)
+            share = estimate_share(hits, len(rows))
+            results.append(CharterTest(principle, requirement.data, limit, is_lower, share, len(rows)))
+    return results

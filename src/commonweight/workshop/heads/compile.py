@@ -1,0 +1,144 @@
+"""Compiling a charter: from its words, an earlier bundle and labelled texts to heads and thresholds."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from commonweight.catalog.gguf import Gguf
+from commonweight.catalog.locate import locate
+from commonweight.charter import Charter
+from commonweight.engines.settings import EngineSettings
+from commonweight.guard import Bundle, Guard
+from commonweight.guard.recompile import CompileError, recompile
+from commonweight.runtime.assistant import OnProgress, open_assistant
+from commonweight.runtime.data import DataFolder
+from commonweight.runtime.errors import UserError
+from commonweight.runtime.guard import find_encoder, read_bundle
+from commonweight.runtime.settings import AssistantSettings
+from commonweight.workshop.heads.assemble import assemble_bundle, raise_thresholds
+from commonweight.workshop.heads.dataset import build_training_data
+from commonweight.workshop.heads.evaluate import (
+    CONTEXT_TOKENS,
+    TurnRecorder,
+    answer_prompts,
+    draw_prompts,
+    rescore_text,
+)
+from commonweight.workshop.heads.sources import SourceError, TextSource, find_files, read_source
+from commonweight.workshop.heads.states import PromptStateReader
+from commonweight.workshop.heads.training import train_heads
+
+log = logging.getLogger(__name__)
+
+ORDINARY_ANSWERS = 400
+"""Of the model itself, to harmless prompts, which the thresholds on answers have to let pass."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompileSettings:
+    """What a charter is compiled from."""
+
+    base: Path | None = None
+    """An earlier bundle; None: the package's."""
+    texts: Sequence[Path] = ()
+    """Labelled texts, files or folders. Without any, heads are made of the charter's words."""
+    model: str | None = None
+    """Whose states to read; None: the starter."""
+    most: int = 400
+    """Texts of each source, at most."""
+
+
+def compile_charter(
+    charter: Charter,
+    settings: CompileSettings,
+    data: DataFolder,
+    *,
+    report: Callable[[str], None] = log.info,
+    on_progress: OnProgress = lambda _name, _fraction: None,
+) -> Bundle:
+    """The bundle of a charter.
+
+    Raises:
+        UserError: it cannot be made of what is there.
+    """
+    encoder = find_encoder(report)
+    try:
+        if not settings.texts:
+            return recompile(charter, read_bundle(settings.base, data.load_key()), encoder, {})
+        sources = [read_source(path) for path in find_files(list(settings.texts))]
+        report(f"{len(sources)} sources of labelled texts")
+        with (
+            contextlib.closing(Gguf(locate(settings.model))) as gguf,
+            PromptStateReader(gguf, on_progress) as reader,
+        ):
+            training = build_training_data(charter, sources, encoder, reader.read_states, settings.most)
+            examples = training.examples
+            if examples.is_harmful.all() or not examples.is_harmful.any():
+                raise UserError("heads are trained on both: texts that violate principles, and harmless ones")
+            report(f"training on {len(examples.texts)} texts")
+            vectors = examples.vectors
+            bundle = assemble_bundle(
+                charter,
+                train_heads(charter, examples, training.answers, training.orders),
+                model=reader.model,
+                layers=reader.layers,
+                encoder=encoder,
+                calibration_vectors=None if vectors is None else vectors[~examples.is_harmful],
+                sources=training.lineage,
+            )
+        return _calibrate_answers(charter, bundle, settings.model, sources, data, on_progress)
+    except (CompileError, SourceError) as error:
+        raise UserError(str(error)) from error
+    except ImportError as error:
+        raise UserError(f"training needs scikit-learn: pip install 'commonweight[compile]' ({error})") from error
+
+
+def _calibrate_answers(
+    charter: Charter,
+    bundle: Bundle,
+    model: str | None,
+    sources: Sequence[TextSource],
+    data: DataFolder,
+    on_progress: OnProgress,
+) -> Bundle:
+    """Raise the thresholds on answers above the model's own answers to ordinary prompts."""
+    prompts = draw_prompts([one for one in sources if one.role in ("harmless", "mixed")], ORDINARY_ANSWERS)
+    if not (prompts and bundle.manifest.output):
+        return bundle
+    return raise_thresholds(
+        bundle, asyncio.run(_find_answer_peaks(charter, bundle, model, prompts, data, on_progress))
+    )
+
+
+async def _find_answer_peaks(
+    charter: Charter,
+    bundle: Bundle,
+    model: str | None,
+    prompts: Sequence[str],
+    data: DataFolder,
+    on_progress: OnProgress,
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Highest logits of the model's own answers, by representation; answers too short for one are left out."""
+    engine = EngineSettings(context=CONTEXT_TOKENS, cache_ram=0, cache_disk=0)
+    settings = AssistantSettings(model=model, engine=engine)
+    recorder = TurnRecorder()
+    async with open_assistant(
+        settings,
+        data=data,
+        guard=Guard(charter, bundle, None, mode="shadow"),
+        listeners=[recorder],
+        on_progress=on_progress,
+    ) as assistant:
+        answers = await answer_prompts(
+            assistant, recorder, prompts, together=engine.parallel, on_progress=on_progress
+        )
+    peaks = {"states": [one.peak for one in answers]} if "states" in bundle.manifest.output else {}
+    if "grams" in bundle.manifest.output:
+        peaks["grams"] = await rescore_text(Guard(charter, bundle, None, reads_states=False), answers)
+    return {part: np.array([peak for peak in found if np.isfinite(peak)]) for part, found in peaks.items()}

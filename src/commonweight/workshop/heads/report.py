@@ -1,0 +1,122 @@
+"""Report of an evaluated guard: Markdown tables that go into a document."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from commonweight.guard.calibration import Interval, Scores, estimate_share
+from commonweight.workshop.heads.evaluate import OwnAnswer, ScoredText
+from commonweight.workshop.heads.metrics import auprc, auroc, bootstrap, recall_at
+
+BEGIN, END = "<!-- figures: written by `commonweight guard eval` -->", "<!-- end of figures -->"
+
+
+REFUSAL_PATTERN = re.compile(
+    r"\b(?:I(?:'m| am) sorry|I can(?:'t|not)|I(?:'m| am) (?:not able|unable)|I (?:won't|will not)|as an AI|"
+    r"not appropriate|against my)\b",
+    re.IGNORECASE,
+)
+"""What answers that refuse say near their beginning."""
+CORE_SOURCES = ("harmbench:standard", "simplesafetytests")
+
+
+def format_report(
+    scored: Mapping[str, Sequence[ScoredText]], ordinary: Sequence[str], own: Sequence[OwnAnswer] = ()
+) -> str:
+    """Markdown: a table a kind of source. ``ordinary``: the sources of plain harmless prompts, for all others.
+
+    ``own``: what the model itself answered to such prompts.
+    """
+    scored = _split_by_kind(scored)
+    lines = [
+        "| source | texts | harmful | refused harmful | refused harmless | AUROC within | AUPRC within |",
+        "|---|--:|--:|---|---|---|---|",
+    ]
+    for name, found in scored.items():
+        harmful, harmless = _split_by_label(found)
+        lines.append(
+            f"| {name} | {len(found)} | {len(harmful)} | {_format_refused(found, True)} | "
+            f"{_format_refused(found, False)} | "
+            f"{_format_metric(auroc, harmful, harmless)} | {_format_metric(auprc, harmful, harmless)} |"
+        )
+    base = np.array([one.score for name in ordinary if name in scored for one in scored[name]])
+    against = [
+        name
+        for name, found in scored.items()
+        if name not in ordinary and len(_split_by_label(found)[0]) and not any(one.row.answer for one in found)
+    ]
+    if len(base) and against:
+        lines += [
+            "",
+            f"Against {len(base)} ordinary harmless prompts ({', '.join(ordinary)}):",
+            "",
+            "| source | AUROC | AUPRC | recall at 0.5 % | recall at 1 % |",
+            "|---|---|---|---|---|",
+        ]
+        pools = {name: _split_by_label(scored[name])[0] for name in against}
+        if set(CORE_SOURCES) <= set(pools):
+            pools[" and ".join(CORE_SOURCES)] = np.concatenate([pools[name] for name in CORE_SOURCES])
+        pools["all of these"] = np.concatenate(list(pools.values()))
+        for name, harmful in pools.items():
+            figures = (auroc, auprc, recall_at(0.005), recall_at(0.01))
+            cells = " | ".join(str(bootstrap(figure, harmful, base)) for figure in figures)
+            lines.append(f"| {name} | {cells} |")
+    encoded = [one.is_encoded for found in scored.values() for one in found if not one.row.is_harmful]
+    if encoded:
+        lines += ["", f"The text encoder was asked about {np.mean(encoded):.1%} of the harmless texts."]
+    if own:
+        part = estimate_share(sum(one.is_refused for one in own), len(own))
+        lines += [
+            "",
+            f"Of the model's own answers to {len(own)} ordinary prompts, {_format_share(part)} were refused.",
+        ]
+    return "\n".join(lines)
+
+
+def write_report(path: Path, text: str) -> None:
+    """Put a report between the two marks of a document; the document is begun if it is not there."""
+    old = path.read_text() if path.exists() else f"{BEGIN}\n{END}\n"
+    if BEGIN not in old or END not in old:
+        old += f"\n{BEGIN}\n{END}\n"
+    head, _, rest = old.partition(BEGIN)
+    _, _, tail = rest.partition(END)
+    path.write_text(f"{head}{BEGIN}\n\n{text}\n\n{END}{tail}")
+
+
+def _split_by_kind(scored: Mapping[str, Sequence[ScoredText]]) -> dict[str, list[ScoredText]]:
+    """Sources whose categories have kinds (``kind|category``) apart; answers again without those that refuse."""
+    kinds: dict[str, list[ScoredText]] = {}
+    for source, found in scored.items():
+        for one in found:
+            kind, bar, _ = one.row.category.partition("|")
+            kinds.setdefault(f"{source}:{kind}" if bar else source, []).append(one)
+        if any(one.row.answer for one in found):
+            kinds[f"{source}, no refusals among the harmless"] = [
+                one
+                for one in found
+                if one.row.is_harmful or not REFUSAL_PATTERN.search((one.row.answer or "")[:200])
+            ]
+    return kinds
+
+
+def _split_by_label(found: Sequence[ScoredText]) -> tuple[Scores, Scores]:
+    scores = np.array([one.score for one in found])
+    labels = np.array([one.row.is_harmful for one in found])
+    return scores[labels], scores[~labels]
+
+
+def _format_refused(found: Sequence[ScoredText], is_harmful: bool) -> str:
+    group = [one for one in found if one.row.is_harmful == is_harmful]
+    if not group:
+        return ""
+    return _format_share(estimate_share(sum(one.is_refused for one in group), len(group)))
+
+
+def _format_share(part: Interval) -> str:
+    return f"{part.value:.1%} [{part.lower:.1%}, {part.upper:.1%}]"
+
+
+def _format_metric(figure: object, harmful: Scores, harmless: Scores) -> str:
+    return str(bootstrap(figure, harmful, harmless)) if len(harmful) and len(harmless) else ""  # type: ignore[arg-type]

@@ -1,0 +1,119 @@
+"""Labelled texts for compiling and measuring: a folder of gzipped or plain JSON lines, and a note on each file.
+
+A line has ``text``, ``y`` (1 harmful, 0 harmless), perhaps ``cat`` (the source's own category), ``resp`` (an
+answer; then ``y`` is about that) and ``principle`` (an id). ``sources.toml`` says what the public sources are good
+for, their licences, and which principle a category stands for; other files are taken as their labels say.
+"""
+
+import gzip
+import hashlib
+import json
+import tomllib
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+from commonweight.charter.principle import Charter
+
+Role = Literal["harmful", "harmless", "hard", "injection", "answers", "mixed", "unused"]
+"""``hard`` is harmless and looks otherwise; ``injection`` addresses the model."""
+
+
+class SourceError(Exception):
+    """A file is not what it should be. The message is for the person at the terminal."""
+
+
+@dataclass(frozen=True)
+class LabelledText:
+    """One labelled text."""
+
+    text: str
+    is_harmful: bool
+    category: str = ""
+    answer: str | None = None
+    principle: str | None = None
+
+
+@dataclass(frozen=True)
+class TextSource:
+    """One file."""
+
+    name: str
+    role: Role
+    licence: str
+    rows: tuple[LabelledText, ...]
+    sha256: str
+    categories: dict[str, str]
+    """Principles by the beginnings of categories."""
+
+    def principle_of(self, row: LabelledText, charter: Charter) -> str | None:
+        """The principle that a harmful row goes against, as far as anybody has said."""
+        ids = {principle.id for principle in charter.principles}
+        if row.principle is not None:
+            return row.principle if row.principle in ids else None
+        digest = hashlib.sha256(row.text.encode("utf-8", "replace")).hexdigest()
+        for principle in charter.principles:
+            for example in principle.violating:
+                if example.text.source == self.name and digest.startswith(example.text.sha256):
+                    return principle.id
+        named = next((p for prefix, p in self.categories.items() if row.category.startswith(prefix)), None)
+        if named is not None:
+            return named if named in ids else None
+        hazard = row.category.split("_")[0]
+        holders = [one.id for one in charter.principles if hazard in one.hazards]
+        return holders[0] if len(holders) == 1 else None
+
+    def is_elsewhere(self, row: LabelledText, principle: str | None, restricted: Collection[str]) -> bool:
+        """Whether a harmful row is about something that no principle in ``restricted`` is about."""
+        if principle is not None:
+            return principle not in restricted
+        return row.principle is not None or any(row.category.startswith(prefix) for prefix in self.categories)
+
+
+def read_source(path: Path) -> TextSource:
+    """The source in a file.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    name = path.name.removesuffix(".gz").removesuffix(".jsonl")
+    try:
+        content = path.read_bytes()
+        lines = (gzip.decompress(content) if path.suffix == ".gz" else content).decode().split("\n")
+        rows = tuple(_row(json.loads(line)) for line in lines if line.strip())
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        raise SourceError(f"{path}: not lines of JSON with `text` and `y` ({type(error).__name__})") from error
+    note = load_notes().get(name, {})
+    return TextSource(
+        name=name,
+        role=note.get("role", "mixed"),
+        licence=note.get("licence", "unknown"),
+        rows=rows,
+        sha256=hashlib.sha256(content).hexdigest(),
+        categories=note.get("categories", {}),
+    )
+
+
+def find_files(paths: list[Path]) -> Iterator[Path]:
+    """The files that are meant: these, and those in the folders among them."""
+    for path in paths:
+        if path.is_dir():
+            yield from sorted(one for one in path.iterdir() if one.name.endswith((".jsonl", ".jsonl.gz")))
+        else:
+            yield path
+
+
+@cache
+def load_notes() -> dict[str, dict[str, Any]]:
+    """What is known of public sources, by name."""
+    return tomllib.loads((files("commonweight.workshop.heads") / "sources.toml").read_text())
+
+
+def _row(line: dict[str, Any]) -> LabelledText:
+    text = line["text"]
+    if not isinstance(text, str) or line["y"] not in (0, 1):
+        raise ValueError("text is no text, or y neither 0 nor 1")
+    return LabelledText(text, line["y"] == 1, str(line.get("cat") or ""), line.get("resp"), line.get("principle"))

@@ -1,0 +1,79 @@
+"""Hidden states of texts, for training heads on them."""
+
+import os
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from commonweight.catalog.gguf import Gguf
+from commonweight.catalog.model import ModelCard
+from commonweight.engines.llama.model.hidden_states import HiddenStateReader, count_shared_tokens
+from commonweight.guard.bundle import ModelIdentity
+from commonweight.messages.request import MessageRequest
+from commonweight.prompting import Renderer, Tokenizer
+from commonweight.runtime.assistant import OnProgress
+from commonweight.runtime.guard import identify_model
+
+DEPTHS = (0.27, 0.5, 0.7, 0.9)
+"""Of the layers that are read: the middle ones tell intent, the late ones wrappers."""
+MAX_TEXT_TOKENS = 64
+"""Of a text that is trained on: the first and the last half. Serving reads long texts in windows of as many."""
+ANSWER_TOKENS = 48
+CONTEXT_TOKENS = 2048
+
+
+class PromptStateReader:
+    """Reads a model's hidden states of prompts that are rendered as they are served."""
+
+    def __init__(self, gguf: Gguf, on_progress: OnProgress) -> None:
+        self._on_progress = on_progress
+        card = ModelCard.of(gguf)
+        self._tokenizer = Tokenizer(gguf)
+        self._renderer = Renderer(self._tokenizer, card.chat_template)
+        self._reader = HiddenStateReader(card.path, CONTEXT_TOKENS, threads=os.cpu_count() or 1)
+        self.model: ModelIdentity = identify_model(gguf)
+        self.layers = sorted({round(depth * self._reader.layers) for depth in DEPTHS})
+
+    def __enter__(self) -> "PromptStateReader":
+        return self
+
+    def __exit__(self, *_: object) -> Literal[False]:
+        self._reader.close()
+        return False
+
+    def read_states(self, pairs: Sequence[tuple[str, str | None]]) -> npt.NDArray[np.float32]:
+        """As :data:`commonweight.workshop.heads.dataset.ReadStates` has it."""
+        prompts, spans = [], []
+        for text, answer in pairs:
+            body = {
+                "model": "m",
+                "max_tokens": 1,
+                "messages": [{"role": "user", "content": replace_surrogates(text)}],
+            }
+            prompt = self._renderer.render(MessageRequest.model_validate(body))
+            token_ids, (start, end) = prompt.token_ids, prompt.user_span
+            if end - start > MAX_TEXT_TOKENS:
+                half = MAX_TEXT_TOKENS // 2
+                token_ids = token_ids[: start + half] + token_ids[end - half :]
+                end = start + 2 * half
+            if answer is not None:
+                start = len(token_ids)
+                token_ids = token_ids + self._tokenizer.encode(replace_surrogates(answer))[:ANSWER_TOKENS]
+                end = len(token_ids)
+            prompts.append(token_ids)
+            spans.append((start, max(end, start + 1)))
+        begun = count_shared_tokens(prompts)
+        found = np.zeros((len(pairs), 2, len(self.layers), self._reader.width), np.float32)
+        for done, (number, states) in enumerate(self._reader.read(prompts, self.layers), 1):
+            start, end = spans[number]
+            found[number, 0] = states[max(0, start - begun) : end - begun].mean(0)
+            found[number, 1] = states[-1]
+            self._on_progress(f"Reading {len(pairs)} texts", done / len(pairs))
+        return found
+
+
+def replace_surrogates(text: str) -> str:
+    """The text without lone halves of surrogate pairs, which some sources hold; never empty."""
+    return text.encode("utf-8", "replace").decode() or " "

@@ -1,0 +1,8 @@
+"""What engines that tests write for themselves need not say."""
+
+
+class FakeEngine:
+    """The part of an engine that no test looks at."""
+
+    async def aclose(self) -> None:
+        """There is nothing to free."""
