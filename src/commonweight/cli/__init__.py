@@ -1,4 +1,4 @@
-"""The command ``commonweight``."""
+"""Command line: parses options and prints results."""
 
 from commonweight.cli.app import main
 

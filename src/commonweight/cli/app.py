@@ -1,4 +1,4 @@
-"""Commands and their options. Heavy imports wait inside the commands, so that ``--version`` and help are quick."""
+"""Commands and their options. Imports are inside the commands, so that ``--version`` and help are quick."""
 
 import logging
 import sys
@@ -214,7 +214,7 @@ def models_show(
 
 
 def main() -> None:
-    """Run the command; what can go wrong on a person's machine is said in one line."""
+    """Run the command; expected errors are printed in one line."""
     try:
         app()
     except Exception as error:
@@ -225,7 +225,7 @@ def main() -> None:
 
 
 def _is_for_people(error: Exception) -> bool:
-    """Whether the message was written for the person at the terminal."""
+    """Whether an error's message is written for the user."""
     from commonweight.catalog.hub import BadReferenceError
     from commonweight.catalog.locate import NoModelError
     from commonweight.engines.contract import EngineError

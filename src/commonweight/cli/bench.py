@@ -1,4 +1,4 @@
-"""``commonweight bench``: how fast a model is on this machine, with the cache and at its limits."""
+"""``commonweight bench``: throughput and latency of a model on this machine."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -34,7 +34,7 @@ class JobTiming(NamedTuple):
 
 
 class Measurement(NamedTuple):
-    """A line of the report: its name, how it is measured, and its unit."""
+    """A line of the report: its name, measurement and unit."""
 
     name: str
     measure: Callable[[], Awaitable[float]]
@@ -42,7 +42,7 @@ class Measurement(NamedTuple):
 
 
 def bench(settings: AssistantSettings, *, rounds: int) -> None:
-    """Measure and print."""
+    """Measure a model, and print the figures."""
     asyncio.run(_bench(locate_model(settings), rounds))
 
 
@@ -63,7 +63,7 @@ async def _bench(settings: AssistantSettings, rounds: int) -> None:
 
 
 class _Bench:
-    """Jobs without meaning."""
+    """Runs jobs of meaningless tokens."""
 
     def __init__(self, engine: Engine, streams: int) -> None:
         self._engine = engine
@@ -74,7 +74,7 @@ class _Bench:
             raise UserError(f"a context of {engine.window} tokens is too small to measure anything")
 
     def works(self) -> list[Measurement]:
-        """What is measured, in order."""
+        """List the measurements, in order."""
         return [
             Measurement(f"reading a new prompt of {self._prompt} tokens", self._read, "tok/s"),
             Measurement("writing, one stream", lambda: self._write(1), "tok/s"),
@@ -104,7 +104,7 @@ class _Bench:
         return max(answer.first for answer in answers)
 
     def _new(self, count: int) -> list[int]:
-        """Tokens that no prompt before began with: a linear congruential generator goes through them."""
+        """Make tokens that no earlier prompt began with, by a linear congruential generator."""
         tokens = []
         for _ in range(count):
             self._drawn = (self._drawn * 1_103_515_245 + 12_345) % 2**31

@@ -1,4 +1,4 @@
-"""``commonweight charter``: read, check, compare, compile and test the file of principles."""
+"""``commonweight charter``: show, lint, compare, compile and test a charter."""
 
 import asyncio
 from collections.abc import Sequence
@@ -216,14 +216,14 @@ def test(
 
 
 def _read_content(file: Path | None) -> bytes:
-    """The bytes of a charter's file; without one, of the default."""
+    """Read a charter's file; without one, the default."""
     from commonweight.charter import DEFAULT
 
     return DEFAULT.read_bytes() if file is None else file.read_bytes()
 
 
 def _calibration_table(bundle: "Bundle") -> "Table":
-    """How often harmless texts reach the thresholds."""
+    """Make the table of how often harmless texts reach the thresholds."""
     from rich import box
     from rich.table import Table
 

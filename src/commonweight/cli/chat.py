@@ -1,4 +1,4 @@
-"""``commonweight chat``: a conversation in the terminal, an ordinary client of the turn."""
+"""``commonweight chat``: a conversation in the terminal."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ AFRESH = "/clear"
 
 
 def chat(settings: AssistantSettings, *, system: str | None, max_tokens: int, temperature: float | None) -> None:
-    """Talk until the input ends. Ctrl-C stops an answer, a second one leaves.
+    """Chat until the input ends. Ctrl-C stops an answer, a second one exits.
 
     Lines from a pipe or a file are answered one after the other, and only the answers are printed.
     """
@@ -57,7 +57,7 @@ def chat(settings: AssistantSettings, *, system: str | None, max_tokens: int, te
 
 
 def _answer(runner: asyncio.Runner, assistant: Assistant, request: MessageRequest, screen: "_Screen") -> str:
-    """Show the answer as it comes; returns what there was of it."""
+    """Print the answer as it arrives; returns its text."""
     parts: list[str] = []
 
     async def show() -> None:
@@ -85,7 +85,7 @@ def _answer(runner: asyncio.Runner, assistant: Assistant, request: MessageReques
 
 
 class _Screen:
-    """Both sides of the conversation for a person, the answers alone for a program."""
+    """Prints the conversation to a terminal, or the answers alone to a pipe."""
 
     def __init__(self) -> None:
         self._console = plain_console()
@@ -104,7 +104,7 @@ class _Screen:
             self._console.print(text, style="dim", soft_wrap=True)
 
     def ask(self) -> str:
-        """The next line; EOFError after the last."""
+        """Read the next line; EOFError after the last."""
         return input(self._prompt() if self._has_person else "").strip()
 
     def _prompt(self) -> str:

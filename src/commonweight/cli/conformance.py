@@ -1,4 +1,4 @@
-"""``commonweight conformance``: what a server keeps of the contract of the Messages API."""
+"""``commonweight conformance``: checks of a server against the contract of the Messages API."""
 
 import asyncio
 import importlib.util
@@ -22,7 +22,7 @@ EXTRA = ("anthropic", "httpx", "jsonschema_rs")
 
 @dataclass
 class ConformanceReport:
-    """Everything that came out."""
+    """Outcomes of all checks."""
 
     url: str
     model: str
@@ -45,7 +45,7 @@ class ConformanceReport:
 def conformance(
     url: str, *, api_key: str | None, model: str | None, sections: Sequence[str], as_json: bool
 ) -> bool:
-    """Run the suite, or some of its sections, and print how it went. Whether all that applies has passed."""
+    """Run the suite, or some of its sections, and print the outcomes. Returns whether no check failed."""
     missing = [name for name in EXTRA if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
@@ -84,7 +84,7 @@ async def _run(url: str, api_key: str | None, model: str | None, wanted: Sequenc
 
 
 def print_table(report: ConformanceReport) -> None:
-    """A row a section, and beneath it what failed and why."""
+    """Print a row for each section, and the failures beneath."""
     table = Table("passed", "of", "n/a", "section", title=f"{report.model} at {report.url}")
     for column in table.columns[:3]:
         column.justify = "right"
@@ -111,7 +111,7 @@ def _tally(outcomes: Sequence["Outcome"]) -> tuple[str, str, str]:
 
 
 def print_json(report: ConformanceReport) -> None:
-    """The same for programs."""
+    """Print the outcomes as JSON."""
     plain_console().print(
         json.dumps(
             {

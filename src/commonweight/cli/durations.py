@@ -1,4 +1,4 @@
-"""Times as people write them."""
+"""Parsing and formatting of durations and dates."""
 
 import re
 import time
@@ -10,7 +10,7 @@ _SECONDS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 def duration(text: str) -> float:
-    """Seconds, from "90d", "12h", "30m" or "2w"."""
+    """Parse a duration, such as "90d", "12h", "30m" or "2w", to seconds."""
     if match := re.fullmatch(r"(\d{1,6})([mhdw])", text.strip().lower(), re.ASCII):
         number, unit = match.groups()
         if int(number):
@@ -19,7 +19,7 @@ def duration(text: str) -> float:
 
 
 def moment(text: str) -> float:
-    """Seconds since the epoch, from a day such as "2026-01-31" (its beginning in UTC), or a duration ago."""
+    """Parse a day such as "2026-01-31" (its beginning in UTC), or a duration ago, to seconds since the epoch."""
     try:
         return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
     except ValueError:
@@ -30,5 +30,5 @@ def moment(text: str) -> float:
 
 
 def day(at: float) -> str:
-    """The day of a time, in UTC."""
+    """Format the day of a time, in UTC."""
     return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d}"

@@ -1,4 +1,4 @@
-"""Commands that take settings: each settings parameter becomes the options of its class.
+"""Commands that take settings: expands each settings parameter to the options of its class.
 
 A new option needs no change of a command: it is a field of the settings and an entry in ``setting_options``.
 """
@@ -29,13 +29,13 @@ OPTIONS: dict[type, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Only:
-    """Marks a settings parameter, in ``Annotated``: the command has these of its options."""
+    """Marks a settings parameter, in ``Annotated``: the command has only these of its options."""
 
     fields: tuple[str, ...]
 
 
 def expand_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Replace a command's settings parameters by their options. A decorator below typer's own."""
+    """Replace a command's settings parameters by their options. The decorator goes below typer's own."""
     parameters: list[inspect.Parameter] = []
     groups: dict[str, tuple[type, dict[str, str]]] = {}
     for parameter in inspect.signature(command).parameters.values():
@@ -75,7 +75,7 @@ def expand_settings(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _read_annotation(annotation: Any) -> tuple[Any, tuple[str, ...]]:  # noqa: ANN401 - any type
-    """The settings class that a parameter is annotated with, and those of its fields that are options."""
+    """Read the settings class that a parameter is annotated with, and the fields that are options."""
     if get_origin(annotation) is Annotated:
         kind, *marks = get_args(annotation)
         if only := next((mark for mark in marks if isinstance(mark, Only)), None):

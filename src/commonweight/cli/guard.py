@@ -1,4 +1,4 @@
-"""``commonweight guard``: what the guard does, measured and explained."""
+"""``commonweight guard``: explain, evaluate and trust what the guard decides by."""
 
 import asyncio
 import json

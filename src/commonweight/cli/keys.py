@@ -1,4 +1,4 @@
-"""``commonweight keys``."""
+"""``commonweight keys``: create, list and revoke API keys."""
 
 import asyncio
 import re
@@ -102,7 +102,7 @@ def create(
 
 
 async def _add(url: str, key: "NewKey") -> list[str]:
-    """Keep a key; the names of its tenant's other ones."""
+    """Store a key; returns the names of its tenant's other keys."""
     from commonweight.store import Database
     from commonweight.store.keys import NameTakenError, add_key, list_keys
 

@@ -1,4 +1,4 @@
-"""``commonweight models``."""
+"""``commonweight models``: list and describe local models."""
 
 import shlex
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Options that several commands share. Light, because every command's help needs them."""
+"""Options that several commands share. Imports nothing heavy, as every command's help needs them."""
 
 import re
 from pathlib import Path
@@ -35,7 +35,7 @@ _POWERS = {unit: power for power, unit in enumerate(("", "K", "M", "G", "T"))}
 
 
 def size(text: str | int) -> int:
-    """Bytes, from "4GiB", "1.5 GB" or plain "1048576"; letters may be small. Typer parses defaults, too."""
+    """Parse a size, such as "4GiB", "1.5 gb" or "1048576", to bytes. Typer parses defaults, too."""
     if isinstance(text, int):
         return text
     if match := re.fullmatch(r"(\d+(?:\.\d+)?) ?(?:([KMGT])(I?)B|B?)", text.strip().upper(), re.ASCII):

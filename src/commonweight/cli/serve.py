@@ -1,4 +1,4 @@
-"""``commonweight serve``: what the terminal shows of a server."""
+"""``commonweight serve``: runs a server, and prints how to reach it."""
 
 import json
 import shlex
@@ -14,7 +14,7 @@ from commonweight.runtime.settings import AssistantSettings, ServerSettings
 
 
 def serve(settings: AssistantSettings, server: ServerSettings, data: DataFolder) -> None:
-    """Serve until interrupted: a bar while the model loads, then how to reach the server."""
+    """Serve until interrupted, with a progress bar while the model loads."""
     console = plain_console()
     with LoadingBar(plain_console(stderr=True)) as bar:
         run_server(

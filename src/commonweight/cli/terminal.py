@@ -7,12 +7,12 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 
 
 def plain_console(*, stderr: bool = False) -> Console:
-    """A console that shows text as it is: brackets and :words: in paths and answers are no markup."""
+    """Make a console that prints text as it is: brackets and :words: in paths and answers are no markup."""
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
 class ProgressBar:
-    """A bar for each thing that is worked on; on anything but a terminal it shows nothing."""
+    """Progress bars, one for each task; shows nothing where the output is no terminal."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -30,7 +30,7 @@ class ProgressBar:
         self._progress.stop()
 
     def update(self, name: str, fraction: float) -> None:
-        """Show how much of something is done, from 0 to 1. Its bar vanishes when all of it is."""
+        """Show how much of a task is done, from 0 to 1. Its bar vanishes at 1."""
         if name in self._done:
             return
         if name not in self._tasks:
@@ -45,7 +45,7 @@ class ProgressBar:
 
 
 class LoadingBar(ProgressBar):
-    """The bar of a model that loads; on anything but a terminal, a line."""
+    """Progress bar of a loading model; where the output is no terminal, one line."""
 
     def update(self, name: str, fraction: float) -> None:
         """Show how much of a model is loaded, from 0 to 1."""

@@ -1,4 +1,4 @@
-"""``commonweight usage``."""
+"""``commonweight usage``: requests and tokens, by day and key."""
 
 import asyncio
 import csv

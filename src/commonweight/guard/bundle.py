@@ -33,7 +33,7 @@ DEFAULT = Path(str(files("commonweight.guard") / "starter.safetensors"))
 
 
 class BundleError(Exception):
-    """The bundle cannot be used. The message is fit for the person at the terminal."""
+    """The bundle cannot be used; the message says why, in one sentence."""
 
 
 class _BundlePart(BaseModel):
@@ -49,7 +49,7 @@ class ModelIdentity(_BundlePart):
 
 
 class Ensemble(_BundlePart):
-    """How scores of several representations become one logit, and what that has to reach."""
+    """Weights that combine the logits of several representations into one, with its thresholds."""
 
     states: float = 0.0
     encoder: float = 0.0
@@ -71,7 +71,7 @@ class Calibration(_BundlePart):
 
 
 class ProseHead(_BundlePart):
-    """A principle whose head is made of its words: how near a text is, less how near to the permitted."""
+    """Head of a principle without data: similarity to its words, less similarity to what it permits."""
 
     restricts: int
     """Rows of the tensor ``prose.ID``; the rest is what is permitted."""
@@ -82,7 +82,7 @@ class ProseHead(_BundlePart):
 
 
 class BundleSource(_BundlePart):
-    """Data that heads were made of."""
+    """Data that heads were trained on."""
 
     name: str
     licence: str
@@ -92,7 +92,7 @@ class BundleSource(_BundlePart):
 
 
 class Manifest(_BundlePart):
-    """Everything in a bundle but the numbers."""
+    """Contents of a bundle, except its tensors."""
 
     schema_: str = "guard/1"
     charter: str
@@ -147,7 +147,7 @@ class Bundle:
 
     @classmethod
     def load(cls, path: Path, key: bytes | None, *, trusted: frozenset[str] = frozenset()) -> "Bundle":
-        """The bundle in a file.
+        """Read a bundle from a file.
 
         ``key``: this installation's; None: whoever wrote it is taken at their word, as ``guard trust`` does.
 
@@ -181,5 +181,5 @@ class Bundle:
 
 
 def sign_digest(digest: str, key: bytes) -> str:
-    """What says that this installation vouches for a digest."""
+    """Sign a digest with this installation's key."""
     return compute_mac(key, Purpose.GUARD_BUNDLE, digest.encode()).hex()

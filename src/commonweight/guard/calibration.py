@@ -24,14 +24,14 @@ class Interval(NamedTuple):
 
 
 def threshold_at(rate: float, harmless: Scores) -> float:
-    """The lowest score that at most ``rate`` of the harmless texts exceed."""
+    """Find the lowest score that at most ``rate`` of the harmless texts exceed."""
     ranked = np.sort(harmless)
     allowed = math.floor(rate * len(ranked))
     return float(ranked[len(ranked) - 1 - allowed])
 
 
 def estimate_share(hits: int, of: int) -> Interval:
-    """A share with its interval by Wilson's score, which holds for small counts, too."""
+    """Estimate a share with its Wilson score interval, which holds for small counts, too."""
     if not of:
         return Interval(0.0, 0.0, 1.0)
     p = hits / of
@@ -41,6 +41,6 @@ def estimate_share(hits: int, of: int) -> Interval:
 
 
 def count_refusals(refused: int, texts: int) -> Calibration:
-    """The calibration of a threshold that ``refused`` of ``texts`` harmless texts reach."""
+    """Calibrate a threshold that ``refused`` of ``texts`` harmless texts reach."""
     found = estimate_share(refused, texts)
     return Calibration(texts=texts, refused=refused, lower=found.lower, upper=found.upper)

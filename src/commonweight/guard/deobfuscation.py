@@ -1,4 +1,4 @@
-"""A text as somebody hides it, and as it is meant: normalised, decoded, and cut into windows."""
+"""Deobfuscation of texts before scoring: Unicode normalisation, decoding of encoded parts, windows."""
 
 import base64
 import binascii
@@ -30,7 +30,7 @@ _MIN_COMMON_WORDS = 3
 
 
 class Window(NamedTuple):
-    """A stretch of the original text, and what is read there."""
+    """A span of the original text, with its normalised content."""
 
     start: int
     end: int
@@ -38,12 +38,12 @@ class Window(NamedTuple):
 
 
 def normalise(text: str) -> str:
-    """The text as it is read aloud: compatibility forms folded, and nothing invisible."""
+    """Fold compatibility forms (NFKC) and drop invisible characters."""
     return _INVISIBLE.sub("", unicodedata.normalize("NFKC", text))
 
 
 def list_views(text: str) -> list[str]:
-    """The normalised text, and what is encoded in it, if something is."""
+    """List the normalised text and the decoded content of its encoded parts."""
     plain = normalise(text)
     found = [plain]
     half = MAX_DECODED_CHARACTERS // 2
@@ -58,7 +58,7 @@ def list_views(text: str) -> list[str]:
 
 
 def split_windows(text: str) -> list[Window]:
-    """Stretches of a view that overlap by a quarter; a short text is one."""
+    """Split a view into windows that overlap by a quarter; a short text is one."""
     if len(text) <= WINDOW_CHARACTERS:
         return [Window(0, len(text), text)]
     starts = [*range(0, len(text) - WINDOW_CHARACTERS, STRIDE_CHARACTERS), len(text) - WINDOW_CHARACTERS]
@@ -89,7 +89,7 @@ def _decode_base64(letters: str) -> bytes:
 
 
 def _iter_readable(data: bytes) -> Iterator[str]:
-    """The text in some bytes, if it is one."""
+    """Decode bytes that are readable text; otherwise yield nothing."""
     try:
         text = data.decode()
     except UnicodeDecodeError:

@@ -32,7 +32,7 @@ class EncoderMissingError(Exception):
 
 @cache
 def load_encoder() -> "TextEncoder":
-    """The encoder of this process.
+    """Load the encoder, once for each process.
 
     Raises:
         NoEncoderError: its weights are not there.
@@ -58,7 +58,7 @@ class TextEncoder:
         """One at a time: the matrix products are parallel already, and there is an engine to leave cores to."""
 
     def embed(self, texts: Sequence[str]) -> Floats:
-        """Unit vectors of shape ``(len(texts), 384)``."""
+        """Embed texts as unit vectors, of shape ``(len(texts), 384)``."""
         found = np.zeros((len(texts), WIDTH), np.float32)
         tokens = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
         order = sorted(range(len(texts)), key=lambda i: len(tokens[i]))
@@ -121,7 +121,7 @@ class TextEncoder:
 
 
 def _gelu(x: Floats) -> Floats:
-    """With the error function by Abramowitz and Stegun 7.1.26: within 1.5e-7."""
+    """GELU, with the error function by Abramowitz and Stegun 7.1.26: within 1.5e-7."""
     z = np.abs(x) * np.float32(0.5**0.5)
     t = 1 / (1 + np.float32(0.3275911) * z)
     series = t * (

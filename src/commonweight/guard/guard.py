@@ -20,7 +20,7 @@ _MODES: tuple[Mode, ...] = ("off", "shadow", "enforce")
 
 @dataclass(frozen=True)
 class ActivePrinciples:
-    """The principles that hold in one place for one client, and what the data's heads know of them."""
+    """Principles that are active in one context for one client, with the columns of their heads."""
 
     refusing: tuple[Principle, ...]
     recording: tuple[Principle, ...]
@@ -28,7 +28,7 @@ class ActivePrinciples:
 
 
 class Guard:
-    """Applies a charter. One for a server."""
+    """Applies a charter to exchanges. One for each server."""
 
     def __init__(
         self,
@@ -64,15 +64,15 @@ class Guard:
 
     @property
     def probe(self) -> ProbeWeights | None:
-        """What engines are to compute, where they can."""
+        """Probe that engines compute beside the tokens, where they can."""
         return self.scorer.probe if self.reads_states else None
 
     def principle(self, name: str) -> Principle:
-        """The principle with this id."""
+        """Get the principle with this id."""
         return self._by_id[name]
 
     def mode_of(self, principle: Principle, waived: Collection[str] = ()) -> Mode:
-        """What holds for a principle: the weakest of what the charter, the server and the key say."""
+        """Get a principle's mode: the weakest of those that the charter, the server and the key set."""
         if principle.id in self._waived:
             return "off"
         if principle.id in waived and principle.overridable_by == "operator":
@@ -80,7 +80,7 @@ class Guard:
         return min(self.mode, principle.mode, key=_MODES.index)
 
     def find_active(self, place: Place, waived: Collection[str]) -> ActivePrinciples:
-        """Which principles hold in a place."""
+        """Find the principles that are active in a context."""
         refusing: list[Principle] = []
         recording: list[Principle] = []
         for principle in self.charter.principles:
@@ -94,5 +94,5 @@ class Guard:
     def start_screening(
         self, screened: ScreenedInput, waived: Collection[str] = (), tenant: str = ""
     ) -> "Screening":
-        """Begin with an exchange."""
+        """Start the screening of an exchange."""
         return Screening(self, screened, waived, tenant)

@@ -1,4 +1,4 @@
-"""Judges that answer over HTTP: what speaks OpenAI's chat completions, and what speaks the Messages API."""
+"""Judges over HTTP: servers of chat completions or of the Messages API."""
 
 import math
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ CERTAIN_PROBABILITY = 0.99
 
 
 class HttpJudge:
-    """Asks another server. Its address decides how: ``.../messages`` or ``.../chat/completions``."""
+    """Judge on another server. The URL selects the protocol: ``.../messages`` or ``.../chat/completions``."""
 
     def __init__(self, url: str, model: str, key: str | None = None, seconds: float = 10.0) -> None:
         path = urlsplit(url).path.rstrip("/")
@@ -53,7 +53,7 @@ class HttpJudge:
             raise JudgeError("what it says cannot be read") from error
 
     async def aclose(self) -> None:
-        """Close its connections."""
+        """Close the connections."""
         await self._client.aclose()
 
     def _messages(self, question: JudgeQuestion) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def _read_message(answer: Mapping[str, Any]) -> float:
 
 
 def _read_completion(answer: Mapping[str, Any]) -> float:
-    """What yes has of the probability that yes and no have together."""
+    """Read the probability of yes among that of yes and no together."""
     choice = answer["choices"][0]
     listed = ((choice.get("logprobs") or {}).get("content") or [{}])[0].get("top_logprobs") or []
     yes = sum(math.exp(min(0.0, one["logprob"])) for one in listed if _is_word(one["token"], "yes"))

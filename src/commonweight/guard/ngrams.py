@@ -1,4 +1,4 @@
-"""Hashed character n-grams: what a text looks like, letter by letter, for a millisecond."""
+"""Hashed character n-grams: features of texts that cost about a millisecond."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ _OFFSET = np.uint32(0x811C9DC5)
 
 
 def hash_ngrams(text: str) -> tuple[npt.NDArray[np.int64], Floats]:
-    """The buckets that a text's grams fall into, and their weights: ``1 + log(count)``, of unit length.
+    """Hash a text's n-grams into buckets with weights ``1 + log(count)``, normalised to unit length.
 
     Case does not count, and runs of space are one.
     """
@@ -39,7 +39,7 @@ def hash_ngrams(text: str) -> tuple[npt.NDArray[np.int64], Floats]:
 
 
 def build_sparse_rows(texts: Sequence[str]) -> tuple[Floats, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Many texts as the three arrays of a compressed sparse row matrix: data, indices, row pointers."""
+    """Build the three arrays of a compressed sparse row matrix of texts: data, indices, row pointers."""
     rows = [hash_ngrams(text) for text in texts]
     pointers = np.cumsum([0, *(len(buckets) for buckets, _ in rows)])
     if not rows:

@@ -33,18 +33,18 @@ ORDINARY_REQUESTS = (
 
 
 class CompileError(Exception):
-    """The charter cannot be compiled with what is there. The message is for the person at the terminal."""
+    """The charter cannot be compiled; the message says why, in one sentence."""
 
 
 def hash_words(principle: Principle) -> str:
-    """A hash of what a principle means; heads are good for these words."""
+    """Hash the words of a principle; heads are valid only for the words that they were trained for."""
     return hashlib.sha256(f"{principle.restricts}\0{principle.permits}".encode()).hexdigest()[:16]
 
 
 def recompile(
     charter: Charter, base: Bundle, encoder: TextEncoder | None, violating: Mapping[str, Sequence[str]]
 ) -> Bundle:
-    """A bundle for a charter from an earlier one's heads, and the charter's own words where it has none.
+    """Make a bundle from an earlier one's heads, with prose heads for the principles that have none.
 
     ``violating``: texts against principles, by id, where some are known.
 
@@ -96,12 +96,12 @@ def recompile(
 
 
 def next_above(threshold: float) -> float:
-    """What reaches it has to exceed the threshold."""
+    """Round up to the next float above a threshold, so that reaching it means exceeding the threshold."""
     return float(np.nextafter(np.float32(threshold), np.float32(np.inf)))
 
 
 def _needs_prose_head(principle: Principle) -> bool:
-    """A principle that only records, and that only in the shadow, is not worth an encoder's time."""
+    """Whether a principle has any effect: one that only records, in shadow mode, has none."""
     return "refuse" in principle.applies_to.values() or principle.mode == "enforce"
 
 
@@ -124,6 +124,6 @@ def _make_prose_head(
 
 
 def _split_phrases(text: str) -> list[str]:
-    """What stands between stops and semicolons, each a meaning of its own, and all of it together."""
+    """Split a text at stops and semicolons; the whole text is one of the phrases."""
     parts = [part.strip() for part in re.split(r"[.;:]\s+|\n+", text) if len(part.strip()) > 10]
     return [*parts, text] if len(parts) > 1 else [text]

@@ -1,4 +1,4 @@
-"""From what is read to logits: the arithmetic of compiled heads, and nothing of policy.
+"""Scorer: the arithmetic of compiled heads, from states and texts to logits. No policy.
 
 A *reading* is the logit that some text goes against the principles that data was there for, and how that divides
 among them: ``log P(principle | violated)``. So setting a principle aside takes its share, and no more.
@@ -29,7 +29,7 @@ Parts = Literal["states+encoder", "states", "encoder", "grams"]
 
 
 class ProbeWeights(NamedTuple):
-    """What an engine is asked to compute beside the tokens; see ``engines.contract.Probe``."""
+    """Weights of the probe that an engine computes beside the tokens; see ``engines.contract.Probe``."""
 
     version: str
     layers: list[int]
@@ -38,7 +38,7 @@ class ProbeWeights(NamedTuple):
 
 
 class HarmScore(NamedTuple):
-    """What one stretch of text comes to."""
+    """Score of one span of text."""
 
     logit: float
     log_shares: Floats
@@ -47,12 +47,12 @@ class HarmScore(NamedTuple):
     """Tokens, if it was read from states, or else characters."""
 
     def logit_of(self, columns: Collection[int]) -> float:
-        """The logit that one of some principles is violated."""
+        """Logit that any of these principles is violated."""
         return self.logit + float(np.logaddexp.reduce(self.log_shares[list(columns)])) if columns else -np.inf
 
 
 class TextScores(NamedTuple):
-    """What a text's own heads say."""
+    """Scores of a text by the heads that read text."""
 
     encoder: HarmScore | None
     ngrams: HarmScore
@@ -61,7 +61,7 @@ class TextScores(NamedTuple):
 
 
 def pool_windows(logits: npt.NDArray[np.floating]) -> tuple[float, int]:
-    """One logit for the windows of a text, and the window that speaks most.
+    """Pool the logits of a text's windows into one; also returns the window that contributes most.
 
     Half the worst and half the mean: the worst of many harmless windows alone would be alarming.
     """
@@ -70,7 +70,7 @@ def pool_windows(logits: npt.NDArray[np.floating]) -> tuple[float, int]:
 
 
 class Scorer:
-    """The heads of one bundle. Safe to use from several threads."""
+    """Applies the heads of one bundle. Safe to use from several threads."""
 
     def __init__(self, bundle: Bundle, encoder: TextEncoder | None) -> None:
         self.manifest: Manifest = bundle.manifest
@@ -90,15 +90,15 @@ class Scorer:
 
     @property
     def has_encoder(self) -> bool:
-        """Whether texts are read by the encoder, too."""
+        """Whether texts are also scored by their embeddings."""
         return self._encoder is not None
 
     def find_columns(self, principles: Collection[str]) -> list[int]:
-        """Which columns are those of some principles; of those without data, there is none."""
+        """Find the columns of principles; those without data have none."""
         return [self._columns[name] for name in principles if name in self._columns]
 
     def select_ensemble(self, *, states: bool) -> tuple[Parts, Ensemble | None]:
-        """The best way to read what comes in, with what there is."""
+        """Select the best ensemble for the representations that are available."""
         names: tuple[Parts, ...] = ("states+encoder", "states") if states else ("encoder", "grams")
         for name in names:
             if name in self.manifest.input and ("encoder" not in name or self.has_encoder):
@@ -108,7 +108,7 @@ class Scorer:
     # States
 
     def score_prompt(self, scores: Floats, start: int, end: int) -> HarmScore:
-        """What the states of a prompt say of the tokens from ``start`` to ``end``.
+        """Score the tokens of a prompt from ``start`` to ``end`` by their states.
 
         ``scores``: of the probe, shape ``(tokens, heads)``.
         """
@@ -123,14 +123,14 @@ class Scorer:
         return HarmScore(logit + float(scores[-1, LAST] + self._states_bias[LAST]), which, span)
 
     def score_token(self, scores: Floats) -> tuple[float, Floats]:
-        """What the state at one token of an answer says: a logit, and what it would go against (unnormalised)."""
+        """Score one token of an answer by its state: a logit, and unnormalised shares of the principles."""
         row = scores + self._states_bias
         return float(row[OUTPUT]), row[FIRST_PRINCIPLE:]
 
     # Text
 
     def score_text(self, text: str, *, encode: bool = True) -> TextScores:
-        """What the heads on a text say: the worst of its views, each of which is the worst of its windows.
+        """Score a text by its heads: the highest of its views, each the highest of its windows.
 
         ``encode``: read it with the encoder as well, if there is one.
         """
@@ -142,7 +142,7 @@ class Scorer:
         return TextScores(best.encoder, best.ngrams, prose)
 
     def score_injection(self, text: str) -> tuple[float, tuple[int, int]]:
-        """The logit that a text gives the model orders, less the threshold, and where: characters."""
+        """Score a text for prompt injection: the logit less the threshold, and the span in characters."""
         ensemble = self.manifest.injection
         if ensemble is None:
             return -np.inf, (0, 0)
@@ -152,11 +152,11 @@ class Scorer:
         return float(logits[worst]) - ensemble.high, (cut[worst].start, cut[worst].end)
 
     def score_answer(self, text: str) -> float:
-        """The logit of an answer's text by its n-grams: for engines that show no states."""
+        """Score an answer's text by its n-grams, for engines that give no states."""
         return float(self._score_ngrams(text)[ANSWERED])
 
     def score_similarity(self, text: str, names: Collection[str]) -> dict[str, float]:
-        """Logits of principles that have nothing but their words, for one stretch of text."""
+        """Score one span of text by the prose heads: logits of principles without data."""
         if self._encoder is None or not names:
             return {}
         vector = self._encoder.embed([text])

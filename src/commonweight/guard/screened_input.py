@@ -1,4 +1,4 @@
-"""What of a request the guard reads: the user's last turn, and what tools answered. Earlier turns had theirs."""
+"""Input that the guard screens: the last user turn with its tool results. Earlier turns were screened before."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from commonweight.messages.request import MessageRequest
 
 @dataclass(frozen=True)
 class ScreenedInput:
-    """The texts of one exchange's input."""
+    """Texts of the input of one exchange."""
 
     user_text: str
     """By the user, since the assistant last spoke."""
@@ -17,7 +17,7 @@ class ScreenedInput:
 
 
 def extract_input(request: MessageRequest) -> ScreenedInput:
-    """The part of a request that is new in this exchange."""
+    """Extract the part of a request that is new in this exchange."""
     said: list[str] = []
     results: list[str] = []
     for message in reversed(request.messages):

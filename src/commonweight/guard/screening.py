@@ -35,7 +35,7 @@ ANSWER_PLACES: tuple[Place, ...] = ("output", "thinking")
 
 
 class Screening:
-    """Scores one exchange as it goes on, and holds or refuses it."""
+    """Scores one exchange step by step, and holds or refuses it."""
 
     def __init__(self, guard: "Guard", screened: ScreenedInput, waived: Collection[str], tenant: str) -> None:
         self._guard = guard
@@ -83,23 +83,23 @@ class Screening:
 
     @property
     def refusal(self) -> Verdict | None:
-        """What ended the exchange, if something did."""
+        """The verdict that refused the exchange, if one did."""
         return self.findings.refusal
 
     @property
     def is_holding(self) -> bool:
-        """Whether nothing more of the answer may leave for now."""
+        """Whether the answer is held back for now."""
         return self._is_doubtful or (self._waits_for_words and len(self._answer_text) > self._screened_characters)
 
     @property
     def guards_calls(self) -> bool:
-        """Whether calls leave only as wholes: a refusal must not leave half of one behind."""
+        """Whether tool calls are released only when complete: a refusal must not leave half of one behind."""
         return bool(self._active["tool_input"].refusing)
 
     # What comes in
 
     async def screen_input(self) -> None:
-        """Look at the text, before an engine is bothered: all there is where no states are read."""
+        """Screen the input's text before the engine runs; the only screening of it without states."""
         with self._measure_time():
             await self._screen_injections()
             if not self._guard.reads_states:
@@ -109,7 +109,7 @@ class Screening:
                 await self._decide_by_prose(score.prose, "input")
 
     async def screen_prompt(self, scores: bytes | None, start: int, end: int) -> None:
-        """The prompt is read. ``scores``: of the probe for each token; the user's turn is from start to end."""
+        """Screen the prompt by the probe's ``scores`` of its tokens; the user's turn is from start to end."""
         probe = self._guard.probe
         if scores is None or probe is None or self.refusal:
             return
@@ -146,7 +146,7 @@ class Screening:
     # What goes out
 
     async def screen_token(self, scores: bytes | None, place: Place, text: str) -> None:
-        """One more token of the answer. ``scores``: of the probe at the token before it."""
+        """Screen the next token of the answer. ``scores``: of the probe at the token before it."""
         self._tokens += 1
         if self._tracker is not None and scores is not None and self._guard.reads_states and self._tokens > 1:
             await self._screen_states(np.frombuffer(scores, "<f4"), place)
@@ -156,7 +156,7 @@ class Screening:
                 await self._screen_text(place)
 
     async def finish(self, place: Place) -> None:
-        """The answer is complete."""
+        """Screen the rest of a complete answer."""
         if len(self._answer_text) > self._screened_characters and not self.refusal:
             await self._screen_text(place)
         self._is_doubtful = False
@@ -179,7 +179,7 @@ class Screening:
                 await self._decide_answer(score, ensemble, place, "states", is_alarm=state == "alarm")
 
     async def _screen_text(self, place: Place) -> None:
-        """Read what was written since the last look, and some of what stands before it."""
+        """Score the text since the last check, with some context before it."""
         with self._measure_time():
             text = self._answer_text[-TEXT_CONTEXT_CHARACTERS:]
             span = (len(self._answer_text) - len(text), len(self._answer_text))
@@ -200,7 +200,7 @@ class Screening:
     async def _decide_answer(
         self, score: HarmScore, ensemble: Ensemble, place: Place, stage: Stage, *, is_alarm: bool
     ) -> None:
-        """An answer looks doubtful or alarming: refuse it, ask, or hold it back."""
+        """Decide on an answer with evidence: refuse it, ask the judge, or hold it back."""
         refusing, recording = self._columns[place]
         tracker = self._tracker
         assert tracker is not None
@@ -284,7 +284,7 @@ class Screening:
                     break
 
     async def _ask_judge(self, principle: Principle, score: HarmScore, place: Place) -> bool:
-        """Ask the judge. Whether it, or its silence, ends the exchange."""
+        """Ask the judge; whether its verdict, or its failure to give one, refuses the exchange."""
         judge = self._guard.judge
         assert judge is not None
         self.findings.escalated = True

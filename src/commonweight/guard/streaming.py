@@ -1,4 +1,4 @@
-"""Watching an answer while it streams: evidence that lasts, not one alarming word.
+"""Evidence over a streamed answer: smoothed logits with a minimum length, so that one word decides nothing.
 
 The logits of an answer's tokens are smoothed (an exponential mean), and besides several of the last tokens have to
 be above the threshold by themselves: k of n. Both follow streaming probes of the literature (arXiv 2601.04603:
@@ -16,7 +16,7 @@ State = Literal["calm", "doubt", "alarm"]
 
 @dataclass(frozen=True)
 class EvidenceWindow:
-    """How much evidence is asked for, in the unit in which it comes."""
+    """Amount of evidence that a decision needs, in the unit of the scores: tokens or characters."""
 
     smoothing: float
     """Weight of the newest piece."""
@@ -35,7 +35,7 @@ TEXT_WINDOW = EvidenceWindow(smoothing=1 / 2, min_count=1, needed=1, out_of=3, p
 
 
 class EvidenceTracker:
-    """One answer. Logits: ``low`` begins a doubt, ``high`` with enough evidence is alarming."""
+    """Tracks the evidence in one answer. Logits: above ``low`` it is in doubt, above ``high`` it alarms."""
 
     def __init__(self, low: float, high: float, window: EvidenceWindow = TOKEN_WINDOW) -> None:
         self._low, self._high, self._window = low, high, window
@@ -52,11 +52,11 @@ class EvidenceTracker:
 
     @property
     def span(self) -> tuple[int, int]:
-        """The pieces that the evidence lies in."""
+        """The pieces that the evidence spans."""
         return max(0, self.count - len(self._recent)), self.count
 
     def update(self, logit: float) -> State:
-        """The next piece's logit."""
+        """Add the next piece's logit."""
         window = self._window
         self.count += 1
         # A mean of all at first, so that the beginning weighs no more than the rest.
@@ -74,5 +74,5 @@ class EvidenceTracker:
         return self.state
 
     def clear_doubt(self) -> None:
-        """Somebody who knows better says that this is harmless: no doubt for as long as one may last."""
+        """Clear the doubt, as the judge found the answer harmless; no new one for a full doubt's length."""
         self.state, self._cleared_until = "calm", self.count + self._window.patience

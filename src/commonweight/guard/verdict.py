@@ -1,4 +1,4 @@
-"""What the guard found in an exchange. None of it holds text, so all of it may be kept."""
+"""Verdicts of the guard on an exchange. They hold no text, so that all of them may be kept."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -11,7 +11,7 @@ Stage = Literal["text", "states", "ensemble", "judge"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """A principle that an exchange goes against, as far as the guard can tell."""
+    """Finding that an exchange violates a principle."""
 
     charter: str
     """SHA-256 of the charter's file."""
@@ -32,11 +32,11 @@ class Verdict:
 
     @property
     def refuses(self) -> bool:
-        """Whether the exchange ends here. In the mode ``shadow`` it would have."""
+        """Whether the exchange is refused. In the mode ``shadow`` it would have been."""
         return self.action == "refuse" and self.mode == "enforce"
 
     def record(self) -> dict[str, Any]:
-        """As it is kept and told: without what anybody can look up in the charter."""
+        """Make the record that is stored and reported, without what the charter says."""
         fields = asdict(self)
         del fields["message"], fields["category"]
         fields["score"], fields["threshold"] = round(self.score, 4), round(self.threshold, 4)
@@ -45,7 +45,7 @@ class Verdict:
 
 @dataclass
 class Findings:
-    """All that the guard has to say about one exchange."""
+    """All verdicts on one exchange, with scores and timings."""
 
     charter: str
     bundle: str
@@ -68,7 +68,7 @@ class Findings:
         return next((verdict for verdict in self.verdicts if verdict.refuses), None)
 
     def record(self) -> dict[str, Any]:
-        """As it is kept with the usage of a turn."""
+        """Make the record that is stored with the usage of a turn."""
         return {
             "charter": self.charter,
             "bundle": self.bundle,

@@ -1,4 +1,4 @@
-"""Opening an assistant: its model is found and loaded, its guard opened, and everything freed at the end."""
+"""Opening an assistant: locates and loads its model, opens its guard, and closes everything in the end."""
 
 import contextlib
 import logging
@@ -34,7 +34,7 @@ OnProgress = Callable[[str, float], None]
 
 
 def locate_model(settings: AssistantSettings) -> AssistantSettings:
-    """The same settings with the model as a local file, pulled if need be, and checked.
+    """Locate the model; returns the settings with it as a local file, pulled if need be, and checked.
 
     To be called outside of an event loop, where the first Ctrl-C would not stop a download.
     """
@@ -57,7 +57,7 @@ async def open_assistant(
     report: Callable[[str], None] = log.info,
     on_progress: OnProgress = lambda _name, _fraction: None,
 ) -> AsyncIterator[Assistant]:
-    """An assistant with its model loaded, until the block ends.
+    """Open an assistant with its model loaded, until the block exits.
 
     Args:
         data: holds the key that signs reasoning; by default this user's.
@@ -103,13 +103,13 @@ async def open_assistant(
 def open_remote_engine(
     settings: AssistantSettings, remote: RemoteSettings, gguf: Gguf, key: bytes
 ) -> RemoteEngine:
-    """A remote engine that is not started yet. Of the model, only vocabulary and template are used."""
+    """Make a remote engine, not started yet. Of the model, only vocabulary and template are used."""
     tokenizer, card = Tokenizer(gguf), ModelCard.of(gguf)
     return _make_remote_engine(settings, remote, gguf, Renderer(tokenizer, card.chat_template), key)
 
 
 def make_vocabulary(tokenizer: Tokenizer, renderer: Renderer) -> Vocabulary:
-    """What the tokenizers and templates of remote servers are compared with."""
+    """Make the vocabulary that remote servers are compared with."""
     greeting = MessageRequest.model_validate(
         {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": GREETING}]}
     )

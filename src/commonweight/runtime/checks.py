@@ -1,4 +1,4 @@
-"""Checks of what a server needs of its machine, each with advice on what to do about it."""
+"""Checks of the machine and the settings of a server, each with advice."""
 
 import asyncio
 import contextlib
@@ -48,7 +48,7 @@ _INSTRUCTIONS = {"AVX2": "avx2", "FMA": "fma", "F16C": "f16c", "AVX512": "avx512
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found."""
+    """Result of a check."""
 
     subject: str
     status: Status
@@ -58,7 +58,7 @@ class Finding:
 
 
 def require(finding: Finding) -> None:
-    """Go on only if nothing failed.
+    """Raise :class:`UserError` if a check failed.
 
     Raises:
         UserError: it did.
@@ -71,7 +71,7 @@ def require(finding: Finding) -> None:
 
 
 def run_checks(settings: AssistantSettings, data: DataFolder, host: str, port: int) -> Iterator[Finding]:
-    """All checks, in order. Nothing is changed or downloaded."""
+    """Run all checks, in order. Nothing is changed or downloaded."""
     yield check_versions()
     yield check_processor()
     yield check_gpu()
@@ -85,7 +85,7 @@ def run_checks(settings: AssistantSettings, data: DataFolder, host: str, port: i
 
 
 def check_versions() -> Finding:
-    """Which programs these are."""
+    """Report the versions."""
     parts = [f"Commonweight {__version__}", f"Python {platform.python_version()}"]
     for package in ("llama-cpp-python", "llguidance"):
         with contextlib.suppress(PackageNotFoundError):
@@ -94,7 +94,7 @@ def check_versions() -> Finding:
 
 
 def check_processor() -> Finding:
-    """Cores, and whether llama.cpp was built for their instructions."""
+    """Check the cores, and whether llama.cpp was built for their instructions."""
     import llama_cpp.llama_cpp as llama
 
     information = llama.llama_print_system_info().decode()
@@ -121,7 +121,7 @@ def _flags() -> frozenset[str]:
 
 
 def check_gpu() -> Finding:
-    """Whether there is one, and llama.cpp was built to use it."""
+    """Check whether there is a GPU, and llama.cpp was built to use it."""
     import llama_cpp.llama_cpp as llama
 
     has_gpu = Path("/dev/nvidiactl").exists() or Path("/dev/kfd").exists()
@@ -134,7 +134,7 @@ def check_gpu() -> Finding:
 
 
 def check_memory() -> Finding:
-    """What is left of it, and whether some of it is on disk."""
+    """Check how much memory is free, and whether some is swapped."""
     total, available = read_memory()
     text = f"{decimal(available)} of {decimal(total)} available"
     if (swapped := psutil.swap_memory().used) > total / 10:
@@ -143,7 +143,7 @@ def check_memory() -> Finding:
 
 
 def check_model(settings: AssistantSettings) -> Iterator[Finding]:
-    """The file, its content, and whether it fits into memory. Nothing is downloaded."""
+    """Check the file, its content, and whether it fits into memory. Nothing is downloaded."""
     try:
         is_hub = settings.model is not None and settings.model.startswith("hf:")
         path = find(str(settings.model)) if is_hub else locate(settings.model)
@@ -174,7 +174,7 @@ def check_model(settings: AssistantSettings) -> Iterator[Finding]:
 
 
 async def check_servers(settings: AssistantSettings, remote: RemoteSettings, gguf: Gguf) -> Finding:
-    """Whether remote servers answer, and have the same model."""
+    """Check whether remote servers answer, and have the same model."""
     lines: list[str] = []
     engine = open_remote_engine(settings, remote, gguf, b"")
     try:
@@ -189,7 +189,7 @@ async def check_servers(settings: AssistantSettings, remote: RemoteSettings, ggu
 
 
 def check_address(host: str, port: int) -> Finding:
-    """Whether a server can listen there."""
+    """Check whether a server can listen on an address."""
     try:
         bind_listener(host, port).close()
     except UserError as error:
@@ -198,7 +198,7 @@ def check_address(host: str, port: int) -> Finding:
 
 
 def check_folder(subject: str, path: Path, remedy: str) -> Finding:
-    """Whether a folder can be written to, or made, and has space. ``remedy`` is what else a person can do."""
+    """Check whether a folder can be written to, or made, and has space. ``remedy``: advice besides."""
     existing = next(place for place in (path, *path.parents) if place.exists())
     try:
         with tempfile.TemporaryFile(dir=existing):
@@ -214,18 +214,18 @@ def check_folder(subject: str, path: Path, remedy: str) -> Finding:
 
 
 def check_data_folder(data: DataFolder) -> Finding:
-    """Where keys, batches and files are kept."""
+    """Check the folder of keys, batches and files."""
     return check_folder("data folder", data.path, "choose another with --data")
 
 
 def check_cache_folder() -> Finding:
-    """Where prefixes are kept across restarts. Without it a server runs all the same."""
+    """Check the folder of cached prefixes. Without it a server runs all the same."""
     found = check_folder("cache folder", platformdirs.user_cache_path("commonweight"), "set --cache-disk 0")
     return replace(found, status="warn") if found.status == "fail" else found
 
 
 async def check_database(data: DataFolder) -> Finding:
-    """Whether it can be reached, and which version its tables have. Nothing is changed."""
+    """Check whether the database can be reached, and its schema's version. Nothing is changed."""
     try:
         found = await revisions(data.database or f"sqlite+aiosqlite:///{data.path / 'commonweight.db'}")
     except DatabaseError as error:
@@ -242,7 +242,7 @@ async def check_database(data: DataFolder) -> Finding:
 
 
 def check_tracing() -> Finding:
-    """Whether traces are asked for, and can be sent."""
+    """Check whether traces are configured, and can be sent."""
     asked = next((name for name in ENDPOINT_VARIABLES if os.environ.get(name)), None)
     if asked is None:
         return Finding("traces", "ok", "off; OTEL_EXPORTER_OTLP_ENDPOINT would switch them on")

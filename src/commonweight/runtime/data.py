@@ -19,7 +19,7 @@ class DataFolder:
 
     @classmethod
     def at(cls, path: Path | None = None, database: str | None = None) -> "DataFolder":
-        """The folder that options name. Without a path, the user's own is taken."""
+        """Make it from options. Without a path, the user's own folder is used."""
         return cls(path.expanduser() if path else platformdirs.user_data_path("commonweight"), database)
 
     @property
@@ -28,5 +28,5 @@ class DataFolder:
         return self.database or sqlite_url(self.path)
 
     def load_key(self) -> bytes:
-        """The installation's secret key, which is made on first use."""
+        """Load the installation's secret key, which is created on first use."""
         return load_key(self.path)

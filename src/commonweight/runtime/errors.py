@@ -1,5 +1,5 @@
-"""Errors that an operator can put right."""
+"""Errors that an operator can fix."""
 
 
 class UserError(Exception):
-    """A mistake in settings or environment; the message says how to put it right."""
+    """A mistake in settings or environment; the message says how to fix it."""

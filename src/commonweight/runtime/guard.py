@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def identify_model(gguf: Gguf) -> ModelIdentity:
-    """The identity that bundles know a model by; quantisations of one model share it."""
+    """Identify a model as bundles do; quantisations of one model share an identity."""
     metadata = gguf.metadata
     architecture = metadata.get("general.architecture", "")
     return ModelIdentity(
@@ -30,7 +30,7 @@ def identify_model(gguf: Gguf) -> ModelIdentity:
 
 
 def read_charter(path: Path | None) -> Charter:
-    """The charter in a file; without one, the default.
+    """Read a charter from a file; without one, the default.
 
     Raises:
         UserError: it is none.
@@ -44,7 +44,7 @@ def read_charter(path: Path | None) -> Charter:
 
 
 def read_bundle(path: Path | None, key: bytes) -> Bundle:
-    """A compiled charter that is to be trusted; without a path, the package's own.
+    """Read a compiled charter, and check that it can be trusted; without a path, the package's own.
 
     Raises:
         UserError: it cannot be used.
@@ -56,7 +56,7 @@ def read_bundle(path: Path | None, key: bytes) -> Bundle:
 
 
 def find_encoder(report: Callable[[str], None] = log.warning) -> TextEncoder | None:
-    """The text encoder, if its weights are there."""
+    """Find the text encoder; None if its weights are not installed."""
     try:
         return load_encoder()
     except EncoderMissingError as error:
@@ -73,7 +73,7 @@ def open_guard(
     shows_states: bool = True,
     self_judge: Judge | None = None,
 ) -> Guard | None:
-    """The guard that settings describe; None for the mode ``off``. ``report`` gets a line on what it can see.
+    """Open the guard that settings describe; None for the mode ``off``. ``report`` gets a line on its heads.
 
     Args:
         shows_states: the engine computes heads on the model's states; remote ones show none.

@@ -22,7 +22,7 @@ _Failure = tuple[type[BaseException], BaseException, TracebackType | None] | tup
 
 
 def configure_logging(form: LogFormat, level: LogLevel) -> None:
-    """Write our own log from ``level`` on. Of what others log, the root logger's level decides."""
+    """Configure our own loggers at ``level``. For other libraries, the root logger's level holds."""
     handler = logging.StreamHandler()
     handler.setFormatter(_JsonLinesFormatter() if form == "json" else _TextFormatter())
     handler.addFilter(_add_request_id)
@@ -38,10 +38,10 @@ def _add_request_id(record: logging.LogRecord) -> bool:
 
 
 class _ContentFreeFormatter(logging.Formatter):
-    """Shows where exceptions came from, and what they say only where that is no content."""
+    """Formats tracebacks without the messages of exceptions that could hold content."""
 
     def formatException(self, ei: _Failure) -> str:  # noqa: N802 - logging's own name
-        """The trace, with causes."""
+        """Format the traceback, with causes."""
         return "" if ei[1] is None else "".join(_format_chain(ei[1]))
 
 
@@ -56,13 +56,13 @@ def _format_chain(error: BaseException) -> Iterator[str]:
 
 
 class _TextFormatter(_ContentFreeFormatter):
-    """``time LEVEL message name=value ...``"""
+    """Formats as ``time LEVEL message name=value ...``."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(message)s")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
-        """The line, with what was given besides."""
+        """Format the line, with extra fields."""
         facts = (f" {name}={value}" for name, value in vars(record).items() if name not in _KNOWN)
         return super().formatMessage(record) + "".join(facts)
 
@@ -72,7 +72,7 @@ _KNOWN = frozenset(RESERVED_ATTRS) | {"message", "asctime", "method", "route", "
 
 
 class _JsonLinesFormatter(_ContentFreeFormatter, JsonFormatter):
-    """One object a line."""
+    """Formats as one JSON object for each line."""
 
     def __init__(self) -> None:
         JsonFormatter.__init__(

@@ -29,7 +29,7 @@ def check_origins(origins: Sequence[str]) -> None:
 
 
 def load_tls(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
-    """TLS with a certificate and its key; None: plain HTTP.
+    """Load TLS with a certificate and its key; None: plain HTTP.
 
     Raises:
         UserError: they cannot be used.
@@ -49,7 +49,7 @@ def load_tls(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
 
 
 def bind_listener(host: str, port: int) -> socket.socket:
-    """A listening socket.
+    """Bind a listening socket.
 
     Raises:
         UserError: it cannot, for the reason given.
@@ -79,7 +79,7 @@ def is_loopback(host: str) -> bool:
 
 
 def make_url(server: ServerSettings, port: int) -> str:
-    """The URL that clients on this machine reach a server at."""
+    """Make the URL at which clients on this machine reach a server."""
     # An address that means "all of them" is none that a client could use.
     name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(server.host, server.host)
     scheme = "http" if server.tls_cert is None else "https"

@@ -1,4 +1,4 @@
-"""Running a server: an assistant behind HTTP, with keys, batches, files and an orderly end."""
+"""Running a server: an assistant behind HTTP, with keys, batches, files and graceful shutdown."""
 
 import asyncio
 import contextlib
@@ -38,7 +38,7 @@ MAX_OPEN_FILES = 2 * MAX_CONNECTIONS + 200
 
 @dataclass(frozen=True)
 class RunningServer:
-    """A server that takes requests."""
+    """A server that accepts requests."""
 
     assistant: Assistant
     url: str
@@ -50,7 +50,7 @@ class RunningServer:
 
 @dataclass(frozen=True, kw_only=True)
 class ServerCallbacks:
-    """What a server reports while it starts and ends."""
+    """Callbacks of a server that starts and shuts down."""
 
     on_progress: OnProgress
     on_started: Callable[[RunningServer], None]
@@ -152,7 +152,7 @@ async def _serve(
 
 
 def _select_event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop where there is one."""
+    """Select uvloop, where it is installed."""
     try:
         import uvloop
     except ImportError:
@@ -161,7 +161,7 @@ def _select_event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def _raise_file_limit() -> None:
-    """Many systems let a process open fewer files than the server takes connections, unless it asks."""
+    """Raise the limit of open files, which on many systems is lower than the number of connections."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(MAX_OPEN_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -169,7 +169,7 @@ def _raise_file_limit() -> None:
 
 
 async def _check_access(data: DataFolder, host: str, api_key: str | None) -> None:
-    """Migrate the database, and refuse to let other machines in without a key."""
+    """Migrate the database, and refuse to serve other machines without a key."""
     async with Database.open(data.database_url) as database:
         if not is_loopback(host) and not await Keyring(api_key, database).needs_key():
             raise UserError(

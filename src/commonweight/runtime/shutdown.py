@@ -1,4 +1,4 @@
-"""Draining at shutdown: running requests finish within a stated time, or end with an error that clients know."""
+"""Draining at shutdown: running requests finish within a limit, or end with an error of the API."""
 
 import asyncio
 import contextlib
@@ -48,7 +48,7 @@ class GracefulServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Obey signals, without raising them again in the end as uvicorn does: the engine is still open then."""
+        """Handle signals, without raising them again in the end as uvicorn does: the engine is still open then."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._on_signal)

@@ -1,4 +1,4 @@
-"""HTTP: routes, bodies, server-sent events, errors in the API's shape. Decides nothing about conversation."""
+"""Server: the Messages API over HTTP: routes, request bodies, server-sent events, errors in the API's shape."""
 
 from commonweight.server.app import create_app, turn_listeners
 from commonweight.server.connection import MAX_CONNECTIONS, make_uvicorn_config

@@ -1,4 +1,4 @@
-"""One line for each request. It says who asked for what and how that went, and never what was said."""
+"""Access log: one line for each request, without any content."""
 
 import logging
 from typing import Any
@@ -13,7 +13,7 @@ _MOST_PATH = 200
 
 
 def log_request(exchange: RequestRecord) -> None:
-    """Write the line."""
+    """Write the line of a request."""
     level = logging.DEBUG if exchange.route in PROBE_PATHS else logging.INFO
     if not log.isEnabledFor(level):
         return

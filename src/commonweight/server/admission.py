@@ -1,4 +1,4 @@
-"""Who may come in: keys, what they are for, and their limits, as dependencies of routes."""
+"""Admission of requests: API keys, their scopes and rate limits, as dependencies of routes."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -11,7 +11,7 @@ Dependency = Callable[[Request], Awaitable[None]]
 
 
 def require_key(keyring: Keyring) -> Dependency:
-    """The request shows a good key. Whose it is becomes ``request.state.principal``."""
+    """Require a valid key; its principal becomes ``request.state.principal``."""
 
     async def check(request: Request) -> None:
         request.state.principal = await keyring.authenticate(request.headers)
@@ -20,7 +20,7 @@ def require_key(keyring: Keyring) -> Dependency:
 
 
 def require_scope(scope: Scope) -> Dependency:
-    """The key is good for this."""
+    """Require a scope of the key."""
 
     async def check(request: Request) -> None:
         request.state.principal.require(scope)
@@ -29,7 +29,7 @@ def require_scope(scope: Scope) -> Dependency:
 
 
 def admit_request(limiter: Limiter, kind: LimitKind = "requests") -> Callable[[Request], AsyncIterator[Admission]]:
-    """A place within the key's limits, until the answer is sent. What is left of them goes with every answer."""
+    """Admit a request within its key's limits, until the response is sent; adds the headers of rate limits."""
 
     async def admit(request: Request) -> AsyncIterator[Admission]:
         state = request.state

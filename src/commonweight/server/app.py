@@ -52,7 +52,7 @@ def create_app(
     cors_origins: Sequence[str] = (),
     mounts: Mapping[str, ASGIApp] | None = None,
 ) -> FastAPI:
-    """Create the API over one assistant. Nothing that it is given is changed.
+    """Create the API over one assistant. No argument is changed.
 
     What is to count or trace turns (``turn_listeners``) is given to the assistant when that is constructed.
 
@@ -123,13 +123,13 @@ def create_app(
 def turn_listeners(
     metrics: Metrics, limiter: Limiter, tracer_provider: TracerProvider | None = None
 ) -> list[TurnListener]:
-    """Listeners by which a server learns of turns: its log of requests, metrics, limits and traces."""
+    """Make the listeners of turns that a server needs: request log, metrics, limits and traces."""
     tracers = [] if tracer_provider is None else [make_turn_tracer(tracer_provider)]
     return [record_turn, metrics.count_turn, limiter.on_turn, *tracers]
 
 
 async def check_version(request: Request) -> None:
-    """A dependency: refuse versions of the API that are not known."""
+    """A dependency of routes: refuse unknown versions of the API."""
     # curl users forget the header; they mean the version that every example shows.
     version = request.headers.get("anthropic-version", "2023-06-01")
     if version not in API_VERSIONS:

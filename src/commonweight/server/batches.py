@@ -1,4 +1,4 @@
-"""``/v1/messages/batches``: many requests at once, answered some time within a day."""
+"""Routes ``/v1/messages/batches``: create, list, retrieve, cancel and delete batches, and read their results."""
 
 import asyncio
 import tempfile
@@ -36,7 +36,7 @@ _RESULTS: dict[int | str, dict[str, Any]] = {
 
 
 def batches_router(desk: BatchService, limiter: Limiter) -> APIRouter:
-    """Create, list, retrieve, cancel and delete batches, and read their results."""
+    """Create the routes."""
     router = APIRouter(prefix="/v1/messages/batches")
 
     # To hand in a batch is one request; what is in it waits for room, whatever the limits of the key.
@@ -91,7 +91,7 @@ def batches_router(desk: BatchService, limiter: Limiter) -> APIRouter:
 
 
 async def _spool(request: Request, upload: BinaryIO) -> None:
-    """The request's body, on disk."""
+    """Write the request's body to disk."""
     size = 0
     async for chunk in request.stream():
         size += len(chunk)

@@ -1,4 +1,4 @@
-"""Request bodies: bounded, parsed, and checked against the wire vocabulary."""
+"""Request bodies: limited in size, parsed and validated against the message models."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""HTTP connections that wait for nobody forever, and hold little of a client that stalls.
+"""HTTP connections with timeouts and memory limits for slow clients.
 
 Uvicorn bounds neither a request's head, nor the time in which a request arrives, nor that in which an answer is
 read: whoever sends or reads a byte now and then could keep a connection, memory and the engine's work for as long
@@ -42,7 +42,7 @@ KEEP_ALIVE_SECONDS = 75
 
 
 class Wait(Enum):
-    """What a connection waits for."""
+    """What a connection is waiting for, with its timeout."""
 
     SERVER = auto()
     """The server is at work; or the connection is idle, for which uvicorn has a clock."""
@@ -61,7 +61,7 @@ WAIT_TIMEOUT_SECONDS = {Wait.HEAD: 20.0, Wait.BODY: 60.0, Wait.READER: 60.0, Wai
 
 
 class Connection(HttpToolsProtocol):
-    """One connection, looked at every now and then."""
+    """One HTTP connection, checked for progress at intervals."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - uvicorn's own
         super().__init__(*arguments, **options)
@@ -82,7 +82,7 @@ class Connection(HttpToolsProtocol):
         self._at_rest_since = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to look at it, unless there are too many."""
+        """Start the checks, unless there are too many connections."""
         super().connection_made(transport)
         self._at_rest_since = self.loop.time()
         self._clock = self.loop.call_later(CHECK_INTERVAL_SECONDS, self._check_progress)
@@ -90,13 +90,13 @@ class Connection(HttpToolsProtocol):
             self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Look no more."""
+        """Stop the checks."""
         self._clock.cancel()
         super().connection_lost(exc)
         self._notify_disconnect()
 
     def data_received(self, data: bytes) -> None:
-        """Parse it, within bounds."""
+        """Parse data, within the limits."""
         if self._is_refused:
             return
         self._arrived += len(data)
@@ -113,18 +113,18 @@ class Connection(HttpToolsProtocol):
                 self._refuse(_too_large())
 
     def on_message_begin(self) -> None:
-        """A request begins."""
+        """Note the start of a request."""
         super().on_message_begin()
         self._part = Wait.HEAD
         self._head_size = 0
 
     def on_url(self, url: bytes) -> None:
-        """More of its path."""
+        """Add to the path."""
         self._grow(len(url))
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A field of its head; or of a chunked body's end, where it is not for those who trust the head."""
+        """Add a header; trailers of chunked bodies are dropped, as they could forge headers."""
         self._grow(len(name) + len(value))
         if self._part is Wait.HEAD:
             super().on_header(name, value)
@@ -132,7 +132,7 @@ class Connection(HttpToolsProtocol):
                 self._stop_parser(_too_large())
 
     def on_headers_complete(self) -> None:
-        """The head is there."""
+        """Note the end of the headers."""
         if self.parser.should_upgrade() and any(name in _BODIES for name, _ in self.headers):
             # The parser would take the body for the next request.
             self._stop_parser(InvalidRequestError("upgrade: is not supported; use plain HTTP/1.1"))
@@ -141,12 +141,12 @@ class Connection(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """More of its body."""
+        """Add to the body."""
         self._unused = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """All of it is there."""
+        """Note the end of the request."""
         self._part = Wait.SERVER
         self._unused = 0
         super().on_message_complete()
@@ -156,12 +156,12 @@ class Connection(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
-        """It is answered."""
+        """Note the end of the response."""
         self._at_rest_since = self.loop.time()
         super().on_response_complete()
 
     def shutdown(self) -> None:
-        """The server ends; so does what was refused."""
+        """Close at shutdown, connections that were refused, too."""
         super().shutdown()
         if self._is_refused:
             self.transport.close()
@@ -172,7 +172,7 @@ class Connection(HttpToolsProtocol):
             self._stop_parser(_too_large())
 
     def _stop_parser(self, problem: ApiError) -> None:
-        """Stop the parser, which makes an error of its own of it."""
+        """Stop the parser, by making it raise its own error."""
         self._problem = problem
         raise problem
 
@@ -190,11 +190,11 @@ class Connection(HttpToolsProtocol):
 
     @property
     def _is_at_rest(self) -> bool:
-        """Nothing was asked that has no answer yet."""
+        """Whether every request has its response."""
         return self._answering is None or self._answering.response_complete
 
     def _notify_disconnect(self) -> None:
-        """Tell the request that is being answered that nobody waits for it. Uvicorn tells only the newest."""
+        """Notify the running request of the disconnect. Uvicorn notifies only the newest."""
         if self._answering is not None and not self._answering.response_complete:
             self._answering.disconnected = True
             self._answering.message_event.set()
@@ -222,7 +222,7 @@ class Connection(HttpToolsProtocol):
             self.transport.abort()
 
     def _refuse(self, error: ApiError) -> None:
-        """Answer what is no request, or will never be one, and read no more."""
+        """Respond with an error to a malformed or incomplete request, and stop reading."""
         self._is_refused = True
         self._unset_keepalive_if_required()
         cycle = self._answering
@@ -266,7 +266,7 @@ def _too_large() -> HeadTooLargeError:
 
 
 def make_uvicorn_config(app: ASGIApp, **options: Any) -> uvicorn.Config:  # noqa: ANN401 - uvicorn's own
-    """What uvicorn needs to serve an application on such connections."""
+    """Make uvicorn's configuration to serve an application on such connections."""
     return uvicorn.Config(
         app,
         http=Connection,

@@ -1,4 +1,4 @@
-"""``/v1/files``: files are uploaded once, and then referred to by their ids."""
+"""Routes ``/v1/files``: upload, list, describe, download and delete files."""
 
 import asyncio
 import base64
@@ -54,7 +54,7 @@ _BYTES = {"content": {"application/octet-stream": {"schema": {"type": "string", 
 
 
 def files_router(library: Library) -> APIRouter:
-    """Upload, list, describe, download and delete files."""
+    """Create the routes."""
     router = APIRouter(prefix="/v1/files")
 
     @router.post("", openapi_extra=_FORM, responses={**ERRORS, 403: ERRORS[400]})
@@ -121,7 +121,7 @@ def files_router(library: Library) -> APIRouter:
 
 
 class ContentResponse(StreamingResponse):
-    """A file's content, which is closed whatever becomes of the answer. No browser is to run what is in it."""
+    """A file's content; closed in any case. Its headers keep browsers from running it."""
 
     def __init__(self, file: StoredFile, content: BinaryIO) -> None:
         self._content = content
@@ -149,7 +149,7 @@ def _principal(request: Request) -> Principal:
 
 
 def _is_beta(request: Request) -> bool:
-    """Whether the client wants the shapes of the beta."""
+    """Whether the client asks for the schemas of the beta."""
     betas = ",".join(request.headers.getlist("anthropic-beta")).split(",")
     return FILES_BETA in (beta.strip() for beta in betas)
 
@@ -174,7 +174,7 @@ def _beta(file: StoredFile) -> BetaFileMetadata:
 
 
 def _cursor(file: StoredFile) -> str:
-    """Where the next page begins. It holds even when the file is deleted."""
+    """Make the cursor of the next page; it stays valid if the file is deleted."""
     return "page_" + base64.urlsafe_b64encode(f"{file.created_at!r}:{file.id}".encode()).decode()
 
 

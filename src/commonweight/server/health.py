@@ -1,4 +1,4 @@
-"""``/health``: does the process live? ``/ready``: should it get requests? Neither needs a key.
+"""Routes ``/health`` (liveness) and ``/ready`` (readiness). Neither needs a key.
 
 Who restarts servers asks the first, which is quick and depends on nothing else. Who chooses among servers asks the
 second: 503 while the engine starts again, the database does not answer, or the server is about to end.
@@ -24,7 +24,7 @@ HealthCheck = Callable[[], Awaitable[None]]
 
 
 def health_router(assistant: Assistant, lifecycle: Lifecycle, probes: Mapping[str, HealthCheck]) -> APIRouter:
-    """Both routes. ``probes`` look at what this server needs besides its engine, by name."""
+    """Create both routes. ``probes``: readiness checks besides the engine's, by name."""
     router = APIRouter(include_in_schema=False)
 
     @router.api_route("/health", methods=["GET", "HEAD"])

@@ -1,4 +1,4 @@
-"""A server's last part of life: requests that run are finished, and no others begun."""
+"""Lifecycle of a server: counts running requests, and drains them at shutdown."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ from commonweight.messages.errors import UnavailableError
 
 
 class Lifecycle:
-    """Which requests run, and whether more are taken."""
+    """Counts running requests, and refuses new ones while draining."""
 
     def __init__(self) -> None:
         self.running = 0
@@ -21,15 +21,15 @@ class Lifecycle:
 
     @property
     def is_draining(self) -> bool:
-        """Whether this server is about to end."""
+        """Whether the server is shutting down."""
         return self._ends_at is not None
 
     def drain(self, seconds: float) -> None:
-        """From now on requests for work are refused; those that run have so many seconds."""
+        """Refuse new requests for work; running ones have this many seconds."""
         self._ends_at = time.monotonic() + seconds
 
     async def check_accepting(self) -> None:
-        """A dependency of routes that begin work.
+        """A dependency of routes that start work: refuse it while draining.
 
         Raises:
             UnavailableError: no more is begun.
@@ -40,7 +40,7 @@ class Lifecycle:
 
     @contextlib.contextmanager
     def track_request(self) -> Iterator[None]:
-        """A request that runs until the block ends."""
+        """Count a request as running until the block exits."""
         self.running += 1
         self._quiet.clear()
         try:

@@ -1,4 +1,4 @@
-"""``/v1/messages``: answers, streamed or whole, and the counting of their prompts."""
+"""Routes ``/v1/messages``: create messages, streamed or whole, and count tokens."""
 
 import contextlib
 from collections.abc import AsyncGenerator
@@ -18,7 +18,7 @@ from commonweight.turn import Assistant, Origin
 
 
 def messages_router(assistant: Assistant, limiter: Limiter) -> APIRouter:
-    """Create a message, and count the tokens of one."""
+    """Create the routes."""
     bodies = BodyReader()
     router = APIRouter(prefix="/v1/messages")
 
@@ -58,7 +58,7 @@ def messages_router(assistant: Assistant, limiter: Limiter) -> APIRouter:
 
 
 def _session(request: Request) -> str:
-    """What a coding agent calls its conversation; one of an agent's helpers is another one."""
+    """Get the session id that a coding agent sends; sub-agents have their own."""
     names = (request.headers.get(f"x-claude-code-{what}-id", "") for what in ("session", "agent"))
     return "/".join(name[:200] for name in names if name)
 

@@ -1,4 +1,4 @@
-"""``/metrics``, for Prometheus. Labels take few values, all our own: nothing that clients make up becomes one."""
+"""Metrics for Prometheus. Label values are a fixed set: no client input becomes one."""
 
 from collections.abc import Iterator
 from itertools import accumulate
@@ -35,7 +35,7 @@ _PRIORITIES: tuple[Priority, ...] = ("interactive", "batch")
 
 
 class Metrics:
-    """Counters and histograms of HTTP requests and turns, taken as they end."""
+    """Counters and histograms of finished HTTP requests and turns."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
@@ -71,7 +71,7 @@ class Metrics:
         registry.register(_InterTokenCollector(self._gaps))
 
     def count_request(self, exchange: RequestRecord) -> None:
-        """Take an exchange that is over."""
+        """Count a finished HTTP request."""
         route = exchange.route or "other"
         method = exchange.method if exchange.method in _METHODS else "other"
         self._requests.labels(method, route, str(exchange.status)).inc()
@@ -80,7 +80,7 @@ class Metrics:
             self._errors.labels(exchange.error).inc()
 
     def count_turn(self, record: TurnRecord) -> None:
-        """Take a turn that is over."""
+        """Count a finished turn."""
         priority, usage, times = record.origin.priority, record.usage, record.times
         self._turns.labels(priority, record.outcome).inc()
         for kind, tokens in (
@@ -114,7 +114,7 @@ class Metrics:
 
 
 class _InterTokenCollector(Collector):
-    """Waits between tokens come as counts of whole turns, which the library's own histogram cannot take."""
+    """Histogram of inter-token latencies, which are counted per turn; the library's own cannot add counts."""
 
     def __init__(self, gaps: dict[Priority, TokenGaps]) -> None:
         self._gaps = gaps
@@ -132,7 +132,7 @@ class _InterTokenCollector(Collector):
 
 
 def make_state_registry(assistant: Assistant, lifecycle: Lifecycle) -> CollectorRegistry:
-    """A registry of what is read when it is scraped: the engine, the process, running requests, what is served."""
+    """Make a registry of values read at each scrape: engine, process, running requests, model."""
     registry = CollectorRegistry()
     running = Gauge("commonweight_http_requests_running", "Requests being answered.", registry=registry)
     running.set_function(lambda: lifecycle.running)
@@ -144,12 +144,12 @@ def make_state_registry(assistant: Assistant, lifecycle: Lifecycle) -> Collector
 
 
 def format_metrics(*registries: CollectorRegistry) -> bytes:
-    """All metrics of some registries, in Prometheus's text format."""
+    """Format all metrics of some registries in Prometheus's text format."""
     return b"".join(map(generate_latest, registries))
 
 
 class _EngineCollector(Collector):
-    """The engine's own figures. Its counters begin anew when it is restarted, as Prometheus expects of them."""
+    """Metrics of the engine. Its counters start again at 0 when it restarts, as Prometheus expects."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

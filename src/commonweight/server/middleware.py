@@ -1,4 +1,4 @@
-"""What surrounds every answer: a request id, and the API's error shape for whatever goes wrong."""
+"""Request middleware: request ids, access log, and errors in the API's shape."""
 
 import logging
 import time
@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 
 
 class RequestMiddleware:
-    """The layer around all routes: nothing leaves without ``request-id``, no failure as a stack trace, and
-    nothing without being counted.
+    """ASGI middleware around all routes: every response has a ``request-id``, every failure the API's shape,
+    and every request is counted.
     """
 
     def __init__(self, app: ASGIApp, lifecycle: Lifecycle, listeners: Sequence[RequestListener]) -> None:
@@ -83,7 +83,7 @@ class RequestMiddleware:
 
 
 def error_response(error: ApiError, request_id: str) -> JSONResponse:
-    """An error as a whole answer."""
+    """Make an error response."""
     record_error(error.type)
     headers = {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
     if error.should_retry is not None:
@@ -98,7 +98,7 @@ async def on_api_error(request: Request, error: Exception) -> JSONResponse:
 
 
 async def on_http_error(request: Request, error: Exception) -> JSONResponse:
-    """FastAPI's handler for what the router itself refuses: unknown paths and methods."""
+    """FastAPI's handler for unknown paths and methods."""
     assert isinstance(error, HTTPException)
     api_error: ApiError = NotFoundError("Not found")
     if error.status_code == MethodNotAllowedError.status:
@@ -116,14 +116,14 @@ async def on_bad_parameter(request: Request, error: Exception) -> JSONResponse:
 
 
 async def on_store_failure(request: Request, error: Exception) -> JSONResponse:
-    """FastAPI's handler for a database or a disk that cannot be used at the moment."""
+    """FastAPI's handler for a database or disk that is unavailable."""
     log.error("%s: %s: %s", request.state.request_id, type(error).__name__, reason(error))
     unavailable = UnavailableError("The server cannot get at its data at the moment.", retry_after=5)
     return error_response(unavailable, request.state.request_id)
 
 
 def make_exception_handlers() -> dict[Any, Any]:
-    """All exception handlers of the app."""
+    """Make all exception handlers of the app."""
     return {
         ApiError: on_api_error,
         HTTPException: on_http_error,

@@ -1,4 +1,4 @@
-"""``/v1/models``: the model, under all the names it is listed by."""
+"""Routes ``/v1/models``: the served model, under its id and aliases."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -21,7 +21,7 @@ from commonweight.turn import Assistant
 
 
 def models_router(assistant: Assistant, aliases: Sequence[str], *, has_batches: bool = False) -> APIRouter:
-    """List and retrieve."""
+    """Create the routes."""
     router = APIRouter(prefix="/v1/models")
 
     @router.get("")

@@ -1,4 +1,4 @@
-"""The API described as OpenAPI. Bodies are not read by FastAPI, so it is told of them here."""
+"""OpenAPI document of the API. Bodies are declared here, as FastAPI does not read them."""
 
 from typing import Any
 
@@ -37,13 +37,13 @@ ERRORS: dict[int | str, dict[str, Any]] = dict.fromkeys((400, 401, 403, 413, 429
 
 
 def describe_body(model: type[BaseModel]) -> dict[str, Any]:
-    """A route's body."""
+    """Describe a route's body."""
     schema = {"$ref": _REFERENCE.format(model=model.__name__)}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
 def make_openapi(app: FastAPI) -> dict[str, Any]:
-    """The whole document, made once."""
+    """Make the document, once."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, routes=app.routes)
         bodies = [(model, "validation") for model in (MessageRequest, CountTokensRequest, BatchCreateRequest)]

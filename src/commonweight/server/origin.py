@@ -1,4 +1,4 @@
-"""What web pages may do with a server that asks for no key.
+"""Origin checks and CORS: which web pages may use a server that needs no key.
 
 Whoever sits at this machine may use it, and so could every page in their browser. A page of some other origin can
 send requests that need no permission, and a page whose name suddenly means 127.0.0.1 (DNS rebinding) can read the
@@ -20,7 +20,7 @@ from commonweight.store.failures import FAILURES
 
 
 class OriginMiddleware:
-    """The layer that turns away web pages of origins other than the server's own, and those given."""
+    """ASGI middleware that refuses web pages of origins other than the server's own and the allowed ones."""
 
     def __init__(self, app: ASGIApp, keyring: Keyring, origins: Sequence[str]) -> None:
         self._app = app
@@ -55,7 +55,7 @@ class OriginMiddleware:
 
 
 def _is_loopback(host: str) -> bool:
-    """Whether an authority, with or without a port, means this machine in every browser."""
+    """Whether an authority, with or without a port, is this machine in every browser."""
     name = host[1 : host.find("]")] if host.startswith("[") else host.partition(":")[0]
     try:
         return ipaddress.ip_address(name).is_loopback

@@ -1,4 +1,4 @@
-"""One HTTP request and what became of it: what access lines and metrics are made of."""
+"""Record of one HTTP request, for its access log line and metrics."""
 
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -9,7 +9,7 @@ from commonweight.turn import TurnRecord
 
 @dataclass
 class RequestRecord:
-    """Filled in as the request goes on."""
+    """Facts on a request, filled in as it is processed."""
 
     request_id: str
     method: str
@@ -33,22 +33,22 @@ _current: ContextVar[RequestRecord | None] = ContextVar("exchange", default=None
 
 
 def current_request() -> RequestRecord | None:
-    """The exchange that this task, or the one that started it, serves."""
+    """Get the record of the request that this task, or the one that started it, serves."""
     return _current.get()
 
 
 def set_current(exchange: RequestRecord) -> None:
-    """Make it the current one."""
+    """Set the current record."""
     _current.set(exchange)
 
 
 def record_error(error_type: str) -> None:
-    """The client of the current exchange is told of an error."""
+    """Record an error that is sent to the current client."""
     if exchange := current_request():
         exchange.error = error_type
 
 
 def record_turn(record: TurnRecord) -> None:
-    """A listener of turns: one that belongs to an exchange is noted there."""
+    """A listener of turns: record a turn with its HTTP request."""
     if exchange := current_request():
         exchange.turn = record

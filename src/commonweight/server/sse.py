@@ -1,4 +1,4 @@
-"""Server-sent events: frames, pings in silence, errors in the stream, cancellation when the client goes."""
+"""Server-sent events: frames, pings, errors within the stream, cancellation on disconnect."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ ResultT = TypeVar("ResultT")
 
 
 async def cancel_on_disconnect(receive: Receive, work: Coroutine[Any, Any, ResultT]) -> ResultT:
-    """The result of ``work``, which is cancelled, and cleaned up after, when the client disconnects first.
+    """Await ``work``, and cancel it if the client disconnects first.
 
     Raises:
         ClientDisconnect: it did.
@@ -46,12 +46,12 @@ async def _disconnect(receive: Receive) -> None:
 
 
 def format_event(event: StreamEvent) -> bytes:
-    """An event as it travels: a name and one line of JSON."""
+    """Format an event: its name and one line of JSON."""
     return f"event: {event.type}\ndata: {event.model_dump_json()}\n\n".encode()
 
 
 class EventSourceResponse(Response):
-    """Streams events, which it closes in the end.
+    """Streams events, and closes their iterator in the end.
 
     Frames that are ready together travel together: every write wakes the client, often on the very cores that
     compute the next token. The status line waits for the first event or the first ping, so that a failure before
@@ -97,7 +97,7 @@ class EventSourceResponse(Response):
                 self._news.set()
 
     async def _next_frames(self) -> bytes:
-        """What has come up meanwhile; a ping after a long silence; nothing when there is no more."""
+        """Read the frames that are ready; a ping after a long silence; nothing at the end."""
         try:
             async with asyncio.timeout(PING_INTERVAL_SECONDS):
                 await self._news.wait()

@@ -1,4 +1,4 @@
-"""OpenTelemetry spans of turns. FastAPI itself makes those of HTTP requests, and takes up what came before them.
+"""OpenTelemetry spans of turns. Those of HTTP requests come from FastAPI, with the trace context of the client.
 
 A turn's spans are made when it is over, from its record, so that tracing costs nothing while tokens flow.
 
@@ -17,7 +17,7 @@ _MOST_NAME = 200
 
 
 def make_turn_tracer(provider: TracerProvider) -> TurnListener:
-    """A listener that makes a span of every turn, within the span of its request if there is one."""
+    """Make a listener that records every turn as a span, within the span of its request if there is one."""
     tracer = provider.get_tracer("commonweight", __version__)
     return lambda record: _trace(tracer, record)
 

@@ -1,4 +1,4 @@
-"""The form of an upload (``multipart/form-data``, RFC 7578), read as it comes: its file goes straight to disk."""
+"""Upload forms (``multipart/form-data``, RFC 7578), parsed as a stream; the file is written to disk."""
 
 import asyncio
 import logging
@@ -30,7 +30,7 @@ logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 
 async def read_form(request: Request, upload: Upload) -> int | None:
-    """Read a request's form into ``upload``; the seconds that the client wants the file to last.
+    """Read a request's form into ``upload``; returns the lifetime in seconds that the client asks for.
 
     Nothing is waited for once it is clear that the upload must be refused.
 
@@ -60,7 +60,7 @@ async def read_form(request: Request, upload: Upload) -> int | None:
 
 
 class UploadForm:
-    """What the form says so far. Only documented fields may be in it, each of them once."""
+    """Parser of a form. It accepts only documented fields, each of them once."""
 
     def __init__(self, content_type: str, upload: Upload) -> None:
         kind, options = parse_options_header(content_type)
@@ -90,14 +90,14 @@ class UploadForm:
             raise InvalidRequestError(f"content-type: {error}") from error
 
     def feed(self, data: bytes) -> None:
-        """More of the body. Blocks while the file is written."""
+        """Parse more of the body. Blocks while the file is written."""
         try:
             self._parser.write(data)
         except FormParserError as error:
             raise InvalidRequestError(f"The request body is not valid multipart/form-data: {error}") from error
 
     def lifetime(self) -> int | None:
-        """The seconds that the client wants the file to last, once all of the body was fed.
+        """The file's lifetime in seconds, once the whole body was fed.
 
         Raises:
             InvalidRequestError: something is missing, or no such number.

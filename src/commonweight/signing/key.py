@@ -10,7 +10,7 @@ KEY_BYTES = 32
 
 
 class BrokenKeyError(ValueError):
-    """The key's file does not hold a key."""
+    """The key file does not hold a key."""
 
 
 def load_key(folder: Path) -> bytes:

@@ -8,7 +8,7 @@ from enum import Enum
 
 
 class Purpose(Enum):
-    """What a code is made for; the value is hashed in front of the data. Changing one voids all its codes."""
+    """Purpose of a code; the value is hashed in front of the data. Changing one voids all its codes."""
 
     THINKING_SIGNATURE = "thinking-signature"
     """Signatures of thinking blocks, which clients send back."""
@@ -21,5 +21,5 @@ class Purpose(Enum):
 
 
 def compute_mac(key: bytes, purpose: Purpose, data: bytes) -> bytes:
-    """The code of some data: 32 bytes."""
+    """Compute the code of data: 32 bytes."""
     return hmac.digest(key, f"commonweight/v1/{purpose.value}\0".encode() + data, "sha256")

@@ -20,7 +20,7 @@ _MAX_TEXT_BYTES = 64 * 2**20
 
 
 class TamperedError(ValueError):
-    """The signature claims to be ours, and is not what we wrote."""
+    """The signature has our format, but not our code."""
 
 
 class Signer:
@@ -33,7 +33,7 @@ class Signer:
         self._purpose = purpose
 
     def sign(self, text: str) -> str:
-        """The signature that carries a text: base64, never empty.
+        """Make the signature that carries a text: base64, never empty.
 
         Raises:
             ValueError: the text is longer than 64 MiB, which could not be read again.
@@ -45,7 +45,7 @@ class Signer:
         return _PREFIX + base64.b64encode(self._mac(body) + body).decode()
 
     def read(self, signature: str) -> str | None:
-        """The text; None for a signature of another server or version, which cannot be read.
+        """Read the text; None for a signature of another server or version, which cannot be read.
 
         Raises:
             TamperedError: it is ours, but not as we wrote it.

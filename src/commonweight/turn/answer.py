@@ -1,4 +1,4 @@
-"""From the engine's steps to the events of one message."""
+"""Answer: writes engine steps as the stream events of one message."""
 
 from collections.abc import Iterator
 
@@ -84,7 +84,7 @@ class Answer:
 
     @property
     def place(self) -> Place:
-        """Where in the answer it is now."""
+        """Current position in the answer: text, thinking or a tool call."""
         match self._block:
             case OutputThinking():
                 return "thinking"
@@ -95,7 +95,7 @@ class Answer:
 
     @property
     def usage(self) -> Usage:
-        """What it has cost so far: nothing before the prompt is read."""
+        """Usage so far; zero before the prompt is read."""
         if not self.has_started:
             return Usage(input_tokens=0, output_tokens=0)
         details = OutputTokensDetails(thinking_tokens=self._parser.thinking_tokens)
@@ -103,7 +103,7 @@ class Answer:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the tokens say just what the message does: no stop sequence cut it."""
+        """Whether the tokens have the same content as the message: no stop sequence cut it."""
         return self.is_complete and not self._parser.is_complete
 
     @property
@@ -115,12 +115,12 @@ class Answer:
         return len(self._prompt.token_ids) + generated
 
     def process(self, event: EngineEvent) -> Iterator[StreamEvent]:
-        """The events that one engine event brings."""
+        """Process one engine event into stream events."""
         self.latest = ""
         yield from self._process(event)
 
     def refuse(self, verdict: Verdict) -> Iterator[StreamEvent]:
-        """The end of a message that goes no further. What is open is closed by whoever knows what was told.
+        """End the message with a refusal. The release gate closes the open block, as it knows what was sent.
 
         Reasoning that is not complete is not signed.
         """
@@ -203,7 +203,7 @@ class Answer:
                         yield from self._close_block()
 
     def _open_block(self, block: OutputBlock) -> Iterator[StreamEvent]:
-        """Be in a block of this kind."""
+        """Open a block of this kind, unless the open one is."""
         if self._block is None or self._block.type != block.type:
             yield from self._close_block()
             self._block = block
@@ -233,6 +233,6 @@ class Answer:
 
 
 def _make_tool_use_id(call_id: str | None) -> str:
-    """A fresh id. It ends with the one that the model made up, if it did, so that it can have that back."""
+    """Make a fresh id. It ends with the model's own id, if there is one, so that prompts can restore that."""
     fresh = new_id("toolu")
     return fresh if call_id is None else fresh[: -len(call_id)] + call_id

@@ -1,4 +1,4 @@
-"""The assistant: prepares a request for a model and streams its answer. HTTP and the terminal are its clients."""
+"""Assistant: prepares requests for a model and streams its answers."""
 
 import contextlib
 import logging
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Turn:
-    """A request that is ready to run: valid for this model, rendered, and sure to fit its window."""
+    """A prepared request: valid for this model, rendered, and within the context window."""
 
     request: MessageRequest
     prompt: Prompt
@@ -81,7 +81,7 @@ class Assistant:
 
     @property
     def max_output(self) -> float:
-        """Most tokens that a request may ask for. Without a limit, an answer is cut at the end of the window."""
+        """Limit of a request's ``max_tokens``. Without one, an answer is cut at the end of the window."""
         return math.inf if self._max_output is None else self._max_output
 
     @property
@@ -91,21 +91,21 @@ class Assistant:
 
     @property
     def has_effort(self) -> bool:
-        """Whether the model can be told how hard to think."""
+        """Whether the chat template takes a reasoning effort."""
         return self._renderer.template.has_effort
 
     def tokens(self, text: str) -> list[int]:
-        """A text's own tokens, none of them special."""
+        """Tokenize a text, with no special tokens."""
         return self._tokenizer.encode(text)
 
     async def count_tokens(self, request: CountTokensRequest, tenant: str = "") -> TokenCount:
-        """The tokens of the request's prompt, rendered as it would run."""
+        """Count the tokens of the request's prompt, rendered as it would run."""
         ready = await prepare_prompt(request, self._renderer, self._signer, tenant, self._files)
         original = OriginalTokens(original_input_tokens=ready.original_tokens) if ready.edits else None
         return TokenCount(input_tokens=len(ready.prompt.token_ids), context_management=original)
 
     async def prepare(self, request: MessageRequest, origin: Origin = ANONYMOUS) -> Turn:
-        """Everything that can fail because of the request.
+        """Prepare a request; everything that can fail because of it fails here.
 
         Raises:
             InvalidRequestError: it does not fit this model, in the API's own words where clients act on them.
@@ -181,7 +181,7 @@ class Assistant:
                     yield event
 
     def _probe(self) -> Probe | None:
-        """What the engine computes for the guard beside the tokens."""
+        """The probe that the engine computes for the guard."""
         probe = self.guard.probe if self.guard else None
         return None if probe is None else Probe(*probe)
 
@@ -189,7 +189,7 @@ class Assistant:
     def _record_turn(
         self, turn: Turn, answer: Answer, gate: ReleaseGate, screening: Screening | None
     ) -> Iterator[None]:
-        """Call the listeners with the turn's record when the block is left, in whatever way."""
+        """Call the listeners with the turn's record when the block exits, normally or by an exception."""
         error: str | None = None
         try:
             yield

@@ -1,4 +1,4 @@
-"""The edits of ``context_management``: what of a long conversation the model no longer reads.
+"""Edits of ``context_management``: clear old thinking and tool results from long conversations.
 
 They are made anew for every request, because clients go on sending the whole conversation.
 
@@ -34,7 +34,7 @@ CountTokens = Callable[[Sequence[MessageParam]], Awaitable[int]]
 
 @dataclass(frozen=True)
 class EditedConversation:
-    """A conversation after its edits. Every message is still there, but one may have lost all of its content."""
+    """A conversation after its edits. All messages are kept, but some may have no content left."""
 
     messages: list[MessageParam]
     report: AppliedEdits
@@ -43,7 +43,7 @@ class EditedConversation:
 async def apply_edits(
     messages: Sequence[MessageParam], edits: Iterable[Edit], count: CountTokens
 ) -> EditedConversation:
-    """Make the edits, those of thinking first. An edit that saves no token, or too few, is not made.
+    """Apply the edits, those of thinking first. An edit that saves no tokens, or too few, is skipped.
 
     ``messages`` stay as they are; what no edit touches is shared with them. ``count`` is asked only if there is
     something to clear: once before, and once for each edit.
@@ -79,7 +79,7 @@ async def apply_edits(
 
 
 def _clear_thinking(messages: list[MessageParam], edit: ClearThinking) -> tuple[list[MessageParam], int]:
-    """The messages after the edit, and of how many turns it clears the thinking."""
+    """Clear thinking; returns the messages and the number of turns that were cleared."""
     if isinstance(edit.keep, AllThinking):
         return messages, 0
     turns = list(zip(messages, _turn_numbers(messages), strict=True))
@@ -94,7 +94,7 @@ def _clear_thinking(messages: list[MessageParam], edit: ClearThinking) -> tuple[
 
 
 def _turn_numbers(messages: Sequence[MessageParam]) -> Iterator[int]:
-    """The assistant's turn that each message belongs to: tool results alone go on with it, other words end it."""
+    """Number the assistant turn of each message: tool results alone continue a turn, other content ends it."""
     turn = 0
     for message in messages:
         if message.role == "user" and not all(isinstance(block, ToolResultBlock) for block in message.content):
@@ -107,7 +107,7 @@ def _is_thinking(block: ContentBlock) -> bool:
 
 
 def _clear_results(messages: list[MessageParam], edit: ClearToolUses) -> tuple[list[MessageParam], int]:
-    """The messages after the edit, and how many tool uses it clears; none if too few are there to trigger it."""
+    """Clear tool results; returns the messages and the number of tool uses cleared (0: not triggered)."""
     blocks = [block for message in messages for block in message.content]
     uses = [block for block in blocks if isinstance(block, ToolUseBlock | ServerToolUseBlock)]
     if isinstance(edit.trigger, ToolUses) and len(uses) <= edit.trigger.value:

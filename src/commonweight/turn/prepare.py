@@ -1,4 +1,4 @@
-"""What happens to a request before it runs: reasoning restored, context edited, everything rendered."""
+"""Preparation of a request: reasoning restored from signatures, context edited, prompt rendered."""
 
 import asyncio
 import hashlib
@@ -25,7 +25,7 @@ is not there, or not theirs."""
 
 @dataclass(frozen=True)
 class PreparedPrompt:
-    """A request's prompt, and what was left out of it."""
+    """A rendered prompt, with what the edits removed."""
 
     prompt: Prompt
     edits: AppliedEdits | None = None
@@ -33,7 +33,7 @@ class PreparedPrompt:
 
     @property
     def original_tokens(self) -> int:
-        """Tokens of the prompt without the edits."""
+        """Count the tokens of the prompt without the edits."""
         cleared = sum(edit.cleared_input_tokens for edit in self.edits.applied_edits) if self.edits else 0
         return len(self.prompt.token_ids) + cleared
 
@@ -45,7 +45,7 @@ async def prepare_prompt(
     tenant: str = "",
     load_files: LoadFiles | None = None,
 ) -> PreparedPrompt:
-    """The prompt of a request as it will run.
+    """Render the prompt of a request as it will run.
 
     Raises:
         InvalidRequestError: it cannot run, in the API's words.
@@ -72,7 +72,7 @@ async def prepare_prompt(
 
 
 def fingerprint_conversation(request: CountTokensRequest) -> str:
-    """What a conversation begins with, as a name for it: the same in all its turns, whatever comes later.
+    """Fingerprint a conversation by its first messages: the same in all its turns.
 
     How a text is written, as a string or as a block, with a cache mark or without, changes nothing.
     """
@@ -90,7 +90,7 @@ def _replace_messages(request: Request, messages: Sequence[MessageParam]) -> Req
 
 
 def _restore_reasoning(message: MessageParam, index: int, signer: Signer) -> MessageParam:
-    """The message with the reasoning that its signatures carry; what others signed says nothing to this model."""
+    """Restore the reasoning that a message's signatures carry; other servers' signatures are ignored."""
     if not any(isinstance(block, ThinkingBlock) for block in message.content):
         return message
     content: list[ContentBlock] = []

@@ -1,4 +1,4 @@
-"""What is kept of a turn once it is over: whose it was, what it cost, how it ended, and how long each part took.
+"""Record of a finished turn: origin, usage, outcome and timings.
 
 Usage records, metrics and traces are made of these records, so that all of them count the same things.
 """
@@ -21,7 +21,7 @@ SAME_ARRIVAL_SECONDS = 0.001
 
 @dataclass(frozen=True)
 class Origin:
-    """On whose behalf a turn runs."""
+    """Origin of a turn: tenant, key, request and session."""
 
     request_id: str = ""
     """What the client knows the request by; of a batch's turn, its own."""
@@ -39,7 +39,7 @@ ANONYMOUS = Origin()
 
 @dataclass
 class TokenGaps:
-    """How long each token after the first let a reader wait, as counts: an answer may have very many tokens."""
+    """Inter-token latencies of an answer, as a histogram: an answer may have very many tokens."""
 
     counts: list[int] = field(default_factory=lambda: [0] * (len(GAP_BUCKETS_SECONDS) + 1))
     """Waits of at most ``GAPS[i]`` seconds, and more than the one before; the last are all longer ones."""
@@ -47,19 +47,19 @@ class TokenGaps:
     """All waits together."""
 
     def add(self, gap: float, tokens: int) -> None:
-        """Count ``tokens`` that came together after ``gap`` seconds."""
+        """Count ``tokens`` that arrived together after ``gap`` seconds."""
         self.counts[bisect_left(GAP_BUCKETS_SECONDS, gap / tokens)] += tokens
         self.seconds += gap
 
     def merge(self, other: "TokenGaps") -> None:
-        """Count the waits of another one, too."""
+        """Add the counts of another one."""
         self.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
         self.seconds += other.seconds
 
 
 @dataclass(frozen=True)
 class Times:
-    """How long the parts of a turn took, in seconds; what was not reached is None."""
+    """Durations of the stages of a turn, in seconds; None for those that it did not reach."""
 
     begun_at: float
     """When the request was taken up, since the epoch."""
@@ -77,7 +77,7 @@ class Times:
 
 @dataclass(frozen=True)
 class TurnRecord:
-    """One turn, however it ended."""
+    """One finished turn: completed, refused, failed or cancelled."""
 
     origin: Origin
     model: str
@@ -110,7 +110,7 @@ takes long is to be queued. What it raises is logged, and changes nothing for th
 
 
 class Stopwatch:
-    """Times of one turn, noted as it goes on. Cheap, because it is told of every token."""
+    """Measures the times of one turn. Cheap, because it is called for every token."""
 
     def __init__(self) -> None:
         self._at = time.time()
@@ -125,11 +125,11 @@ class Stopwatch:
         self._together = 0
 
     def mark_prepared(self) -> None:
-        """The prompt is rendered."""
+        """Note that the prompt is rendered."""
         self._prepared = self._now()
 
     def mark_event(self, event: EngineEvent) -> None:
-        """An event of the engine came."""
+        """Note an engine event."""
         now = self._now()
         if isinstance(event, Step):
             if self._first_token is None:
@@ -147,7 +147,7 @@ class Stopwatch:
             self._prefilled = now
 
     def read_times(self) -> Times:
-        """All that was noted, up to now."""
+        """Read the times so far."""
         self._count()
         total = self._now()
         return Times(

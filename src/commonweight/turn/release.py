@@ -7,7 +7,7 @@ from commonweight.messages.response import Message, OutputToolUse
 
 
 class ReleaseGate:
-    """Releases events, or holds them back, and folds what was released into a message.
+    """Releases or holds back events, and folds the released ones into a message.
 
     ``whole_calls``: a call leaves when it is complete, so that whatever ends the message never leaves half of one.
     """
@@ -21,16 +21,16 @@ class ReleaseGate:
 
     @property
     def has_started(self) -> bool:
-        """Whether the client knows of the message."""
+        """Whether the start of the message was released."""
         return self._has_begun
 
     @property
     def message(self) -> Message:
-        """The message as far as it is told."""
+        """The message as far as it was released."""
         return self._fold.message()
 
     def push(self, events: Iterable[StreamEvent], *, is_held: bool = False) -> list[StreamEvent]:
-        """Take more events; returns those that leave now. ``is_held``: none does."""
+        """Add events; returns those to send now. ``is_held``: hold all of them."""
         self._held += events
         if is_held:
             return []
@@ -39,7 +39,7 @@ class ReleaseGate:
         return self._release(leaving)
 
     def finish(self, events: Iterable[StreamEvent]) -> list[StreamEvent]:
-        """The message ends with these: what is held never leaves, and the block that is open is closed."""
+        """End the message with these events: held ones are dropped, and the open block is closed."""
         self._held = []
         closing = [] if self._open is None else [ContentBlockStop(index=self._open)]
         return self._release([*closing, *events])
@@ -58,7 +58,7 @@ class ReleaseGate:
         return events
 
     def _find_open_call(self) -> int:
-        """Where among the held events a call begins that is not complete; their number, if none does."""
+        """Find the held event that opens an incomplete tool call; the number of events if none does."""
         for i in range(len(self._held) - 1, -1, -1):
             match self._held[i]:
                 case ContentBlockStop():

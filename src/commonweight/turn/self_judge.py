@@ -1,4 +1,4 @@
-"""The served model as the judge of exchanges, its own among them."""
+"""The served model as judge: scores yes and no as its answers."""
 
 import asyncio
 import math
@@ -15,7 +15,7 @@ MAX_WORD_TOKENS = 8
 
 
 class SelfJudge:
-    """Asks the served model how likely each of the two words is, in jobs that no guard looks at."""
+    """Asks the served model for the probabilities of the two answers, in jobs without a guard."""
 
     def __init__(self, renderer: Renderer, engine: Engine, stop_ids: Sequence[int]) -> None:
         self._renderer = renderer
@@ -50,7 +50,7 @@ class SelfJudge:
         return 1 / (1 + math.exp(min(700.0, no - yes)))
 
     async def _score_word(self, word: str, prompt: Prompt) -> float:
-        """The logarithm of the probability that the model's answer begins with a word."""
+        """Score a word: the log-probability that the model's answer begins with it."""
         job = Job(
             token_ids=prompt.token_ids,
             max_tokens=MAX_WORD_TOKENS,

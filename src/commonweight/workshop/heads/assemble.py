@@ -1,4 +1,4 @@
-"""Putting trained heads together into a bundle, and raising its thresholds on answers."""
+"""Assembly of a bundle from trained heads."""
 
 from collections.abc import Mapping, Sequence
 
@@ -23,7 +23,7 @@ def assemble_bundle(
     calibration_vectors: npt.NDArray[np.float32] | None,
     sources: Sequence[BundleSource],
 ) -> Bundle:
-    """A bundle of trained heads, with heads of words for the principles that no data was there for."""
+    """Assemble a bundle of trained heads, with prose heads for the principles without data."""
     tensors = dict(trained.tensors)
     tensors["calibration.vectors"] = (
         np.zeros((0, 384), np.float16) if calibration_vectors is None else calibration_vectors.astype(np.float16)
@@ -48,7 +48,7 @@ def assemble_bundle(
 
 
 def raise_thresholds(bundle: Bundle, peaks: Mapping[str, Scores]) -> Bundle:
-    """The bundle with thresholds on answers that a model's own answers to ordinary prompts stay below.
+    """Raise the thresholds on answers above a model's own answers to ordinary prompts.
 
     Labelled answers are harmful or decline something, and their means swing less than a stream does: by them alone
     a sixth of the starter's ordinary answers would be refused.

@@ -11,7 +11,7 @@ from commonweight.workshop.heads.evaluate import ScoredText
 
 @dataclass(frozen=True)
 class CharterTest:
-    """One limit that a charter sets, and what was measured."""
+    """One requirement of a charter, with the measured rate."""
 
     principle: str | None
     """None: of the charter as a whole."""
@@ -26,20 +26,20 @@ class CharterTest:
 
     @property
     def passed(self) -> bool:
-        """Whether the limit holds, as far as there is data."""
+        """Whether the requirement holds, as far as there is data."""
         if self.share is None:
             return True
         return self.share.value >= self.limit if self.is_lower_limit else self.share.value <= self.limit
 
 
 def list_requirements(charter: Charter) -> list[tuple[str | None, Requirement]]:
-    """Requirements of a charter, and of its principles by their ids."""
+    """List the requirements of a charter, and of its principles by their ids."""
     whole: list[tuple[str | None, Requirement]] = [(None, one) for one in charter.tests]
     return whole + [(principle.id, one) for principle in charter.principles for one in principle.tests]
 
 
 def judge_requirements(charter: Charter, scored: Mapping[str, Sequence[ScoredText]]) -> list[CharterTest]:
-    """Results of all requirements. ``scored``: texts by the names of their sources."""
+    """Judge all requirements. ``scored``: texts by the names of their sources."""
     results: list[CharterTest] = []
     for principle, requirement in list_requirements(charter):
         for is_lower, limit in ((False, requirement.most_refused), (True, requirement.least_refused)):

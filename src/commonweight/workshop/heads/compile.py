@@ -42,7 +42,7 @@ ORDINARY_ANSWERS = 400
 
 @dataclass(frozen=True, kw_only=True)
 class CompileSettings:
-    """What a charter is compiled from."""
+    """Inputs of compilation."""
 
     base: Path | None = None
     """An earlier bundle; None: the package's."""
@@ -62,7 +62,7 @@ def compile_charter(
     report: Callable[[str], None] = log.info,
     on_progress: OnProgress = lambda _name, _fraction: None,
 ) -> Bundle:
-    """The bundle of a charter.
+    """Compile a charter to a bundle.
 
     Raises:
         UserError: it cannot be made of what is there.
@@ -124,7 +124,7 @@ async def _find_answer_peaks(
     data: DataFolder,
     on_progress: OnProgress,
 ) -> dict[str, npt.NDArray[np.float64]]:
-    """Highest logits of the model's own answers, by representation; answers too short for one are left out."""
+    """Find the highest logits of the model's own answers, by representation; too short answers are left out."""
     engine = EngineSettings(context=CONTEXT_TOKENS, cache_ram=0, cache_disk=0)
     settings = AssistantSettings(model=model, engine=engine)
     recorder = TurnRecorder()

@@ -24,7 +24,7 @@ TRAINING_SEED = 20261125
 
 @dataclass(frozen=True)
 class Examples:
-    """Labelled texts, and what represents them. Arrays have a row for each."""
+    """Labelled texts with their representations. Arrays have a row for each."""
 
     texts: Sequence[str]
     is_harmful: npt.NDArray[np.bool_]
@@ -44,7 +44,7 @@ class Examples:
 
 @dataclass(frozen=True)
 class Answers:
-    """Labelled answers, given to whatever; groups as in :class:`Examples`."""
+    """Labelled answers; groups as in :class:`Examples`."""
 
     texts: Sequence[str]
     is_harmful: npt.NDArray[np.bool_]
@@ -55,7 +55,7 @@ class Answers:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What there is to train on."""
+    """All training data of heads."""
 
     examples: Examples
     answers: Answers | None
@@ -70,7 +70,7 @@ def build_training_data(
     read_states: ReadStates | None,
     most: int = 400,
 ) -> TrainingData:
-    """At most ``most`` texts of each source, drawn by a fixed seed, each text once."""
+    """Draw at most ``most`` texts of each source by a fixed seed, each text once."""
     draw = np.random.default_rng(TRAINING_SEED)
     texts: list[str] = []
     harmful: list[bool] = []
@@ -125,5 +125,5 @@ def build_training_data(
 
 
 def refuses(principle: Principle) -> bool:
-    """Whether it is about what people ask for, and does something about it."""
+    """Whether a principle applies to input and refuses."""
     return principle.applies_to.get("input") == "refuse"

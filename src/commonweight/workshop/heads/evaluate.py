@@ -1,4 +1,4 @@
-"""Evaluation of a guard: labelled texts take the way of requests, rendered, prefilled by the engine, screened."""
+"""Evaluation of a guard: labelled texts are rendered, prefilled and screened as requests are."""
 
 import asyncio
 import contextlib
@@ -67,7 +67,7 @@ class TurnRecorder:
         self._records[record.origin.request_id] = record
 
     def take(self, request_id: str) -> TurnRecord:
-        """The record of a turn that is over."""
+        """Take the record of a finished turn."""
         return self._records.pop(request_id)
 
 
@@ -116,7 +116,7 @@ async def answer_prompts(
 
 
 async def rescore_text(guard: Guard, answers: Sequence[OwnAnswer]) -> list[float]:
-    """Highest smoothed logits of answers for a guard that only reads text."""
+    """Rescore an answer as a guard that only reads text: the highest smoothed logits."""
     found = []
     for answer in answers:
         screening = guard.start_screening(ScreenedInput("", ()))
@@ -182,7 +182,7 @@ async def _score_prompt(assistant: Assistant, guard: Guard, row: LabelledText) -
 
 
 async def _score_answer(assistant: Assistant, guard: Guard, row: LabelledText) -> ScoredText:
-    """The answer stands in the prompt, where its tokens get the same scores as if they were being generated."""
+    """Score an answer within the prompt, where its tokens get the same scores as when generated."""
     turn = await assistant.prepare(_make_request(row.text or "Continue."))
     answer = assistant.tokens(row.answer or " ")
     ensemble = guard.scorer.manifest.output.get("states" if guard.reads_states else "grams")

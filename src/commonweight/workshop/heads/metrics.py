@@ -10,7 +10,7 @@ BOOTSTRAP_ROUNDS = 1000
 
 
 def auroc(harmful: Scores, harmless: Scores) -> float:
-    """The probability that a harmful text scores above a harmless one; ties count half."""
+    """Area under the ROC curve: the probability that harmful texts score above harmless ones; ties count half."""
     ranked = np.sort(harmless)
     below = np.searchsorted(ranked, harmful, "left") + np.searchsorted(ranked, harmful, "right")
     return float(below.mean() / (2 * len(ranked)))
@@ -29,7 +29,7 @@ def auprc(harmful: Scores, harmless: Scores) -> float:
 
 
 def recall_at(rate: float) -> Callable[[Scores, Scores], float]:
-    """The share of harmful texts above the threshold that at most ``rate`` of the harmless reach."""
+    """Recall on harmful texts at the threshold that at most ``rate`` of the harmless reach."""
 
     def recall(harmful: Scores, harmless: Scores) -> float:
         return float((harmful > threshold_at(rate, harmless)).mean())
@@ -44,7 +44,7 @@ def bootstrap(
     seed: int = 0,
     rounds: int = BOOTSTRAP_ROUNDS,
 ) -> Interval:
-    """A figure and the 2.5 and 97.5 percentiles of what it is on texts drawn again, with replacement."""
+    """Bootstrap a metric: its value with the 2.5 and 97.5 percentiles over resampled texts."""
     draw = np.random.default_rng(seed)
     again = [
         figure(draw.choice(harmful, len(harmful)), draw.choice(harmless, len(harmless))) for _ in range(rounds)

@@ -1,4 +1,4 @@
-"""Report of an evaluated guard: Markdown tables that go into a document."""
+"""Report of an evaluated guard: Markdown tables in a document."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ CORE_SOURCES = ("harmbench:standard", "simplesafetytests")
 def format_report(
     scored: Mapping[str, Sequence[ScoredText]], ordinary: Sequence[str], own: Sequence[OwnAnswer] = ()
 ) -> str:
-    """Markdown: a table a kind of source. ``ordinary``: the sources of plain harmless prompts, for all others.
+    """Format Markdown tables, one for each kind of source. ``ordinary``: plain harmless prompts.
 
     ``own``: what the model itself answered to such prompts.
     """
@@ -76,7 +76,7 @@ def format_report(
 
 
 def write_report(path: Path, text: str) -> None:
-    """Put a report between the two marks of a document; the document is begun if it is not there."""
+    """Write a report between the two marks of a document, which is created if it does not exist."""
     old = path.read_text() if path.exists() else f"{BEGIN}\n{END}\n"
     if BEGIN not in old or END not in old:
         old += f"\n{BEGIN}\n{END}\n"
@@ -86,7 +86,7 @@ def write_report(path: Path, text: str) -> None:
 
 
 def _split_by_kind(scored: Mapping[str, Sequence[ScoredText]]) -> dict[str, list[ScoredText]]:
-    """Sources whose categories have kinds (``kind|category``) apart; answers again without those that refuse."""
+    """Split sources by the kinds of their categories (``kind|category``); answers also without refusals."""
     kinds: dict[str, list[ScoredText]] = {}
     for source, found in scored.items():
         for one in found:

@@ -1,4 +1,4 @@
-"""Labelled texts for compiling and measuring: a folder of gzipped or plain JSON lines, and a note on each file.
+"""Sources of labelled texts, for compiling and measuring: files of JSON lines, with notes on each.
 
 A line has ``text``, ``y`` (1 harmful, 0 harmless), perhaps ``cat`` (the source's own category), ``resp`` (an
 answer; then ``y`` is about that) and ``principle`` (an id). ``sources.toml`` says what the public sources are good
@@ -23,7 +23,7 @@ Role = Literal["harmful", "harmless", "hard", "injection", "answers", "mixed", "
 
 
 class SourceError(Exception):
-    """A file is not what it should be. The message is for the person at the terminal."""
+    """A file is malformed; the message says where, in one sentence."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class LabelledText:
 
 @dataclass(frozen=True)
 class TextSource:
-    """One file."""
+    """Labelled texts of one file, with its origin."""
 
     name: str
     role: Role
@@ -50,7 +50,7 @@ class TextSource:
     """Principles by the beginnings of categories."""
 
     def principle_of(self, row: LabelledText, charter: Charter) -> str | None:
-        """The principle that a harmful row goes against, as far as anybody has said."""
+        """Get the principle that a harmful row violates, as far as the notes say."""
         ids = {principle.id for principle in charter.principles}
         if row.principle is not None:
             return row.principle if row.principle in ids else None
@@ -67,14 +67,14 @@ class TextSource:
         return holders[0] if len(holders) == 1 else None
 
     def is_elsewhere(self, row: LabelledText, principle: str | None, restricted: Collection[str]) -> bool:
-        """Whether a harmful row is about something that no principle in ``restricted`` is about."""
+        """Whether a harmful row is outside all principles in ``restricted``."""
         if principle is not None:
             return principle not in restricted
         return row.principle is not None or any(row.category.startswith(prefix) for prefix in self.categories)
 
 
 def read_source(path: Path) -> TextSource:
-    """The source in a file.
+    """Read the source in a file.
 
     Raises:
         DataError: it cannot be read.
@@ -98,7 +98,7 @@ def read_source(path: Path) -> TextSource:
 
 
 def find_files(paths: list[Path]) -> Iterator[Path]:
-    """The files that are meant: these, and those in the folders among them."""
+    """Find the files of paths: these, and those in the folders among them."""
     for path in paths:
         if path.is_dir():
             yield from sorted(one for one in path.iterdir() if one.name.endswith((".jsonl", ".jsonl.gz")))
@@ -108,7 +108,7 @@ def find_files(paths: list[Path]) -> Iterator[Path]:
 
 @cache
 def load_notes() -> dict[str, dict[str, Any]]:
-    """What is known of public sources, by name."""
+    """Load the notes on public sources, by name."""
     return tomllib.loads((files("commonweight.workshop.heads") / "sources.toml").read_text())
 
 

@@ -44,7 +44,7 @@ class PromptStateReader:
         return False
 
     def read_states(self, pairs: Sequence[tuple[str, str | None]]) -> npt.NDArray[np.float32]:
-        """As :data:`commonweight.workshop.heads.dataset.ReadStates` has it."""
+        """Read the states of texts; see :data:`commonweight.workshop.heads.dataset.ReadStates`."""
         prompts, spans = [], []
         for text, answer in pairs:
             body = {
@@ -75,5 +75,5 @@ class PromptStateReader:
 
 
 def replace_surrogates(text: str) -> str:
-    """The text without lone halves of surrogate pairs, which some sources hold; never empty."""
+    """Replace lone surrogates, which some sources hold; the result is never empty."""
     return text.encode("utf-8", "replace").decode() or " "

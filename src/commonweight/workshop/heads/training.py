@@ -1,4 +1,4 @@
-"""Compiling a charter from labelled texts: linear heads on three representations, put together and calibrated.
+"""Training of guard heads: linear heads on three representations, combined and calibrated.
 
 Everything that is chosen (regularisation, how representations are weighed, thresholds) is chosen on texts of
 sources that the heads in question have not seen: sources are left out in turn, whole. scikit-learn is needed here
@@ -40,7 +40,7 @@ ANSWER_RATE, ANSWER_LOW_RATE = 0.005, 0.03
 
 @dataclass(frozen=True)
 class Head:
-    """``features @ weights + bias``, and what it said of the texts when it had not seen their source."""
+    """A linear head, ``features @ weights + bias``, with its out-of-fold scores of the texts."""
 
     weights: Floats
     bias: float
@@ -49,7 +49,7 @@ class Head:
 
 @dataclass(frozen=True)
 class TrainedHeads:
-    """What goes into a bundle."""
+    """All heads of a bundle."""
 
     tensors: Mapping[str, npt.NDArray[Any]]
     input: Mapping[str, Ensemble]
@@ -68,7 +68,7 @@ def train_heads(
     answers: Answers | None = None,
     orders: Sequence[str] = (),
 ) -> TrainedHeads:
-    """Heads for the principles that refuse, from texts that go against them and texts that go against none.
+    """Train heads of the principles that refuse, from texts that violate them and texts that violate none.
 
     ``orders``: texts that address the model, for the principle that is about tools' results.
     """
@@ -115,7 +115,7 @@ def train_heads(
 def _train_state_head(
     examples: Examples, folds: npt.NDArray[np.int64], which: npt.NDArray[np.int64], count: int
 ) -> tuple[Head, dict[str, Floats]]:
-    """The head on states, and the probe that computes it and the principles' shares token by token."""
+    """Train the head on states, and the probe that computes it and the principles' shares token by token."""
     assert examples.states is not None
     _, _, layers, width = examples.states.shape
     flat = examples.states.reshape(len(examples.texts), -1).astype(np.float32)
@@ -142,7 +142,7 @@ def _train_state_head(
 
 
 def _train_injection_head(orders: Sequence[str], examples: Examples) -> tuple[Floats, float, Ensemble]:
-    """Texts that address the model, against all others: harmful ones are not about it either."""
+    """Train the head on prompt injections: texts that address the model, against all others."""
     texts = [*orders, *examples.texts]
     labels = np.arange(len(texts)) < len(orders)
     features = build_ngram_matrix(texts)
@@ -159,8 +159,9 @@ def _train_injection_head(orders: Sequence[str], examples: Examples) -> tuple[Fl
 
 
 def _train_answer_heads(answers: Answers) -> dict[str, tuple[Floats, float, Ensemble]]:
-    """Heads on answers, by representation. Their thresholds leave out of account how often a stream may be
-    alarming, and what a model says of ordinary things: see :func:`~commonweight.guard.recompile.calmed`."""
+    """Train heads on answers, by representation. Their thresholds do not account for how often a stream is
+    scored, nor for a model's own style: see :func:`~commonweight.workshop.heads.assemble.raise_thresholds`.
+    """
     features: dict[str, Any] = {"grams": build_ngram_matrix(answers.texts)}
     weights = np.where(answers.is_harmful, 1 / answers.is_harmful.sum(), 1 / (~answers.is_harmful).sum())
     weights *= len(weights) / 2
@@ -200,7 +201,7 @@ def _list_combinations(heads: Mapping[str, Head]) -> list[tuple[str, tuple[str, 
 
 
 def _assign_folds(examples: Examples) -> npt.NDArray[np.int64]:
-    """The fold of each text: whole sources, spread so that every fold has harmful and harmless ones."""
+    """Assign whole sources to folds, so that every fold has harmful and harmless texts."""
     folds = np.zeros(len(examples.texts), np.int64)
     for wanted in (True, False):
         groups, counts = np.unique(examples.groups[examples.is_harmful == wanted], return_counts=True)
@@ -214,7 +215,7 @@ def _assign_folds(examples: Examples) -> npt.NDArray[np.int64]:
 
 
 def _assign_principles(charter: Charter, examples: Examples) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
-    """The principles with enough texts, and for each harmful text the number of the one that it goes against.
+    """Assign harmful texts to the principles with enough texts: their ids, and the index for each text.
 
     Where nobody has said which, it is the one whose words are nearest.
     """
@@ -235,7 +236,7 @@ def _train_head(
     folds: npt.NDArray[np.int64],
     strengths: Sequence[float],
 ) -> Head:
-    """The head whose regularisation does best on sources that are left out."""
+    """Train the head with the regularisation that does best on held-out sources."""
     labels, weights = examples.is_harmful, _weigh_examples(examples)
     best: tuple[float, float, Floats] | None = None
     for strength in strengths:
@@ -255,7 +256,7 @@ def _train_head(
 
 
 def _weigh_examples(examples: Examples) -> Floats:
-    """Each side weighs the same, and on each side every source by the root of its size."""
+    """Weigh examples: each side the same, and within a side every source by the root of its size."""
     weights = np.zeros(len(examples.texts), np.float32)
     for wanted in (True, False):
         side = examples.is_harmful == wanted
@@ -279,7 +280,7 @@ def _fit(features: Any, labels: npt.NDArray[np.bool_], weights: Floats, strength
 def _fit_principles(
     features: Floats, which: npt.NDArray[np.int64], count: int, strength: float
 ) -> tuple[Floats, Floats]:
-    """Which principle: weights of shape ``(count, features)``, and biases. Principles weigh the same."""
+    """Fit a classifier of principles, each of the same weight: weights ``(count, features)``, and biases."""
     from sklearn.linear_model import LogisticRegression
 
     known = which >= 0
@@ -298,7 +299,7 @@ def _fit_principles(
 
 
 def _project_to_span(features: Floats) -> tuple[Floats, Floats]:
-    """The features in an orthonormal basis of their span, ``(texts, directions)``, and that basis in rows.
+    """Project features to an orthonormal basis of their span: ``(texts, directions)``, and that basis in rows.
 
     Logistic regression with a quadratic penalty finds the same head in either, and sooner with fewer columns. Of
     more texts than columns the span is everything, and the features stay as they are.
@@ -364,7 +365,7 @@ def _calibrate_principles(
     kinds: Floats | None,
     examples: Examples,
 ) -> dict[str, Calibration]:
-    """How many harmless texts each principle would have refused, with the best ensemble there is."""
+    """Calibrate each principle: how many harmless texts it would have refused, with the best ensemble."""
     best = list(unseen)[-1]
     harmless = ~examples.is_harmful
     refused = harmless & (unseen[best] >= ensembles[best].high)
