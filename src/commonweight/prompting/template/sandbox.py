@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import IO
 
-from commonweight.prompting.template import sandbox_worker as sandboxed
+from commonweight.prompting.template import sandbox_worker
 from commonweight.prompting.template.sandbox_worker import LENGTH
 
 MAX_PROCESSES = 2
@@ -67,11 +67,11 @@ class Sandbox:
                 raise
             self._idle.append(process)
         match kind:
-            case sandboxed.TEXT:
+            case sandbox_worker.TEXT:
                 return text
-            case sandboxed.BROKEN:
+            case sandbox_worker.BROKEN:
                 raise TemplateError(text)
-            case sandboxed.EXCEEDED:
+            case sandbox_worker.EXCEEDED:
                 raise LimitError(f"it {text}")
             case _:
                 raise RenderError(text)
@@ -103,7 +103,7 @@ class _Process:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-P", sandboxed.__file__],
+            [sys.executable, "-P", sandbox_worker.__file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -132,7 +132,7 @@ class _Process:
                 self._write(part, deadline)
             head = self._read(LENGTH.size + 1, deadline)
             length, *_ = LENGTH.unpack_from(head)
-            if length > 4 * sandboxed.MAX_CHARACTERS:
+            if length > 4 * sandbox_worker.MAX_CHARACTERS:
                 raise LimitError("it makes too long a prompt")
             return head[-1], self._read(length, deadline).decode(errors="surrogatepass")
         except (BrokenPipeError, UnicodeDecodeError) as error:
