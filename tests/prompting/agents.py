@@ -18,7 +18,7 @@ from commonweight.messages.response import OutputText, OutputToolUse
 from commonweight.prompting import OutputParser, Prompt
 from commonweight.prompting.formats import CALL_ID, NUMBER, Arguments
 from commonweight.prompting.parse.output import CallClosed, CallInput, CallOpened, Reasoning, Text
-from commonweight.prompting.tokens.escaping import SpecialTokens
+from commonweight.prompting.tokens.special_tokens import SpecialTokens
 
 Body = dict[str, Any]
 

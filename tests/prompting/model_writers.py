@@ -25,7 +25,7 @@ from commonweight.prompting.parse.output import (
     Reasoning,
     Text,
 )
-from commonweight.prompting.tokens.escaping import SpecialTokens
+from commonweight.prompting.tokens.special_tokens import SpecialTokens
 
 THINK = Tags("<think>", "</think>")
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from commonweight.prompting.marks import extract_marks, make_cache_mark, strip_marks
-from commonweight.prompting.tokens.escaping import BREAK, Escaper, SpecialTokens, unescape
+from commonweight.prompting.tokens.escaping import BREAK, Escaper, unescape
+from commonweight.prompting.tokens.special_tokens import SpecialTokens
 
 # Few letters, so that tokens overlap, nest and repeat.
 tokens = st.text("<|ab>", min_size=2, max_size=5)

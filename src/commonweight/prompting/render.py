@@ -36,7 +36,7 @@ from commonweight.prompting.template.chat_template import (
     TemplateMessage,
 )
 from commonweight.prompting.tokens.encoding import AnswerSpan, PromptEncoder
-from commonweight.prompting.tokens.escaping import Escaper, SpecialTokens
+from commonweight.prompting.tokens.escaping import Escaper
 from commonweight.prompting.tokens.replay import (
     AnswerCache,
     CachedAnswer,
@@ -44,6 +44,7 @@ from commonweight.prompting.tokens.replay import (
     compute_answer_keys,
     compute_content_key,
 )
+from commonweight.prompting.tokens.special_tokens import SpecialTokens
 from commonweight.prompting.tokens.splitting import DenseTextError
 from commonweight.prompting.tokens.tokenizer import Tokenizer
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 
 from commonweight.prompting.formats import CALL_ID, NUMBER
-from commonweight.prompting.tokens.escaping import SpecialTokens
+from commonweight.prompting.tokens.special_tokens import SpecialTokens
 
 _MADE_UP = {CALL_ID: "/[a-zA-Z0-9]{9}/", NUMBER: "/[0-9]{1,9}/"}
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from commonweight.prompting.formats import CALL_ID, NUMBER
-from commonweight.prompting.tokens.escaping import SpecialTokens
+from commonweight.prompting.tokens.special_tokens import SpecialTokens
 from commonweight.prompting.tokens.tokenizer import Tokenizer
 
 

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from threading import Lock
 
-from commonweight.prompting.tokens.escaping import Escaper, SpecialTokens, unescape
+from commonweight.prompting.tokens.escaping import Escaper, unescape
 from commonweight.prompting.tokens.replay import CachedAnswer
+from commonweight.prompting.tokens.special_tokens import SpecialTokens
 from commonweight.prompting.tokens.tokenizer import Tokenizer
 
 # What llama.cpp takes for space beside special tokens that swallow it.
