@@ -6,12 +6,11 @@ is tokenised, so that one that moves changes no token.
 
 import re
 from collections.abc import Iterable
-from typing import Literal
 
-Ttl = Literal["5m", "1h"]
+from commonweight.messages.content import CacheTtl
 
-_CACHE: dict[Ttl, str] = {"5m": "\udc85", "1h": "\udc86"}
-TTL_BY_MARK: dict[str, Ttl] = {character: ttl for ttl, character in _CACHE.items()}
+_CACHE: dict[CacheTtl, str] = {"5m": "\udc85", "1h": "\udc86"}
+TTL_BY_MARK: dict[str, CacheTtl] = {character: ttl for ttl, character in _CACHE.items()}
 SAID, THOUGHT, CALLED, REPLY = "\udc88", "\udc89", "\udc8a", "\udc8b"
 """After a text of the assistant, its reasoning, and the name of a call; before what anybody else says.
 
@@ -25,7 +24,7 @@ MarkPosition = tuple[int, str]
 """A place in a text, and the mark that stood there."""
 
 
-def make_cache_mark(ttl: Ttl) -> str:
+def make_cache_mark(ttl: CacheTtl) -> str:
     """A client's ``cache_control``, as it stands in a text."""
     return _CACHE[ttl]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from commonweight.messages.content import ToolResultBlock, walk
+from commonweight.messages.content import CacheTtl, ToolResultBlock, walk
 from commonweight.messages.errors import InvalidRequestError
 from commonweight.messages.request import BudgetedThinking, CountTokensRequest
 from commonweight.messages.response import OutputToolUse
@@ -22,7 +22,6 @@ from commonweight.prompting.marks import (
     THOUGHT,
     TTL_BY_MARK,
     MarkPosition,
-    Ttl,
     extract_marks,
     read_number,
     strip_marks,
@@ -67,7 +66,7 @@ class Prompt:
     """The client's own beginning of the answer."""
     grammar: str | None
     """What the answer is held to; None: nothing."""
-    marks: list[tuple[int, Ttl]]
+    marks: list[tuple[int, CacheTtl]]
     """The client's cache marks, by the number of tokens before them."""
     parser_config: ParserConfig
     documents: list[Document]
