@@ -16,6 +16,7 @@ from commonweight.prompting.formats import (
     detect_format,
     find_thinking_tags,
 )
+from commonweight.prompting.formats.call_ids import make_named_id
 from commonweight.prompting.template.sandbox import LimitError, RenderError, TemplateError, shared_sandbox
 
 PLAIN_TEMPLATE = """\
@@ -194,11 +195,6 @@ _SCHEMA = {"type": "object", "properties": {SAMPLE_KEY: {"type": "string", "desc
 _FUNCTION = {"name": SAMPLE_NAME, "description": "a tool", "parameters": _SCHEMA}
 _TOOL = {"type": "function", "function": _FUNCTION}
 _REASONING_KEYS = ("reasoning_content", "thinking", "reasoning", "content")
-
-
-def make_named_id(name: str, number: int) -> str:
-    """The id of a call for a family (Kimi) that tells the tool by it; a conversation's calls are numbered."""
-    return f"functions.{name}:{number}"
 
 
 def add_reasoning(message: TemplateMessage, key: str, reasoning: str) -> TemplateMessage:
