@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from model_writers import TONGUES, Answer, Tongue, as_json, read, tongue
 
-from commonweight.prompting import OutputParser
+from commonweight.prompting import OutputParser, formats
 from commonweight.prompting.constrain.grammar import AnswerRules
 from commonweight.prompting.formats import (
     CALL_ID,
@@ -256,11 +256,13 @@ def test_families_write_calls_like_this(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WRITTEN)
-def test_a_family_is_known_by_a_call(name: str) -> None:
+def test_a_family_is_known_by_a_call(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     speaker = tongue(name)
     rendered = str(speaker.answer(text="", calls=[(SAMPLE_NAME, {SAMPLE_KEY: SAMPLE_VALUE})]))
     if name == "harmony":  # the template writes in another order than the model
         rendered = f'<|start|>assistant to=functions.{SAMPLE_NAME}<|channel|>commentary json<|message|>{{"k": 1}}'
+    assert detect_format(f"<|user|>ask<|assistant|>{rendered}<|end|>").name == name
+    monkeypatch.setattr(formats, "FAMILIES", formats.FAMILIES[::-1])  # so that no other format fits as well
     assert detect_format(f"<|user|>ask<|assistant|>{rendered}<|end|>").name == name
 
 
