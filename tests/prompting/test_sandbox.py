@@ -223,7 +223,7 @@ def test_a_long_one_does_not_keep_a_short_one_waiting(sandbox: Sandbox) -> None:
 
     thread = threading.Thread(target=take_long)
     thread.start()
-    while sandbox._room._value == MAX_PROCESSES:
+    while sandbox._slots._value == MAX_PROCESSES:
         time.sleep(0.001)
     assert sandbox.render("x", {}, SECONDS) == "x"
     assert thread.is_alive()

@@ -14,9 +14,9 @@ from commonweight.prompting.formats.seed import SEED
 from commonweight.prompting.formats.syntax import CALL_ID, NUMBER, Arguments, Format, Tags, iter_texts, map_texts
 
 # detect_format takes the first that fits. No two fit the same call, even with a common trigger (GLM, QWEN_CODER,
-# HERMES) or head of a call (MISTRAL and MISTRAL_SPACED), so their order does not matter: test_formats.py detects the
-# call of each in this order and in reverse. GENERIC must not be one of them: it has the text of HERMES, and a template
-# detected as GENERIC counts as one without calls.
+# HERMES) or head of a call (MISTRAL and MISTRAL_SPACED), so their order does not matter: test_formats.py detects
+# the call of each in this order and in reverse. GENERIC must not be one of them: it has the text of HERMES, and a
+# template detected as GENERIC counts as one without calls.
 FAMILIES = (
     HARMONY,
     GLM,
