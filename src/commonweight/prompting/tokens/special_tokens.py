@@ -1,17 +1,17 @@
-"""Set of a tokenizer's special tokens, and search for them in text."""
+"""Special tokens of a tokenizer, and search for them in text."""
 
 import re
 from collections.abc import Iterable, Iterator
 
 
 class SpecialTokens:
-    """The special tokens of one tokenizer, by text, and where they stand in a string."""
+    """Set of special tokens by their text. Tokens of one character do not count."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         # A single character cannot be broken by a mark, and no model uses one as structure.
         self._tokens = frozenset(text for text in texts if len(text) > 1)
         self._lengths = sorted({len(token) for token in self._tokens}, reverse=True)
-        # The first characters tell most places at once; what they promise is then looked at.
+        # Candidates are found by their first characters, then checked in full.
         self._initials = _compile_starts({token[:1] for token in self._tokens})
         self._openings = _compile_starts({token[:4] for token in self._tokens})
         self._heads = {token[:i] for token in self._tokens for i in range(1, len(token))}
@@ -22,11 +22,11 @@ class SpecialTokens:
         return next((n for n in self._lengths if text[start : start + n] in self._tokens), 0)
 
     def find_starts(self, text: str) -> Iterator[int]:
-        """Every place where a special token begins, overlapping ones too, in order."""
+        """Positions at which a special token begins, overlapping ones too, in order."""
         return (match.start() for match in self._openings.finditer(text) if self.match_length(text, match.start()))
 
     def find_initials(self, text: str) -> Iterator[int]:
-        """Every place whose character begins some special token."""
+        """Positions of characters that could begin a special token, in order."""
         return (match.start() for match in self._initials.finditer(text))
 
     def may_be_completed_after(self, text: str) -> bool:
@@ -44,5 +44,5 @@ class SpecialTokens:
 
 
 def _compile_starts(openings: set[str]) -> re.Pattern[str]:
-    # All but the first character is only looked at, so that overlapping places are found, too.
+    # All but the first character is a lookahead, so that overlapping matches are found, too.
     return re.compile("|".join(f"{re.escape(o[0])}(?={re.escape(o[1:])})" for o in sorted(openings)) or "(?!)")
