@@ -25,7 +25,7 @@ class AnswerSpan:
     answer: CachedAnswer
     start: int
     content: int | None
-    """A position in the last part of its content; the template's next special token ends the span. None: unknown."""
+    """A position in the last part of its content; the template's next special token ends it. None: unknown."""
     is_content_end: bool
     """The content ends at that position."""
     limit: int

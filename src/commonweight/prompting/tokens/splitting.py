@@ -4,7 +4,7 @@ Its time is quadratic in the number of user-defined tokens of a text (20 s for 4
 split in front of such tokens. That is exact: llama.cpp, too, splits a text there before anything else.
 
 It is quadratic, too, in the number of characters that SentencePiece has no token for and encodes as bytes (14 s
-for 400 kB of line ends, where there is none for them). No token crosses such a character, so a split there is exact.
+for 400 kB of line ends, where there is none for them). No token crosses such characters, so this is exact, too.
 
 Pre-tokenizers that are regular expressions take a stack frame for each character of a match, and past some 26,000
 the process dies. So runs of thousands of characters without a space, or of white space alone, are split. llama.cpp
