@@ -152,9 +152,9 @@ class ConversationBuilder:
             if family.arguments is None:
                 body = json.dumps(arguments, ensure_ascii=False)
             else:
-                around = family.arguments
+                syntax = family.arguments
                 body = "".join(
-                    around.before_key + key + around.before_value + _as_text(value) + around.after_value
+                    syntax.before_key + key + syntax.before_value + _as_text(value) + syntax.after_value
                     for key, value in arguments.items()
                 )
             texts.append(family.before_name + name + family.before_input + body + family.after_input)
