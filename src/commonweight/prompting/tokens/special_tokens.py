@@ -8,7 +8,7 @@ class SpecialTokens:
     """Set of special tokens by their text. Tokens of one character do not count."""
 
     def __init__(self, texts: Iterable[str]) -> None:
-        # A single character cannot be broken by a mark, and no model uses one as structure.
+        # A single character cannot be broken by escaping, and no model uses one as structure.
         self._tokens = frozenset(text for text in texts if len(text) > 1)
         self._lengths = sorted({len(token) for token in self._tokens}, reverse=True)
         # Candidates are found by their first characters, then checked in full.
