@@ -18,7 +18,7 @@ from commonweight.messages.response import OutputText, OutputToolUse
 from commonweight.prompting import OutputParser, Prompt
 from commonweight.prompting.formats import CALL_ID, NUMBER, Arguments
 from commonweight.prompting.parse.output import CallClosed, CallInput, CallOpened, Reasoning, Text
-from commonweight.prompting.tokens.escaping import SpecialTokens
+from commonweight.prompting.tokens.special_tokens import SpecialTokens
 
 Body = dict[str, Any]
 
@@ -119,11 +119,11 @@ class Client:
         if turn.instructs is not None:
             self.messages.append(system([text(turn.instructs)]))
 
-    def hear(self, reasoning: str, blocks: Sequence[OutputText | OutputToolUse]) -> None:
+    def add_answer(self, reasoning: str, blocks: Sequence[OutputText | OutputToolUse]) -> None:
         """Add what the model answered."""
         thought = [{"type": "thinking", "thinking": reasoning, "signature": ""}] if reasoning else []
-        said = [block.model_dump(exclude={"citations"}) for block in blocks]
-        self.messages.append({"role": "assistant", "content": thought + said})
+        content = [block.model_dump(exclude={"citations"}) for block in blocks]
+        self.messages.append({"role": "assistant", "content": thought + content})
 
     def request(self, *, has_marks: bool = True) -> Request:
         """The whole conversation, in some form."""

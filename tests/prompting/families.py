@@ -150,7 +150,7 @@ STARTER = Family(
     vocabularies.starter_gguf().metadata["tokenizer.chat_template"],
     turn=IM_TURN,
 )
-UNTOLD = Family("untold", vocabularies.starter_tokenizer, None)
+WITHOUT_TEMPLATE = Family("without-template", vocabularies.starter_tokenizer, None)
 FAMILIES = [
     STARTER,
     Family("chatml", vocabularies.byte_level_tokenizer, CHATML, turn=IM_TURN),

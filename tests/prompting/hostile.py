@@ -20,7 +20,7 @@ Request = dict[str, Any]
 
 
 def hostile_texts(specials: Iterable[str]) -> st.SearchStrategy[str]:
-    """Specials whole, cut, nested and overlapping, among ordinary text and the marks that quoting may use."""
+    """Specials whole, cut, nested and overlapping, among ordinary text and the marks that escaping inserts."""
     special = st.sampled_from(sorted(specials))
 
     @st.composite

@@ -1,4 +1,4 @@
-"""Families that call tools, as models speak them: what they write, and in which tokens."""
+"""Writers of model output in each tool-call format: the text of an answer, and token ids that spell it."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ from commonweight.prompting.parse.output import (
     Reasoning,
     Text,
 )
-from commonweight.prompting.tokens.escaping import SpecialTokens
+from commonweight.prompting.tokens.special_tokens import SpecialTokens
 
 THINK = Tags("<think>", "</think>")
 
@@ -111,8 +111,8 @@ _PIECES = [
 
 
 @dataclass(frozen=True)
-class Tongue:
-    """A family's format and a vocabulary."""
+class ModelWriter:
+    """Writer of answers in one format with one vocabulary."""
 
     family: Format
     thinking: Tags
@@ -132,23 +132,23 @@ class Tongue:
         return next(SpecialTokens(self.specials).find_starts(markup), None) is None
 
     def grammar(self, rules: AnswerRules) -> str:
-        """The grammar of an answer that is not free."""
+        """The grammar of an answer under the rules."""
         grammar = GrammarWriter(self.family, self.thinking, self.specials).write(rules)
         assert grammar is not None
         return grammar
 
     def guide(self, rules: AnswerRules) -> "Guide":
-        """What holds an answer to the rules."""
+        """The grammar of an answer under the rules, to follow."""
         return Guide(self, self.grammar(rules))
 
     def guide_of(self, lines: str) -> "Guide":
-        """What holds an answer to a grammar."""
+        """A grammar of these lines, to follow."""
         return Guide(self, f"%llguidance {{}}\n{lines}")
 
     def parser(self, rules: AnswerRules, stops: Sequence[str] = ()) -> OutputParser:
-        """What reads an answer that is held to the rules."""
-        reading = ParserConfig.from_rules(rules, self.family, self.thinking)
-        return OutputParser(self.tokenizer, reading, stops)
+        """The parser for an answer under the rules."""
+        config = ParserConfig.from_rules(rules, self.family, self.thinking)
+        return OutputParser(self.tokenizer, config, stops)
 
     def answer(
         self,
@@ -182,10 +182,10 @@ class Tongue:
 
 
 class Answer:
-    """What a model writes: markup, which has tokens of its own, and what only looks like it."""
+    """Output of a model: markup, with its special tokens, and text that may look like it."""
 
-    def __init__(self, tongue: Tongue) -> None:
-        self._tongue = tongue
+    def __init__(self, writer: ModelWriter) -> None:
+        self._writer = writer
         self._parts: list[tuple[str, bool]] = []
 
     def __str__(self) -> str:
@@ -203,7 +203,7 @@ class Answer:
 
     def input(self, arguments: Mapping[str, Any]) -> "Answer":
         """Go on with the input of a call."""
-        around = self._tongue.family.arguments
+        around = self._writer.family.arguments
         if around is None:
             return self.text(as_json(arguments))
         for key, value in arguments.items():
@@ -217,7 +217,7 @@ class Answer:
 
     def _merged(self) -> Iterator[tuple[str, bool]]:
         # Ordinary tokens may run over the ends of what is no special token.
-        specials = SpecialTokens(self._tongue.specials)
+        specials = SpecialTokens(self._writer.specials)
         plain = ""
         for text, is_markup in self._parts:
             done = 0
@@ -232,10 +232,10 @@ class Answer:
 
     def _spelled(self, text: str, is_special: bool, random: Random | None) -> Iterator[int]:
         if is_special:
-            yield self._tongue.specials[text]
+            yield self._writer.specials[text]
             return
         data = text.encode()
-        pieces = _pieces(self._tongue.tokenizer)
+        pieces = _pieces(self._writer.tokenizer)
         place = 0
         while place < len(data):
             lengths = [n for n in range(1, 20) if data[place : place + n] in pieces]
@@ -245,10 +245,10 @@ class Answer:
 
 
 class Guide:
-    """A grammar that an answer is followed through."""
+    """Matcher of tokens against a grammar."""
 
-    def __init__(self, tongue: Tongue, grammar: str) -> None:
-        self._matcher = LLMatcher(grammar_tokenizer(tongue.tokenizer), grammar)
+    def __init__(self, writer: ModelWriter, grammar: str) -> None:
+        self._matcher = LLMatcher(grammar_tokenizer(writer.tokenizer), grammar)
         assert not self._matcher.is_error(), f"{self._matcher.get_error()}\n{grammar}"
 
     def follow(self, tokens: Iterable[int]) -> int:
@@ -276,8 +276,8 @@ class Guide:
 
 
 @dataclass
-class Told:
-    """What the pieces of an answer tell."""
+class ParsedAnswer:
+    """The pieces of an answer, joined."""
 
     reasoning: str
     text: str
@@ -292,37 +292,39 @@ class Told:
         return [(name, json.loads(text)) for name, text, _ in self.calls]
 
 
-def told(pieces: Iterable[Piece]) -> Told:
-    """Folds pieces, which must follow one another as they should."""
-    found = Told("", "", [], [])
+def join_pieces(pieces: Iterable[Piece]) -> ParsedAnswer:
+    """Join pieces, and check their order."""
+    answer = ParsedAnswer("", "", [], [])
     is_open = False
     for piece in pieces:
         assert is_open == isinstance(piece, CallInput | CallClosed), piece
         match piece:
             case Text(text):
                 assert text
-                found.text += text
+                answer.text += text
             case Reasoning(text):
                 assert text
-                found.reasoning += text
+                answer.reasoning += text
             case CallOpened(name):
-                found.calls.append((name, "", False))
+                answer.calls.append((name, "", False))
                 is_open = True
             case CallInput(text):
                 assert text
-                name, before, _ = found.calls[-1]
-                found.calls[-1] = (name, before + text, False)
+                name, before, _ = answer.calls[-1]
+                answer.calls[-1] = (name, before + text, False)
             case CallClosed():
-                found.calls[-1] = (*found.calls[-1][:2], True)
+                answer.calls[-1] = (*answer.calls[-1][:2], True)
                 is_open = False
             case Quote(document, text):
-                found.quotes.append((document, text))
-    return found
+                answer.quotes.append((document, text))
+    return answer
 
 
-def read(parser: OutputParser, tokens: Iterable[int], *, is_cut: bool = False) -> Told:
-    """All that tokens tell."""
-    return told([*(piece for token in tokens for piece in parser.feed(token)), *parser.flush(is_cut=is_cut)])
+def read(parser: OutputParser, tokens: Iterable[int], *, is_cut: bool = False) -> ParsedAnswer:
+    """Parse tokens to the end of the answer."""
+    return join_pieces(
+        [*(piece for token in tokens for piece in parser.feed(token)), *parser.flush(is_cut=is_cut)]
+    )
 
 
 def as_json(value: object) -> str:
@@ -355,17 +357,17 @@ def _pieces(tokenizer: Tokenizer) -> dict[bytes, int]:
 
 
 @cache
-def _tongue(family: Format, *, has_tokens: bool) -> Tongue:
+def _make_writer(family: Format, *, has_tokens: bool) -> ModelWriter:
     thinking = family.thinking or (Tags("[THINK]", "[/THINK]") if "mistral" in family.name else THINK)
     own = family.thinking is not None
     thoughts = () if own else (thinking.opening, thinking.closing)
     if not has_tokens:
-        return Tongue(family, thinking, _plain_vocabulary(), f"{family.name}-in-text")
+        return ModelWriter(family, thinking, _plain_vocabulary(), f"{family.name}-in-text")
     tokens = (*_TOKENS[family.name], *thoughts)
     # Files declare such tags either way; square brackets are always control tokens.
     is_tag = family.thinking is None and all(token[0] == "<" for token in tokens)
     tokenizer = vocabulary(user_defined=tokens) if is_tag else vocabulary(*tokens)
-    return Tongue(family, thinking, tokenizer, family.name)
+    return ModelWriter(family, thinking, tokenizer, family.name)
 
 
 @cache
@@ -377,13 +379,13 @@ def _letters() -> list[str]:
     return vocabularies._byte_letters()
 
 
-TONGUES = [
-    *(_tongue(family, has_tokens=True) for family in FAMILIES),
-    *(_tongue(family, has_tokens=False) for family in (*FAMILIES, GENERIC)),
+WRITERS = [
+    *(_make_writer(family, has_tokens=True) for family in FAMILIES),
+    *(_make_writer(family, has_tokens=False) for family in (*FAMILIES, GENERIC)),
 ]
 """Each family with the special tokens of its markup, and with a vocabulary that has none."""
 
 
-def tongue(name: str) -> Tongue:
-    """The one of this name."""
-    return next(tongue for tongue in TONGUES if tongue.name == name)
+def writer_for(name: str) -> ModelWriter:
+    """The writer with a name."""
+    return next(writer for writer in WRITERS if writer.name == name)

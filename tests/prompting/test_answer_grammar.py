@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from model_writers import TONGUES, Answer, Tongue, as_json, read, tongue, vocabulary
+from model_writers import WRITERS, Answer, ModelWriter, as_json, read, vocabulary, writer_for
 from vocabularies import starter_tokenizer
 
 from commonweight.prompting.constrain.grammar import MAX_QUOTABLE_CHARACTERS, AnswerRules, GrammarWriter
@@ -23,8 +23,8 @@ NAMED = {
     "additionalProperties": False,
 }
 
-with_each_tongue = pytest.mark.parametrize("speaker", TONGUES, ids=str)
-SPEAKERS = [
+with_each_writer = pytest.mark.parametrize("writer", WRITERS, ids=str)
+SOME_WRITERS = [
     "hermes",
     "hermes-in-text",
     "qwen-coder",
@@ -34,30 +34,30 @@ SPEAKERS = [
     "mistral-args",
     "kimi",
 ]
-with_some_tongues = pytest.mark.parametrize("speaker", [tongue(name) for name in SPEAKERS], ids=str)
+with_some_writers = pytest.mark.parametrize("writer", [writer_for(name) for name in SOME_WRITERS], ids=str)
 
 
 # When there is one
 
 
 def test_an_answer_that_may_be_anything_has_no_grammar() -> None:
-    hermes, harmony = tongue("hermes"), tongue("harmony")
-    writer = GrammarWriter(hermes.family, hermes.thinking, hermes.specials)
+    hermes, harmony = writer_for("hermes"), writer_for("harmony")
+    grammar_writer = GrammarWriter(hermes.family, hermes.thinking, hermes.specials)
     for rules in (
         AnswerRules({}),
         AnswerRules({}, thinking="begun"),
         AnswerRules({}, budget=1024),
         AnswerRules({}, quotable=("", " \n")),
     ):
-        assert writer.write(rules) is None
+        assert grammar_writer.write(rules) is None
     for rules in (
         AnswerRules(PING),
         AnswerRules(PING, may_call=False),
         AnswerRules({}, schema={}),
         AnswerRules({}, quotable=("a",)),
     ):
-        assert writer.write(rules) is not None
-    assert writer.write(AnswerRules({}, thinking="begun", budget=1024)) is not None
+        assert grammar_writer.write(rules) is not None
+    assert grammar_writer.write(AnswerRules({}, thinking="begun", budget=1024)) is not None
     assert (
         GrammarWriter(hermes.family, None, hermes.specials).write(AnswerRules({}, thinking="begun", budget=9))
         is None
@@ -80,78 +80,78 @@ def test_an_answer_that_may_be_anything_has_no_grammar() -> None:
     ids=str,
 )
 def test_a_tool_that_names_what_it_takes_takes_nothing_else(says_more: dict[str, Any], takes_others: bool) -> None:
-    speaker = tongue("hermes")
+    writer = writer_for("hermes")
     tools = {"get": {"type": "object", "properties": {"a": {"type": "integer"}}, **says_more}}
     for body, is_taken in (({"a": 1}, True), ({}, True), ({"a": 1, "b": 2}, takes_others)):
         call = as_json({"name": "get", "arguments": body})
-        answer = Answer(speaker).markup("<tool_call>").text(f"\n{call}\n").markup("</tool_call>").tokens()
-        assert speaker.guide(AnswerRules(tools)).accepts(answer) == is_taken
+        answer = Answer(writer).markup("<tool_call>").text(f"\n{call}\n").markup("</tool_call>").tokens()
+        assert writer.guide(AnswerRules(tools)).accepts(answer) == is_taken
 
 
 # Reasoning
 
 
-@with_each_tongue
+@with_each_writer
 @pytest.mark.parametrize("is_begun", [True, False])
-def test_reasoning_is_kept_within_its_budget(speaker: Tongue, is_begun: bool) -> None:
-    closing = speaker.thinking.closing
+def test_reasoning_is_kept_within_its_budget(writer: ModelWriter, is_begun: bool) -> None:
+    closing = writer.thinking.closing
     budget = 5
     rules = AnswerRules(PING, thinking="begun" if is_begun else "possible", budget=budget)
-    start = Answer(speaker).markup("" if is_begun else speaker.thinking.opening).tokens()
-    if not is_begun and speaker.is_text(speaker.thinking.opening):
+    start = Answer(writer).markup("" if is_begun else writer.thinking.opening).tokens()
+    if not is_begun and writer.is_text(writer.thinking.opening):
         return  # where text could be the tag, the tag is text
-    most = budget if not speaker.is_text(closing) else 4 * budget
-    guide = speaker.guide(rules)
-    assert guide.follow([*start, *Answer(speaker).text("🙂" * 20).tokens()]) - len(start) >= most
-    end = Answer(speaker).markup(closing).tokens()
+    most = budget if not writer.is_text(closing) else 4 * budget
+    guide = writer.guide(rules)
+    assert guide.follow([*start, *Answer(writer).text("🙂" * 20).tokens()]) - len(start) >= most
+    end = Answer(writer).markup(closing).tokens()
     assert guide.allowed() == {end[0]}
     assert guide.follow(end) == len(end)
 
 
-@with_each_tongue
+@with_each_writer
 @pytest.mark.parametrize("is_begun", [True, False])
 @pytest.mark.parametrize("budget", [None, 64])
-def test_a_forced_call_may_follow_reasoning(speaker: Tongue, is_begun: bool, budget: int | None) -> None:
+def test_a_forced_call_may_follow_reasoning(writer: ModelWriter, is_begun: bool, budget: int | None) -> None:
     rules = AnswerRules(PING, must_call=True, thinking="begun" if is_begun else "possible", budget=budget)
     for reasoning in ("I need it.", "", None if not is_begun else " "):
-        answer = speaker.answer(reasoning, calls=[("ping", {})], is_begun=is_begun)
-        assert speaker.guide(rules).accepts(answer.tokens())
-        found = read(speaker.parser(rules), answer.tokens())
+        answer = writer.answer(reasoning, calls=[("ping", {})], is_begun=is_begun)
+        assert writer.guide(rules).accepts(answer.tokens())
+        found = read(writer.parser(rules), answer.tokens())
         assert (found.reasoning, found.text) == ((reasoning or "").strip(), "")
         assert found.whole_calls == [("ping", {})]
-    text = speaker.answer("I need it.", "So:", is_begun=is_begun)
-    assert not speaker.guide(rules).accepts(text.tokens())
+    text = writer.answer("I need it.", "So:", is_begun=is_begun)
+    assert not writer.guide(rules).accepts(text.tokens())
 
 
-@with_each_tongue
-def test_calls_do_not_begin_within_reasoning(speaker: Tongue) -> None:
+@with_each_writer
+def test_calls_do_not_begin_within_reasoning(writer: ModelWriter) -> None:
     rules = AnswerRules(PING, thinking="begun")
-    answer = Answer(speaker).text("Hm ").markup(str(speaker.answer(calls=[("ping", {})])))
-    assert not speaker.guide(rules).accepts(answer.tokens())
-    found = read(speaker.parser(rules), answer.tokens())
+    answer = Answer(writer).text("Hm ").markup(str(writer.answer(calls=[("ping", {})])))
+    assert not writer.guide(rules).accepts(answer.tokens())
+    found = read(writer.parser(rules), answer.tokens())
     assert not found.calls
     assert found.text == ""
 
 
-@with_each_tongue
-def test_tokens_of_reasoning_are_counted_without_its_tags(speaker: Tongue) -> None:
-    if speaker.is_text(speaker.thinking.closing):
+@with_each_writer
+def test_tokens_of_reasoning_are_counted_without_its_tags(writer: ModelWriter) -> None:
+    if writer.is_text(writer.thinking.closing):
         return  # parts of a tag may count then
     for is_begun in (True, False):
         rules = AnswerRules(PING, thinking="begun" if is_begun else "possible")
         for reasoning in ("", "a", "\n\nabc 🙂\n"):
-            parser = speaker.parser(rules)
-            read(parser, speaker.answer(reasoning, "So.", is_begun=is_begun).tokens())
+            parser = writer.parser(rules)
+            read(parser, writer.answer(reasoning, "So.", is_begun=is_begun).tokens())
             assert parser.thinking_tokens == len(reasoning.encode())
-    parser = speaker.parser(AnswerRules(PING, thinking="possible"))
-    read(parser, speaker.answer(None, "So.").tokens())
+    parser = writer.parser(AnswerRules(PING, thinking="possible"))
+    read(parser, writer.answer(None, "So.").tokens())
     assert parser.thinking_tokens == 0
 
 
 def test_reasoning_may_come_twice() -> None:
-    speaker = tongue("hermes")
-    answer = speaker.answer("one").markup(str(speaker.answer("two", "text")))
-    found = read(speaker.parser(AnswerRules(PING, thinking="possible")), answer.tokens())
+    writer = writer_for("hermes")
+    answer = writer.answer("one").markup(str(writer.answer("two", "text")))
+    found = read(writer.parser(AnswerRules(PING, thinking="possible")), answer.tokens())
     assert (found.reasoning, found.text) == ("onetwo", "text")
 
 
@@ -165,65 +165,65 @@ ANSWERS: list[Any] = [
 ]
 
 
-@with_some_tongues
+@with_some_writers
 @pytest.mark.parametrize("thinking", ["over", "begun", "possible"])
 @pytest.mark.parametrize("has_tools", [True, False])
-def test_an_answer_may_be_json_or_calls(speaker: Tongue, thinking: Any, has_tools: bool) -> None:
+def test_an_answer_may_be_json_or_calls(writer: ModelWriter, thinking: Any, has_tools: bool) -> None:
     rules = AnswerRules(
         PING if has_tools else {}, schema=NAMED, thinking=thinking, budget=None if thinking == "over" else 64
     )
     reasoning, is_begun = None if thinking == "over" else "Hm.", thinking == "begun"
     for value in ANSWERS:
-        answer = speaker.answer(reasoning, as_json(value), is_begun=is_begun)
+        answer = writer.answer(reasoning, as_json(value), is_begun=is_begun)
         for random in (None, Random(1), Random(2)):
-            assert speaker.guide(rules).accepts(answer.tokens(random))
-            found = read(speaker.parser(rules), answer.tokens(random))
+            assert writer.guide(rules).accepts(answer.tokens(random))
+            found = read(writer.parser(rules), answer.tokens(random))
             assert (found.reasoning, found.text, found.calls) == (reasoning or "", as_json(value), [])
     for text in ("Bob", '{"name": 5}', '{"name": "Bob"} ', '{"name": "Bob", "age": 5}', '{"name":"Bob"}', ""):
-        assert not speaker.guide(rules).accepts(speaker.answer(reasoning, text, is_begun=is_begun).tokens())
-    call = speaker.answer(reasoning, calls=[("ping", {})], is_begun=is_begun)
-    assert speaker.guide(rules).accepts(call.tokens()) == has_tools
+        assert not writer.guide(rules).accepts(writer.answer(reasoning, text, is_begun=is_begun).tokens())
+    call = writer.answer(reasoning, calls=[("ping", {})], is_begun=is_begun)
+    assert writer.guide(rules).accepts(call.tokens()) == has_tools
     if has_tools:
-        assert read(speaker.parser(rules), call.tokens()).whole_calls == [("ping", {})]
-        refused = Answer(speaker).markup(str(call).replace("ping", "pong"))
-        assert not speaker.guide(rules).accepts(refused.tokens())
+        assert read(writer.parser(rules), call.tokens()).whole_calls == [("ping", {})]
+        refused = Answer(writer).markup(str(call).replace("ping", "pong"))
+        assert not writer.guide(rules).accepts(refused.tokens())
 
 
 @pytest.mark.parametrize("first", ["name", "nam", "namespace", "a", "n"])
 def test_json_that_begins_like_a_call_is_decided_when_it_differs(first: str) -> None:
-    speaker = tongue("llama3")
+    writer = writer_for("llama3")
     rules = AnswerRules(
         GET, schema={"type": "object", "properties": {first: {"type": "string"}}, "required": [first]}
     )
     for value in ("get", "ge", "getting", "x"):
-        tokens = speaker.answer(text=as_json({first: value})).tokens()
-        assert speaker.guide(rules).accepts(tokens)
-        assert read(speaker.parser(rules), tokens).text == as_json({first: value})
-    call = speaker.answer(calls=[("get", {"city": "x"})]).tokens()
-    assert speaker.guide(rules).accepts(call)
-    assert read(speaker.parser(rules), call).whole_calls == [("get", {"city": "x"})]
+        tokens = writer.answer(text=as_json({first: value})).tokens()
+        assert writer.guide(rules).accepts(tokens)
+        assert read(writer.parser(rules), tokens).text == as_json({first: value})
+    call = writer.answer(calls=[("get", {"city": "x"})]).tokens()
+    assert writer.guide(rules).accepts(call)
+    assert read(writer.parser(rules), call).whole_calls == [("get", {"city": "x"})]
     # JSON that is cut off is JSON as far as it goes.
-    assert read(speaker.parser(rules), call[:8], is_cut=True).text == '{"name":'
+    assert read(writer.parser(rules), call[:8], is_cut=True).text == '{"name":'
 
 
-@with_some_tongues
-def test_json_is_cut_off_as_text(speaker: Tongue) -> None:
+@with_some_writers
+def test_json_is_cut_off_as_text(writer: ModelWriter) -> None:
     rules = AnswerRules(PING, schema=NAMED)
-    answer = speaker.answer(text=as_json({"name": "pin<tool_call>g"}))
+    answer = writer.answer(text=as_json({"name": "pin<tool_call>g"}))
     start = len(answer.tokens()) - len(as_json({"name": "pin<tool_call>g"}))
     for count in range(start, len(answer.tokens())):
-        found = read(speaker.parser(rules), answer.tokens()[:count], is_cut=True)
+        found = read(writer.parser(rules), answer.tokens()[:count], is_cut=True)
         assert found.text == as_json({"name": "pin<tool_call>g"})[: count - start]
 
 
 def test_schemas_that_no_answer_fits_are_refused() -> None:
     bad = {"type": "object", "properties": {"a": {"type": "strin"}}}
     for name in ("hermes", "glm"):
-        speaker = tongue(name)
+        writer = writer_for(name)
         with pytest.raises(BadSchemaError):
-            speaker.grammar(AnswerRules({"tool": bad}))
+            writer.grammar(AnswerRules({"tool": bad}))
         with pytest.raises(BadSchemaError):
-            speaker.grammar(AnswerRules({}, schema=bad))
+            writer.grammar(AnswerRules({}, schema=bad))
 
 
 def test_what_a_tool_takes_is_an_object_whatever_its_schema_says() -> None:
@@ -234,53 +234,53 @@ def test_what_a_tool_takes_is_an_object_whatever_its_schema_says() -> None:
         {"$ref": "#/$defs/a", "$defs": {"a": {}}},
     ):
         for name in ("hermes", "glm"):
-            speaker = tongue(name)
-            assert speaker.guide(AnswerRules({"tool": schema})).accepts(
-                speaker.answer(calls=[("tool", {})]).tokens()
+            writer = writer_for(name)
+            assert writer.guide(AnswerRules({"tool": schema})).accepts(
+                writer.answer(calls=[("tool", {})]).tokens()
             )
-        text = Answer(speaker := tongue("mistral-args")).markup("[TOOL_CALLS]tool[ARGS]").text("null")
-        assert not speaker.guide(AnswerRules({"tool": schema})).accepts(text.tokens())
+        text = Answer(writer := writer_for("mistral-args")).markup("[TOOL_CALLS]tool[ARGS]").text("null")
+        assert not writer.guide(AnswerRules({"tool": schema})).accepts(text.tokens())
 
 
 # Text
 
 
-@pytest.mark.parametrize("speaker", [s for s in TONGUES if not s.family.text_openings], ids=str)
-def test_text_that_goes_on_may_begin_with_anything(speaker: Tongue) -> None:
+@pytest.mark.parametrize("writer", [s for s in WRITERS if not s.family.text_openings], ids=str)
+def test_text_that_goes_on_may_begin_with_anything(writer: ModelWriter) -> None:
     for tools in ({}, PING):
         rules = AnswerRules(tools, continues_text=True, quotable=("words",))
         for text in (" and", "\n{", '{"name": "x"}', ". ", ""):
-            tokens = Answer(speaker).text(text).tokens()
-            assert speaker.guide(rules).accepts(tokens)
-            assert read(speaker.parser(rules), tokens).text == text
-    late = Answer(speaker).text(" and").markup(str(speaker.answer(calls=[("ping", {})])))
+            tokens = Answer(writer).text(text).tokens()
+            assert writer.guide(rules).accepts(tokens)
+            assert read(writer.parser(rules), tokens).text == text
+    late = Answer(writer).text(" and").markup(str(writer.answer(calls=[("ping", {})])))
     rules = AnswerRules(PING, continues_text=True)
-    if not speaker.family.is_whole_answer:
-        assert speaker.guide(rules).accepts(late.tokens())
-        assert read(speaker.parser(rules), late.tokens()).whole_calls == [("ping", {})]
+    if not writer.family.is_whole_answer:
+        assert writer.guide(rules).accepts(late.tokens())
+        assert read(writer.parser(rules), late.tokens()).whole_calls == [("ping", {})]
         forced = AnswerRules(PING, continues_text=True, must_call=True)
-        assert speaker.guide(forced).accepts(late.tokens())
-        assert not speaker.guide(forced).accepts(Answer(speaker).text(" and").tokens())
+        assert writer.guide(forced).accepts(late.tokens())
+        assert not writer.guide(forced).accepts(Answer(writer).text(" and").tokens())
 
 
 @pytest.mark.parametrize("name", ["harmony", "harmony-in-text"])
 def test_text_of_harmony_goes_on_without_another_opening(name: str) -> None:
-    speaker = tongue(name)
+    writer = writer_for(name)
     rules = AnswerRules(PING, continues_text=True)
-    tokens = Answer(speaker).text(" and so on").tokens()
-    assert speaker.guide(rules).accepts(tokens)
-    assert read(speaker.parser(rules), tokens).text == " and so on"
+    tokens = Answer(writer).text(" and so on").tokens()
+    assert writer.guide(rules).accepts(tokens)
+    assert read(writer.parser(rules), tokens).text == " and so on"
 
 
 def test_whole_answers_are_calls_or_text_by_their_beginning() -> None:
     for name in ("llama3", "llama3-in-text"):
-        speaker = tongue(name)
+        writer = writer_for(name)
         for text in ('{"name": "Bob"}', "{", ' {"name": "ping", "parameters": {}}', "\n{"):
             for rules in (AnswerRules(PING), AnswerRules(PING, may_call=False)):
-                assert not speaker.guide(rules).accepts(Answer(speaker).text(text).tokens())
+                assert not writer.guide(rules).accepts(Answer(writer).text(text).tokens())
         text = 'So: {"name": "ping", "parameters": {}}'
-        assert speaker.guide(AnswerRules(PING)).accepts(Answer(speaker).text(text).tokens())
-        assert read(speaker.parser(AnswerRules(PING)), Answer(speaker).text(text).tokens()).text == text
+        assert writer.guide(AnswerRules(PING)).accepts(Answer(writer).text(text).tokens())
+        assert read(writer.parser(AnswerRules(PING)), Answer(writer).text(text).tokens()).text == text
 
 
 # Quotes
@@ -288,9 +288,9 @@ def test_whole_answers_are_calls_or_text_by_their_beginning() -> None:
 DOCUMENTS = ("The sky is blue.\nGrass is green.", "", 'He said "</cite> <b>no</b>" & left.', " \n ", "été 🙂 été")
 
 
-def quoting(speaker: Tongue, *parts: str | tuple[int | str, str], opening: str = "") -> Answer:
+def quoting(writer: ModelWriter, *parts: str | tuple[int | str, str], opening: str = "") -> Answer:
     """Text with quotes in it."""
-    answer = Answer(speaker).markup(opening or "".join(speaker.family.text_openings[:1]))
+    answer = Answer(writer).markup(opening or "".join(writer.family.text_openings[:1]))
     for part in parts:
         if isinstance(part, str):
             answer.text(part)
@@ -299,13 +299,13 @@ def quoting(speaker: Tongue, *parts: str | tuple[int | str, str], opening: str =
     return answer
 
 
-@with_each_tongue
+@with_each_writer
 @pytest.mark.parametrize("has_tools", [True, False])
-def test_quotes_are_words_of_the_document(speaker: Tongue, has_tools: bool) -> None:
+def test_quotes_are_words_of_the_document(writer: ModelWriter, has_tools: bool) -> None:
     for may_call in (True, False) if has_tools else (True,):
         rules = AnswerRules(PING if has_tools else {}, may_call=may_call, quotable=DOCUMENTS)
         answer = quoting(
-            speaker,
+            writer,
             "It is. ",
             (0, "sky is"),
             " Two:",
@@ -316,14 +316,14 @@ def test_quotes_are_words_of_the_document(speaker: Tongue, has_tools: bool) -> N
         )
         for random in (None, Random(1), Random(2)):
             tokens = answer.tokens(random)
-            assert speaker.guide(rules).accepts(tokens)
-            found = read(speaker.parser(rules), tokens)
+            assert writer.guide(rules).accepts(tokens)
+            found = read(writer.parser(rules), tokens)
             assert found.text == "It is.  Two: Well < that.\n"
             assert found.quotes == [(0, "sky is"), (2, 'He said "'), (4, "é 🙂 é"), (0, "e.\nG")]
-        assert speaker.guide(rules).accepts(quoting(speaker, "None.").tokens())
+        assert writer.guide(rules).accepts(quoting(writer, "None.").tokens())
 
 
-@with_some_tongues
+@with_some_writers
 @pytest.mark.parametrize(
     "quote",
     [
@@ -332,48 +332,48 @@ def test_quotes_are_words_of_the_document(speaker: Tongue, has_tools: bool) -> N
         *((2, "<"), (2, "< <b>"), (2, "<b>no")),
     ],
 )
-def test_no_other_quote_can_be_written(speaker: Tongue, quote: tuple[int | str, str]) -> None:
+def test_no_other_quote_can_be_written(writer: ModelWriter, quote: tuple[int | str, str]) -> None:
     for tools in ({}, PING):
         rules = AnswerRules(tools, quotable=DOCUMENTS)
-        assert not speaker.guide(rules).accepts(quoting(speaker, "It is. ", quote, ".").tokens())
-        if not speaker.family.is_whole_answer:
-            assert not speaker.guide(rules).accepts(quoting(speaker, quote).tokens())
+        assert not writer.guide(rules).accepts(quoting(writer, "It is. ", quote, ".").tokens())
+        if not writer.family.is_whole_answer:
+            assert not writer.guide(rules).accepts(quoting(writer, quote).tokens())
 
 
-@with_each_tongue
-def test_quotes_may_come_before_calls(speaker: Tongue) -> None:
+@with_each_writer
+def test_quotes_may_come_before_calls(writer: ModelWriter) -> None:
     rules = AnswerRules(PING, quotable=DOCUMENTS)
-    if speaker.family.is_whole_answer or speaker.family.text_openings:
+    if writer.family.is_whole_answer or writer.family.text_openings:
         return
-    answer = quoting(speaker, "It is ", (0, "sky"), " so.\n").markup(str(speaker.answer(calls=[("ping", {})])))
-    assert speaker.guide(rules).accepts(answer.tokens())
-    found = read(speaker.parser(rules), answer.tokens())
+    answer = quoting(writer, "It is ", (0, "sky"), " so.\n").markup(str(writer.answer(calls=[("ping", {})])))
+    assert writer.guide(rules).accepts(answer.tokens())
+    found = read(writer.parser(rules), answer.tokens())
     assert (found.text, found.quotes, found.whole_calls) == ("It is  so.", [(0, "sky")], [("ping", {})])
 
 
 @pytest.mark.parametrize("name", ["hermes", "llama3", "harmony"])
 def test_a_quote_that_is_cut_off_is_nothing(name: str) -> None:
-    speaker = tongue(name)
+    writer = writer_for(name)
     rules = AnswerRules(PING, quotable=DOCUMENTS)
-    tokens = quoting(speaker, "It is.", (0, "sky is blue")).tokens()
-    start = len(quoting(speaker, "It is.").tokens())
+    tokens = quoting(writer, "It is.", (0, "sky is blue")).tokens()
+    start = len(quoting(writer, "It is.").tokens())
     for count in range(start, len(tokens)):
-        found = read(speaker.parser(rules), tokens[:count], is_cut=True)
+        found = read(writer.parser(rules), tokens[:count], is_cut=True)
         assert (found.text, found.quotes) == ("It is.", [])
-        read(speaker.parser(rules), tokens[:count])
+        read(writer.parser(rules), tokens[:count])
 
 
 def test_text_that_begins_like_a_quote_is_text_without_documents() -> None:
-    speaker = tongue("hermes")
-    tokens = Answer(speaker).text('<cite doc="0">a</cite>').tokens()
-    assert read(speaker.parser(AnswerRules(PING)), tokens).text == '<cite doc="0">a</cite>'
+    writer = writer_for("hermes")
+    tokens = Answer(writer).text('<cite doc="0">a</cite>').tokens()
+    assert read(writer.parser(AnswerRules(PING)), tokens).text == '<cite doc="0">a</cite>'
 
 
 def test_what_is_no_quote_after_all_is_text() -> None:
-    speaker = tongue("hermes")
+    writer = writer_for("hermes")
     for text in ('<cite doc="a">b</cite> c', '<cite doc="">b', '<cite doc="²">b</cite>'):
-        parser = speaker.parser(AnswerRules({}, quotable=DOCUMENTS))
-        assert read(parser, Answer(speaker).text(text).tokens()).text == text
+        parser = writer.parser(AnswerRules({}, quotable=DOCUMENTS))
+        assert read(parser, Answer(writer).text(text).tokens()).text == text
 
 
 @given(
@@ -383,31 +383,31 @@ def test_what_is_no_quote_after_all_is_text() -> None:
 )
 @settings(max_examples=60, deadline=None)
 def test_any_words_between_angles_can_be_quoted(text: str, random: Random, data: st.DataObject) -> None:
-    speaker = tongue("hermes")
+    writer = writer_for("hermes")
     start, end = sorted(data.draw(st.tuples(st.integers(0, len(text)), st.integers(0, len(text)))))
     quote = text[start:end]
     rules = AnswerRules({}, quotable=(text, "other"))
-    tokens = quoting(speaker, "x", (0, quote), "y").tokens(random)
-    assert speaker.guide(rules).accepts(tokens) == (bool(quote.strip()) and "<" not in quote)
+    tokens = quoting(writer, "x", (0, quote), "y").tokens(random)
+    assert writer.guide(rules).accepts(tokens) == (bool(quote.strip()) and "<" not in quote)
 
 
 def test_long_documents_can_be_quoted() -> None:
-    speaker = Tongue(GENERIC, Tags("<think>", "</think>"), starter_tokenizer(), "starter")
+    writer = ModelWriter(GENERIC, Tags("<think>", "</think>"), starter_tokenizer(), "starter")
     random = Random(0)
     words = ["".join(random.choices("abcdefghijklmnopqrstuvwxyz", k=random.randint(1, 9))) for _ in range(3000)]
     text = " ".join(random.choices(words, k=9000))[:MAX_QUOTABLE_CHARACTERS]
     assert len(text) == MAX_QUOTABLE_CHARACTERS
     rules = AnswerRules({}, quotable=(text, text))
-    guide = speaker.guide(rules)
-    tokens = speaker.tokenizer.encode(f'It is.<cite doc="0">{text[20_000:20_500]}</cite> So.')
+    guide = writer.guide(rules)
+    tokens = writer.tokenizer.encode(f'It is.<cite doc="0">{text[20_000:20_500]}</cite> So.')
     for token in tokens:
         assert token in guide.allowed()
         assert guide.follow([token]) == 1
     assert guide.may_end
     # There is no room for the second: any words will do, as long as there are some.
     other = '<cite doc="1">whatever</cite>'
-    assert speaker.guide(rules).accepts(speaker.tokenizer.encode(other))
-    assert not speaker.guide(rules).accepts(speaker.tokenizer.encode(other.replace("whatever", " ")))
+    assert writer.guide(rules).accepts(writer.tokenizer.encode(other))
+    assert not writer.guide(rules).accepts(writer.tokenizer.encode(other.replace("whatever", " ")))
 
 
 # Names and other text in the grammar
@@ -417,12 +417,12 @@ def test_long_documents_can_be_quoted() -> None:
 @example('"\\/\x7f\x00\u2028\n\r\t//#<[5]>%json{')
 @settings(max_examples=200, deadline=None)
 def test_any_text_can_stand_in_a_grammar(text: str) -> None:
-    speaker = tongue("generic-in-text")
-    tokens = Answer(speaker).text(text).tokens()
-    assert speaker.guide_of(f"start: {quote_string(text)}\n").accepts(tokens)
-    without = speaker.guide_of(f"start: TEXT\nTEXT: /(.|\\n)*/ & ~{regex_containing(text)}\n")
-    assert without.accepts(Answer(speaker).text(text[:-1]).tokens())
-    assert not without.accepts([*Answer(speaker).text("a").tokens(), *tokens, *tokens])
+    writer = writer_for("generic-in-text")
+    tokens = Answer(writer).text(text).tokens()
+    assert writer.guide_of(f"start: {quote_string(text)}\n").accepts(tokens)
+    without = writer.guide_of(f"start: TEXT\nTEXT: /(.|\\n)*/ & ~{regex_containing(text)}\n")
+    assert without.accepts(Answer(writer).text(text[:-1]).tokens())
+    assert not without.accepts([*Answer(writer).text("a").tokens(), *tokens, *tokens])
 
 
 def test_special_tokens_in_a_format_are_tokens_and_in_names_text() -> None:
@@ -438,28 +438,30 @@ def test_special_tokens_in_a_format_are_tokens_and_in_names_text() -> None:
 def test_tools_may_have_names_that_begin_alike() -> None:
     names = ["a", "aa", "a-b", "a_b", "ab", "get", "get_", "getter", "name", "x" * 128]
     tools = dict.fromkeys(names, GET["get"])
-    for speaker in TONGUES:
+    for writer in WRITERS:
         guide_rules = AnswerRules(tools, must_call=True)
         for name in names:
-            tokens = speaker.answer(calls=[(name, {"city": "x"})]).tokens()
-            assert speaker.guide(guide_rules).accepts(tokens)
-            assert read(speaker.parser(guide_rules), tokens).whole_calls == [(name, {"city": "x"})]
+            tokens = writer.answer(calls=[(name, {"city": "x"})]).tokens()
+            assert writer.guide(guide_rules).accepts(tokens)
+            assert read(writer.parser(guide_rules), tokens).whole_calls == [(name, {"city": "x"})]
 
 
 def test_many_tools_can_be_offered() -> None:
     properties: dict[str, Any] = {f"argument_{i}": {"type": ["string", "integer"][i % 2]} for i in range(12)}
     tools = {f"tool_{i}": {"type": "object", "properties": properties, "description": str(i)} for i in range(200)}
     for name in ("hermes", "glm-tight", "qwen-coder-in-text"):
-        speaker = tongue(name)
-        assert speaker.guide(AnswerRules(tools)).accepts(
-            speaker.answer(calls=[("tool_7", {"argument_1": 5})]).tokens()
+        writer = writer_for(name)
+        assert writer.guide(AnswerRules(tools)).accepts(
+            writer.answer(calls=[("tool_7", {"argument_1": 5})]).tokens()
         )
 
 
 def test_markup_may_begin_with_text_and_hold_a_token() -> None:
-    speaker = Tongue(tongue("qwen-coder").family, Tags("<think>", "</think>"), vocabulary("</parameter>"), "mixed")
+    writer = ModelWriter(
+        writer_for("qwen-coder").family, Tags("<think>", "</think>"), vocabulary("</parameter>"), "mixed"
+    )
     rules = AnswerRules(GET)
     for value in ("Rome", "", "\n", "a\nb\n", "</parameter>"):
-        tokens = speaker.answer(calls=[("get", {"city": value})]).tokens()
-        assert speaker.guide(rules).accepts(tokens)
-        assert read(speaker.parser(rules), tokens).whole_calls == [("get", {"city": value})]
+        tokens = writer.answer(calls=[("get", {"city": value})]).tokens()
+        assert writer.guide(rules).accepts(tokens)
+        assert read(writer.parser(rules), tokens).whole_calls == [("get", {"city": value})]

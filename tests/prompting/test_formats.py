@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from model_writers import TONGUES, Answer, Tongue, as_json, read, tongue
+from model_writers import WRITERS, Answer, ModelWriter, as_json, read, writer_for
 
-from commonweight.prompting import OutputParser
+from commonweight.prompting import OutputParser, formats
 from commonweight.prompting.constrain.grammar import AnswerRules
 from commonweight.prompting.formats import (
     CALL_ID,
@@ -54,7 +54,7 @@ TOOLS: dict[str, dict[str, Any]] = {
     "ping": {"type": "object", "properties": {}, "additionalProperties": False},
 }
 
-with_each_tongue = pytest.mark.parametrize("speaker", TONGUES, ids=str)
+with_each_writer = pytest.mark.parametrize("writer", WRITERS, ids=str)
 
 # What models write in text, keys and values, and what markup looks like.
 _LETTERS = st.characters(codec="utf-8", exclude_characters="\x7f")
@@ -129,18 +129,18 @@ _one_call: st.SearchStrategy[tuple[str, dict[str, Any]]] = st.one_of(
 _calls = st.lists(_one_call, max_size=3)
 
 
-def can_write(speaker: Tongue, text: str, calls: Calls) -> bool:
+def can_write(writer: ModelWriter, text: str, calls: Calls) -> bool:
     """Whether a family can write this at all: some markup is text, and some text could be JSON."""
-    family, thinking = speaker.family, speaker.thinking
+    family, thinking = writer.family, writer.thinking
     markup = [family.trigger, family.after_text, thinking.opening, thinking.closing]
-    if any(part and speaker.is_text(part) and part in text for part in markup):
+    if any(part and writer.is_text(part) and part in text for part in markup):
         return False
     if family.arguments is None:
         return True
     after = family.arguments.after_value
     for _, arguments in calls:
         written = [as_text(arguments[key]) for key in ("city", "note", "any") if key in arguments]
-        if speaker.is_text(after) and any((value + after).find(after) < len(value) for value in written):
+        if writer.is_text(after) and any((value + after).find(after) < len(value) for value in written):
             return False
         if any(isinstance(arguments.get(key), str) and is_json(arguments[key]) for key in ("note", "any")):
             return False
@@ -162,16 +162,16 @@ def is_json(text: str) -> bool:
 
 
 @st.composite
-def answers(draw: st.DrawFn, speaker: Tongue) -> tuple[str | None, str, Calls]:
+def answers(draw: st.DrawFn, writer: ModelWriter) -> tuple[str | None, str, Calls]:
     """Reasoning or none, text, calls."""
-    family = speaker.family
+    family = writer.family
     calls = draw(_calls)
     calls = calls[:1] if family.takes_one_call else calls
     text = draw(_words)
     if family.is_whole_answer:
         text = "" if calls else text.lstrip(" \t\r\n{")
     reasoning = draw(st.none() | _words)
-    assume(can_write(speaker, text + (reasoning or ""), calls))
+    assume(can_write(writer, text + (reasoning or ""), calls))
     return reasoning, text, calls
 
 
@@ -240,15 +240,15 @@ WRITTEN = {
 
 @pytest.mark.parametrize("name", WRITTEN)
 def test_families_write_calls_like_this(name: str) -> None:
-    speaker = tongue(name)
-    family = speaker.family
+    writer = writer_for(name)
+    family = writer.family
     calls = [("get", {"city": "Rome"}), ("ping", {})][: 1 if family.takes_one_call else 2]
     text = "" if family.is_whole_answer else "Hm.\n"
-    answer = speaker.answer(text=text, calls=calls)
+    answer = writer.answer(text=text, calls=calls)
     assert str(answer) == WRITTEN[name]
     rules = AnswerRules(TOOLS)
-    assert speaker.guide(rules).accepts(answer.tokens())
-    found = read(speaker.parser(rules), answer.tokens())
+    assert writer.guide(rules).accepts(answer.tokens())
+    found = read(writer.parser(rules), answer.tokens())
     assert (found.text, found.whole_calls) == (text.strip(), calls)
 
 
@@ -256,11 +256,13 @@ def test_families_write_calls_like_this(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WRITTEN)
-def test_a_family_is_known_by_a_call(name: str) -> None:
-    speaker = tongue(name)
-    rendered = str(speaker.answer(text="", calls=[(SAMPLE_NAME, {SAMPLE_KEY: SAMPLE_VALUE})]))
+def test_a_family_is_known_by_a_call(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = writer_for(name)
+    rendered = str(writer.answer(text="", calls=[(SAMPLE_NAME, {SAMPLE_KEY: SAMPLE_VALUE})]))
     if name == "harmony":  # the template writes in another order than the model
         rendered = f'<|start|>assistant to=functions.{SAMPLE_NAME}<|channel|>commentary json<|message|>{{"k": 1}}'
+    assert detect_format(f"<|user|>ask<|assistant|>{rendered}<|end|>").name == name
+    monkeypatch.setattr(formats, "FAMILIES", formats.FAMILIES[::-1])  # so that no other format fits as well
     assert detect_format(f"<|user|>ask<|assistant|>{rendered}<|end|>").name == name
 
 
@@ -270,30 +272,30 @@ def test_calls_of_an_unknown_kind_are_generic() -> None:
 
 
 def test_reasoning_is_known_by_the_templates_tags() -> None:
-    assert find_thinking_tags("{{ content.split('</think>') }}", GENERIC) == TONGUES[-1].thinking
+    assert find_thinking_tags("{{ content.split('</think>') }}", GENERIC) == WRITERS[-1].thinking
     assert find_thinking_tags("{{ content }}", GENERIC) is None
-    harmony = tongue("harmony")
+    harmony = writer_for("harmony")
     assert find_thinking_tags("", harmony.family) == harmony.thinking
 
 
 # What may be written, and what it tells
 
 
-@with_each_tongue
+@with_each_writer
 @given(data=st.data(), random=st.randoms(use_true_random=False))
 @settings(max_examples=40, deadline=None)
 def test_whatever_way_it_is_cut_an_answer_is_taken_and_given_back(
-    speaker: Tongue, data: st.DataObject, random: Random
+    writer: ModelWriter, data: st.DataObject, random: Random
 ) -> None:
-    reasoning, text, calls = data.draw(answers(speaker))
+    reasoning, text, calls = data.draw(answers(writer))
     is_begun = data.draw(st.booleans()) and reasoning is not None
     rules = AnswerRules(TOOLS, thinking="over" if reasoning is None else "begun" if is_begun else "possible")
-    answer = speaker.answer(reasoning, text, calls, is_begun=is_begun)
+    answer = writer.answer(reasoning, text, calls, is_begun=is_begun)
     tokens = answer.tokens(random)
-    assert speaker.guide(rules).accepts(tokens)
-    found = read(speaker.parser(rules), tokens)
+    assert writer.guide(rules).accepts(tokens)
+    found = read(writer.parser(rules), tokens)
     assert found.reasoning == (reasoning or "").strip()
-    if reasoning is not None and not speaker.family.text_openings:
+    if reasoning is not None and not writer.family.text_openings:
         text = text.lstrip()
     assert found.text == (text.rstrip() if calls else text)
     assert found.whole_calls == list(calls)
@@ -303,20 +305,20 @@ def test_whatever_way_it_is_cut_an_answer_is_taken_and_given_back(
 CITY = {"city": 'Par"is {'}
 
 
-@with_each_tongue
-def test_what_the_request_allows_is_allowed(speaker: Tongue) -> None:
-    call = speaker.answer(calls=[("get", CITY)]).tokens()
+@with_each_writer
+def test_what_the_request_allows_is_allowed(writer: ModelWriter) -> None:
+    call = writer.answer(calls=[("get", CITY)]).tokens()
     only_get = {"get": TOOLS["get"]}
-    assert speaker.guide(AnswerRules(TOOLS)).accepts(call)
-    assert speaker.guide(AnswerRules(TOOLS, must_call=True)).accepts(call)
-    assert speaker.guide(AnswerRules(only_get, must_call=True, allows_parallel_calls=False)).accepts(call)
-    assert speaker.guide(AnswerRules(TOOLS, allows_parallel_calls=False)).accepts(call)
-    text = speaker.answer(text="No tool > or < { helps.").tokens()
-    assert speaker.guide(AnswerRules(TOOLS)).accepts(text)
-    assert speaker.guide(AnswerRules(TOOLS, may_call=False)).accepts(text)
+    assert writer.guide(AnswerRules(TOOLS)).accepts(call)
+    assert writer.guide(AnswerRules(TOOLS, must_call=True)).accepts(call)
+    assert writer.guide(AnswerRules(only_get, must_call=True, allows_parallel_calls=False)).accepts(call)
+    assert writer.guide(AnswerRules(TOOLS, allows_parallel_calls=False)).accepts(call)
+    text = writer.answer(text="No tool > or < { helps.").tokens()
+    assert writer.guide(AnswerRules(TOOLS)).accepts(text)
+    assert writer.guide(AnswerRules(TOOLS, may_call=False)).accepts(text)
 
 
-@with_each_tongue
+@with_each_writer
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
@@ -326,36 +328,38 @@ def test_what_the_request_allows_is_allowed(speaker: Tongue) -> None:
         ("get_weather", {"city": "Rome", "tags": [1]}),
     ],
 )
-def test_calls_against_the_schema_are_refused(speaker: Tongue, name: str, arguments: Mapping[str, Any]) -> None:
+def test_calls_against_the_schema_are_refused(
+    writer: ModelWriter, name: str, arguments: Mapping[str, Any]
+) -> None:
     for rules in (AnswerRules(TOOLS), AnswerRules(TOOLS, must_call=True)):
-        assert not speaker.guide(rules).accepts(speaker.answer(calls=[(name, arguments)]).tokens())
+        assert not writer.guide(rules).accepts(writer.answer(calls=[(name, arguments)]).tokens())
 
 
-@with_each_tongue
-def test_what_the_request_forbids_is_refused(speaker: Tongue) -> None:
-    family = speaker.family
-    forced = speaker.guide(AnswerRules(TOOLS, must_call=True))
+@with_each_writer
+def test_what_the_request_forbids_is_refused(writer: ModelWriter) -> None:
+    family = writer.family
+    forced = writer.guide(AnswerRules(TOOLS, must_call=True))
     assert not forced.may_end
-    assert not forced.accepts(speaker.answer(text="No.").tokens())
-    call = speaker.answer(calls=[("get", CITY)])
-    assert not speaker.guide(AnswerRules(TOOLS, must_call=True)).accepts(
-        speaker.answer(text="So:", calls=[("get", CITY)]).tokens()
+    assert not forced.accepts(writer.answer(text="No.").tokens())
+    call = writer.answer(calls=[("get", CITY)])
+    assert not writer.guide(AnswerRules(TOOLS, must_call=True)).accepts(
+        writer.answer(text="So:", calls=[("get", CITY)]).tokens()
     )
-    assert not speaker.guide(AnswerRules(TOOLS, may_call=False)).accepts(call.tokens())
-    assert not speaker.guide(AnswerRules({"ping": TOOLS["ping"]}, must_call=True)).accepts(call.tokens())
+    assert not writer.guide(AnswerRules(TOOLS, may_call=False)).accepts(call.tokens())
+    assert not writer.guide(AnswerRules({"ping": TOOLS["ping"]}, must_call=True)).accepts(call.tokens())
     for text in ("So", " ", "\n\n", "<"):
-        assert not speaker.guide(AnswerRules(TOOLS)).accepts(
-            speaker.answer(calls=[("get", CITY)]).text(text).tokens()
+        assert not writer.guide(AnswerRules(TOOLS)).accepts(
+            writer.answer(calls=[("get", CITY)]).text(text).tokens()
         )
-    two = speaker.answer(calls=[("get", CITY), ("ping", {})]).tokens()
-    assert not speaker.guide(AnswerRules(TOOLS, allows_parallel_calls=False)).accepts(two)
-    assert speaker.guide(AnswerRules(TOOLS)).accepts(two) == (not family.takes_one_call)
+    two = writer.answer(calls=[("get", CITY), ("ping", {})]).tokens()
+    assert not writer.guide(AnswerRules(TOOLS, allows_parallel_calls=False)).accepts(two)
+    assert writer.guide(AnswerRules(TOOLS)).accepts(two) == (not family.takes_one_call)
 
 
-@with_each_tongue
-def test_no_answer_ends_within_a_call(speaker: Tongue) -> None:
-    tokens = speaker.answer(calls=[("get_weather", {"city": "Rome", "tags": ["a"]})]).tokens()
-    guide = speaker.guide(AnswerRules(TOOLS, must_call=True))
+@with_each_writer
+def test_no_answer_ends_within_a_call(writer: ModelWriter) -> None:
+    tokens = writer.answer(calls=[("get_weather", {"city": "Rome", "tags": ["a"]})]).tokens()
+    guide = writer.guide(AnswerRules(TOOLS, must_call=True))
     for token in tokens:
         assert not guide.may_end
         assert guide.follow([token]) == 1
@@ -365,22 +369,22 @@ def test_no_answer_ends_within_a_call(speaker: Tongue) -> None:
 # As it comes
 
 
-def spelled(speaker: Tongue, tokens: Sequence[int]) -> str:
-    """What tokens say so far, with their markup, but without half a character."""
-    texts = {token: text for text, token in speaker.specials.items()}
-    data = b"".join(texts[i].encode() if i in texts else speaker.tokenizer.decode(i) for i in tokens)
+def spelled(writer: ModelWriter, tokens: Sequence[int]) -> str:
+    """Text of tokens with their markup, without an incomplete character."""
+    texts = {token: text for text, token in writer.specials.items()}
+    data = b"".join(texts[i].encode() if i in texts else writer.tokenizer.decode(i) for i in tokens)
     return data.decode(errors="ignore")
 
 
-@with_each_tongue
+@with_each_writer
 @given(data=st.data(), random=st.randoms(use_true_random=False))
 @settings(max_examples=15, deadline=None)
-def test_an_answer_can_be_cut_off_anywhere(speaker: Tongue, data: st.DataObject, random: Random) -> None:
-    reasoning, text, calls = data.draw(answers(speaker))
+def test_an_answer_can_be_cut_off_anywhere(writer: ModelWriter, data: st.DataObject, random: Random) -> None:
+    reasoning, text, calls = data.draw(answers(writer))
     rules = AnswerRules(TOOLS, thinking="over" if reasoning is None else "possible")
-    tokens = speaker.answer(reasoning, text, calls).tokens(random)
+    tokens = writer.answer(reasoning, text, calls).tokens(random)
     for count in random.sample(range(len(tokens)), min(len(tokens), 20)):
-        found = read(speaker.parser(rules), tokens[:count], is_cut=True)
+        found = read(writer.parser(rules), tokens[:count], is_cut=True)
         assert (reasoning or "").strip().startswith(found.reasoning)
         assert text.startswith(found.text) or text.lstrip().startswith(found.text)
         for (name, arguments, is_whole), call in zip(found.calls, calls, strict=False):
@@ -388,50 +392,52 @@ def test_an_answer_can_be_cut_off_anywhere(speaker: Tongue, data: st.DataObject,
             if is_whole:
                 assert json.loads(arguments) == call[1]
             else:
-                assert speaker.family.arguments or as_json(call[1]).startswith(arguments)
+                assert writer.family.arguments or as_json(call[1]).startswith(arguments)
         assert len(found.calls) <= len(calls)
-        read(speaker.parser(rules), tokens[:count])  # which may also be how it ends
+        read(writer.parser(rules), tokens[:count])  # which may also be how it ends
 
 
-@with_each_tongue
+@with_each_writer
 @given(arguments=_inputs["get_weather"], random=st.randoms(use_true_random=False))
 @settings(max_examples=15, deadline=None)
-def test_inputs_come_as_they_are_written(speaker: Tongue, arguments: Mapping[str, Any], random: Random) -> None:
-    if speaker.family.arguments is not None:
+def test_inputs_come_as_they_are_written(
+    writer: ModelWriter, arguments: Mapping[str, Any], random: Random
+) -> None:
+    if writer.family.arguments is not None:
         return
-    answer = speaker.answer(calls=[("get_weather", in_order("get_weather", arguments))])
+    answer = writer.answer(calls=[("get_weather", in_order("get_weather", arguments))])
     whole = as_json(in_order("get_weather", arguments))
     start = str(answer).index(whole)
-    parser, tokens, shown = speaker.parser(AnswerRules(TOOLS)), answer.tokens(random), ""
+    parser, tokens, shown = writer.parser(AnswerRules(TOOLS)), answer.tokens(random), ""
     for count, token in enumerate(tokens, 1):
         shown += "".join(piece.json for piece in parser.feed(token) if isinstance(piece, CallInput))
-        assert shown == spelled(speaker, tokens[:count])[start : start + len(whole)]
+        assert shown == spelled(writer, tokens[:count])[start : start + len(whole)]
 
 
-@with_each_tongue
+@with_each_writer
 @given(text=_words, random=st.randoms(use_true_random=False))
 @settings(max_examples=25, deadline=None)
-def test_text_comes_as_soon_as_it_can_be_nothing_else(speaker: Tongue, text: str, random: Random) -> None:
-    family = speaker.family
+def test_text_comes_as_soon_as_it_can_be_nothing_else(writer: ModelWriter, text: str, random: Random) -> None:
+    family = writer.family
     text = text.lstrip(" \t\r\n{") if family.is_whole_answer else text
-    assume(can_write(speaker, text, []))
-    answer = speaker.answer(text=text)
+    assume(can_write(writer, text, []))
+    answer = writer.answer(text=text)
     start = len(str(answer)) - len(text)
-    parser, tokens, shown = speaker.parser(AnswerRules(TOOLS)), answer.tokens(random), ""
+    parser, tokens, shown = writer.parser(AnswerRules(TOOLS)), answer.tokens(random), ""
     for count, token in enumerate(tokens, 1):
         shown += "".join(piece.text for piece in parser.feed(token) if isinstance(piece, Text))
-        so_far = spelled(speaker, tokens[:count])[start:]
+        so_far = spelled(writer, tokens[:count])[start:]
         assert so_far.startswith(shown)
         held = so_far[len(shown) :].lstrip()
         assert any(markup.startswith(held) for markup in (family.trigger, family.after_text))
 
 
-@with_each_tongue
-def test_a_call_is_over_with_its_input(speaker: Tongue) -> None:
-    family = speaker.family
-    tokens = speaker.answer(calls=[("ping", {})]).tokens()
-    after = len(Answer(speaker).markup(fill_placeholders(family.after_input + family.closing)).tokens())
-    parser = speaker.parser(AnswerRules(TOOLS))
+@with_each_writer
+def test_a_call_is_over_with_its_input(writer: ModelWriter) -> None:
+    family = writer.family
+    tokens = writer.answer(calls=[("ping", {})]).tokens()
+    after = len(Answer(writer).markup(fill_placeholders(family.after_input + family.closing)).tokens())
+    parser = writer.parser(AnswerRules(TOOLS))
     # Between tags, only what ends the call tells that there are no arguments.
     known = tokens if family.arguments else tokens[:-after] if after else tokens
     pieces = [piece for token in known for piece in parser.feed(token)]
@@ -440,34 +446,34 @@ def test_a_call_is_over_with_its_input(speaker: Tongue) -> None:
 
 
 def parser_id(before_input: str) -> str | None:
-    """The id that a call is told with."""
+    """The id of a call in the parser's output."""
     return SAMPLE_ID if CALL_ID in before_input else None
 
 
 def test_numbers_of_calls_may_have_any_length() -> None:
-    speaker = tongue("kimi")
+    writer = writer_for("kimi")
     head = "<|tool_calls_section_begin|><|tool_call_begin|>functions.ping:"
     for number in ("0", "7", "128"):
         call = f"{head}{number}<|tool_call_argument_begin|>{{}}<|tool_call_end|><|tool_calls_section_end|>"
-        tokens = Answer(speaker).markup(call).tokens()
-        assert speaker.guide(AnswerRules(TOOLS)).accepts(tokens)
-        assert read(speaker.parser(AnswerRules(TOOLS)), tokens).whole_calls == [("ping", {})]
+        tokens = Answer(writer).markup(call).tokens()
+        assert writer.guide(AnswerRules(TOOLS)).accepts(tokens)
+        assert read(writer.parser(AnswerRules(TOOLS)), tokens).whole_calls == [("ping", {})]
 
 
 # Arguments between tags
 
 with_each_kind_of_tags = pytest.mark.parametrize(
-    "speaker", [speaker for speaker in TONGUES if speaker.family.arguments], ids=str
+    "writer", [writer for writer in WRITERS if writer.family.arguments], ids=str
 )
 
 
-def input_of(speaker: Tongue, schema: dict[str, Any], written: Mapping[str, str]) -> str:
+def input_of(writer: ModelWriter, schema: dict[str, Any], written: Mapping[str, str]) -> str:
     """The JSON that arguments become which are written like this; empty if the grammar refuses them."""
     rules = AnswerRules({"tool": schema})
-    tokens = speaker.answer(calls=[("tool", written)]).tokens()
-    if not speaker.guide(rules).accepts(tokens):
+    tokens = writer.answer(calls=[("tool", written)]).tokens()
+    if not writer.guide(rules).accepts(tokens):
         return ""
-    ((_, arguments, is_whole),) = read(speaker.parser(rules), tokens).calls
+    ((_, arguments, is_whole),) = read(writer.parser(rules), tokens).calls
     assert is_whole
     return arguments
 
@@ -515,52 +521,52 @@ STRING, NUMBER, OR_NULL = {"type": "string"}, {"type": "number"}, {"type": ["str
     ],
     ids=repr,
 )
-def test_values_become_what_the_schema_says(speaker: Tongue, schema: Any, written: str, expected: str) -> None:
+def test_values_become_what_the_schema_says(writer: ModelWriter, schema: Any, written: str, expected: str) -> None:
     tree = {"type": "array", "items": {"$ref": "#/$defs/tree"}}
     tool = {
         "type": "object",
         "properties": {"key": schema, "other": NUMBER},
         "$defs": {"name": STRING, "size": NUMBER, "tree": tree},
     }
-    assert input_of(speaker, tool, {"key": written}) == (f'{{"key": {expected}}}' if expected else "")
+    assert input_of(writer, tool, {"key": written}) == (f'{{"key": {expected}}}' if expected else "")
 
 
 @with_each_kind_of_tags
 @pytest.mark.parametrize(
     "key", ["a b", 'x"y', "naïve", "a/b\\c", "<k>", "\x7f", "{}", "key\nline", "<arg_key>", "="]
 )
-def test_keys_may_be_unusual(speaker: Tongue, key: str) -> None:
+def test_keys_may_be_unusual(writer: ModelWriter, key: str) -> None:
     tool = {"type": "object", "properties": {key: STRING, f"{key}2": NUMBER}, "required": [key]}
     written = {key: "v", f"{key}2": "2"}
-    assert json.loads(input_of(speaker, tool, written)) == {key: "v", f"{key}2": 2}
+    assert json.loads(input_of(writer, tool, written)) == {key: "v", f"{key}2": 2}
 
 
 @with_each_kind_of_tags
-def test_other_arguments_are_taken_where_the_schema_says_so(speaker: Tongue) -> None:
+def test_other_arguments_are_taken_where_the_schema_says_so(writer: ModelWriter) -> None:
     free = {"type": "object"}
     numbers = {"type": "object", "properties": {"a": STRING}, "additionalProperties": NUMBER}
     closed = {"type": "object", "properties": {"a": STRING}}
-    assert input_of(speaker, free, {"x-1": "word", "y": "2"}) == '{"x-1": "word", "y": 2}'
-    assert input_of(speaker, numbers, {"a": "1", "b": "2"}) == '{"a": "1", "b": 2}'
-    assert input_of(speaker, numbers, {"b": "two"}) == ""
-    assert input_of(speaker, closed, {"b": "2"}) == ""
+    assert input_of(writer, free, {"x-1": "word", "y": "2"}) == '{"x-1": "word", "y": 2}'
+    assert input_of(writer, numbers, {"a": "1", "b": "2"}) == '{"a": "1", "b": 2}'
+    assert input_of(writer, numbers, {"b": "two"}) == ""
+    assert input_of(writer, closed, {"b": "2"}) == ""
 
 
 @with_each_kind_of_tags
-def test_text_that_may_be_null_is_held_back_only_while_it_may(speaker: Tongue) -> None:
+def test_text_that_may_be_null_is_held_back_only_while_it_may(writer: ModelWriter) -> None:
     rules = AnswerRules({"tool": {"type": "object", "properties": {"key": OR_NULL}}})
-    around = speaker.family.arguments
+    around = writer.family.arguments
     assert around is not None
-    head = speaker.family.opening + speaker.family.before_name + "tool" + speaker.family.before_input
-    parser = speaker.parser(rules)
-    start = Answer(speaker).markup(head + around.before_key + "key" + around.before_value).tokens()
+    head = writer.family.opening + writer.family.before_name + "tool" + writer.family.before_input
+    parser = writer.parser(rules)
+    start = Answer(writer).markup(head + around.before_key + "key" + around.before_value).tokens()
     assert read_inputs(parser, start) == '{"key": '
-    shown = [read_inputs(parser, Answer(speaker).text(c).tokens()) for c in "null!<x"]
+    shown = [read_inputs(parser, Answer(writer).text(c).tokens()) for c in "null!<x"]
     assert "".join(shown).startswith('"null!')
     assert shown[:4] == [""] * 4
 
 
 def read_inputs(parser: OutputParser, tokens: Sequence[int]) -> str:
-    """What tokens tell of a call's input."""
+    """The call input that tokens add."""
     pieces = [piece for token in tokens for piece in parser.feed(token)]
     return "".join(piece.json for piece in pieces if isinstance(piece, CallInput))

@@ -7,7 +7,7 @@ import pytest
 from hostile import LETTERS
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_writers import TONGUES, Tongue, tongue
+from model_writers import WRITERS, ModelWriter, writer_for
 from vocabularies import byte_level_tokenizer, gemma_tokenizer, mistral_tokenizer, starter_tokenizer
 
 from commonweight.prompting import OutputParser, Tokenizer
@@ -145,34 +145,34 @@ def test_spaces_of_other_tokenizers_are_text() -> None:
 # Text beside reasoning and calls
 
 PING = {"ping": {"type": "object", "properties": {"text": {"type": "string"}}, "additionalProperties": False}}
-SPEAKERS = pytest.mark.parametrize("speaker", TONGUES, ids=str)
+with_each_writer = pytest.mark.parametrize("writer", WRITERS, ids=str)
 
 
-@SPEAKERS
-def test_stop_sequences_are_looked_for_in_text_alone(speaker: Tongue) -> None:
+@with_each_writer
+def test_stop_sequences_are_looked_for_in_text_alone(writer: ModelWriter) -> None:
     rules = AnswerRules(PING, thinking="begun")
-    has_text = not speaker.family.is_whole_answer
-    answer = speaker.answer("STOP ping", "So." if has_text else "", [("ping", {"text": "STOP"})], is_begun=True)
+    has_text = not writer.family.is_whole_answer
+    answer = writer.answer("STOP ping", "So." if has_text else "", [("ping", {"text": "STOP"})], is_begun=True)
     for stop in ("STOP", "ping", "text", "analysis", "{"):
-        parser = speaker.parser(rules, [stop])
+        parser = writer.parser(rules, [stop])
         found = model_writers.read(parser, answer.tokens())
         assert found.whole_calls == [("ping", {"text": "STOP"})]
         assert (found.reasoning, found.text) == ("STOP ping", "So." if has_text else "")
         assert not parser.is_complete
-    answer = speaker.answer("STOP", "So STOP ping", is_begun=True)
-    parser = speaker.parser(rules, ["STOP"])
+    answer = writer.answer("STOP", "So STOP ping", is_begun=True)
+    parser = writer.parser(rules, ["STOP"])
     assert model_writers.read(parser, answer.tokens()).text == "So "
     assert parser.stop_sequence == "STOP"
 
 
-@SPEAKERS
+@with_each_writer
 @given(text=st.text("ab \n<", max_size=12), stop=st.text("ab \n<", min_size=1, max_size=4))
 @settings(max_examples=25, deadline=None)
-def test_stop_sequences_end_text_before_calls(speaker: Tongue, text: str, stop: str) -> None:
-    if speaker.family.is_whole_answer:
+def test_stop_sequences_end_text_before_calls(writer: ModelWriter, text: str, stop: str) -> None:
+    if writer.family.is_whole_answer:
         return
-    parser = speaker.parser(AnswerRules(PING), [stop])
-    answer = speaker.answer(text=text + "." * bool(text), calls=[("ping", {})])
+    parser = writer.parser(AnswerRules(PING), [stop])
+    answer = writer.answer(text=text + "." * bool(text), calls=[("ping", {})])
     found = model_writers.read(parser, answer.tokens())
     if stop in text:
         assert (found.text, found.calls) == (text.partition(stop)[0], [])
@@ -184,32 +184,32 @@ def test_stop_sequences_end_text_before_calls(speaker: Tongue, text: str, stop: 
 
 @pytest.mark.parametrize("name", ["hermes", "hermes-in-text"])
 def test_markup_is_no_text_for_stop_sequences(name: str) -> None:
-    speaker = tongue(name)
-    tokens = speaker.answer(text="a", calls=[("ping", {})]).tokens()
+    writer = writer_for(name)
+    tokens = writer.answer(text="a", calls=[("ping", {})]).tokens()
     for stop in ("<", "<tool_call>", "a<tool", "a<tool_call>", "call>"):
-        parser = speaker.parser(AnswerRules(PING), [stop])
+        parser = writer.parser(AnswerRules(PING), [stop])
         found = model_writers.read(parser, tokens)
         assert (found.text, found.whole_calls, parser.stop_sequence) == ("a", [("ping", {})], None)
     # What only begins like markup is text after all.
-    parser = speaker.parser(AnswerRules(PING), ["<tool_cat"])
-    assert model_writers.read(parser, model_writers.Answer(speaker).text("a<tool_cat b").tokens()).text == "a"
+    parser = writer.parser(AnswerRules(PING), ["<tool_cat"])
+    assert model_writers.read(parser, model_writers.Answer(writer).text("a<tool_cat b").tokens()).text == "a"
     assert parser.stop_sequence == "<tool_cat"
 
 
 def test_a_stop_sequence_is_seen_as_soon_as_it_is_there() -> None:
-    speaker = tongue("hermes")
-    parser = speaker.parser(AnswerRules(PING), ["\n\n"])
-    tokens = model_writers.Answer(speaker).text("a\n\n").tokens()
+    writer = writer_for("hermes")
+    parser = writer.parser(AnswerRules(PING), ["\n\n"])
+    tokens = model_writers.Answer(writer).text("a\n\n").tokens()
     pieces = [piece for token in tokens for piece in parser.feed(token)]
     assert parser.is_complete
     assert text_of(pieces) == "a"
 
 
 def test_stop_sequences_do_not_reach_over_quotes() -> None:
-    speaker = tongue("hermes")
+    writer = writer_for("hermes")
     rules = AnswerRules({}, quotable=("b",))
-    parser = speaker.parser(rules, ["ac", "b", "cite"])
-    found = model_writers.read(parser, model_writers.Answer(speaker).text('a<cite doc="0">b</cite>c').tokens())
+    parser = writer.parser(rules, ["ac", "b", "cite"])
+    found = model_writers.read(parser, model_writers.Answer(writer).text('a<cite doc="0">b</cite>c').tokens())
     assert (found.text, found.quotes, parser.stop_sequence) == ("ac", [(0, "b")], None)
 
 
@@ -222,9 +222,9 @@ def test_a_turn_may_end_with_text() -> None:
 
 
 def test_space_around_markup_is_no_text() -> None:
-    speaker = tongue("hermes")
+    writer = writer_for("hermes")
     rules = AnswerRules(PING, thinking="possible")
-    call = str(speaker.answer(calls=[("ping", {})]))
+    call = str(writer.answer(calls=[("ping", {})]))
     for text, reasoning, expected in (
         ("\n\n<think>\n\n Hm. \n</think>\n\n So. \n\n", "Hm.", "So. \n\n"),
         ("\n<think>\n\n</think>\n", "", ""),
@@ -233,31 +233,31 @@ def test_space_around_markup_is_no_text() -> None:
         (" \n " + call, "", ""),
         (" So. \n " + call, "", " So."),
     ):
-        found = model_writers.read(speaker.parser(rules), model_writers.Answer(speaker).markup(text).tokens())
+        found = model_writers.read(writer.parser(rules), model_writers.Answer(writer).markup(text).tokens())
         assert (found.reasoning, found.text) == (reasoning, expected)
 
 
 def test_calls_that_are_none_are_text() -> None:
     for name in ("hermes", "hermes-in-text", "llama3"):
-        speaker = tongue(name)
-        call = str(speaker.answer(calls=[("pong", {})]))
+        writer = writer_for(name)
+        call = str(writer.answer(calls=[("pong", {})]))
         for text in (call, f"{call} and {call}", f"{call}\n{call} STOP {call}"):
-            parser = speaker.parser(AnswerRules(PING), ["STOP"])
-            found = model_writers.read(parser, model_writers.Answer(speaker).markup(text).tokens())
+            parser = writer.parser(AnswerRules(PING), ["STOP"])
+            found = model_writers.read(parser, model_writers.Answer(writer).markup(text).tokens())
             assert (found.text, found.calls) == (text.partition("STOP")[0], [])
 
 
 def test_control_tokens_are_silent_where_they_are_no_markup() -> None:
-    speaker = tongue("mistral-args")
+    writer = writer_for("mistral-args")
     for tools, text in (({}, "a[ARGS]b[TOOL_CALLS]ping[ARGS]c"), (PING, "a[ARGS]bp[/THINK]ingc")):
-        tokens = model_writers.Answer(speaker).markup(text).tokens()
-        assert model_writers.read(speaker.parser(AnswerRules(tools)), tokens).text == "abpingc"
+        tokens = model_writers.Answer(writer).markup(text).tokens()
+        assert model_writers.read(writer.parser(AnswerRules(tools)), tokens).text == "abpingc"
 
 
-@SPEAKERS
+@with_each_writer
 @given(data=st.data())
 @settings(max_examples=25, deadline=None)
-def test_no_tokens_are_too_strange(speaker: Tongue, data: st.DataObject) -> None:
+def test_no_tokens_are_too_strange(writer: ModelWriter, data: st.DataObject) -> None:
     """Even without a grammar, what comes out follows the form and can be sent."""
     rules = AnswerRules(
         PING,
@@ -266,8 +266,8 @@ def test_no_tokens_are_too_strange(speaker: Tongue, data: st.DataObject) -> None
         schema=data.draw(st.none() | st.just({})),
         continues_text=data.draw(st.booleans()),
     )
-    answer = model_writers.Answer(speaker)
-    whole = str(speaker.answer("Hm.", "So.", [("ping", {"text": "x"}), ("ping", {})]))
+    answer = model_writers.Answer(writer)
+    whole = str(writer.answer("Hm.", "So.", [("ping", {"text": "x"}), ("ping", {})]))
     for _ in range(data.draw(st.integers(1, 4))):
         start, end = sorted(data.draw(st.tuples(st.integers(0, len(whole)), st.integers(0, len(whole)))))
         answer.markup(whole[start:end]).text(
@@ -275,8 +275,8 @@ def test_no_tokens_are_too_strange(speaker: Tongue, data: st.DataObject) -> None
         )
     tokens = answer.tokens(data.draw(st.randoms(use_true_random=False)))
     for place in data.draw(st.lists(st.integers(0, len(tokens)), max_size=3)):
-        tokens.insert(place, data.draw(st.integers(0, speaker.tokenizer.size - 1)))
-    parser = speaker.parser(rules, data.draw(st.lists(st.sampled_from(["So", "{", "x"]), max_size=1)))
+        tokens.insert(place, data.draw(st.integers(0, writer.tokenizer.size - 1)))
+    parser = writer.parser(rules, data.draw(st.lists(st.sampled_from(["So", "{", "x"]), max_size=1)))
     found = model_writers.read(parser, tokens, is_cut=data.draw(st.booleans()))
     repr(found).encode()
     found.text.encode()

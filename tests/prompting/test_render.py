@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from families import CALLING, CHATML, FAMILIES, STARTER, UNTOLD, Family
+from families import CALLING, CHATML, FAMILIES, STARTER, WITHOUT_TEMPLATE, Family
 from hostile import (
     assistant,
     conversation,
@@ -29,7 +29,7 @@ from vocabularies import byte_level_tokenizer, mistral_tokenizer, phi_tokenizer,
 from commonweight.messages.errors import InvalidRequestError
 from commonweight.prompting import Prompt, Renderer
 
-EVERY = [*FAMILIES, UNTOLD]
+EVERY = [*FAMILIES, WITHOUT_TEMPLATE]
 TAKING_SYSTEM = [family for family in FAMILIES if family.takes_system]
 BY_NAME = {family.name: family for family in EVERY}
 GEMMA, MISTRAL, LLAMA_3 = BY_NAME["gemma"], BY_NAME["mistral"], BY_NAME["llama-3"]
@@ -51,8 +51,8 @@ def ids(family: Family, *messages: dict[str, Any], **fields: object) -> list[int
     return prompt(family, *messages, **fields).token_ids
 
 
-def said(family: Family, *messages: dict[str, Any], **fields: object) -> str:
-    """What a prompt reads, as far as it is not special tokens."""
+def text_of_prompt(family: Family, *messages: dict[str, Any], **fields: object) -> str:
+    """Text of a prompt without its special tokens."""
     return b"".join(family.tokenizer.decode(i) for i in ids(family, *messages, **fields)).decode()
 
 
@@ -114,7 +114,7 @@ def test_the_starters_prompt_in_full() -> None:
 def test_a_model_without_a_template_continues_a_transcript() -> None:
     expected = "System: Be kind.\n\nUser: Hello\n\nAssistant: Hi\n\nUser: And?\n\nAssistant:"
     messages = [user("Hello"), assistant("Hi"), user("And?")]
-    assert ids(UNTOLD, *messages, system="Be kind.") == reference_ids(starter_tokenizer(), expected)
+    assert ids(WITHOUT_TEMPLATE, *messages, system="Be kind.") == reference_ids(starter_tokenizer(), expected)
 
 
 @pytest.mark.parametrize(
@@ -187,8 +187,8 @@ def test_the_attribution_block_is_dropped(family: Family) -> None:
 
 
 def test_the_attribution_block_is_dropped_only_where_agents_put_it() -> None:
-    assert ATTRIBUTION in said(STARTER, user("hello"), system=[text("Be kind."), text(ATTRIBUTION)])
-    assert ATTRIBUTION in said(STARTER, user(ATTRIBUTION))
+    assert ATTRIBUTION in text_of_prompt(STARTER, user("hello"), system=[text("Be kind."), text(ATTRIBUTION)])
+    assert ATTRIBUTION in text_of_prompt(STARTER, user(ATTRIBUTION))
 
 
 @pytest.mark.parametrize("family", EVERY, ids=str)
@@ -271,9 +271,9 @@ def test_a_prompt_with_prefill_goes_on_where_the_prompt_without_ends(
     assert not without.parser_config.continues_text
     assert prefilled.parser_config.continues_text
     after = (family.before_prefill or _after(family)) + begun
-    assert said(family, user(content), assistant(begun)) == said(family, user(content)) + after
+    assert text_of_prompt(family, user(content), assistant(begun)) == text_of_prompt(family, user(content)) + after
     if family.name not in (
-        "untold",
+        "without-template",
         "qwen-3-untagged",
     ):  # whose prompts end in ordinary tokens that the prefill may join
         shared = len(without.token_ids)

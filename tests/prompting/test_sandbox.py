@@ -1,4 +1,4 @@
-"""A model's template may be anybody's program. It gets nothing but text, and little time and memory."""
+"""Sandbox of chat templates: text in, text out, bounded time and memory."""
 
 import os
 import signal
@@ -14,10 +14,9 @@ import psutil
 import pytest
 from jinja2.filters import FILTERS
 
-from commonweight.prompting.template import sandbox as sandboxes
-from commonweight.prompting.template import sandbox_worker as sandboxed
+from commonweight.prompting.template import sandbox_worker
 from commonweight.prompting.template.chat_template import BadConversationError, BadTemplateError, ChatTemplate
-from commonweight.prompting.template.sandbox import LimitError, RenderError, Sandbox, TemplateError
+from commonweight.prompting.template.sandbox import MAX_PROCESSES, LimitError, RenderError, Sandbox, TemplateError
 
 HELLO = {"messages": [{"role": "user", "content": "hello"}]}
 SECONDS = 1.0
@@ -105,7 +104,7 @@ def test_time_and_memory_are_bounded(sandbox: Sandbox, source: str) -> None:
 @pytest.mark.parametrize(
     "source", ["{{", "{% if %}", "{% nonsense %}", "{{ x | nonsense }}", "{% for %}" * 3, "(" * 9]
 )
-def test_what_is_no_template_is_said_to_be_none(sandbox: Sandbox, source: str) -> None:
+def test_an_invalid_template_is_a_template_error(sandbox: Sandbox, source: str) -> None:
     if source.startswith("("):
         assert sandbox.render(source, {}, SECONDS) == source
         return
@@ -127,12 +126,12 @@ def test_templates_that_are_too_much_for_the_compiler_end_at_most_their_own_proc
 def test_whatever_filters_import_is_there_before_files_are_out_of_reach(sandbox: Sandbox) -> None:
     for name in FILTERS:
         for value in ("'a <b>c</b> d'", "['a']", "{'a': 1}", "1.5"):
-            said = ""
+            message = ""
             try:
                 sandbox.render(f"{{{{ {value} | {name} }}}}", {}, SECONDS)
             except (RenderError, TemplateError) as error:
-                said = str(error)
-            assert "open files" not in said
+                message = str(error)
+            assert "open files" not in message
     assert sandbox.render("{{ 'a <b>c</b> &amp; d' | striptags | wordwrap(3) }}", {}, SECONDS) == "a c\n& d"
 
 
@@ -175,8 +174,8 @@ def test_a_process_that_was_taken_over_can_send_nothing_but_a_text(
 ) -> None:
     replies = {
         b"\xff" * 9: "too long a prompt",
-        sandboxed.LENGTH.pack(2) + b"t\xff\xfe": "ended its process",
-        sandboxed.LENGTH.pack(9) + b"tshort": "ended its process",
+        sandbox_worker.LENGTH.pack(2) + b"t\xff\xfe": "ended its process",
+        sandbox_worker.LENGTH.pack(9) + b"tshort": "ended its process",
         b"": "ended its process",
     }
     popen = subprocess.Popen
@@ -190,7 +189,7 @@ def test_a_process_that_was_taken_over_can_send_nothing_but_a_text(
 
 
 def test_a_process_that_hangs_is_given_up(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandboxes, "RENDER_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr("commonweight.prompting.template.sandbox.RENDER_TIMEOUT_SECONDS", 0.2)
     process = child(sandbox)
     process.send_signal(signal.SIGSTOP)
     with pytest.raises(LimitError, match="takes too long"):
@@ -214,7 +213,7 @@ def test_threads_get_their_own_texts_from_a_few_processes(sandbox: Sandbox) -> N
 
     with ThreadPoolExecutor(16) as pool:
         assert all(pool.map(render, range(400)))
-    assert len(sandbox._idle) <= sandboxes.MAX_PROCESSES
+    assert len(sandbox._idle) <= MAX_PROCESSES
 
 
 def test_a_long_one_does_not_keep_a_short_one_waiting(sandbox: Sandbox) -> None:
@@ -224,7 +223,7 @@ def test_a_long_one_does_not_keep_a_short_one_waiting(sandbox: Sandbox) -> None:
 
     thread = threading.Thread(target=take_long)
     thread.start()
-    while sandbox._room._value == sandboxes.MAX_PROCESSES:
+    while sandbox._slots._value == MAX_PROCESSES:
         time.sleep(0.001)
     assert sandbox.render("x", {}, SECONDS) == "x"
     assert thread.is_alive()
@@ -239,9 +238,9 @@ def test_large_and_odd_texts_come_through(sandbox: Sandbox) -> None:
 def test_no_process_outlives_its_server() -> None:
     code = """
 import os
-from commonweight.prompting.template.sandbox import sandbox
-sandbox().render("", {}, 1)
-print(sandbox()._idle[0]._process.pid, flush=True)
+from commonweight.prompting.template.sandbox import shared_sandbox
+shared_sandbox().render("", {}, 1)
+print(shared_sandbox()._idle[0]._process.pid, flush=True)
 os.kill(os.getpid(), 9)
 """
     done = subprocess.run(

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_writers import Answer, as_json, tongue
+from model_writers import Answer, as_json, writer_for
 
 from commonweight.prompting.constrain.arguments import KINDS, Argument, read_arguments
 from commonweight.prompting.constrain.schema import MAX_SCHEMA_CHARACTERS, BadSchemaError, json_grammar
@@ -18,8 +18,8 @@ TEXT, NUMBER = {"type": "string"}, {"type": "number"}
 
 def fits(schema: Schema, text: str) -> bool:
     """Whether a schema's grammar takes this text."""
-    speaker = tongue("generic-in-text")
-    return speaker.guide_of(f"start: {json_grammar(schema)}\n").accepts(Answer(speaker).text(text).tokens())
+    writer = writer_for("generic-in-text")
+    return writer.guide_of(f"start: {json_grammar(schema)}\n").accepts(Answer(writer).text(text).tokens())
 
 
 def holds(schema: Schema, value: object) -> bool:

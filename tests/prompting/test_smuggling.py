@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import cache
 
 import pytest
-from families import CALLING, FAMILIES, SMOL_3, STARTER, UNTOLD, Family
+from families import CALLING, FAMILIES, SMOL_3, STARTER, WITHOUT_TEMPLATE, Family
 from hostile import (
     FIELDS,
     NONCHARACTERS,
@@ -36,7 +36,7 @@ from commonweight.prompting import Tokenizer
 
 pytestmark = pytest.mark.slow
 
-EVERY = [*FAMILIES, UNTOLD]
+EVERY = [*FAMILIES, WITHOUT_TEMPLATE]
 BENIGN = "word"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from agents import Client, Model, Turn, scripts
-from families import CALLING, FAMILIES, STARTER, UNTOLD, Family
+from families import CALLING, FAMILIES, STARTER, WITHOUT_TEMPLATE, Family
 from hostile import Request, parsed
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,28 +19,28 @@ from commonweight.prompting import Prompt, Renderer
 
 pytestmark = pytest.mark.slow
 
-EVERY = [*FAMILIES, UNTOLD]
+EVERY = [*FAMILIES, WITHOUT_TEMPLATE]
 
 
 @dataclass(frozen=True)
-class Told:
-    """A turn that is over."""
+class RecordedTurn:
+    """A finished turn."""
 
     prompt: Prompt
     generated: list[int]
     reasoned: bool
     called: bool
     user_spoke: bool
-    """To the template: what it joins to results is not said by the user."""
+    """The template sees a user turn: not text that is joined to a tool result."""
 
 
-def stable(family: Family, told: list[Told], *, user_speaks: bool) -> list[int]:
+def stable(family: Family, turns: list[RecordedTurn], *, user_speaks: bool) -> list[int]:
     """What the next prompt begins with: the last prompt and its answer, as far as the last stable boundary.
 
     That is the beginning of the first answer whose reasoning the template shows no longer; or of the tools, where
     the template moves them on to the latest message of the user. Otherwise it is the end.
     """
-    last = told[-1]
+    last = turns[-1]
     everything = last.prompt.token_ids + last.generated
     if family.moves_tools and user_speaks:
         moved = family.tokenizer.special_tokens[family.moves_tools]
@@ -48,8 +48,8 @@ def stable(family: Family, told: list[Told], *, user_speaks: bool) -> list[int]:
     shown = {
         "never": [],
         "at once": [last],
-        "when the user speaks": _since(told, [t.user_spoke for t in told]) if user_speaks else [],
-        "when it has answered": _since(told, [True, *(not t.called for t in told[:-1])])
+        "when the user speaks": _since(turns, [t.user_spoke for t in turns]) if user_speaks else [],
+        "when it has answered": _since(turns, [True, *(not t.called for t in turns[:-1])])
         if not last.called
         else [],
     }[family.drops_reasoning]
@@ -57,9 +57,9 @@ def stable(family: Family, told: list[Told], *, user_speaks: bool) -> list[int]:
     return everything if first is None else _without_turn(family, first.prompt.token_ids)
 
 
-def _since(told: list[Told], begins: list[bool]) -> list[Told]:
+def _since(turns: list[RecordedTurn], begins: list[bool]) -> list[RecordedTurn]:
     """The turns since the last one that begins anew."""
-    return told[max((i for i, begun in enumerate(begins) if begun), default=0) :]
+    return turns[max((i for i, begun in enumerate(begins) if begun), default=0) :]
 
 
 def _without_turn(family: Family, ids: list[int]) -> list[int]:
@@ -114,22 +114,24 @@ def test_prompt_and_answer_begin_the_next_prompt(
 ) -> None:
     chance = Random(seed)
     client, model = Client(chance, has_tools, thinks), Model(family, chance)
-    told: list[Told] = []
+    turns: list[RecordedTurn] = []
     for turn in script:
         speaks = user_speaks(family, turn, has_results=bool(client.waiting))
         client.say(turn)
         prompt = rendered(family, client.request())
         assert rendered(family, client.request()).token_ids == prompt.token_ids  # in whatever form
         assert rendered(family, client.request(has_marks=False)).token_ids == prompt.token_ids
-        if told:
-            expected = stable(family, told, user_speaks=speaks)
+        if turns:
+            expected = stable(family, turns, user_speaks=speaks)
             check_begins(family, expected, prompt)
         generated, reasoning, blocks = model.answer(prompt, turn)
         if not blocks:
             return  # cut off within a call: nothing that a client could send back
         family.renderer.remember_answer(prompt, blocks, generated, reasoning)
-        client.hear(reasoning, blocks)
-        told.append(Told(prompt, generated, reasoned(family, reasoning, blocks), bool(client.waiting), speaks))
+        client.add_answer(reasoning, blocks)
+        turns.append(
+            RecordedTurn(prompt, generated, reasoned(family, reasoning, blocks), bool(client.waiting), speaks)
+        )
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=str)
@@ -141,14 +143,14 @@ def test_what_is_forgotten_changes_only_the_answers_place(
     """After a restart, say. The conversation up to the answer is the same still."""
     chance = Random(seed)
     client, model = Client(chance, thinks=thinks), Model(family, chance)
-    told: list[Told] = []
+    turns: list[RecordedTurn] = []
     for turn in script[:3]:
         speaks = user_speaks(family, turn, has_results=bool(client.waiting))
         client.say(turn)
         prompt = rendered(family, client.request(), tenant=str(seed))  # for whom nothing is ever remembered
-        if told:
-            last = told[-1].prompt
-            expected = stable(family, told, user_speaks=speaks)[
+        if turns:
+            last = turns[-1].prompt
+            expected = stable(family, turns, user_speaks=speaks)[
                 : len(last.token_ids) - len(last.answer_prefix_ids)
             ]
             expected = _without_turn(family, expected)
@@ -156,8 +158,10 @@ def test_what_is_forgotten_changes_only_the_answers_place(
         generated, reasoning, blocks = model.answer(prompt, turn)
         if not blocks:
             return
-        client.hear(reasoning, blocks)
-        told.append(Told(prompt, generated, reasoned(family, reasoning, blocks), bool(client.waiting), speaks))
+        client.add_answer(reasoning, blocks)
+        turns.append(
+            RecordedTurn(prompt, generated, reasoned(family, reasoning, blocks), bool(client.waiting), speaks)
+        )
 
 
 # A real agent's conversations
@@ -183,19 +187,19 @@ def asked(messages: list[dict[str, Any]]) -> tuple[Turn, bool]:
     return Turn("x" if says else None, "x" if instructs else None, "", False, "", "", ()), has_results
 
 
-@pytest.mark.parametrize("family", [STARTER, UNTOLD, *CALLING], ids=str)
+@pytest.mark.parametrize("family", [STARTER, WITHOUT_TEMPLATE, *CALLING], ids=str)
 @pytest.mark.parametrize("name", recordings.NAMES)
 def test_a_recorded_conversation_grows_at_its_end(name: str, family: Family) -> None:
     bodies = recordings.conversation(name)
     model = Model(family, Random(0))
     renderer = Renderer(family.tokenizer, family.template_source)
-    told: list[Told] = []
+    turns: list[RecordedTurn] = []
     for body, following in zip_longest(bodies, bodies[1:]):
         client_says, has_results = asked(body["messages"])
         speaks = user_speaks(family, client_says, has_results=has_results)
         prompt = renderer.render(MessageRequest.model_validate(body))
-        if told:
-            expected = stable(family, told, user_speaks=speaks)
+        if turns:
+            expected = stable(family, turns, user_speaks=speaks)
             check_begins(family, expected, prompt)
         if following is None:
             return
@@ -204,4 +208,6 @@ def test_a_recorded_conversation_grows_at_its_end(name: str, family: Family) -> 
             return  # no model of this family says so
         generated, reasoning, _ = model.answer(prompt, turn)
         renderer.remember_answer(prompt, blocks, generated, reasoning)
-        told.append(Told(prompt, generated, reasoned(family, reasoning, blocks), bool(turn.calls), speaks))
+        turns.append(
+            RecordedTurn(prompt, generated, reasoned(family, reasoning, blocks), bool(turn.calls), speaks)
+        )

@@ -10,6 +10,9 @@ from pydantic import BeforeValidator, FailFast, Field
 
 from commonweight.messages.wire import WireModel
 
+CacheTtl = Literal["5m", "1h"]
+"""Lifetime of a cached prefix."""
+
 
 def _as_blocks(value: object) -> object:
     """Agents alternate between ``"x"`` and one text block for the same turn; here they are one thing."""
@@ -20,7 +23,7 @@ class CacheControl(WireModel):
     """A mark after which the client expects the prefix to be cached."""
 
     type: Literal["ephemeral"]
-    ttl: Literal["5m", "1h"] = "5m"
+    ttl: CacheTtl = "5m"
 
 
 class Block(WireModel):

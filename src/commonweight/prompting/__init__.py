@@ -1,4 +1,4 @@
-"""Conversations to tokens, and tokens back to what they say. Knows no engine and no HTTP."""
+"""Prompt rendering and output parsing for one model. Independent of the engine and of HTTP."""
 
 from commonweight.prompting.parse.output import OutputParser
 from commonweight.prompting.render import Prompt, Renderer

@@ -1,1 +1,1 @@
-"""Constrained decoding: grammars for tool calls, JSON schemas, reasoning budgets and citations."""
+"""Structured output: grammars for tool calls, JSON schemas, reasoning budgets and citations."""

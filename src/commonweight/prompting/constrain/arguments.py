@@ -1,4 +1,4 @@
-"""The arguments that a tool takes, for formats in which each stands by itself."""
+"""Arguments of a tool by its JSON schema, for formats that write each argument between tags."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,21 +7,21 @@ from typing import Any
 from commonweight.prompting.constrain.schema import Schema
 
 KINDS = frozenset({"string", "number", "boolean", "null", "object", "array"})
-"""Of JSON values."""
+"""Kinds of JSON values."""
 
 
 @dataclass(frozen=True)
 class Argument:
-    """What one argument may be."""
+    """Schema of one argument, and the kinds of JSON values that it allows."""
 
     schema: Schema
-    """With what it refers to."""
+    """With the definitions that it refers to."""
     kinds: frozenset[str] = KINDS
     is_required: bool = False
 
     @property
     def choices(self) -> list[Any] | None:
-        """All that it may be, if the schema lists that."""
+        """All values, if the schema lists them (``const``, ``enum``)."""
         listed = [self.schema["const"]] if "const" in self.schema else self.schema.get("enum")
         return [choice for choice in listed if kind_of(choice) in self.kinds] if isinstance(listed, list) else None
 
@@ -30,16 +30,16 @@ ANYTHING = Argument({})
 
 
 def read_arguments(tool: Schema) -> tuple[Mapping[str, Argument], Argument | None]:
-    """The arguments of a tool by their names, in order; and what others may be, if there may be others.
+    """The arguments of a tool by name, in the schema's order; and the argument for other names, if allowed.
 
-    A schema that names some and says nothing of others means just these. ``tool``: one that a grammar can be made
-    of, so that it is well formed.
+    A schema with properties and without ``additionalProperties`` allows no others. ``tool``: a schema that passed
+    ``json_grammar``, so that it is well formed.
     """
     reader = _SchemaReader(tool)
     tool = reader.resolve(tool)
     properties: dict[str, Any] = tool.get("properties", {})
     required = frozenset(tool.get("required", ()))
-    # What is required need not be described.
+    # Required properties need not be described.
     undescribed: dict[str, Any] = dict.fromkeys(sorted(required - properties.keys()), True)
     named = {
         name: reader.argument(schema, is_required=name in required)
@@ -67,7 +67,7 @@ def kind_of(value: object) -> str:
 
 
 class _SchemaReader:
-    """Reads the parts of one schema."""
+    """Reader of the subschemas of one schema, with references resolved."""
 
     def __init__(self, root: Schema) -> None:
         self._root = root
@@ -78,7 +78,7 @@ class _SchemaReader:
         return Argument(self.resolve(schema) | self._definitions, self._kinds(schema), is_required)
 
     def resolve(self, schema: object) -> Schema:
-        """An object's own keywords and those of what it refers to."""
+        """A schema's own keywords and those of the schema that it refers to."""
         seen: set[str] = set()
         while isinstance(schema, dict) and isinstance(ref := schema.get("$ref"), str) and ref not in seen:
             seen.add(ref)
@@ -89,11 +89,11 @@ class _SchemaReader:
         return schema if isinstance(schema, dict) else {}
 
     def _follow_ref(self, ref: str) -> object:
-        """What ``#/a/b`` points to; None if it points nowhere in here."""
-        found: object = self._root
+        """The value at a JSON pointer like ``#/a/b``; None if there is none."""
+        target: object = self._root
         for step in ref.removeprefix("#").split("/")[1:]:
-            found = found.get(step.replace("~1", "/").replace("~0", "~")) if isinstance(found, dict) else None
-        return found
+            target = target.get(step.replace("~1", "/").replace("~0", "~")) if isinstance(target, dict) else None
+        return target
 
     def _kinds(self, schema: object) -> frozenset[str]:
         if not isinstance(schema, dict):
@@ -101,7 +101,7 @@ class _SchemaReader:
         kinds = KINDS
         if isinstance(ref := schema.get("$ref"), str):
             if ref not in self._referred:
-                self._referred[ref] = KINDS  # while it is looked at: it may refer to itself
+                self._referred[ref] = KINDS  # for the recursion: it may refer to itself
                 self._referred[ref] = self._kinds(self._follow_ref(ref))
             kinds &= self._referred[ref]
         if types := schema.get("type"):

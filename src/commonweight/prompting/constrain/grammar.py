@@ -1,7 +1,7 @@
-"""What an answer may look like, as one grammar: reasoning within its budget, text, calls of the tools, quotes.
+"""Grammar of a whole answer: reasoning within its budget, text, tool calls, JSON output and citations.
 
-The grammar is in llguidance's dialect of Lark. Text stays free until the model opens a call; from there on every
-token is one of the call's syntax and of the tool's schema.
+The grammar is in llguidance's dialect of Lark. Text is unconstrained until the model opens a tool call, which
+follows the syntax of its format and the tool's schema.
 
 Source: https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md
 """
@@ -18,68 +18,69 @@ from commonweight.prompting.constrain.schema import BadSchemaError, Schema, json
 from commonweight.prompting.formats import Arguments, Format, Tags
 
 CITATION_TAGS = Tags('<cite doc="', "</cite>")
-"""Around a quote; between the opening and the quote stand the document's number and ``">``."""
+"""Tags syntax a quote; the opening is followed by the document's number and ``">``."""
 
 MAX_QUOTABLE_CHARACTERS = 50_000
-"""Characters of documents to whose very words quotes are held: their grammar takes 0.2 s to prepare, and
-llguidance refuses twice as many. Other quotes are free, and looked up when they are told."""
+"""Most characters of documents whose quotes the grammar constrains to substrings: it takes 0.2 s to compile, and
+llguidance refuses twice as many. Quotes of further documents are unconstrained, and looked up once parsed."""
 
 CHARACTERS_PER_TOKEN = 4
-"""For budgets of reasoning, where what ends it is no token: then only characters can be counted."""
+"""For budgets of reasoning with a closing tag that is no special token, which are counted in characters."""
 
 
 @dataclass(frozen=True)
 class AnswerRules:
-    """What one answer is held to."""
+    """Constraints on one answer."""
 
     tools: Mapping[str, Schema]
-    """By name: those that may be called."""
+    """Input schemas, by name, of the tools that may be called."""
     must_call: bool = False
     may_call: bool = True
-    """False: the tools are known to the model, but not to be called now."""
+    """False: the prompt shows the tools, but the answer must not call any."""
     allows_parallel_calls: bool = True
-    """More than one call may be made."""
+    """The answer may have more than one call."""
     schema: Schema | None = None
-    """Of the text, if it is to be JSON."""
+    """JSON schema of the text."""
     thinking: Literal["begun", "possible", "over"] = "over"
+    """Reasoning was opened in the prompt, may be opened in the answer, or is not allowed."""
     budget: int | None = None
-    """Tokens of reasoning at most."""
+    """Most tokens of reasoning."""
     quotable: tuple[str, ...] = ()
-    """Documents by their number. Those that the answer may not quote are empty."""
+    """Texts of documents by their number; empty for those that must not be quoted."""
     continues_text: bool = False
-    """The answer goes on with text that the prompt ends with."""
+    """The answer continues text at the end of the prompt."""
     tenant: str = ""
-    """Who alone may learn, by the time it takes, which schemas were seen before."""
+    """Cache key of compiled schemas, so that no tenant can measure which schemas another one sent."""
 
 
 class GrammarWriter:
-    """Writes grammars for one model. Safe to use from several threads."""
+    """Writer of answer grammars for one model. Safe to use from several threads."""
 
-    def __init__(self, family: Format, thinking: Tags | None, specials: Mapping[str, int]) -> None:
+    def __init__(self, family: Format, thinking: Tags | None, special_tokens: Mapping[str, int]) -> None:
         self._format = family
         self._thinking = thinking
-        self._literals = MarkupWriter(specials)
+        self._markup = MarkupWriter(special_tokens)
 
     def write(self, rules: AnswerRules) -> str | None:
-        """The grammar, or None if any answer is fine.
+        """The grammar of an answer under ``rules``; None if nothing constrains it.
 
         Raises:
-            BadSchemaError: an answer cannot be held to one of the schemas.
+            BadSchemaError: no answer can be constrained to one of the schemas.
         """
         thinking = self._thinking if rules.thinking != "over" else None
-        holds_text = rules.tools or rules.schema is not None or any(map(str.strip, rules.quotable))
-        if not holds_text and not (thinking and rules.budget) and not self._format.text_openings:
+        constrains_text = rules.tools or rules.schema is not None or any(map(str.strip, rules.quotable))
+        if not constrains_text and not (thinking and rules.budget) and not self._format.text_openings:
             return None
-        return _Grammar(self._format, thinking, self._literals, rules).text()
+        return _Grammar(self._format, thinking, self._markup, rules).text()
 
 
 class _Grammar:
-    """One grammar while it is written."""
+    """Builder of one grammar."""
 
-    def __init__(self, family: Format, thinking: Tags | None, literals: MarkupWriter, rules: AnswerRules) -> None:
+    def __init__(self, family: Format, thinking: Tags | None, markup: MarkupWriter, rules: AnswerRules) -> None:
         self._format = family
         self._thinking = thinking
-        self._literals = literals
+        self._markup = markup
         self._rules = rules
         self._lines = ["TEXT: /(.|\\n)*/"]
 
@@ -93,11 +94,11 @@ class _Grammar:
         self._lines.append(f"{rule}: {definition}")
 
     def _write(self, text: str) -> str:
-        return self._literals.write(text)
+        return self._markup.write(text)
 
     def _add_through(self, rule: str, marker: str) -> None:
-        """Text up to a marker and with it. It is the first, since text does not hold the marker."""
-        before, token_and_after = self._literals.split(marker)
+        """Add a rule for text up to and including the first occurrence of a marker."""
+        before, token_and_after = self._markup.split(marker)
         if token_and_after:
             self._add(rule.upper(), f"TEXT {quote_string(before)}")
             self._add(rule, f"{rule.upper()} {token_and_after}")
@@ -107,7 +108,7 @@ class _Grammar:
     def _write_reasoning(self, tags: Tags) -> str:
         budget = self._rules.budget
         closing = self._write(tags.closing)
-        if self._literals.begins_with_token(tags.closing):
+        if self._markup.begins_with_token(tags.closing):
             self._add(f"reasoning[max_tokens={budget}]" if budget else "reasoning", "TEXT")
             self._add("reasoned", f"reasoning {closing}")
         else:
@@ -115,16 +116,16 @@ class _Grammar:
             self._add("reasoned[lazy]", f"{reasoning} {closing}")
         glue = self._write(self._format.glue)
         if not glue:
-            # Models put space between their reasoning and what follows, whatever that is.
+            # Models write white space between their reasoning and what follows it.
             self._add("SPACE", "/[ \\t\\r\\n]+/")
             glue = "SPACE?"
-        begun = self._rules.thinking == "begun"
-        return f"reasoned {glue}" if begun else f"({self._write(tags.opening)} reasoned {glue})?"
+        is_begun = self._rules.thinking == "begun"
+        return f"reasoned {glue}" if is_begun else f"({self._write(tags.opening)} reasoned {glue})?"
 
     def _write_body(self) -> str:
-        """All but the reasoning."""
+        """The answer after the reasoning."""
         rules, family = self._rules, self._format
-        # What goes on with text can begin no call where that needs a beginning of its own.
+        # A call cannot follow text in formats where it must come first.
         is_late = rules.continues_text and (family.is_whole_answer or family.text_openings)
         calls = rules.tools and rules.may_call and not is_late
         if calls:
@@ -147,7 +148,7 @@ class _Grammar:
     # Text
 
     def _add_text(self) -> None:
-        """Rules for ``text``, with quotes if there may be some, and for what of it ends with one: ``quoted``."""
+        """Add rules for ``text``, with citations if allowed, and ``quoted``: text that ends with a citation."""
         first, rest = self._text_terminals()
         quote = " | ".join(self._add_quotes())
         opening = quote_string(CITATION_TAGS.opening)
@@ -162,26 +163,26 @@ class _Grammar:
             self._add("text", f"{first} | beginning ({quote}) quoted* {rest}")
 
     def _text_terminals(self) -> tuple[str, str]:
-        """The terminals for text: at its beginning, and further on."""
+        """Names of the terminals for text: at its beginning, and after it."""
         rules, family = self._rules, self._format
         if rules.tools and family.is_whole_answer and not rules.continues_text:
-            # Text that begins like a call could not become one any more.
+            # Text that begins like a call would be parsed as one.
             self._add("UNCALLED", "TEXT & ~/[{ \\t\\r\\n](.|\\n)*/")
             return "UNCALLED", "TEXT"
-        if rules.tools and not rules.may_call and not self._literals.begins_with_token(family.trigger):
+        if rules.tools and not rules.may_call and not self._markup.begins_with_token(family.trigger):
             self._add("UNCALLED", f"TEXT & ~{regex_containing(family.trigger)}")
             return "UNCALLED", "UNCALLED"
         return "TEXT", "TEXT"
 
     def _add_quotes(self) -> list[str]:
-        """The rules for a quote of each document that has any words."""
+        """Add a rule for quotes of each document with any words; returns their names."""
         names = []
         room = MAX_QUOTABLE_CHARACTERS
         for i, text in enumerate(self._rules.quotable):
             if not text.strip():
                 continue
             names.append(f"quote_{i}")
-            # With "<" in it, a quote could not be told from what closes it.
+            # A quote with "<" could not be distinguished from its closing tag.
             words = "/[^<]*[^<\\s][^<]*/"
             room -= len(text)
             if room >= 0:
@@ -195,7 +196,7 @@ class _Grammar:
     # Calls
 
     def _add_calls(self) -> None:
-        """Rules for ``calls``, and for the same after text: ``opened calls_opened``."""
+        """Add rules for ``calls``, and for text followed by calls: ``opened calls_opened``."""
         family = self._format
         write, trigger = self._write, family.trigger
         if family.is_whole_answer:
@@ -214,48 +215,55 @@ class _Grammar:
 
     def _write_input(self, tool: int, schema: Schema) -> str:
         whole = json_grammar({**_close_schema(schema), "type": "object"}, self._rules.tenant)
-        around = self._format.arguments
-        if around is None:
+        syntax = self._format.arguments
+        if syntax is None:
             return whole
-        before_key, before_value = self._write(around.before_key), self._write(around.before_value)
+        before_key, before_value = self._write(syntax.before_key), self._write(syntax.before_value)
         named, others = read_arguments(schema)
         parts = []
         for i, (key, argument) in enumerate(named.items()):
             rule = f"argument_{tool}_{i}"
             self._add(
                 rule,
-                f"{before_key} {quote_string(key)} {before_value} {self._write_value(rule, argument, around)}",
+                f"{before_key} {quote_string(key)} {before_value} {self._write_value(rule, argument, syntax)}",
             )
             parts.append(rule if argument.is_required else f"{rule}?")
         if others:
             rule = f"argument_{tool}"
             self._add(
-                rule, f"{before_key} /[a-zA-Z0-9_.-]+/ {before_value} {self._write_value(rule, others, around)}"
+                rule, f"{before_key} /[a-zA-Z0-9_.-]+/ {before_value} {self._write_value(rule, others, syntax)}"
             )
             parts.append(f"{rule}*")
         return " ".join(parts) or '""'
 
-    def _write_value(self, rule: str, argument: Argument, around: Arguments) -> str:
-        """An argument's value and what stands after it."""
-        closing = self._write(around.after_value)
+    def _write_value(self, rule: str, argument: Argument, syntax: Arguments) -> str:
+        """Term for an argument's value and the markup after it."""
+        closing = self._write(syntax.after_value)
         if argument.choices is not None:
             choices = (c if isinstance(c, str) else json.dumps(c, ensure_ascii=False) for c in argument.choices)
             return f"({' | '.join(map(quote_string, choices))}) {closing}"
         if "string" in argument.kinds:
-            self._add_through(f"{rule}_text", around.after_value)
+            self._add_through(f"{rule}_text", syntax.after_value)
             return f"{rule}_text"
         try:
             return f"{json_grammar(argument.schema, self._rules.tenant)} {closing}"
-        except BadSchemaError:  # it refers to a place that is not here
+        except BadSchemaError:  # a $ref into a part of the schema that is not passed on
             return f"{json_grammar({'type': sorted(argument.kinds)})} {closing}"
 
 
 def _close_schema(schema: Schema) -> Schema:
-    """The schema of a tool's input. One that names properties and says nothing of others means just these."""
-    says_more = schema.keys() & {"additionalProperties", "patternProperties", "$ref", "anyOf", "oneOf", "allOf"}
-    return schema if says_more or "properties" not in schema else {**schema, "additionalProperties": False}
+    """The schema of a tool's input, closed if it has properties and no keyword that allows others."""
+    allows_others = schema.keys() & {
+        "additionalProperties",
+        "patternProperties",
+        "$ref",
+        "anyOf",
+        "oneOf",
+        "allOf",
+    }
+    return schema if allows_others or "properties" not in schema else {**schema, "additionalProperties": False}
 
 
 def _json_parts(text: str) -> str:
-    """JSON cut up as in the grammar of a schema: an answer may become either."""
+    """Terms for JSON text, split like the grammar of a JSON schema, so that an answer can become either."""
     return " ".join(quote_string(part) for part in re.split(r'("[^"]*")', text) if part)

@@ -1,4 +1,4 @@
-"""JSON schemas as grammars: what a model may be held to, and what is refused before it generates.
+"""JSON schemas as grammars, checked before generation.
 
 Source: https://github.com/guidance-ai/llguidance/blob/main/docs/json_schema.md
 """
@@ -13,38 +13,38 @@ from typing import Any
 from llguidance import LLMatcher, LLTokenizer
 
 MAX_SCHEMA_CHARACTERS = 256 * 1024
-"""Characters of one schema as JSON."""
+"""Limit of one schema's JSON text."""
 
 Schema = dict[str, Any]
 
-# Written the way chat templates write JSON, so that a call is the same text when it comes back in the history.
+# The spacing of JSON in chat templates, so that a call is the same text when it comes back in the history.
 _SPACING = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False}
 
-# What grammars can hold a value to in some cases only: some expressions, some ranges.
-_DETAILS = frozenset(
+# Keywords that grammars can express in some cases only: some regular expressions, some ranges.
+_PARTLY_SUPPORTED = frozenset(
     {"$schema", "pattern", "patternProperties", "propertyNames", "format", "multipleOf"}
     | {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
 )
-_NAMED_SCHEMAS = frozenset({"properties", "$defs", "definitions"})
+_SCHEMA_MAPS = frozenset({"properties", "$defs", "definitions"})
 _PLAIN_VALUES = frozenset({"const", "enum", "default", "examples"})
 
-# A state for every remainder: beyond this, the engine would take seconds to prepare, and a million takes minutes.
+# multipleOf needs a state for every remainder: more take llguidance seconds to compile, and a million minutes.
 _MAX_REMAINDERS = 10_000
 
 
 class BadSchemaError(ValueError):
-    """No answer can be held to this schema; the message says why."""
+    """No answer can be constrained to this schema; the message gives the reason."""
 
 
 def json_grammar(schema: Schema, tenant: str = "") -> str:
     """A schema as a term of a Lark grammar.
 
-    Properties come in the schema's order. Keywords that grammars cannot express (``not``, some formats and
-    expressions) are left out; the rest holds. Checking takes milliseconds the first time; nobody but the
-    ``tenant`` can tell by that whether it was.
+    Properties come in the schema's order. Keywords that grammars cannot express (``not``, some formats and regular
+    expressions) are left out; the rest holds. The first check of a schema takes milliseconds and is cached by
+    ``tenant``, so that no tenant can measure which schemas another one sent.
 
     Raises:
-        BadSchemaError: it is too large, contradicts itself or is no schema.
+        BadSchemaError: the schema is too large, contradicts itself or is no schema.
     """
     plain = {key: value for key, value in schema.items() if key != "x-guidance"}
     try:
@@ -61,12 +61,12 @@ def _check_schema(text: str, _tenant: str) -> str:
     if sum(_count_remainders(schema)) > _MAX_REMAINDERS:
         schema = _drop_keywords(schema, frozenset({"multipleOf"}))
     problems = []
-    for is_lenient, part in ((False, schema), (True, schema), (True, _drop_keywords(schema, _DETAILS))):
+    for is_lenient, part in ((False, schema), (True, schema), (True, _drop_keywords(schema, _PARTLY_SUPPORTED))):
         options = _SPACING | {"lenient": is_lenient}
-        spelled = json.dumps({**part, "x-guidance": options}, ensure_ascii=False)
-        problem = _find_problem(spelled)
+        text = json.dumps({**part, "x-guidance": options}, ensure_ascii=False)
+        problem = _find_problem(text)
         if not problem:
-            return spelled
+            return text
         problems.append(problem)
         if problem.startswith("Unsatisfiable"):
             break
@@ -74,7 +74,7 @@ def _check_schema(text: str, _tenant: str) -> str:
 
 
 def _find_problem(schema: str) -> str:
-    """Why no answer can be held to a schema; nothing if one can."""
+    """The reason why no answer can be constrained to a schema; empty if one can."""
     matcher = LLMatcher(_byte_tokenizer(), f"%llguidance {{}}\nstart: %json {schema}", log_level=0)
     matcher.compute_bitmask()
     message = matcher.get_error()
@@ -82,7 +82,7 @@ def _find_problem(schema: str) -> str:
         return "Unsatisfiable schema: no value has an end"
     if "recursion limit exceeded" in message:
         return "the schema is nested too deeply"
-    # What follows is the grammar around it.
+    # The message goes on with an excerpt of the grammar.
     reason: str = re.split(r"\n *\d+ \| |\n<state>", message.partition("JSON schema: ")[2] or message)[0]
     return reason
 
@@ -93,7 +93,7 @@ def _byte_tokenizer() -> LLTokenizer:
 
 
 def _count_remainders(schema: object) -> Iterator[int]:
-    """How many remainders each ``multipleOf`` makes a grammar tell apart."""
+    """Number of remainders that a grammar must distinguish for each ``multipleOf``."""
     match schema:
         case dict():
             step = schema.get("multipleOf")
@@ -107,7 +107,7 @@ def _count_remainders(schema: object) -> Iterator[int]:
 
 
 def _drop_keywords(schema: Any, keywords: frozenset[str]) -> Any:  # noqa: ANN401 - any JSON
-    """The schema without some of its keywords."""
+    """The schema, and the schemas in it, without some keywords."""
     if isinstance(schema, list):
         return [_drop_keywords(part, keywords) for part in schema]
     if not isinstance(schema, dict):
@@ -116,7 +116,7 @@ def _drop_keywords(schema: Any, keywords: frozenset[str]) -> Any:  # noqa: ANN40
         key: value
         if key in _PLAIN_VALUES
         else {name: _drop_keywords(part, keywords) for name, part in value.items()}
-        if key in _NAMED_SCHEMAS and isinstance(value, dict)
+        if key in _SCHEMA_MAPS and isinstance(value, dict)
         else _drop_keywords(value, keywords)
         for key, value in schema.items()
         if key not in keywords

@@ -1,4 +1,4 @@
-"""How families of models write reasoning and tool calls; which one a chat template belongs to."""
+"""Tool-call formats of model families, and detection of the one that a chat template writes."""
 
 from commonweight.prompting.formats.deepseek import DEEPSEEK, DEEPSEEK_31
 from commonweight.prompting.formats.generic import GENERIC
@@ -13,6 +13,10 @@ from commonweight.prompting.formats.qwen_coder import QWEN_CODER
 from commonweight.prompting.formats.seed import SEED
 from commonweight.prompting.formats.syntax import CALL_ID, NUMBER, Arguments, Format, Tags, iter_texts, map_texts
 
+# detect_format takes the first that fits. No two fit the same call, even with a common trigger (GLM, QWEN_CODER,
+# HERMES) or head of a call (MISTRAL and MISTRAL_SPACED), so their order does not matter: test_formats.py detects
+# the call of each in this order and in reverse. GENERIC must not be one of them: it has the text of HERMES, and a
+# template detected as GENERIC counts as one without calls.
 FAMILIES = (
     HARMONY,
     GLM,
@@ -31,7 +35,7 @@ FAMILIES = (
     HERMES,
 )
 
-# Reasoning that is not part of a format for calls: many families share one, and one family has several.
+# Tags of reasoning outside of tool-call formats: many families share one pair, and one family has several.
 _THINKING = (
     Tags("<think>", "</think>"),
     Tags("[THINK]", "[/THINK]"),
@@ -43,7 +47,7 @@ SAMPLE_NAME, SAMPLE_KEY, SAMPLE_VALUE, SAMPLE_ID = "zqname", "zqkey", "zqvalue",
 
 
 def detect_format(rendered_call: str) -> Format:
-    """The format in which a template wrote a call of ``SAMPLE_NAME``; the generic one if it is none of ours."""
+    """The format of a call of ``SAMPLE_NAME`` in rendered text; ``GENERIC`` if none of ``FAMILIES`` fits."""
 
     def fits(family: Format) -> bool:
         if family.rendered_before_name:
@@ -56,12 +60,12 @@ def detect_format(rendered_call: str) -> Format:
 
 
 def fill_placeholders(text: str) -> str:
-    """A format's text with an example of each thing that the model makes up."""
+    """Markup of a format with sample values for ``CALL_ID`` and ``NUMBER``."""
     return text.replace(CALL_ID, SAMPLE_ID).replace(NUMBER, "0")
 
 
 def find_thinking_tags(chat_template: str, family: Format) -> Tags | None:
-    """What stands around the reasoning of the model that a template belongs to, if it was trained to reason."""
+    """The tags around reasoning for the model of a chat template; None if the model was not trained to reason."""
     if family.thinking is not None:
         return family.thinking
     return next((tags for tags in _THINKING if tags.closing in chat_template), None)

@@ -1,4 +1,4 @@
-"""DeepSeek V3 and R1, and the shorter form of V3.1.
+"""Formats of DeepSeek: V3 and R1, and V3.1 (shorter).
 
 Source: https://huggingface.co/deepseek-ai/DeepSeek-V3.1
 """

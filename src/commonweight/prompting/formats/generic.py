@@ -1,4 +1,4 @@
-"""For models that were never trained on tools: a plain form, explained in the prompt."""
+"""Generic format for models not trained on tool calls, which the prompt explains."""
 
 from commonweight.prompting.formats.syntax import Format
 

@@ -1,4 +1,4 @@
-"""GLM 4.5 and later: a name, then pairs of key and value; since 4.7 without line breaks.
+"""Formats of GLM 4.5 and later: tags around keys and values, since 4.7 without line breaks.
 
 Source: https://huggingface.co/zai-org/GLM-4.6
 """

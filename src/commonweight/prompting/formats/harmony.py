@@ -1,4 +1,4 @@
-"""gpt-oss: every stretch of an answer names its channel; the call's end ends the turn.
+"""Format of gpt-oss (Harmony): each message of an answer names its channel; a call ends the turn.
 
 Source: https://cookbook.openai.com/articles/openai-harmony
 """

@@ -1,4 +1,4 @@
-"""Hermes, Qwen 2.5 and 3, and many that follow them: a JSON object between ``<tool_call>`` tags.
+"""Format of Hermes, Qwen 2.5 and 3, and many others: a JSON object between ``<tool_call>`` tags.
 
 Source: https://github.com/NousResearch/Hermes-Function-Calling
 """

@@ -1,4 +1,4 @@
-"""Kimi K2: calls in a section, numbered through the conversation.
+"""Format of Kimi K2: calls in a section, numbered through the conversation.
 
 Source: https://huggingface.co/moonshotai/Kimi-K2-Instruct
 """

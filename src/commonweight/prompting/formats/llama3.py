@@ -1,4 +1,4 @@
-"""Llama 3.1 to 3.3: a call is a JSON object that is the whole answer.
+"""Format of Llama 3.1 to 3.3: one JSON object that is the whole answer.
 
 Source: https://www.llama.com/docs/model-cards-and-prompt-formats/llama3_1/
 """

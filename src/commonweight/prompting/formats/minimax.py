@@ -1,4 +1,4 @@
-"""MiniMax M2: XML with a name for every argument.
+"""Format of MiniMax M2: XML with a tag for each argument.
 
 Source: https://huggingface.co/MiniMaxAI/MiniMax-M2
 """

@@ -1,4 +1,4 @@
-"""Mistral: before and since version 11 of its tokenizer.
+"""Formats of Mistral: before and since version 11 of its tokenizer.
 
 Source: https://github.com/mistralai/mistral-common
 """

@@ -1,4 +1,4 @@
-"""Seed-OSS: like Qwen 3 Coder, with tags of its own.
+"""Format of Seed-OSS: like Qwen 3 Coder, with other tags.
 
 Source: https://huggingface.co/ByteDance-Seed/Seed-OSS-36B-Instruct
 """

@@ -1,23 +1,23 @@
-"""How a family of models writes what is not plain text: its reasoning, and calls of tools.
+"""Definition of tool-call formats: the markup of a model family around tool calls, reasoning and text.
 
-A format is data: the pieces of template text around a call. The grammar that holds a model to it, the parser that
-reads it, and the prompt text for models whose template does not explain it are all made from the same pieces.
+A format is data: the pieces of markup around the parts of a call. The grammar, the output parser, and the prompt's
+explanation for models whose template has none are all made from the same pieces.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
-# Lone surrogates, which are in no text.
+# Placeholders in markup: lone surrogates, which are in no text.
 CALL_ID = "\udc81" * 9
-"""In a format's text: an id that the model makes up, nine letters or digits."""
+"""An id that the model generates, nine letters or digits."""
 NUMBER = "\udc82"
-"""In a format's text: a number that the model counts up."""
+"""The number of a call in the conversation, which the model generates."""
 
 
 @dataclass(frozen=True)
 class Tags:
-    """What stands around something."""
+    """Opening and closing tag."""
 
     opening: str
     closing: str
@@ -25,7 +25,7 @@ class Tags:
 
 @dataclass(frozen=True)
 class Arguments:
-    """Around each argument of a call, where they are not one JSON object. Texts stand there as they are."""
+    """Markup of the arguments of a call, in formats without a JSON object for them. Strings are written raw."""
 
     before_key: str
     before_value: str
@@ -34,43 +34,43 @@ class Arguments:
 
 @dataclass(frozen=True)
 class Format:
-    """One family's way of writing::
+    """Markup of one model family::
 
     opening  before_name NAME before_input INPUT after_input  between  before_name ...  closing
     """
 
     name: str
     trigger: str
-    """What a call begins with and text never holds."""
+    """The beginning of a call, which never occurs in text."""
     before_name: str
     before_input: str
     after_input: str
     rendered_before_name: str = ""
-    """What the family's template writes before the name, where that differs from what the model writes."""
+    """The chat template's markup before the name, where it differs from the model's."""
     opening: str = ""
     between: str = ""
     closing: str = ""
     arguments: Arguments | None = None
     """None: the input is one JSON object."""
     thinking: Tags | None = None
-    """Around reasoning, where that is part of the format."""
+    """Tags of reasoning, if they are part of the format."""
     text_openings: tuple[str, ...] = ()
-    """What must stand before text, if anything must: before the last text, and before one that calls follow."""
+    """Markup required before text: before the final text, and before text that calls follow."""
     after_text: str = ""
-    """What stands after text that calls follow."""
+    """Markup after text that calls follow."""
     glue: str = ""
-    """Between one stretch of an answer and the next."""
+    """Markup between reasoning, text and calls."""
     is_whole_answer: bool = False
-    """A call is JSON, recognised only at the very beginning, and is all there is."""
+    """A call is JSON, recognized only as the whole answer."""
     takes_one_call: bool = False
-    """The template takes one call a message."""
+    """The template takes one call per message."""
 
 
 _Part = TypeVar("_Part", bound=Format | Tags | Arguments)
 
 
 def iter_texts(part: Format | Tags | Arguments) -> Iterator[str]:
-    """All its texts."""
+    """All pieces of markup in a format, its tags or its argument markup."""
     for value in _values(part).values():
         match value:
             case str():
@@ -81,21 +81,21 @@ def iter_texts(part: Format | Tags | Arguments) -> Iterator[str]:
                 yield from iter_texts(value)
 
 
-def map_texts(part: _Part, spell: Callable[[str], str]) -> _Part:
-    """The same with its texts written in another way."""
+def map_texts(part: _Part, convert: Callable[[str], str]) -> _Part:
+    """A copy with ``convert`` applied to all pieces of markup."""
 
-    def written(value: Any) -> Any:  # noqa: ANN401 - all kinds of fields
+    def converted(value: Any) -> Any:  # noqa: ANN401 - all kinds of fields
         match value:
             case str():
-                return spell(value)
+                return convert(value)
             case tuple():
-                return tuple(map(spell, value))
+                return tuple(map(convert, value))
             case Tags() | Arguments():
-                return map_texts(value, spell)
+                return map_texts(value, convert)
             case _:
                 return value
 
-    return replace(part, **{name: written(value) for name, value in _values(part).items()})
+    return replace(part, **{name: converted(value) for name, value in _values(part).items()})
 
 
 def _values(part: Format | Tags | Arguments) -> dict[str, Any]:

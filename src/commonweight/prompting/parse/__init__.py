@@ -1,1 +1,1 @@
-"""Output parsing: generated tokens to text, reasoning, tool calls and citations, incrementally."""
+"""Incremental output parsing: generated tokens to text, reasoning, tool calls and citations."""

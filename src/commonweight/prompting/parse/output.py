@@ -1,4 +1,4 @@
-"""Generated tokens to the pieces of an answer: reasoning, text, calls of tools, quotes."""
+"""Output parser: incremental detokenization, and parsing into reasoning, text, tool calls and citations."""
 
 import codecs
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,21 +15,21 @@ from commonweight.prompting.tokens.tokenizer import Tokenizer
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """More text."""
+    """Text delta."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Reasoning:
-    """More reasoning."""
+    """Reasoning delta."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class CallOpened:
-    """A call of a tool begins. ``call_id``: what the model itself calls it, if its format has ids."""
+    """Start of a tool call. ``call_id``: the id that the model generated, if its format has ids."""
 
     name: str
     call_id: str | None
@@ -37,19 +37,19 @@ class CallOpened:
 
 @dataclass(frozen=True, slots=True)
 class CallInput:
-    """More of the call's input, as JSON."""
+    """Delta of the call's input, as JSON text."""
 
     json: str
 
 
 @dataclass(frozen=True, slots=True)
 class CallClosed:
-    """The call's input is complete."""
+    """End of a tool call."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """The text before it rests on these words of a document."""
+    """Citation: a quote of a document that supports the text before it."""
 
     document: int
     text: str
@@ -60,28 +60,29 @@ Piece = Text | Reasoning | CallOpened | CallInput | CallClosed | Quote
 
 @dataclass(frozen=True)
 class ParserConfig:
-    """How an answer is to be read."""
+    """Settings of the parser for one answer."""
 
     family: Format
     thinking: Tags | None = None
-    """What stands around reasoning; None: there is none."""
+    """Tags around reasoning; None: the answer has none."""
     is_thinking: bool = False
-    """The prompt ends within the reasoning."""
+    """The prompt ends inside the reasoning."""
     continues_text: bool = False
-    """The answer goes on with text that the prompt ends with."""
+    """The answer continues text at the end of the prompt."""
     is_json: bool = False
-    """The text, if there is some, is JSON and the whole answer."""
+    """The text, if there is any, is JSON and the whole answer."""
     tools: Mapping[str, Schema] | None = None
-    """What may be called."""
+    """Input schemas of the tools that may be called, by name."""
     has_quotes: bool = False
+    """The answer may hold citations."""
     turn_ends: tuple[str, ...] = ()
-    """Text that ends the turn, for want of a token that does."""
+    """Text that ends the turn, for models without an end token."""
 
     @classmethod
     def from_rules(
         cls, rules: AnswerRules, family: Format, thinking: Tags | None, turn_ends: tuple[str, ...] = ()
     ) -> "ParserConfig":
-        """That of an answer which is held to ``rules``, of a model that reasons between ``thinking``."""
+        """Settings for an answer under ``rules``, of a model with the tags ``thinking`` around its reasoning."""
         return cls(
             family,
             thinking if rules.thinking != "over" or family.text_openings else None,
@@ -95,10 +96,10 @@ class ParserConfig:
 
 
 class OutputParser:
-    """Turns one answer's tokens into pieces.
+    """Incremental parser of one answer's tokens into pieces.
 
-    A character whose bytes are spread over tokens appears with its last byte; one that the end cuts off does not
-    appear. Stop sequences are looked for in text only, and markup is no text.
+    A character whose bytes are spread over tokens appears with its last byte; an incomplete one at the end is
+    dropped. Stop sequences are matched in text only, never in markup, reasoning or tool calls.
     """
 
     def __init__(self, tokenizer: Tokenizer, config: ParserConfig, stop_sequences: Sequence[str] = ()) -> None:
@@ -116,7 +117,7 @@ class OutputParser:
         self._format = family = map_texts(family, self._markup.encode)
         self._thinking = map_texts(thinking, self._markup.encode) if thinking else None
         self._heads = self._find_heads(family.opening)
-        self._next_heads = self._find_heads(family.between)
+        self._later_heads = self._find_heads(family.between)
         self._input: JsonInputParser | ArgumentInputParser = JsonInputParser()
         self._openings = self._find_openings()
         calls_come_first = family.is_whole_answer or config.is_json
@@ -124,68 +125,68 @@ class OutputParser:
         self._markers = [
             marker for marker in (*markers, CITATION_TAGS.opening if config.has_quotes else "") if marker
         ]
-        self._space = ""
-        """What ended the text so far; it is none if a call follows."""
+        self._held_back_space = ""
+        """White space at the end of the text so far, held back; it is dropped if a call follows."""
         self._is_beginning = True
         self._has_reasoning = False
-        self._state: Callable[[], Iterator[Piece]] = self._between
+        self._state: Callable[[], Iterator[Piece]] = self._parse_start
         if config.is_thinking:
-            self._state = self._reason
+            self._state = self._parse_reasoning
         elif config.continues_text:
-            self._state = self._text
+            self._state = self._parse_text
         self.has_calls = False
-        """Whether a tool was called."""
+        """Whether the answer has tool calls so far."""
         self.thinking_tokens = 0
-        """Tokens that were reasoning, without its tags where these are tokens."""
+        """Number of reasoning tokens so far, without tags that are special tokens."""
 
     @property
     def is_complete(self) -> bool:
-        """Whether the text itself ended the answer: no further token matters."""
+        """Whether a stop sequence, or text that ends the turn, has ended the answer."""
         return self._stops.matched is not None
 
     @property
     def stop_sequence(self) -> str | None:
-        """The client's stop sequence that ended the answer, if one did."""
+        """The client's stop sequence that ended the answer, if any."""
         return self._stops.matched if self._stops.matched in self._stop_sequences else None
 
     def feed(self, token_id: int) -> list[Piece]:
-        """Take the next token; returns what can be told now."""
-        was_reasoning = self._state == self._reason
+        """Parse the next token; returns the pieces that are certain."""
+        was_reasoning = self._state == self._parse_reasoning
         self._buffer.text += self._decode(token_id)
-        pieces = list(self._read())
-        self.thinking_tokens += was_reasoning and self._state == self._reason
+        pieces = list(self._parse())
+        self.thinking_tokens += was_reasoning and self._state == self._parse_reasoning
         return pieces
 
     def flush(self, *, is_cut: bool = False) -> list[Piece]:
-        """No more tokens come; returns what was held back.
+        """End the answer; returns the pieces that were held back.
 
-        ``is_cut``: a limit ended the answer, so that what could be the beginning of markup is no text.
+        ``is_cut``: a limit ended the answer, so that an incomplete beginning of markup at its end is dropped.
         """
         self._buffer.is_last, self._buffer.is_cut = True, is_cut
-        return list(self._read())
+        return list(self._parse())
 
     def _decode(self, token_id: int) -> str:
-        sign = self._markup.by_id.get(token_id)
-        if sign is not None:
-            self._utf8.reset()  # half a character before markup is none
-            return sign
+        char = self._markup.by_id.get(token_id)
+        if char is not None:
+            self._utf8.reset()  # drop an incomplete character before markup
+            return char
         text = self._utf8.decode(self._tokenizer.decode(token_id))
         if text and self._drops_space:
             self._drops_space = False
             text = text.removeprefix(" ")
         return text
 
-    # One method for each place in an answer. Each takes from what is unread as much as it understands.
+    # States of the parser: one method each, which consumes as much of the buffer as is certain.
 
-    def _read(self) -> Iterator[Piece]:
+    def _parse(self) -> Iterator[Piece]:
         while True:
             before = self._state, len(self._buffer.text)
             yield from self._state()
             if self.is_complete or (self._state, len(self._buffer.text)) == before:
                 return
 
-    def _between(self) -> Iterator[Piece]:
-        """At the beginning, and after reasoning or a stretch of text."""
+    def _parse_start(self) -> Iterator[Piece]:
+        """At the beginning, and after reasoning or a part of the text."""
         buffer, glue = self._buffer, self._format.glue
         body = buffer.text.lstrip() if self._openings else buffer.text
         body = body.removeprefix(glue)
@@ -193,14 +194,14 @@ class OutputParser:
         may_open = not body or any(opening.startswith(body) for opening in (*self._openings, glue))
         if opening is not None:
             self._state = self._openings[opening]
-            buffer.text = body if self._state == self._call else body.removeprefix(opening)
+            buffer.text = body if self._state == self._parse_call else body.removeprefix(opening)
         elif not may_open or (buffer.is_last and (not buffer.is_cut or self._config.is_json)):
-            # Space at the very beginning belongs to the text.
+            # White space at the very beginning belongs to the text.
             buffer.text = buffer.text if self._is_beginning else body
-            self._state = self._text
+            self._state = self._parse_text
         yield from ()
 
-    def _reason(self) -> Iterator[Piece]:
+    def _parse_reasoning(self) -> Iterator[Piece]:
         assert self._thinking is not None
         text, marker = self._buffer.take_until(self._thinking.closing)
         text = self._hold_back_space(text)
@@ -210,59 +211,59 @@ class OutputParser:
             self._has_reasoning = True
             yield Reasoning(text)
         if marker is not None:
-            self._space = ""
+            self._held_back_space = ""
             self._is_beginning = False
-            self._state = self._between
+            self._state = self._parse_start
 
-    def _text(self) -> Iterator[Piece]:
+    def _parse_text(self) -> Iterator[Piece]:
         text, marker = self._buffer.take_until(*self._markers)
         is_over = marker is not None or self._buffer.is_last
         yield from self._emit_text(text, is_over=is_over)
         if self.is_complete or (marker is None and is_over):
             yield from self._emit_space()
         elif marker is not None and marker == self._format.after_text:
-            self._space = ""
+            self._held_back_space = ""
             self._is_beginning = False
-            self._state = self._between
+            self._state = self._parse_start
         elif marker is not None:
             self._buffer.text = marker + self._buffer.text
-            self._state = self._quote if marker == CITATION_TAGS.opening else self._call
+            self._state = self._parse_quote if marker == CITATION_TAGS.opening else self._parse_call
 
-    def _quote(self) -> Iterator[Piece]:
+    def _parse_quote(self) -> Iterator[Piece]:
         number, is_opened, rest = self._buffer.text.removeprefix(CITATION_TAGS.opening).partition('">')
         text, is_closed, rest = rest.partition(CITATION_TAGS.closing)
         if is_opened and not number.isdecimal():
             yield from self._emit_text(self._buffer.take(len(CITATION_TAGS.opening)))
-            self._state = self._text
+            self._state = self._parse_text
         elif is_closed:
             yield from self._emit_space()
             yield Quote(int(number), self._markup.decode(text))
             self._buffer.text = rest
-            self._state = self._text
+            self._state = self._parse_text
         elif self._buffer.is_last:
-            self._buffer.text = ""  # a quote that was cut off
-            self._state = self._text
+            self._buffer.text = ""  # an incomplete citation
+            self._state = self._parse_text
 
-    def _call(self) -> Iterator[Piece]:
+    def _parse_call(self) -> Iterator[Piece]:
         text = self._buffer.text
         may_open = False
-        for head, (name, length) in (self._next_heads if self.has_calls else self._heads).items():
+        for head, (name, length) in (self._later_heads if self.has_calls else self._heads).items():
             end = match_length(head, text)
             if end is not None and end <= len(text):
-                yield from self._open(name, head[:length])
+                yield from self._open_call(name, head[:length])
                 return
             may_open = may_open or end is not None
         if may_open and not self._buffer.is_last:
             return
         if may_open or self.has_calls:
-            self._buffer.text = ""  # a call that was cut off before its input; the end of the section of calls
+            self._buffer.text = ""  # an incomplete call before its input, or the end of the section of calls
         else:
             yield from self._emit_text(self._buffer.take(len(self._format.trigger)))
-            self._state = self._text
+            self._state = self._parse_text
 
-    def _open(self, name: str, head: str) -> Iterator[Piece]:
-        place = head.find(CALL_ID)
-        yield CallOpened(name, self._buffer.text[place : place + len(CALL_ID)] if place >= 0 else None)
+    def _open_call(self, name: str, head: str) -> Iterator[Piece]:
+        start = head.find(CALL_ID)
+        yield CallOpened(name, self._buffer.text[start : start + len(CALL_ID)] if start >= 0 else None)
         self._buffer.take(match_length(head, self._buffer.text) or 0)
         syntax = self._format.arguments
         self._input = (
@@ -270,27 +271,27 @@ class OutputParser:
             if syntax
             else JsonInputParser()
         )
-        self._space = ""
+        self._held_back_space = ""
         self.has_calls = True
-        self._state = self._read_input
+        self._state = self._parse_input
 
-    def _read_input(self) -> Iterator[Piece]:
+    def _parse_input(self) -> Iterator[Piece]:
         yield from map(CallInput, self._input.read(self._buffer))
         if self._input.is_complete:
             yield CallClosed()
-            self._state = self._after_input
+            self._state = self._parse_input_end
 
-    def _after_input(self) -> Iterator[Piece]:
+    def _parse_input_end(self) -> Iterator[Piece]:
         length = match_length(self._format.after_input, self._buffer.text) or 0
         if length <= len(self._buffer.text) or self._buffer.is_last:
             self._buffer.take(length)
-            self._state = self._call
+            self._state = self._parse_call
         yield from ()
 
-    # What they share
+    # Shared by the states
 
     def _emit_text(self, text: str, *, is_over: bool = False) -> Iterator[Piece]:
-        """Text, but for what may become a stop sequence (unless it is over), and space before a call."""
+        """Text, without what may begin a stop sequence (unless the text is over) and white space before a call."""
         text = self._stops.feed(text)
         if is_over:
             text += self._stops.flush()
@@ -300,31 +301,33 @@ class OutputParser:
             yield Text(text)
 
     def _emit_space(self) -> Iterator[Piece]:
-        if self._space:
-            yield Text(self._space)
-            self._space = ""
+        if self._held_back_space:
+            yield Text(self._held_back_space)
+            self._held_back_space = ""
 
     def _hold_back_space(self, text: str) -> str:
-        """Without the space at its end, which is held back: a call may follow, or the end of reasoning."""
-        text = self._space + text
+        """The text without white space at its end, held back because a call or the end of reasoning may follow."""
+        text = self._held_back_space + text
         body = text.rstrip()
-        self._space = text[len(body) :]
+        self._held_back_space = text[len(body) :]
         return body
 
     def _find_openings(self) -> dict[str, Callable[[], Iterator[Piece]]]:
-        """What may come first, and what it begins."""
+        """Markup that may begin a part of the answer, and the state after it."""
         family = self._format
-        openings = dict.fromkeys(family.text_openings, self._text)
+        openings = dict.fromkeys(family.text_openings, self._parse_text)
         if self._thinking:
-            openings[self._thinking.opening] = self._reason
+            openings[self._thinking.opening] = self._parse_reasoning
         if self._tools:
-            openings |= dict.fromkeys(self._heads if family.is_whole_answer else [family.trigger], self._call)
+            openings |= dict.fromkeys(
+                self._heads if family.is_whole_answer else [family.trigger], self._parse_call
+            )
         return openings
 
     def _find_heads(self, before: str) -> dict[str, tuple[str, int]]:
-        """What a call of each tool begins with, its name, and how much of that is no input."""
+        """Heads of calls of each tool, with its name and the length of the head without any input."""
         family = self._format
-        # Where nothing ends the name, what may follow it does.
+        # Without markup after the name, the markup that may follow ends it.
         ends = (
             [""]
             if family.before_input or not family.arguments

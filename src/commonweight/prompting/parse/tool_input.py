@@ -1,4 +1,4 @@
-"""The input of a call, read as one JSON object, in parts."""
+"""Incremental parsers of a tool call's input, which give it as parts of one JSON object."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from commonweight.prompting.parse.buffer import TextBuffer
 
 
 class JsonInputParser:
-    """An object, an array or a string that stands there as JSON."""
+    """Scanner for the end of a JSON object, array or string, which is passed on as it is."""
 
     def __init__(self) -> None:
         self._depth = 0
@@ -20,7 +20,7 @@ class JsonInputParser:
         self.is_complete = False
 
     def read(self, buffer: TextBuffer) -> Iterator[str]:
-        """What is there of it."""
+        """Consume the JSON in the buffer up to its end."""
         if part := buffer.take(self._length(buffer.text)):
             yield part
 
@@ -44,34 +44,34 @@ class JsonInputParser:
 
 
 class ArgumentInputParser:
-    """Arguments, each between tags. Those that the schema calls text become JSON strings."""
+    """Parser for arguments between tags. Values of string arguments become JSON strings."""
 
     def __init__(self, syntax: Arguments, end: str, tool: Schema) -> None:
-        self._around = syntax
+        self._syntax = syntax
         self._end = end
         self._named, self._others = read_arguments(tool)
         self._argument = ANYTHING
         self._json = JsonInputParser()
         self._has_arguments = False
-        self._state: Callable[[TextBuffer], Iterator[str]] = self._key
+        self._state: Callable[[TextBuffer], Iterator[str]] = self._parse_key
         self.is_complete = False
 
     def read(self, buffer: TextBuffer) -> Iterator[str]:
-        """What is there of it, up to the text that ends it."""
+        """Consume arguments in the buffer up to the end of the call."""
         while not self.is_complete:
             before = self._state, len(buffer.text)
             yield from self._state(buffer)
             if (self._state, len(buffer.text)) == before:
                 return
 
-    def _key(self, buffer: TextBuffer) -> Iterator[str]:
-        syntax, text = self._around, buffer.text
+    def _parse_key(self, buffer: TextBuffer) -> Iterator[str]:
+        syntax, text = self._syntax, buffer.text
         if text.startswith(syntax.before_key):
             rest = text.removeprefix(syntax.before_key)
-            # The key may hold what stands after keys.
+            # A key of the schema may contain the markup that ends keys.
             key = next((key for key in self._named if rest.startswith(key + syntax.before_value)), None)
             if key is None and not any((k + syntax.before_value).startswith(rest) for k in self._named):
-                key = rest[:place] if (place := rest.find(syntax.before_value)) >= 0 else None
+                key = rest[:end] if (end := rest.find(syntax.before_value)) >= 0 else None
             if key is not None:
                 buffer.take(len(syntax.before_key))
                 name = json.dumps(buffer.take(len(key)), ensure_ascii=False)
@@ -79,56 +79,56 @@ class ArgumentInputParser:
                 yield f"{', ' if self._has_arguments else '{'}{name}: "
                 self._has_arguments = True
                 self._argument = self._named.get(key) or self._others or ANYTHING
-                self._state = self._value
+                self._state = self._parse_value
         elif text.startswith(self._end):
             yield "}" if self._has_arguments else "{}"
             self.is_complete = True
 
-    def _value(self, buffer: TextBuffer) -> Iterator[str]:
+    def _parse_value(self, buffer: TextBuffer) -> Iterator[str]:
         kinds = self._argument.kinds
         if "string" not in kinds:
             if buffer.text:
                 self._json = JsonInputParser()
-                self._state = self._structure if buffer.text[0] in '{["' else self._scalar
+                self._state = self._parse_structure if buffer.text[0] in '{["' else self._parse_scalar
             return
-        text, is_whole = buffer.peek_before(self._around.after_value)
-        if is_whole:
-            text, _ = buffer.take_until(self._around.after_value)
+        text, is_complete_value = buffer.peek_before(self._syntax.after_value)
+        if is_complete_value:
+            text, _ = buffer.take_until(self._syntax.after_value)
             yield text if _is_json(text, self._argument) else json.dumps(text, ensure_ascii=False)
-            self._state = self._key
+            self._state = self._parse_key
         elif not _may_be_json(text, self._argument):
             yield '"'
-            self._state = self._text
+            self._state = self._parse_string
 
-    def _text(self, buffer: TextBuffer) -> Iterator[str]:
-        text, marker = buffer.take_until(self._around.after_value)
+    def _parse_string(self, buffer: TextBuffer) -> Iterator[str]:
+        text, marker = buffer.take_until(self._syntax.after_value)
         if text:
             yield json.dumps(text, ensure_ascii=False)[1:-1]
         if marker is not None:
             yield '"'
-            self._state = self._key
+            self._state = self._parse_key
 
-    def _scalar(self, buffer: TextBuffer) -> Iterator[str]:
-        text, marker = buffer.take_until(self._around.after_value)
+    def _parse_scalar(self, buffer: TextBuffer) -> Iterator[str]:
+        text, marker = buffer.take_until(self._syntax.after_value)
         if text:
             yield text
         if marker is not None:
-            self._state = self._key
+            self._state = self._parse_key
 
-    def _structure(self, buffer: TextBuffer) -> Iterator[str]:
+    def _parse_structure(self, buffer: TextBuffer) -> Iterator[str]:
         yield from self._json.read(buffer)
         if self._json.is_complete:
-            self._state = self._after_structure
+            self._state = self._parse_structure_end
 
-    def _after_structure(self, buffer: TextBuffer) -> Iterator[str]:
-        _, marker = buffer.take_until(self._around.after_value)
+    def _parse_structure_end(self, buffer: TextBuffer) -> Iterator[str]:
+        _, marker = buffer.take_until(self._syntax.after_value)
         if marker is not None:
-            self._state = self._key
+            self._state = self._parse_key
         yield from ()
 
 
 def _is_json(text: str, argument: Argument) -> bool:
-    """Whether a value that may be text is meant as something else."""
+    """Whether the text of a value is JSON of another kind that the schema allows, and not a string."""
     try:
         value = json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError):
@@ -137,16 +137,16 @@ def _is_json(text: str, argument: Argument) -> bool:
 
 
 def _may_be_json(text: str, argument: Argument) -> bool:
-    """Whether a value that is not whole yet may turn out to be meant so."""
+    """Whether the incomplete text of a value may become such JSON."""
     kinds = argument.kinds
-    words = ["null"] * ("null" in kinds) + ["true", "false"] * ("boolean" in kinds)
+    literals = ["null"] * ("null" in kinds) + ["true", "false"] * ("boolean" in kinds)
     openings = "{" * ("object" in kinds) + "[" * ("array" in kinds)
     return (
-        any(word.startswith(text) for word in words)
+        any(literal.startswith(text) for literal in literals)
         or (openings != "" and text[:1] in openings)
         or ("number" in kinds and re.fullmatch(r"(-?([0-9][0-9.eE+-]*)?)?", text) is not None)
     )
 
 
 def _refuse(name: str) -> NoReturn:
-    raise ValueError(name)  # NaN and the infinities are no JSON
+    raise ValueError(name)  # NaN and the infinities are not JSON

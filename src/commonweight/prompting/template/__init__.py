@@ -1,1 +1,1 @@
-"""Chat templates: rendering in a sandboxed process, and detection of what a template supports."""
+"""Chat templates: rendering in a sandboxed process, and detection of the features of a template."""

@@ -1,4 +1,4 @@
-"""The model's own chat template: what it renders, and what it can render, found by trying."""
+"""Chat template of a model, with its features detected by test renders: system role, tools, reasoning, effort."""
 
 import json
 import re
@@ -16,6 +16,7 @@ from commonweight.prompting.formats import (
     detect_format,
     find_thinking_tags,
 )
+from commonweight.prompting.formats.call_ids import make_named_id
 from commonweight.prompting.template.sandbox import LimitError, RenderError, TemplateError, shared_sandbox
 
 PLAIN_TEMPLATE = """\
@@ -24,81 +25,87 @@ PLAIN_TEMPLATE = """\
 
 {% endfor -%}
 {%- if add_generation_prompt -%}Assistant:{%- endif -%}"""
-"""For models without a template: base models, which continue such a transcript."""
+"""Chat template for models without one: base models, which continue a plain transcript."""
 
 RENDER_SECONDS, TRIAL_SECONDS = 5.0, 1.0
-"""Of processor time for a conversation, and for each of the few words that a template is tried with. Most take
-milliseconds; 32 MB of many short messages were seen to take two seconds."""
+"""Processor time for a conversation, and for each test render of a few words. Most renders take milliseconds;
+32 MB of many short messages were seen to take two seconds."""
 
 PLAIN_TURN_END = "\n\nUser:"
-"""Where such a model goes on in the user's name, its turn was over."""
+"""Text that ends the turn of such a model: it goes on as the user."""
 
-
-_BRINGS_TOGETHER = re.compile(r"\b(replace|join|striptags)\b")
+_REMOVES_TEXT = re.compile(r"\b(replace|join|striptags)\b")
 
 
 class BadTemplateError(UnreadableModelError):
-    """A template that nothing could be rendered with."""
+    """The chat template cannot be compiled, or exceeds the limits of a test render."""
 
 
 class BadConversationError(ValueError):
-    """The template refuses this conversation; the message is its own."""
+    """The template refuses a conversation; the message is the template's."""
 
 
 TemplateMessage = dict[str, Any]
-"""``role`` and ``content``; perhaps ``reasoning_content``, ``tool_calls``, ``tool_call_id`` and ``name``."""
+"""``role``, ``content`` and, optionally, ``reasoning_content``, ``tool_calls``, ``tool_call_id`` and ``name``."""
 
 
 class ChatTemplate:
-    """A chat template, and what it can render, found by trying. Safe to use from several threads.
+    """A chat template and its features, detected by test renders. Safe to use from several threads.
 
     Raises:
-        BadTemplateError: it is none, or takes too much time or memory for a few words.
+        BadTemplateError: the template cannot be compiled, or exceeds the limits of a test render.
     """
 
     def __init__(self, source: str, *, bos_token: str, eos_token: str) -> None:
         self.source = source
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
         self._no_tools: list[Any] | None = None
-        if not self._try_render([_ASKED]):
-            self._no_tools = []  # some go through the tools without asking whether there are any
+        if not self._try_render([_USER_MESSAGE]):
+            self._no_tools = []  # some templates iterate over tools without a check for None
         self.has_system = self._keeps_order(*map(_make_message, ("system", "user", "assistant", "user")))
-        """A system message may come first and stays there."""
+        """Supports a system message in first place."""
         self.has_late_system = self._keeps_order(*map(_make_message, ("user", "system", "assistant", "user")))
-        """A system message may stand in the middle and stays there."""
-        self.may_cut_texts = _BRINGS_TOGETHER.search(source) is not None
-        """It may take something out of the middle of a text."""
+        """Supports a system message in mid-conversation, and keeps its place."""
+        self.may_cut_texts = _REMOVES_TEXT.search(source) is not None
+        """May remove parts from the middle of a text."""
         self.has_text_arguments = self._wants_text_arguments()
-        """It wants the arguments of a call as JSON text, not as an object."""
-        self._called, self.has_named_ids = self._render_sample_call()
-        self.format = detect_format(self._try_render([_ASKED, self._called]))
-        """How it writes calls."""
-        self.has_calls = self.format is not GENERIC and self._keeps_order(_ASKED, self._called, _RESULT)
-        """It has a place for calls and their results."""
-        self.has_text_after_results = self.has_calls and self._keeps_order(
-            _ASKED, self._called, _RESULT, _make_message("user"), _make_message("assistant"), _make_message("user")
+        """Takes the arguments of a call as JSON text, not as an object."""
+        self._sample_call, self.has_named_ids = self._render_sample_call()
+        self.format = detect_format(self._try_render([_USER_MESSAGE, self._sample_call]))
+        """The tool-call format it renders."""
+        self.has_calls = self.format is not GENERIC and self._keeps_order(
+            _USER_MESSAGE, self._sample_call, _SAMPLE_RESULT
         )
-        """A user's text may follow a result."""
-        self.has_tools = self.has_calls and SAMPLE_NAME in self._try_render([_ASKED], tools=[_TOOL])
-        """It tells the model which tools there are."""
+        """Supports tool calls and their results."""
+        self.has_text_after_results = self.has_calls and self._keeps_order(
+            _USER_MESSAGE,
+            self._sample_call,
+            _SAMPLE_RESULT,
+            _make_message("user"),
+            _make_message("assistant"),
+            _make_message("user"),
+        )
+        """Supports user text after a tool result."""
+        self.has_tools = self.has_calls and SAMPLE_NAME in self._try_render([_USER_MESSAGE], tools=[_SAMPLE_TOOL])
+        """Renders the tool definitions."""
         self.has_tools_first = self._has_tools_first()
-        """It does so before the system's text."""
+        """Renders the tool definitions before the system text."""
         self.thinking = find_thinking_tags(source, self.format)
-        """What stands around reasoning, if the model reasons."""
+        """The tags around reasoning; None if the model does not reason."""
         self.thinking_switch = self._thinking_switch() if self.thinking else None
-        """The variable that turns reasoning on and off."""
+        """Name of the template variable that turns reasoning on and off."""
         self.has_effort = self._depends_on("reasoning_effort", "low", "high")
-        """It tells the model how hard to think."""
+        """Supports the variable ``reasoning_effort``."""
         self.reasoning_key = next(filter(self._shows_reasoning, _REASONING_KEYS), None)
-        """Where a message carries reasoning, if the template knows any place: see ``with_reasoning``."""
+        """The key of a message for its reasoning, if the template renders any: see ``add_reasoning``."""
 
     def render(
         self, messages: Sequence[TemplateMessage], tools: Sequence[Any] | None = None, **variables: object
     ) -> str:
-        """The prompt as text, up to where the assistant begins to write.
+        """Render the prompt text, including the generation prompt.
 
         Raises:
-            BadConversationError: the template raises for these messages.
+            BadConversationError: the template raises an error for these messages.
         """
         try:
             return self._render(messages, tools, RENDER_SECONDS, variables)
@@ -112,17 +119,17 @@ class ChatTemplate:
         seconds: float,
         variables: Mapping[str, object],
     ) -> str:
-        given = {"messages": messages, "tools": tools or self._no_tools, "add_generation_prompt": True}
-        return shared_sandbox().render(self.source, given | self._tokens | dict(variables), seconds)
+        standard = {"messages": messages, "tools": tools or self._no_tools, "add_generation_prompt": True}
+        return shared_sandbox().render(self.source, standard | self._tokens | dict(variables), seconds)
 
     def _render_sample_call(self) -> tuple[TemplateMessage, bool]:
-        """A call as the template likes it, and whether it writes the id for the name."""
+        """A sample call as the template takes it, and whether the template renders its id in place of its name."""
         arguments = json.dumps(_ARGUMENTS) if self.has_text_arguments else _ARGUMENTS
-        called, named = _make_call(arguments), _make_call(arguments, make_named_id(SAMPLE_NAME, 0))
-        knows, knows_named = (
-            detect_format(self._try_render([_ASKED, call])) is not GENERIC for call in (called, named)
+        plain, named = _make_call(arguments), _make_call(arguments, make_named_id(SAMPLE_NAME, 0))
+        takes_plain, takes_named = (
+            detect_format(self._try_render([_USER_MESSAGE, call])) is not GENERIC for call in (plain, named)
         )
-        return (named, True) if knows_named and not knows else (called, False)
+        return (named, True) if takes_named and not takes_plain else (plain, False)
 
     def _try_render(
         self,
@@ -142,36 +149,40 @@ class ChatTemplate:
     def _keeps_order(self, *messages: TemplateMessage) -> bool:
         named = [{**message, "content": f"word{i}"} for i, message in enumerate(messages)]
         text = self._try_render(named)
-        # What makes a call is its name; some templates drop the text beside it.
+        # A call is found by its name; some templates drop the text beside it.
         words = [SAMPLE_NAME if "tool_calls" in message else message["content"] for message in named]
-        places = [text.find(word) for word in words]
-        return -1 not in places and places == sorted(places)
+        positions = [text.find(word) for word in words]
+        return -1 not in positions and positions == sorted(positions)
 
     def _wants_text_arguments(self) -> bool:
         samples = _make_call(_ARGUMENTS), _make_call(json.dumps(_ARGUMENTS))
-        as_object, as_text = (self._try_render([_ASKED, call]) for call in samples)
+        as_object, as_text = (self._try_render([_USER_MESSAGE, call]) for call in samples)
         return SAMPLE_VALUE not in as_object and SAMPLE_VALUE in as_text
 
     def _has_tools_first(self) -> bool:
         named = [{**_make_message(role), "content": f"word{i}"} for i, role in enumerate(("system", "user"))]
-        text = self._try_render(named, tools=[_TOOL])
+        text = self._try_render(named, tools=[_SAMPLE_TOOL])
         return text.find(SAMPLE_NAME) < text.find("word0")
 
     def _shows_reasoning(self, key: str) -> bool:
         # Templates show reasoning at least while tools are being called.
-        said = [add_reasoning(message, key, "word0") for message in (_make_message("assistant"), self._called)]
+        messages = [
+            add_reasoning(message, key, "word0") for message in (_make_message("assistant"), self._sample_call)
+        ]
         switches = {"enable_thinking": True, "thinking": True}
-        texts = [self._try_render([_ASKED, message, _RESULT], variables=switches) for message in said]
-        # Some write out blocks of content that they know nothing of.
+        texts = [
+            self._try_render([_USER_MESSAGE, message, _SAMPLE_RESULT], variables=switches) for message in messages
+        ]
+        # Some write a list of content blocks as its Python or JSON text.
         return any("word0" in text and not re.search("""['"]word0""", text) for text in texts)
 
     def _thinking_switch(self) -> str | None:
         names = ("enable_thinking", "thinking")
         return next((name for name in names if self._depends_on(name, True, False)), None)
 
-    def _depends_on(self, name: str, one: object, other: object) -> bool:
-        return self._try_render([_ASKED], variables={name: one}) != self._try_render(
-            [_ASKED], variables={name: other}
+    def _depends_on(self, name: str, value: object, other: object) -> bool:
+        return self._try_render([_USER_MESSAGE], variables={name: value}) != self._try_render(
+            [_USER_MESSAGE], variables={name: other}
         )
 
 
@@ -179,7 +190,7 @@ def _make_message(role: str) -> TemplateMessage:
     return {"role": role, "content": role}
 
 
-_ASKED = _make_message("user")
+_USER_MESSAGE = _make_message("user")
 
 
 def _make_call(arguments: object, call_id: str = SAMPLE_ID) -> TemplateMessage:
@@ -189,20 +200,15 @@ def _make_call(arguments: object, call_id: str = SAMPLE_ID) -> TemplateMessage:
 
 
 _ARGUMENTS = {SAMPLE_KEY: SAMPLE_VALUE}
-_RESULT = {"role": "tool", "content": "result", "tool_call_id": SAMPLE_ID, "name": SAMPLE_NAME}
+_SAMPLE_RESULT = {"role": "tool", "content": "result", "tool_call_id": SAMPLE_ID, "name": SAMPLE_NAME}
 _SCHEMA = {"type": "object", "properties": {SAMPLE_KEY: {"type": "string", "description": "a key"}}}
 _FUNCTION = {"name": SAMPLE_NAME, "description": "a tool", "parameters": _SCHEMA}
-_TOOL = {"type": "function", "function": _FUNCTION}
+_SAMPLE_TOOL = {"type": "function", "function": _FUNCTION}
 _REASONING_KEYS = ("reasoning_content", "thinking", "reasoning", "content")
 
 
-def make_named_id(name: str, number: int) -> str:
-    """The id of a call for a family (Kimi) that tells the tool by it; a conversation's calls are numbered."""
-    return f"functions.{name}:{number}"
-
-
 def add_reasoning(message: TemplateMessage, key: str, reasoning: str) -> TemplateMessage:
-    """The message with its reasoning, which templates of one family (Mistral) want among blocks of content."""
+    """The message with its reasoning under ``key``; for ``content`` (Mistral) as a content block."""
     if key != "content":
         return {**message, key: reasoning}
     text = [{"type": "text", "text": message["content"]}] if message["content"] else []

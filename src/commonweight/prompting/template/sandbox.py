@@ -1,8 +1,8 @@
-"""Chat templates are programs that came with a model. They run in processes that can do nothing else.
+"""Sandboxed subprocesses in which chat templates are rendered, because templates are programs from a model file.
 
 Jinja's sandbox keeps a template from Python's internals. It does not keep it from computing for an hour or filling
-the memory, and now and then somebody finds a way out of it. So the process around it has no files, no network,
-little memory and little time. When it goes wrong it is killed, and the next conversation gets a new one.
+the memory, and escapes from it are found now and then. So the process around it has no files, no network, little
+memory and little time. A process that exceeds its limits is killed, and the next conversation gets a new one.
 """
 
 import atexit
@@ -18,48 +18,48 @@ from collections.abc import Mapping
 from functools import cache
 from typing import IO
 
-from commonweight.prompting.template import sandbox_worker as sandboxed
+from commonweight.prompting.template import sandbox_worker
 from commonweight.prompting.template.sandbox_worker import LENGTH
 
 MAX_PROCESSES = 2
-"""At the same time: one for a long conversation, one for the short ones meanwhile."""
+"""Renders at the same time: one of a long conversation, and one for the short ones meanwhile."""
 RENDER_TIMEOUT_SECONDS = 60.0
-"""Seconds for a render all in all, on a machine that is busy with other things."""
+"""Wall-clock limit of a render, on a machine that is busy with other things."""
 
-_KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME")
-# What Python and the time of day need. Keys and passwords of the server's environment are not for templates.
-_PIECE = 1 << 20
+# Variables that Python and the time of day need. Keys and passwords of the server's environment are not passed.
+_PASSED_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME")
+_CHUNK_BYTES = 1 << 20
 
 
 class RenderError(Exception):
-    """The template raised; the message is its own."""
+    """The template raised an error; the message is the template's."""
 
 
 class LimitError(RenderError):
-    """The template took too much time or memory."""
+    """The template exceeded its time or memory limit."""
 
 
 class TemplateError(Exception):
-    """It is no template; the message says where."""
+    """The template cannot be compiled; the message gives the line and the reason."""
 
 
 class Sandbox:
-    """Renders templates. Safe to use from several threads."""
+    """Pool of sandboxed processes that render templates. Safe to use from several threads."""
 
     def __init__(self) -> None:
         self._idle: list[_Process] = []
-        self._room = threading.Semaphore(MAX_PROCESSES)
+        self._slots = threading.Semaphore(MAX_PROCESSES)
 
     def render(self, source: str, variables: Mapping[str, object], seconds: float) -> str:
-        """The template's text, for which it may compute for some seconds.
+        """Render a template within some seconds of processor time.
 
         Raises:
-            RenderError: it raised, or took more than it may.
-            TemplateError: it cannot be compiled.
+            RenderError: the template raised an error, or exceeded a limit.
+            TemplateError: the template cannot be compiled.
         """
         request = marshal.dumps((seconds, source, dict(variables)))
-        with self._room:
-            process = self._free()
+        with self._slots:
+            process = self._acquire()
             try:
                 kind, text = process.ask(request)
             except BaseException:
@@ -67,21 +67,21 @@ class Sandbox:
                 raise
             self._idle.append(process)
         match kind:
-            case sandboxed.TEXT:
+            case sandbox_worker.TEXT:
                 return text
-            case sandboxed.BROKEN:
+            case sandbox_worker.BROKEN:
                 raise TemplateError(text)
-            case sandboxed.EXCEEDED:
+            case sandbox_worker.EXCEEDED:
                 raise LimitError(f"it {text}")
             case _:
                 raise RenderError(text)
 
     def close(self) -> None:
-        """End the processes that are idle."""
+        """Kill the idle processes."""
         while self._idle:
             self._idle.pop().kill()
 
-    def _free(self) -> "_Process":
+    def _acquire(self) -> "_Process":
         while self._idle:
             process = self._idle.pop()
             if process.is_alive:
@@ -92,22 +92,22 @@ class Sandbox:
 
 @cache
 def shared_sandbox() -> Sandbox:
-    """The one of this process, whose templates share it."""
+    """The sandbox that all templates of this process share."""
     shared = Sandbox()
     atexit.register(shared.close)
     return shared
 
 
 class _Process:
-    """One process. It leaves by itself when this one is gone, because its input ends then."""
+    """One subprocess. It exits when the server's process is gone, because its stdin ends then."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-P", sandboxed.__file__],
+            [sys.executable, "-P", sandbox_worker.__file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ},
+            env={name: os.environ[name] for name in _PASSED_ENVIRONMENT if name in os.environ},
             bufsize=0,
         )
         assert self._process.stdin is not None
@@ -117,14 +117,14 @@ class _Process:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it has not ended meanwhile."""
+        """Whether the process has not exited."""
         return self._process.poll() is None
 
     def ask(self, request: bytes) -> tuple[int, str]:
-        """Its reply, whose length is bounded and whose text is text, whatever has become of the process.
+        """Send a request; returns the kind and text of the reply, of bounded length even if an exploit wrote it.
 
         Raises:
-            LimitError: it ended, or took too long.
+            LimitError: the process exited, or took too long.
         """
         deadline = time.monotonic() + RENDER_TIMEOUT_SECONDS
         try:
@@ -132,14 +132,14 @@ class _Process:
                 self._write(part, deadline)
             head = self._read(LENGTH.size + 1, deadline)
             length, *_ = LENGTH.unpack_from(head)
-            if length > 4 * sandboxed.MAX_CHARACTERS:
+            if length > 4 * sandbox_worker.MAX_CHARACTERS:
                 raise LimitError("it makes too long a prompt")
             return head[-1], self._read(length, deadline).decode(errors="surrogatepass")
         except (BrokenPipeError, UnicodeDecodeError) as error:
-            raise self._death() from error
+            raise self._make_exit_error() from error
 
     def kill(self) -> None:
-        """End it, whatever it is doing."""
+        """Kill the process and close its pipes."""
         self._process.kill()
         self._process.wait()
         self._input.close()
@@ -149,16 +149,16 @@ class _Process:
         rest = memoryview(data)
         while rest:
             self._wait(self._input, select.POLLOUT, deadline)
-            rest = rest[os.write(self._input.fileno(), rest[:_PIECE]) :]
+            rest = rest[os.write(self._input.fileno(), rest[:_CHUNK_BYTES]) :]
 
     def _read(self, length: int, deadline: float) -> bytearray:
         data = bytearray()
         while len(data) < length:
             self._wait(self._output, select.POLLIN, deadline)
-            piece = os.read(self._output.fileno(), min(length - len(data), _PIECE))
-            if not piece:
-                raise self._death()
-            data += piece
+            chunk = os.read(self._output.fileno(), min(length - len(data), _CHUNK_BYTES))
+            if not chunk:
+                raise self._make_exit_error()
+            data += chunk
         return data
 
     def _wait(self, pipe: IO[bytes], event: int, deadline: float) -> None:
@@ -167,7 +167,7 @@ class _Process:
         if not poll.poll(max(deadline - time.monotonic(), 0) * 1000):
             raise LimitError("it takes too long")
 
-    def _death(self) -> LimitError:
-        self._process.kill()  # its pipes may end before itself; a signal that came first is the one that counts
+    def _make_exit_error(self) -> LimitError:
+        self._process.kill()  # its pipes may close before it exits; an earlier signal keeps its return code
         is_late = self._process.wait() == -signal.SIGPROF
         return LimitError("it takes too long" if is_late else "it takes too much memory, or ended its process")

@@ -1,10 +1,10 @@
-"""The process that chat templates run in: ``python sandboxed.py``, with frames on stdin and stdout.
+"""Subprocess that renders chat templates: ``python sandbox_worker.py``, with frames on stdin and stdout.
 
-It is started from its path and imports nothing of ours, so that it is there at once and small.
+It is started by its path and imports nothing of commonweight, so that it starts fast and stays small.
 """
 
 import contextlib
-import html  # noqa: F401 - Jinja's filters import this, and the next that is not used here, when it is too late
+import html  # noqa: F401 - Jinja's filters import this and textwrap on first use, when files are out of reach
 import json
 import marshal
 import resource
@@ -19,27 +19,27 @@ from functools import lru_cache
 from typing import Any, BinaryIO
 
 import jinja2.constants
-import jinja2.debug  # noqa: F401 - Jinja imports these when a template needs them, which is too late here
+import jinja2.debug  # noqa: F401 - Jinja imports these on first use, too
 from jinja2 import Template, TemplateSyntaxError, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 MEMORY_BYTES = 1 << 30
-"""Bytes of address space: the largest body, quoted and rendered, has room in half of it."""
+"""Limit of the address space: half of it holds the largest request body, escaped and rendered."""
 MAX_CHARACTERS = 64_000_000
-"""Of a prompt: twice the largest body."""
+"""Limit of a prompt: twice the largest request body."""
 MAX_ERROR_CHARACTERS = 2000
-"""Characters of a template's own error."""
+"""Limit of an error message of the template."""
 
 TEXT, REFUSED, BROKEN, EXCEEDED = b"trbx"
-"""What a reply is: the prompt; what the template raised; why it is no template; what it took too much of."""
+"""Kinds of replies: prompt text; error of the template; error of its compilation; exceeded limit."""
 
 LENGTH = struct.Struct("<Q")
 
 
 class _Generation(Extension):
-    """``{% generation %}`` marks assistant text for training; when rendering, it is only its body."""
+    """``{% generation %}``, which marks assistant text for training: rendered as its body."""
 
     tags = {"generation"}  # noqa: RUF012 - the base class wants a set
 
@@ -62,7 +62,10 @@ def _strftime_now(format: str) -> str:  # noqa: A002 - templates call it with th
 
 
 def _make_compiler() -> Callable[[str], Template]:
-    """Jinja as ``transformers`` sets it up. Source: https://huggingface.co/docs/transformers/chat_templating_writing"""
+    """Template compiler with the settings of ``transformers``.
+
+    Source: https://huggingface.co/docs/transformers/chat_templating_writing
+    """
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
     )
@@ -81,13 +84,13 @@ def _handle_request(
         return BROKEN, f"line {error.lineno}: {error.message}"
     except MemoryError:
         return EXCEEDED, "takes too much memory"
-    except Exception as error:  # whatever Jinja's compiler stumbles over
+    except Exception as error:  # Jinja's compiler raises more than syntax errors
         return BROKEN, str(error)
     try:
         text = template.render(variables)
     except MemoryError:
         return EXCEEDED, "takes too much memory"
-    except Exception as error:  # the model's own code; whatever it stumbles over, it is this conversation
+    except Exception as error:  # the model's own code may raise anything
         return REFUSED, str(error)[:MAX_ERROR_CHARACTERS]
     if len(text) > MAX_CHARACTERS:
         return EXCEEDED, "makes too long a prompt"
@@ -95,7 +98,7 @@ def _handle_request(
 
 
 def _lock() -> None:
-    """Give up what rendering does not need: more memory, files, sockets and processes."""
+    """Drop the rights to more memory, files, sockets and processes, which rendering does not need."""
     limits = {
         resource.RLIMIT_AS: MEMORY_BYTES,
         resource.RLIMIT_NOFILE: 3,  # the standard ones, which are open
@@ -110,13 +113,13 @@ def _lock() -> None:
 
 def _serve(requests: BinaryIO, replies: BinaryIO) -> None:
     compiled = _make_compiler()
-    # Whatever Python and Jinja load on first use, they load now, while files may be opened.
+    # Python and Jinja load some modules on first use: now, while files can still be opened.
     _handle_request(compiled, "{{ strftime_now('%Y') }}{{ raise_exception({} | tojson) }}", {})
     time.localtime()
     _lock()
     while length := requests.read(LENGTH.size):
         seconds, source, variables = marshal.loads(requests.read(*LENGTH.unpack(length)))
-        # Processor time, so that a busy machine refuses nothing; the signal ends the process, whatever it is in.
+        # Processor time, so that a busy machine causes no errors; the signal ends the process even in C code.
         signal.setitimer(signal.ITIMER_PROF, seconds)
         kind, text = _handle_request(compiled, source, variables)
         signal.setitimer(signal.ITIMER_PROF, 0)
@@ -127,7 +130,7 @@ def _serve(requests: BinaryIO, replies: BinaryIO) -> None:
 
 
 if __name__ == "__main__":
-    # Ctrl-C, and a service manager's stop, reach every process of the group; this one leaves when its input ends.
+    # Ctrl-C, and a service manager's stop, reach every process of the group; this one exits when stdin ends.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     _serve(sys.stdin.buffer, sys.stdout.buffer)

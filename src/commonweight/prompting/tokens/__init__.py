@@ -1,1 +1,1 @@
-"""Text to token ids: the model's tokenizer, escaping of untrusted text, exact replay of earlier answers."""
+"""Tokenization: the model's tokenizer, escaping of special tokens, replay of the token ids of earlier answers."""

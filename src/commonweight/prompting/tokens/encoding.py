@@ -1,4 +1,4 @@
-"""Rendered text to tokens: special tokens where the template wrote them, ordinary text everywhere else."""
+"""Tokenization of rendered prompts: special tokens where the template wrote them, ordinary text elsewhere."""
 
 from bisect import bisect_right
 from collections import OrderedDict
@@ -6,58 +6,59 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from threading import Lock
 
-from commonweight.prompting.tokens.escaping import Escaper, SpecialTokens, unescape
+from commonweight.prompting.tokens.escaping import Escaper, unescape
 from commonweight.prompting.tokens.replay import CachedAnswer
+from commonweight.prompting.tokens.special_tokens import SpecialTokens
 from commonweight.prompting.tokens.tokenizer import Tokenizer
 
-# What llama.cpp takes for space beside special tokens that swallow it.
+# White space that llama.cpp strips beside special tokens with LSTRIP or RSTRIP.
 _C_SPACE = " \t\n\v\f\r"
 
 MAX_CACHED_CHARACTERS = 8_000_000
-"""Of texts whose tokens are kept: agents send the same long ones every turn."""
+"""Capacity of the cache of tokenized texts: agents send the same long ones every turn."""
 
 
 @dataclass(frozen=True)
 class AnswerSpan:
-    """An answer, and the stretch of the prompt that the template wrote for it."""
+    """A cached answer, and the span of the prompt that the template rendered for it."""
 
     answer: CachedAnswer
     start: int
     content: int | None
-    """A place in the last of its content; the turn ends with the template's next token. None: nobody knows."""
+    """A position in the last part of its content; the template's next special token ends it. None: unknown."""
     is_content_end: bool
-    """The content ends at that place."""
+    """The content ends at that position."""
     limit: int
-    """Where the next message begins, or the prompt ends."""
+    """Start of the next message, or end of the prompt."""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of a prompt, from ``start``."""
+    """A piece of a prompt: a special token, ordinary text, or a cached answer."""
 
     start: int
     text: str
     is_special: bool = False
     answer: CachedAnswer | None = None
-    """What was generated there."""
+    """The cached answer whose token ids replace the text."""
 
     @property
     def end(self) -> int:
-        """Where it ends."""
+        """Exclusive end."""
         return self.start + len(self.text)
 
 
 class PromptEncoder:
-    """Encodes rendered prompts for one tokenizer. Safe to use from several threads."""
+    """Tokenizes rendered prompts for one tokenizer. Safe to use from several threads."""
 
     def __init__(
-        self, tokenizer: Tokenizer, escaper: Escaper, most_characters: int = MAX_CACHED_CHARACTERS
+        self, tokenizer: Tokenizer, escaper: Escaper, max_cached_characters: int = MAX_CACHED_CHARACTERS
     ) -> None:
         self._tokenizer = tokenizer
-        self._quoter = escaper
-        self._names = {token_id: text.encode() for text, token_id in tokenizer.special_tokens.items()}
-        self._specials = SpecialTokens(tokenizer.special_tokens)
-        self._cache = _TextCache(most_characters)
+        self._escaper = escaper
+        self._special_bytes = {token_id: text.encode() for text, token_id in tokenizer.special_tokens.items()}
+        self._special_tokens = SpecialTokens(tokenizer.special_tokens)
+        self._cache = _TextCache(max_cached_characters)
 
     def encode(
         self,
@@ -67,10 +68,10 @@ class PromptEncoder:
         cut: int = 0,
         positions: Sequence[int] = (),
     ) -> tuple[list[int], list[int]]:
-        """The tokens of a quoted prompt, and how many of them stand before each of ``places``, which are in order.
+        """Token ids of an escaped prompt, and the number of them before each of ``positions``, which are in order.
 
-        ``cut``: a place that no token reaches over. Answers are in the order of their places, too; of those that
-        may stand in one place, the first that fits is taken.
+        ``cut``: a position that no token crosses. ``answers`` are in order, too; the first that fits is taken of
+        several for one span.
         """
         tokenizer = self._tokenizer
         segments = list(self._split_at(self._split_segments(text, answers), cut))
@@ -78,8 +79,8 @@ class PromptEncoder:
         has_bos = bool(segments) and segments[0].is_special and tokenizer.special_tokens[segments[0].text] == bos
         ids = [bos] if tokenizer.adds_bos and bos is not None and not has_bos else []
         counts: list[int] = []
-        waiting = iter([*positions, len(text) + 1])
-        position = next(waiting)
+        remaining = iter([*positions, len(text) + 1])
+        position = next(remaining)
         for i, segment in enumerate(segments):
             before = len(ids)
             skipped = 0
@@ -88,72 +89,72 @@ class PromptEncoder:
             elif segment.is_special:
                 ids.append(tokenizer.special_tokens[segment.text])
             else:
-                kept = segment.text
+                stripped = segment.text
                 previous = segments[i - 1] if i else None
                 following = segments[i + 1] if i + 1 < len(segments) else None
-                # Text stands between special tokens, and some of them swallow the space beside them.
+                # Some special tokens strip the white space beside them.
                 if previous and previous.is_special and tokenizer.strips(ids[-1])[1]:
-                    kept = kept.lstrip(_C_SPACE)
-                    skipped = len(segment.text) - len(kept)
+                    stripped = stripped.lstrip(_C_SPACE)
+                    skipped = len(segment.text) - len(stripped)
                 if following and following.is_special:
                     strips_before, _ = tokenizer.strips(tokenizer.special_tokens[following.text])
-                    kept = kept.rstrip(_C_SPACE) if strips_before else kept
+                    stripped = stripped.rstrip(_C_SPACE) if strips_before else stripped
                 follows_text = previous is not None and not previous.is_special
-                ids += self._encode_text(unescape(kept), tenant, follows_text)
+                ids += self._encode_text(unescape(stripped), tenant, follows_text)
             while position <= segment.end:
                 is_within = not segment.is_special and position < segment.end
                 part = segment.text[skipped : max(position - segment.start, skipped)]
                 counts.append(before + self._count_tokens(ids[before:], part, segment) if is_within else len(ids))
-                position = next(waiting)
+                position = next(remaining)
         return ids, counts + [len(ids)] * (len(positions) - len(counts))
 
     def _split_segments(self, text: str, answers: Sequence[AnswerSpan]) -> Iterator[Segment]:
-        """The prompt in segments, and in the place of each answer that it shows whole the answer itself."""
+        """The prompt in segments, with those of completely rendered answers replaced by the cached answers."""
         pieces: list[Segment] = []
         start = 0
-        for piece, is_special in self._quoter.split_special(text):
+        for piece, is_special in self._escaper.split_special(text):
             pieces.append(Segment(start, piece, is_special))
             start += len(piece)
         starts = [piece.start for piece in pieces]
         done = 0
-        for known in answers:
-            first = bisect_right(starts, known.start) - 1
-            last = self._find_answer_end(known, text, pieces[first:]) if known.start >= done and pieces else None
-            if last is None:
+        for span in answers:
+            first = bisect_right(starts, span.start) - 1
+            end = self._find_answer_end(span, text, pieces[first:]) if span.start >= done and pieces else None
+            if end is None:
                 continue
-            yield from _select_range(pieces, starts, done, known.start)
-            yield Segment(known.start, text[known.start : last], answer=known.answer)
-            done = last
+            yield from _select_range(pieces, starts, done, span.start)
+            yield Segment(span.start, text[span.start : end], answer=span.answer)
+            done = end
         yield from _select_range(pieces, starts, done, len(text))
 
-    def _find_answer_end(self, known: AnswerSpan, text: str, pieces: Sequence[Segment]) -> int | None:
-        """Where the answer ends, if all of it is there."""
-        if known.content is not None:
-            generated = {self._names.get(token_id) for token_id in known.answer.token_ids}
-            own = (p.start for p in pieces if p.is_special and p.text.encode() not in generated)
-            end = next((position for position in own if position >= known.content), known.limit)
-            if end >= known.limit and known.is_content_end:
-                end = known.content  # a template that ends turns with text
-            is_shown = known.answer.reasoning.strip() in unescape(text[known.start : end])
-            return end if end < known.limit and is_shown else None
-        # An answer that was cut off shall go on.
-        shown = unescape(text[known.start :]).encode() if known.limit == len(text) else b""
-        return known.limit if shown.strip() == self._spell(known.answer.token_ids).strip() else None
+    def _find_answer_end(self, span: AnswerSpan, text: str, pieces: Sequence[Segment]) -> int | None:
+        """Exclusive end of the answer in the text; None if the template did not render all of it."""
+        if span.content is not None:
+            generated = {self._special_bytes.get(token_id) for token_id in span.answer.token_ids}
+            template_tokens = (p.start for p in pieces if p.is_special and p.text.encode() not in generated)
+            end = next((position for position in template_tokens if position >= span.content), span.limit)
+            if end >= span.limit and span.is_content_end:
+                end = span.content  # a template that ends turns with text
+            is_shown = span.answer.reasoning.strip() in unescape(text[span.start : end])
+            return end if end < span.limit and is_shown else None
+        # A prefill that is a cached answer which was cut off.
+        rendered = unescape(text[span.start :]).encode() if span.limit == len(text) else b""
+        return span.limit if rendered.strip() == self._spell(span.answer.token_ids).strip() else None
 
     def _spell(self, ids: Iterable[int]) -> bytes:
         return b"".join(map(self._bytes_of, ids))
 
     def _bytes_of(self, token_id: int) -> bytes:
-        return self._names.get(token_id) or self._tokenizer.decode(token_id)
+        return self._special_bytes.get(token_id) or self._tokenizer.decode(token_id)
 
     def _count_tokens(self, ids: Sequence[int], text: str, segment: Segment) -> int:
-        """How many of a segment's tokens lie within a text that the segment begins with."""
-        wanted = unescape(text).encode()
-        spelled = self._spell(ids[: len(wanted) + 1])
-        if segment.answer is not None and not spelled.lstrip(b" ").startswith(wanted.lstrip(b" ")):
-            return len(ids)  # the template writes it in another way
-        # Some models write a space of their own where a text begins.
-        room = len(wanted) + (spelled.startswith(b" ") and not wanted.startswith(b" "))
+        """Number of a segment's token ids that lie within a prefix of its text."""
+        prefix = unescape(text).encode()
+        spelled = self._spell(ids[: len(prefix) + 1])
+        if segment.answer is not None and not spelled.lstrip(b" ").startswith(prefix.lstrip(b" ")):
+            return len(ids)  # the template renders the answer in another form
+        # Some tokenizers put a space in front of a text.
+        room = len(prefix) + (spelled.startswith(b" ") and not prefix.startswith(b" "))
         for i, token_id in enumerate(ids):
             room -= len(self._bytes_of(token_id))
             if room < 0:
@@ -161,21 +162,21 @@ class PromptEncoder:
         return len(ids)
 
     def _encode_text(self, text: str, tenant: str, continues: bool) -> list[int]:
-        found = self._cache.get(tenant, text, continues)
-        if found is None:
-            found = self._encode_new(text, continues)
-            self._cache.put(tenant, text, continues, found)
-        return found
+        ids = self._cache.get(tenant, text, continues)
+        if ids is None:
+            ids = self._encode_uncached(text, continues)
+            self._cache.put(tenant, text, continues, ids)
+        return ids
 
-    def _encode_new(self, text: str, continues: bool) -> list[int]:
+    def _encode_uncached(self, text: str, continues: bool) -> list[int]:
         ids = self._tokenizer.encode(text, continues=continues)
-        if self._names.keys().isdisjoint(ids):
+        if self._special_bytes.keys().isdisjoint(ids):
             return ids
-        # A user-defined token that reads like markup, which tokenizers match even in ordinary text, or a control
-        # token that a vocabulary can spell: cut in two it is neither.
+        # A user-defined token that counts as special, which llama.cpp matches even in ordinary text, or a control
+        # token that byte-pair merges can produce: split in two, the text gives neither.
         ids = []
         done = 0
-        for start in self._specials.find_starts(text):
+        for start in self._special_tokens.find_starts(text):
             ids += self._tokenizer.encode(text[done : start + 1], continues=continues or done > 0)
             done = start + 1
         return ids + self._tokenizer.encode(text[done:], continues=continues or done > 0)
@@ -192,33 +193,33 @@ class PromptEncoder:
 
 
 def _select_range(pieces: Sequence[Segment], starts: Sequence[int], start: int, end: int) -> Iterator[Segment]:
-    """The pieces from one place to another, of which either may cut a text."""
+    """The pieces between two positions, cut off at them."""
     for piece in pieces[max(bisect_right(starts, start) - 1, 0) :]:
         if piece.start >= end:
             return
         if piece.end > start:
-            kept = piece.text[max(start - piece.start, 0) : end - piece.start]
-            yield Segment(max(piece.start, start), kept, piece.is_special)
+            text = piece.text[max(start - piece.start, 0) : end - piece.start]
+            yield Segment(max(piece.start, start), text, piece.is_special)
 
 
 class _TextCache:
-    """Tokens of texts, the latest used for longest. Tenants do not see how long each other's take."""
+    """LRU cache of token ids by text and tenant, so that no tenant can measure which texts another one sent."""
 
     def __init__(self, characters: int) -> None:
         self._texts: OrderedDict[tuple[str, str, bool], list[int]] = OrderedDict()
-        self._most = self._room = characters
+        self._capacity = self._room = characters
         self._lock = Lock()
 
     def get(self, tenant: str, text: str, continues: bool) -> list[int] | None:
         key = tenant, text, continues
         with self._lock:
-            found = self._texts.get(key)
-            if found is not None:
+            ids = self._texts.get(key)
+            if ids is not None:
                 self._texts.move_to_end(key)
-            return found
+            return ids
 
     def put(self, tenant: str, text: str, continues: bool, ids: list[int]) -> None:
-        if len(text) > self._most:
+        if len(text) > self._capacity:
             return
         key = tenant, text, continues
         with self._lock:
@@ -226,5 +227,5 @@ class _TextCache:
                 self._texts[key] = ids
                 self._room -= len(text)
             while self._room < 0:
-                (_, forgotten, _), _ = self._texts.popitem(last=False)
-                self._room += len(forgotten)
+                (_, evicted, _), _ = self._texts.popitem(last=False)
+                self._room += len(evicted)

@@ -1,24 +1,23 @@
-"""Untrusted text may look like template text. It must never become what template text becomes.
+"""Escaping of special tokens in untrusted text before it goes into a chat template.
 
 A chat template mixes its own markup and the text of users, tools and documents into one string, in which
-``<|im_start|>`` typed by a user looks the same as the template's. So text is *quoted* before it goes in: a mark
-(a lone surrogate, which no text of a request can hold) breaks every special token inside the text, and stands at
-either end where the text could complete one together with its neighbours. In the rendered prompt only unbroken
-special tokens are special. Templates may trim, split, join and compare quoted text: all that can lose is a mark at
-an edge that the template itself cut. For templates that take something out of the middle of a text, so that what
-stood apart comes together, quoting is thorough: nothing in the text that could begin a special token stays whole.
+``<|im_start|>`` typed by a user looks the same as the template's. So text is escaped first: a break (a lone
+surrogate, which no text of a request can hold) is inserted into every special token inside the text, and at either
+end where the text could complete one together with its neighbours. In the rendered prompt only unbroken special
+tokens are special. Templates may trim, split, join and compare escaped text: at most a break at an edge is lost,
+which the template itself cut. For templates that remove parts from the middle of a text, so that what stood apart
+comes together, escaping is thorough: a break follows every character that could begin a special token.
 """
 
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from commonweight.prompting.marks import extract_marks
+from commonweight.prompting.tokens.special_tokens import SpecialTokens
 
 BREAK = "\udc87"
 
-# What templates know of JSON schemas, and compare: it stays as it is. Nobody says more by these words than the
-# template itself might.
+# Words of JSON schemas that templates compare. They are not escaped, since the template might write them itself.
 _SCHEMA_WORDS = frozenset(
     {
         *("type", "function", "name", "description", "parameters", "arguments", "return"),
@@ -29,89 +28,45 @@ _SCHEMA_WORDS = frozenset(
 )
 
 
-class SpecialTokens:
-    """The special tokens of one tokenizer, by text, and where they stand in a string."""
-
-    def __init__(self, texts: Iterable[str]) -> None:
-        # A single character cannot be broken by a mark, and no model uses one as structure.
-        self._tokens = frozenset(text for text in texts if len(text) > 1)
-        self._lengths = sorted({len(token) for token in self._tokens}, reverse=True)
-        # The first characters tell most places at once; what they promise is then looked at.
-        self._initials = _compile_starts({token[:1] for token in self._tokens})
-        self._openings = _compile_starts({token[:4] for token in self._tokens})
-        self._heads = {token[:i] for token in self._tokens for i in range(1, len(token))}
-        self._tails = {token[i:] for token in self._tokens for i in range(1, len(token))}
-
-    def match_length(self, text: str, start: int) -> int:
-        """Length of the longest special token that begins at ``start``, or 0."""
-        return next((n for n in self._lengths if text[start : start + n] in self._tokens), 0)
-
-    def find_starts(self, text: str) -> Iterator[int]:
-        """Every place where a special token begins, overlapping ones too, in order."""
-        return (match.start() for match in self._openings.finditer(text) if self.match_length(text, match.start()))
-
-    def find_initials(self, text: str) -> Iterator[int]:
-        """Every place whose character begins some special token."""
-        return (match.start() for match in self._initials.finditer(text))
-
-    def may_be_completed_after(self, text: str) -> bool:
-        """Whether what follows the text could complete a special token that the text begins."""
-        return self._tokens != frozenset() and any(
-            text[-length:] in self._heads for length in range(1, min(self._lengths[0], len(text) + 1))
-        )
-
-    def may_be_completed_before(self, text: str) -> bool:
-        """Whether the text could complete, or be the middle of, a special token that begins before it."""
-        return self._tokens != frozenset() and (
-            any(text[:length] in self._tails for length in range(1, min(self._lengths[0], len(text) + 1)))
-            or (len(text) < self._lengths[0] and any(text in token for token in self._tokens))
-        )
-
-
-def _compile_starts(openings: set[str]) -> re.Pattern[str]:
-    # All but the first character is only looked at, so that overlapping places are found, too.
-    return re.compile("|".join(f"{re.escape(o[0])}(?={re.escape(o[1:])})" for o in sorted(openings)) or "(?!)")
-
-
 class Escaper:
-    """Quotes texts for one template and tokenizer."""
+    """Escapes texts for one chat template and tokenizer, and splits rendered prompts at special tokens."""
 
     def __init__(
-        self, specials: SpecialTokens, *, guarded: SpecialTokens | None = None, is_thorough: bool = False
+        self, special_tokens: SpecialTokens, *, guarded: SpecialTokens | None = None, is_thorough: bool = False
     ) -> None:
-        self._specials = specials
-        # What is broken in texts: special tokens, and other text that the template itself looks for.
-        self._escaped_tokens = guarded or specials
+        """``guarded``: tokens to break in texts, if the template searches texts for more than the special ones."""
+        self._special_tokens = special_tokens
+        self._guarded = guarded or special_tokens
         self._is_thorough = is_thorough
 
     def escape(self, text: str) -> str:
-        """The text, broken where it contains a special token or could complete one. Its marks stay."""
+        """The text with breaks where it contains a special token or could complete one. Its marks stay."""
         text, marks = extract_marks(text)
         body = text.strip()
         if not body:
             return text
-        # Everything goes inside of surrounding space, so that a template's trim leaves it in place.
+        # Nothing is inserted outside of surrounding white space, where a template's trim would find it.
         start = text.index(body)
         end = start + len(body)
-        find = self._escaped_tokens.find_initials if self._is_thorough else self._escaped_tokens.find_starts
+        find = self._guarded.find_initials if self._is_thorough else self._guarded.find_starts
         positions = {position + 1 for position in find(text)}
-        if self._is_thorough or self._escaped_tokens.may_be_completed_before(body):
+        if self._is_thorough or self._guarded.may_be_completed_before(body):
             positions.add(start)
-        if self._escaped_tokens.may_be_completed_after(body):
+        if self._guarded.may_be_completed_after(body):
             positions.add(end)
-        inserted = [(position, BREAK) for position in positions]
-        inserted += [(min(max(position, start), end), character) for position, character in marks]
-        if not inserted:
+        insertions = [(position, BREAK) for position in positions]
+        insertions += [(min(max(position, start), end), mark) for position, mark in marks]
+        if not insertions:
             return text
         parts = []
         done = 0
-        for position, character in sorted(inserted, key=lambda one: one[0]):
-            parts += [text[done:position], character]
+        for position, inserted in sorted(insertions, key=lambda insertion: insertion[0]):
+            parts += [text[done:position], inserted]
             done = position
         return "".join([*parts, text[done:]])
 
     def escape_json(self, value: Any) -> Any:  # noqa: ANN401 - any JSON
-        """JSON whose texts are quoted, keys and all, but for the words of JSON schemas."""
+        """JSON with its strings and keys escaped, except words of JSON schemas."""
         if isinstance(value, str):
             return value if value in _SCHEMA_WORDS else self.escape(value)
         if isinstance(value, list):
@@ -121,11 +76,11 @@ class Escaper:
         return value
 
     def split_special(self, rendered: str) -> Iterator[tuple[str, bool]]:
-        """A rendered prompt as ``(text, is special)`` pieces; texts stay quoted."""
+        """A rendered prompt as ``(text, is_special)`` pieces; texts stay escaped."""
         done = 0
-        for start in self._specials.find_starts(rendered):
+        for start in self._special_tokens.find_starts(rendered):
             if start >= done:
-                end = start + self._specials.match_length(rendered, start)
+                end = start + self._special_tokens.match_length(rendered, start)
                 if start > done:
                     yield rendered[done:start], False
                 yield rendered[start:end], True
@@ -135,5 +90,5 @@ class Escaper:
 
 
 def unescape(text: str) -> str:
-    """Quoted text as it was."""
+    """The text without breaks."""
     return text.replace(BREAK, "")

@@ -1,8 +1,8 @@
-"""What was generated, so that it is the same tokens again when it comes back in a conversation's history.
+"""Cache of generated token ids, for the answers in a conversation's history.
 
-The same text has many tokenisations, and a template may space a call differently than the model did. A cached
-prefix ends where the tokens differ; so an answer is remembered with the prompt that it followed, and takes its
-place in the next prompt token by token.
+The same text has many tokenizations, and a template may space a call differently than the model did. The engine's
+cached prefix ends where the tokens differ; so an answer is cached under the prompt that it followed, and its own
+token ids stand in its place in the next prompt.
 """
 
 import hashlib
@@ -26,82 +26,82 @@ from commonweight.messages.request import MessageParam
 from commonweight.messages.response import OutputText, OutputThinking, OutputToolUse
 
 MAX_TOKENS = 4_000_000
-"""Tokens remembered, of all conversations."""
+"""Capacity of the cache."""
 MAX_PROMPTS_PER_CONTENT = 64
-"""Answers remembered that say the same; "Done." is said often."""
+"""Most cached answers with the same content: \"Done.\" follows many prompts."""
 _ENTRY_OVERHEAD_TOKENS = 100
-"""What remembering an answer costs besides its tokens, in tokens."""
+"""Memory of a cached answer besides its token ids."""
 
 
 class PromptKey(NamedTuple):
-    """The text that an answer followed, by its length and digest."""
+    """Length and digest of the rendered text that an answer followed."""
 
     length: int
     digest: bytes
 
     @classmethod
     def of(cls, text: str) -> "PromptKey":
-        """The origin that a text is."""
+        """The key of a text."""
         return cls(len(text), _start_hash(text).digest())
 
 
 @dataclass(frozen=True)
 class CachedAnswer:
-    """One answer as it was generated."""
+    """Token ids of one generated answer, and the prompt that they followed."""
 
     prompt_key: PromptKey
     token_ids: Sequence[int]
     """Without the token that ended the turn."""
     reasoning: str = ""
     calls: int = 0
-    """How many tools it calls."""
+    """Number of tool calls."""
 
 
 class AnswerCache:
-    """Remembers answers, the latest used for longest. Safe to use from several threads."""
+    """LRU cache of answers by tenant, content and prompt. Safe to use from several threads."""
 
     def __init__(self, max_tokens: int = MAX_TOKENS) -> None:
         self._answers: OrderedDict[tuple[str, bytes, PromptKey], CachedAnswer] = OrderedDict()
-        # By what they say: where each was said, the latest last.
+        # Prompts of the cached answers by content key, in order of insertion.
         self._prompt_keys: dict[tuple[str, bytes], dict[PromptKey, None]] = {}
         self._room = max_tokens
         self._lock = Lock()
 
     def put(self, tenant: str, key: bytes, answer: CachedAnswer) -> None:
-        """Keep an answer under the key of its content."""
-        kept = replace(answer, token_ids=array("i", answer.token_ids))
+        """Cache an answer under the key of its content."""
+        answer = replace(answer, token_ids=array("i", answer.token_ids))
         with self._lock:
-            self._remove(tenant, key, kept.prompt_key)
-            self._answers[tenant, key, kept.prompt_key] = kept
+            self._remove(tenant, key, answer.prompt_key)
+            self._answers[tenant, key, answer.prompt_key] = answer
             prompt_keys = self._prompt_keys.setdefault((tenant, key), {})
-            prompt_keys[kept.prompt_key] = None
-            self._room -= _cost(kept)
+            prompt_keys[answer.prompt_key] = None
+            self._room -= _cost(answer)
             if len(prompt_keys) > MAX_PROMPTS_PER_CONTENT:
                 self._remove(tenant, key, next(iter(prompt_keys)))
             while self._room < 0:
                 self._remove(*next(iter(self._answers)))
 
     def find(self, tenant: str, keys: Iterable[bytes], text: str) -> list[tuple[bytes, CachedAnswer]]:
-        """The answers with these keys that followed a beginning of ``text``, the latest of each key first."""
+        """Answers with these content keys that followed a prefix of ``text``, the latest of each key first."""
         with self._lock:
-            found = [
+            candidates = [
                 (key, self._answers[tenant, key, prompt_key])
                 for key in set(keys)
                 for prompt_key in reversed(self._prompt_keys.get((tenant, key), {}))
             ]
-        beginnings = set(_iter_prefix_keys(text, {answer.prompt_key.length for _, answer in found}))
-        known = [(key, answer) for key, answer in found if answer.prompt_key in beginnings]
+        prefixes = set(_iter_prefix_keys(text, {answer.prompt_key.length for _, answer in candidates}))
+        answers = [(key, answer) for key, answer in candidates if answer.prompt_key in prefixes]
         with self._lock:
-            for key, answer in known:
+            for key, answer in answers:
                 if (tenant, key, answer.prompt_key) in self._answers:
                     self._answers.move_to_end((tenant, key, answer.prompt_key))
-        return known
+        return answers
 
     def _remove(self, tenant: str, key: bytes, prompt_key: PromptKey) -> None:
-        forgotten = self._answers.pop((tenant, key, prompt_key), None)
-        if forgotten is None:
+        removed = self._answers.pop((tenant, key, prompt_key), None)
+        if removed is None:
             return
-        self._room += _cost(forgotten)
+        self._room += _cost(removed)
         prompt_keys = self._prompt_keys[tenant, key]
         del prompt_keys[prompt_key]
         if not prompt_keys:
@@ -109,13 +109,13 @@ class AnswerCache:
 
 
 def compute_answer_keys(messages: Sequence[MessageParam]) -> dict[int, bytes]:
-    """The keys of a conversation's answers, by the numbers of the messages that they are in.
+    """Content keys of the answers in a conversation, by message index.
 
-    What the assistant says on end is one answer.
+    Consecutive assistant messages are one answer.
     """
     keys: dict[int, bytes] = {}
-    spoken = ((i, message) for i, message in enumerate(messages) if not message.is_directive)
-    for role, run in groupby(spoken, key=lambda position: position[1].role):
+    numbered = ((i, message) for i, message in enumerate(messages) if not message.is_directive)
+    for role, run in groupby(numbered, key=lambda item: item[1].role):
         if role == "assistant":
             turn = list(run)
             key = compute_content_key([block for _, message in turn for block in message.content])
@@ -124,11 +124,11 @@ def compute_answer_keys(messages: Sequence[MessageParam]) -> dict[int, bytes]:
 
 
 def compute_content_key(blocks: Sequence[object], prefill: str = "") -> bytes:
-    """What an answer is found by: its text and calls, in the answer and in the history alike.
+    """Digest of an answer's text and calls, the same for the generated answer and for its copy in the history.
 
-    Reasoning does not count, since it may come back without its text; nor does how the text is cut into blocks, or
-    space around it, which agents trim; nor what other readers of JSON do to the order of keys and to whole
-    numbers. ``prefill``: the text that the answer went on with.
+    Reasoning does not count, since it may come back without its text; nor does how the text is split into blocks,
+    or white space around it, which agents trim; nor the order of JSON keys and the form of whole numbers, which
+    other JSON libraries change. ``prefill``: the text that the answer continues.
     """
     parts: list[object] = []
     text = prefill
@@ -142,7 +142,7 @@ def compute_content_key(blocks: Sequence[object], prefill: str = "") -> bytes:
             case ThinkingBlock() | RedactedThinkingBlock() | OutputThinking() | FallbackBlock():
                 pass
             case _:
-                parts.append(repr(block))  # no answer holds any, and none is taken for one that does
+                parts.append(repr(block))  # in no generated answer, so that the key matches none
     return _start_hash(json.dumps([*parts, text.strip()], sort_keys=True)).digest()
 
 
@@ -159,13 +159,13 @@ def _normalise(value: object) -> object:
 
 
 def _iter_prefix_keys(text: str, lengths: Iterable[int]) -> Iterator[PromptKey]:
-    """The beginnings of a text that have these lengths, if it is that long. Takes one pass."""
-    hashed, done = _start_hash(""), 0
+    """Keys of the prefixes of a text with these lengths, in one pass; none for lengths beyond the text."""
+    digest, done = _start_hash(""), 0
     for length in sorted(lengths):
         if length <= len(text):
-            hashed.update(_encode(text[done:length]))
+            digest.update(_encode(text[done:length]))
             done = length
-            yield PromptKey(length, hashed.copy().digest())
+            yield PromptKey(length, digest.copy().digest())
 
 
 def _cost(answer: CachedAnswer) -> int:

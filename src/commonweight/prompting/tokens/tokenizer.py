@@ -1,4 +1,4 @@
-"""The model's own tokenizer, split into its two halves: ordinary text, and special tokens by name."""
+"""llama.cpp's tokenizer of a model: ordinary text without special tokens, and special tokens by their text."""
 
 import ctypes
 import itertools
@@ -10,7 +10,7 @@ import llama_cpp.llama_cpp as llama
 from commonweight.catalog.gguf import Gguf
 from commonweight.prompting.tokens.splitting import TextSplitter
 
-# Pre-tokenizers that llama.cpp has code for. The others are regular expressions, which cuts.py tells about.
+# Pre-tokenizers that llama.cpp implements in code. The others are regular expressions: see splitting.py.
 _WITHOUT_REGEX = frozenset(
     {
         *("gpt-2", "llama-bpe", "llama3", "llama-v3", "qwen2", "qwen35", "smollm", "gemma4", "kimi-k2", "lfm2"),
@@ -37,7 +37,7 @@ class Tokenizer:
             llama.llama_vocab_type(self._vocab) == llama.LLAMA_VOCAB_TYPE_SPM
             and gguf.metadata.get("tokenizer.ggml.add_space_prefix") != "false"
         )
-        """Whether every text begins with a space that is not part of it (SentencePiece)."""
+        """Whether the tokenizer puts a space in front of every text (SentencePiece)."""
         self._has_regex: bool = (
             llama.llama_vocab_type(self._vocab) == llama.LLAMA_VOCAB_TYPE_BPE
             and gguf.metadata.get("tokenizer.ggml.pre") not in _WITHOUT_REGEX
@@ -50,15 +50,15 @@ class Tokenizer:
         User-defined tokens such as runs of spaces or HTML tags are ordinary text to a model; those like
         ``<think>`` or ``<|tool|>`` have structure of their own.
         """
-        found = {}
+        tokens = {}
         for token_id in range(self.size):
             attributes = self._attributes(token_id)
             text = self.text_of(token_id)
             if text and (
                 attributes & _SPECIAL or (attributes & llama.LLAMA_TOKEN_ATTR_USER_DEFINED and not _is_plain(text))
             ):
-                found[text] = token_id
-        return found
+                tokens[text] = token_id
+        return tokens
 
     @cached_property
     def _splitter(self) -> TextSplitter:
@@ -77,26 +77,26 @@ class Tokenizer:
 
     @cached_property
     def end_ids(self) -> frozenset[int]:
-        """Tokens that end a turn."""
+        """Token ids that end a turn."""
         return frozenset(i for i in range(self.size) if llama.llama_vocab_is_eog(self._vocab, i))
 
     def text_of(self, token_id: int) -> str:
-        """The token as the vocabulary writes it (``<|im_end|>``), not what it decodes to."""
+        """The token's text in the vocabulary (``<|im_end|>``), not what it decodes to."""
         text: bytes = llama.llama_vocab_get_text(self._vocab, token_id)
         return text.decode(errors="replace")
 
     def encode(self, text: str, *, continues: bool = False) -> list[int]:
-        """Ordinary text to tokens: nothing in it is looked up as a control token.
+        """Token ids of ordinary text, in which no control token is recognized.
 
-        ``continues``: it follows other text, so that no space is put in front where the model marks word starts.
+        ``continues``: the text follows other text, so that the tokenizer puts no space in front.
 
         Raises:
-            DenseTextError: it would take minutes.
+            DenseTextError: the text would take minutes.
         """
         ids: list[int] = []
         for i, piece in enumerate(self._splitter.split(text)):
             if self.marks_word_starts and (continues or i > 0):
-                # NUL is in no piece of a vocabulary, so what it becomes can be cut off again.
+                # NUL is in no token with other characters, so its tokens can be cut off again.
                 ids += self._encode("\0" + piece)[len(self._encode("\0")) :]
             else:
                 ids += self._encode(piece)
@@ -113,7 +113,7 @@ class Tokenizer:
             room = -count
 
     def decode(self, token_id: int) -> bytes:
-        """The bytes a token stands for: perhaps a part of a character, and nothing for control tokens."""
+        """The bytes of a token, which may end inside a character; none for control tokens."""
         piece = self._pieces.get(token_id)
         if piece is None:
             piece = self._pieces[token_id] = self._read_piece(token_id)
@@ -133,7 +133,7 @@ class Tokenizer:
             room = -count
 
 
-# What vocabularies with HTML in them hold (Gemma's, for one).
+# Tags in vocabularies with HTML (for example Gemma's).
 _HTML_TAG = re.compile(
     r"</?(a|b|blockquote|br|caption|code|div|em|h[1-6]|hr|i|img|li|ol|p|pre|s|span|strong|sub|sup"
     r"|table|tbody|td|tfoot|th|thead|tr|u|ul)>"

@@ -1,4 +1,4 @@
-"""What a text model reads of each kind of content block."""
+"""Text of each kind of content block for a text model."""
 
 from typing import Any
 
@@ -7,18 +7,18 @@ from hostile import document, found, text, tool_use
 
 from commonweight.messages.errors import InvalidRequestError
 from commonweight.messages.request import MessageParam
+from commonweight.prompting.content_blocks import BlockRenderer
 from commonweight.prompting.documents import collect_documents
-from commonweight.prompting.flatten import BlockFlattener
 from commonweight.prompting.marks import make_cache_mark
 
 IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}}
 DEFINITIONS = {"Bash": {"type": "function", "function": {"name": "Bash", "description": "é"}}}
 
 
-def flat(*blocks: dict[str, Any], joint: str = "\n\n") -> str:
+def flat(*blocks: dict[str, Any]) -> str:
     message = MessageParam.model_validate({"role": "user", "content": list(blocks)})
     documents = collect_documents([message])
-    return BlockFlattener(documents, DEFINITIONS).text(message.content, "messages.0.content", joint)
+    return BlockRenderer(documents, DEFINITIONS).render_all(message.content, "messages.0.content")
 
 
 def cited(block: dict[str, Any]) -> dict[str, Any]:
@@ -57,7 +57,6 @@ def cited(block: dict[str, Any]) -> dict[str, Any]:
 def test_what_is_read(block: dict[str, Any], read: str) -> None:
     assert flat(block) == read
     assert flat(text("before"), block, text("after")) == f"before\n\n{read}\n\nafter"
-    assert flat(text("before"), block, joint="") == "before" + read
 
 
 def test_documents_that_may_be_cited_are_numbered_with_all_others() -> None:

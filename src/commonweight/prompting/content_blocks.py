@@ -1,6 +1,6 @@
-"""Content blocks to the text that a chat template takes.
+"""Text of content blocks, for chat templates that take one string per message.
 
-Templates of text models take one string a message. Blocks that say nothing to a model (markers) vanish.
+Blocks without content for a model (thinking of other models, fallback markers) render to nothing.
 """
 
 import json
@@ -24,31 +24,38 @@ from commonweight.prompting.marks import make_cache_mark
 
 PARAGRAPH = "\n\n"
 
-_SILENT = frozenset({"thinking", "redacted_thinking", "fallback", "mcp_tool_listing"})
+_WITHOUT_TEXT = frozenset({"thinking", "redacted_thinking", "fallback", "mcp_tool_listing"})
 
 
-class BlockFlattener:
-    """Writes the blocks of one request as text."""
+class BlockRenderer:
+    """Renders the content blocks of one request as text."""
 
     def __init__(self, documents: Sequence[Document], definitions: Mapping[str, object]) -> None:
         self._documents = {id(document.block): (i, document) for i, document in enumerate(documents)}
         self._definitions = definitions
 
-    def text(self, blocks: Sequence[WireModel], where: str, joint: str = PARAGRAPH) -> str:
-        """The text of ``blocks``, joined by ``joint``, with their cache marks.
+    def render_all(self, blocks: Sequence[WireModel], path: str) -> str:
+        """The text of ``blocks`` as paragraphs, with their cache marks.
 
-        ``where`` is their place in the request (``messages.0.content``), for the error about a block that a text
+        ``path`` is their path in the request (``messages.0.content``), for the error about a block that a text
         model cannot read: agents find the block by it and go on without.
+
+        Raises:
+            InvalidRequestError: a block that a text model cannot read.
         """
         texts = []
         for i, block in enumerate(blocks):
-            text = self.block(block, f"{where}.{i}")
+            text = self.render(block, f"{path}.{i}")
             if text is not None:
                 texts.append(text + read_cache_mark(block))
-        return joint.join(texts)
+        return PARAGRAPH.join(texts)
 
-    def block(self, block: WireModel, where: str) -> str | None:
-        """One block, without its mark; None if it says nothing to a model."""
+    def render(self, block: WireModel, path: str) -> str | None:
+        """The text of one block, without its cache mark; None for a block without content for a model.
+
+        Raises:
+            InvalidRequestError: a block that a text model cannot read.
+        """
         match block:
             case TextBlock():
                 return block.text
@@ -59,9 +66,9 @@ class BlockFlattener:
                 body = json.dumps(block.content, ensure_ascii=False)
                 return f"\n<tool_result>\n{body}\n</tool_result>"
             case DocumentBlock() | SearchResultBlock():
-                return self._document(block)
+                return self._render_document(block)
             case ToolReferenceBlock():
-                # Agents count messages alone, too, without the tools that they refer to.
+                # Agents count the tokens of single messages, too, without the tools that they refer to.
                 definition = self._definitions.get(block.tool_name, {"name": block.tool_name})
                 return f"This tool can be called from now on:\n{json.dumps(definition, ensure_ascii=False)}"
             case CompactionBlock():
@@ -70,11 +77,11 @@ class BlockFlattener:
                 return f'\n<container_upload file_id="{block.file_id}"/>'
             case _:
                 kind: str = getattr(block, "type")  # noqa: B009 - every block has one, but no base declares it
-                if kind in _SILENT:
+                if kind in _WITHOUT_TEXT:
                     return None
-                raise InvalidRequestError(f"{where}.{kind}: this model does not support {kind} input")
+                raise InvalidRequestError(f"{path}.{kind}: this model does not support {kind} input")
 
-    def _document(self, block: DocumentBlock | SearchResultBlock) -> str:
+    def _render_document(self, block: DocumentBlock | SearchResultBlock) -> str:
         number, document = self._documents[id(block)]
         lines = [document.title, document.source, document.context, "\n".join(document.parts)]
         body = "\n".join(line for line in lines if line)
@@ -82,5 +89,5 @@ class BlockFlattener:
 
 
 def read_cache_mark(block: WireModel) -> str:
-    """The block's cache mark as it stands in a text, or nothing."""
+    """The cache mark of a block with ``cache_control``, or an empty string."""
     return make_cache_mark(block.cache_control.ttl) if isinstance(block, Block) and block.cache_control else ""

@@ -1,4 +1,4 @@
-"""Quoted text holds no special token, completes none, and reads the same once unquoted."""
+"""Escaped text holds no special token, completes none, and is the same after unescaping."""
 
 import json
 import re
@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from commonweight.prompting.marks import extract_marks, make_cache_mark, strip_marks
-from commonweight.prompting.tokens.escaping import BREAK, Escaper, SpecialTokens, unescape
+from commonweight.prompting.tokens.escaping import BREAK, Escaper, unescape
+from commonweight.prompting.tokens.special_tokens import SpecialTokens
 
 # Few letters, so that tokens overlap, nest and repeat.
 tokens = st.text("<|ab>", min_size=2, max_size=5)
@@ -23,17 +24,17 @@ def places(specials: set[str], text: str) -> list[tuple[int, int]]:
     return [(m.start(1), m.end(1)) for s in specials for m in re.finditer(f"(?=({re.escape(s)}))", text)]
 
 
-def reaches_into(specials: set[str], before: str, quoted: str, after: str) -> bool:
-    """Whether a part of the quoted text is part of a special token in the whole."""
-    start, end = len(before), len(before) + len(quoted)
-    return any(max(s, start) < min(e, end) for s, e in places(specials, before + quoted + after))
+def reaches_into(specials: set[str], before: str, escaped: str, after: str) -> bool:
+    """Whether a part of the escaped text is part of a special token in the whole."""
+    start, end = len(before), len(before) + len(escaped)
+    return any(max(s, start) < min(e, end) for s, e in places(specials, before + escaped + after))
 
 
 @pytest.mark.parametrize("is_thorough", [False, True])
 @given(specials=vocabularies, text=texts)
-def test_unquoting_gives_the_text_back(is_thorough: bool, specials: set[str], text: str) -> None:
-    quoter = Escaper(SpecialTokens(specials), is_thorough=is_thorough)
-    assert unescape(quoter.escape(text)) == text
+def test_unescaping_gives_the_text_back(is_thorough: bool, specials: set[str], text: str) -> None:
+    escaper = Escaper(SpecialTokens(specials), is_thorough=is_thorough)
+    assert unescape(escaper.escape(text)) == text
 
 
 @st.composite
@@ -51,12 +52,12 @@ def torn(draw: st.DrawFn) -> tuple[set[str], str, str, str, str]:
 @pytest.mark.parametrize("is_thorough", [False, True])
 @given(torn() | st.tuples(vocabularies, edges, texts, texts, edges))
 @settings(max_examples=300)
-def test_no_special_token_has_a_part_of_quoted_text(
+def test_no_special_token_has_a_part_of_escaped_text(
     is_thorough: bool, case: tuple[set[str], str, str, str, str]
 ) -> None:
     specials, before, text, other, after = case
-    quoter = Escaper(SpecialTokens(specials), is_thorough=is_thorough)
-    a, b = quoter.escape(text), quoter.escape(other)
+    escaper = Escaper(SpecialTokens(specials), is_thorough=is_thorough)
+    a, b = escaper.escape(text), escaper.escape(other)
     for shown in (
         a,
         b,
@@ -72,13 +73,13 @@ def test_no_special_token_has_a_part_of_quoted_text(
 
 @given(case=torn(), removed=texts.filter(bool))
 @settings(max_examples=200)
-def test_what_is_quoted_thoroughly_survives_removals(
+def test_what_is_escaped_thoroughly_survives_removals(
     case: tuple[set[str], str, str, str, str], removed: str
 ) -> None:
     specials, before, text, other, after = case
     content = removed + text.strip() + removed + other.strip() + removed
-    quoter = Escaper(SpecialTokens(specials), is_thorough=True)
-    assert not reaches_into(specials, before, quoter.escape(content).replace(removed, "").strip(), after)
+    escaper = Escaper(SpecialTokens(specials), is_thorough=True)
+    assert not reaches_into(specials, before, escaper.escape(content).replace(removed, "").strip(), after)
 
 
 @given(specials=vocabularies, text=texts)
@@ -89,9 +90,9 @@ def test_text_that_threatens_nothing_stays_as_it_is(specials: set[str], text: st
 
 
 def test_templates_can_still_compare_what_is_ordinary() -> None:
-    quoter = Escaper(SpecialTokens(["<|im_start|>", "<|im_end|>"]))
+    escaper = Escaper(SpecialTokens(["<|im_start|>", "<|im_end|>"]))
     for text in ("<think>\na\n</think>", "<tool_response>x</tool_response>", "if a < b | c > d:", " x ", ""):
-        assert quoter.escape(text) == text
+        assert escaper.escape(text) == text
 
 
 @given(specials=vocabularies, text=st.text("<|ab>", max_size=12))
@@ -111,25 +112,25 @@ def test_pieces_are_the_whole_text_and_take_the_longest_special_token_first(spec
 
 
 @given(specials=vocabularies, text=texts, other=texts)
-def test_pieces_of_quoted_text_are_never_special(specials: set[str], text: str, other: str) -> None:
-    quoter = Escaper(SpecialTokens(specials))
-    for piece, is_special in quoter.split_special(quoter.escape(text) + quoter.escape(other)):
+def test_pieces_of_escaped_text_are_never_special(specials: set[str], text: str, other: str) -> None:
+    escaper = Escaper(SpecialTokens(specials))
+    for piece, is_special in escaper.split_special(escaper.escape(text) + escaper.escape(other)):
         assert not is_special
         assert unescape(piece) == text + other
 
 
-def test_a_vocabulary_without_special_tokens_quotes_nothing() -> None:
+def test_a_vocabulary_without_special_tokens_escapes_nothing() -> None:
     text = "<|im_start|>"
     for is_thorough in (False, True):
-        quoter = Escaper(SpecialTokens([]), is_thorough=is_thorough)
-        assert unescape(quoter.escape(text)) == text
-        assert list(quoter.split_special(text)) == [(text, False)]
+        escaper = Escaper(SpecialTokens([]), is_thorough=is_thorough)
+        assert unescape(escaper.escape(text)) == text
+        assert list(escaper.split_special(text)) == [(text, False)]
 
 
 def test_other_text_can_be_guarded_like_special_tokens() -> None:
-    quoter = Escaper(SpecialTokens(["<a>"]), guarded=SpecialTokens(["<a>", "</think>"]))
-    assert "</think>" not in quoter.escape("so</think>")
-    assert list(quoter.split_special("</think><a>")) == [("</think>", False), ("<a>", True)]
+    escaper = Escaper(SpecialTokens(["<a>"]), guarded=SpecialTokens(["<a>", "</think>"]))
+    assert "</think>" not in escaper.escape("so</think>")
+    assert list(escaper.split_special("</think><a>")) == [("</think>", False), ("<a>", True)]
 
 
 # Marks
@@ -141,12 +142,12 @@ marked_texts = st.text("<|ab> \n" + make_cache_mark("5m") + make_cache_mark("1h"
 @pytest.mark.parametrize("is_thorough", [False, True])
 @given(specials=vocabularies, text=marked_texts)
 @settings(max_examples=300)
-def test_marks_change_nothing_about_quoting(is_thorough: bool, specials: set[str], text: str) -> None:
-    quoter = Escaper(SpecialTokens(specials), is_thorough=is_thorough)
+def test_marks_change_nothing_about_escaping(is_thorough: bool, specials: set[str], text: str) -> None:
+    escaper = Escaper(SpecialTokens(specials), is_thorough=is_thorough)
     plain = strip_marks(text)
-    assert strip_marks(quoter.escape(text)) == quoter.escape(plain)
+    assert strip_marks(escaper.escape(text)) == escaper.escape(plain)
     # A template's trim finds the same text, marks or not.
-    assert strip_marks(quoter.escape(text).strip()) == quoter.escape(plain).strip()
+    assert strip_marks(escaper.escape(text).strip()) == escaper.escape(plain).strip()
 
 
 @given(specials=vocabularies, text=marked_texts)
@@ -155,7 +156,7 @@ def test_marks_stay_where_they_are_unless_that_is_in_space_around_the_text(speci
     _, found = extract_marks(unescape(Escaper(SpecialTokens(specials)).escape(text)))
     start = len(plain) - len(plain.lstrip())
     end = len(plain.rstrip())
-    assert found == ([(min(max(place, start), end), sign) for place, sign in marks] if plain.strip() else [])
+    assert found == ([(min(max(place, start), end), mark) for place, mark in marks] if plain.strip() else [])
 
 
 # JSON
@@ -173,17 +174,17 @@ SCHEMA = {
 }
 
 
-def test_templates_still_find_their_way_in_quoted_schemas() -> None:
+def test_templates_still_find_their_way_in_escaped_schemas() -> None:
     """Even if special tokens hold ``type`` or ``description``, or a property's name."""
-    quoter = Escaper(SpecialTokens(["<a>", "<repo_name>", "<|type|>", "<description>"]))
-    quoted = quoter.escape_json(SCHEMA)
-    assert quoted["type"] == "object"
-    assert [fields["type"] for fields in quoted["properties"].values()] == [["string", "null"], "string"]
-    assert list(quoted["properties"]) == quoted["required"]  # names are the same wherever they are
-    assert quoted["properties"]["type"]["description"] == "name"
-    assert (quoted["minimum"], quoted["default"]) == (1.5, None)
-    assert quoted["properties"][quoted["required"][0]]["enum"] == ["b", f"{BREAK}<{BREAK}a>", 1]
-    assert quoted["required"][0] == f"{BREAK}repo_na"  # what stands around it could make it special
+    escaper = Escaper(SpecialTokens(["<a>", "<repo_name>", "<|type|>", "<description>"]))
+    escaped = escaper.escape_json(SCHEMA)
+    assert escaped["type"] == "object"
+    assert [fields["type"] for fields in escaped["properties"].values()] == [["string", "null"], "string"]
+    assert list(escaped["properties"]) == escaped["required"]  # names are the same wherever they are
+    assert escaped["properties"]["type"]["description"] == "name"
+    assert (escaped["minimum"], escaped["default"]) == (1.5, None)
+    assert escaped["properties"][escaped["required"][0]]["enum"] == ["b", f"{BREAK}<{BREAK}a>", 1]
+    assert escaped["required"][0] == f"{BREAK}repo_na"  # what stands around it could make it special
 
 
 keys = st.text("<|ab>", max_size=4) | st.sampled_from(["type", "name", "properties"])
@@ -195,6 +196,6 @@ json_values = st.recursive(
 
 
 @given(specials=vocabularies, value=json_values)
-def test_quoted_json_is_the_same_json(specials: set[str], value: object) -> None:
-    quoted = Escaper(SpecialTokens(specials)).escape_json(value)
-    assert json.loads(unescape(json.dumps(quoted, ensure_ascii=False))) == value
+def test_escaped_json_is_the_same_json(specials: set[str], value: object) -> None:
+    escaped = Escaper(SpecialTokens(specials)).escape_json(value)
+    assert json.loads(unescape(json.dumps(escaped, ensure_ascii=False))) == value

@@ -1,4 +1,4 @@
-"""Long texts become the tokens that llama.cpp makes of them whole, in bounded time and on a bounded stack."""
+"""Long texts are split without other tokens than llama.cpp's own, in bounded time and on a bounded stack."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ from vocabularies import (
 
 from commonweight.messages.errors import InvalidRequestError
 from commonweight.prompting import Renderer, Tokenizer
-from commonweight.prompting.tokens import splitting as cuts
+from commonweight.prompting.tokens import splitting
 from commonweight.prompting.tokens.splitting import DenseTextError, TextSplitter
 
 pytestmark = pytest.mark.slow
@@ -74,7 +74,7 @@ def whole(tokenizer: Tokenizer, text: str) -> list[int]:
 def test_what_is_cut_becomes_the_same_tokens(tokenizer_of: Callable[[], Tokenizer], text: str) -> None:
     tokenizer = tokenizer_of()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cuts, "PIECE_CHARACTERS", 6)  # so that short texts are cut in many places
+        patch.setattr(splitting, "PIECE_CHARACTERS", 6)  # so that short texts are cut in many places
         patch.setattr(tokenizer._splitter, "_has_regex", False)
         assert tokenizer.encode(text) == whole(tokenizer, text)
 
@@ -87,7 +87,7 @@ def test_texts_are_cut_at_user_defined_tokens_and_nowhere_else(unit: str, pieces
     text = (unit * 400_000)[:400_000]
     cut = byte_level_tokenizer()._splitter.split(text)
     assert "".join(cut) == text
-    assert pieces <= len(cut) <= 1 + 400_000 // cuts.PIECE_CHARACTERS
+    assert pieces <= len(cut) <= 1 + 400_000 // splitting.PIECE_CHARACTERS
     assert len(byte_level_tokenizer().encode(text)) > 0
 
 
@@ -97,24 +97,24 @@ def test_texts_are_cut_at_characters_that_become_bytes(tokenizer_of: Callable[[]
     text = (unit * 12_000)[:12_000]
     pieces = tokenizer_of()._splitter.split(text)
     assert "".join(pieces) == text
-    assert max(map(len, pieces)) < 2 * cuts.PIECE_CHARACTERS
+    assert max(map(len, pieces)) < 2 * splitting.PIECE_CHARACTERS
     assert tokenizer_of().encode(text) == whole(tokenizer_of(), text)
 
 
 def test_a_text_full_of_tokens_that_cannot_be_cut_is_refused() -> None:
-    cutter = TextSplitter(["<br>"], strips=True, has_regex=False)
-    assert cutter.split("<br>x" * 8000) == ["<br>x" * 8000]
+    splitter = TextSplitter(["<br>"], strips=True, has_regex=False)
+    assert splitter.split("<br>x" * 8000) == ["<br>x" * 8000]
     with pytest.raises(DenseTextError):
-        cutter.split("<br>x" * 9000)
-    # Which of two tokens of one length is looked for first, nobody can tell.
-    cutter = TextSplitter(["ab", "ba"], strips=False, has_regex=False)
-    assert len(cutter.split("aba " * 4000)) == 1
+        splitter.split("<br>x" * 9000)
+    # Which of two tokens of one length is looked for first, is unknown.
+    splitter = TextSplitter(["ab", "ba"], strips=False, has_regex=False)
+    assert len(splitter.split("aba " * 4000)) == 1
     with pytest.raises(DenseTextError):
-        cutter.split("aba " * 9000)
+        splitter.split("aba " * 9000)
 
 
 def test_a_refusal_is_the_requests_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuts, "MAX_USER_DEFINED_TOKENS", 3)
+    monkeypatch.setattr(splitting, "MAX_USER_DEFINED_TOKENS", 3)
     renderer = Renderer(byte_level_tokenizer(), None)
     monkeypatch.setattr(renderer._encoder._tokenizer._splitter, "_strips", True)
     with pytest.raises(InvalidRequestError, match="more than 3 tags"):
@@ -129,7 +129,7 @@ def test_runs_without_a_break_are_cut_for_regular_expressions(unit: str, longest
     text = (unit * 100_000)[:100_000]
     pieces = TextSplitter([], strips=False, has_regex=True).split(text)
     assert "".join(pieces) == text
-    assert max(map(len, pieces)) <= longest * cuts.PIECE_CHARACTERS
+    assert max(map(len, pieces)) <= longest * splitting.PIECE_CHARACTERS
     assert TextSplitter([], strips=False, has_regex=False).split(text) == [text]
 
 
