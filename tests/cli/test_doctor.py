@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from command import one_line_error, run
 
-from commonweight.catalog.locate import check_content, starter
+from commonweight.catalog.integrity import check_content
+from commonweight.catalog.starter import starter
 from commonweight.cli import checks
 from commonweight.cli.data import Data
 from commonweight.cli.loading import Setup
@@ -101,15 +102,16 @@ def test_a_model_file_with_other_content_is_told(tmp_path: Path, monkeypatch: py
     changed = tmp_path / whole.name
     changed.write_bytes(whole.read_bytes()[:-1] + b"x")
     assert not check_content(changed)  # of just any file nothing is known
-    monkeypatch.setattr("commonweight.catalog.locate.starter", lambda: changed)
-    [finding] = checks.model(Setup(None))
+    monkeypatch.setattr("commonweight.catalog.integrity.starter", lambda: changed)
+    [finding] = checks.model(Setup(str(changed)))
     assert finding.status == "fail"
     assert "has changed: its SHA-256 is" in finding.text
 
 
 def test_a_model_that_is_not_here_is_not_pulled() -> None:
-    [finding] = checks.model(Setup("hf:nobody/nothing/none.gguf"))
-    assert (finding.status, finding.advice) == ("warn", "serve pulls it when it starts")
+    for reference in ("hf:nobody/nothing/none.gguf", "hf:nobody/nothing", "hf:nobody/nothing:Q4_0"):
+        [finding] = checks.model(Setup(reference))
+        assert (finding.status, finding.advice) == ("warn", "serve pulls it when it starts")
     [finding] = checks.model(Setup("hf:nonsense"))
     assert finding.status == "fail"
 

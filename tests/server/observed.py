@@ -10,8 +10,8 @@ from fastapi import FastAPI
 
 from commonweight.access import Keyring
 from commonweight.catalog.gguf import Gguf
-from commonweight.catalog.locate import locate
 from commonweight.catalog.model import ModelCard
+from commonweight.catalog.resolve import resolve
 from commonweight.prompting import Tokenizer
 from commonweight.server import create_app
 from commonweight.turn import Assistant
@@ -25,7 +25,7 @@ ANSWER = "Behind the crooked mill."
 
 @pytest.fixture(scope="module")
 def gguf() -> Iterator[Gguf]:
-    with contextlib.closing(Gguf(locate(None))) as gguf:
+    with contextlib.closing(Gguf(resolve(None))) as gguf:
         yield gguf
 
 

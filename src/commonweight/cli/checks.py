@@ -19,9 +19,10 @@ from rich.filesize import decimal
 
 from commonweight import __version__
 from commonweight.catalog.gguf import Gguf
-from commonweight.catalog.hub import BadReferenceError, find
-from commonweight.catalog.locate import NoModelError, check_content, locate
+from commonweight.catalog.integrity import check_content
 from commonweight.catalog.model import ModelCard
+from commonweight.catalog.reference import ModelNotFoundError
+from commonweight.catalog.resolve import resolve_local
 from commonweight.cli.data import Data
 from commonweight.cli.loading import Elsewhere, Setup, open_remote
 from commonweight.cli.terminal import UserError
@@ -128,7 +129,7 @@ def free_memory() -> Finding:
 def model(setup: Setup) -> Iterator[Finding]:
     """The file, its content, and whether it fits into memory. Nothing is downloaded."""
     try:
-        path = find(setup.model) if setup.model and setup.model.startswith("hf:") else locate(setup.model)
+        path = resolve_local(setup.model)
         if path is None:
             yield Finding("model", "warn", f"{setup.model} is not here yet", "serve pulls it when it starts")
             return
@@ -138,7 +139,7 @@ def model(setup: Setup) -> Iterator[Finding]:
             card = ModelCard.of(gguf)
             found = asyncio.run(servers(setup, setup.elsewhere, gguf)) if setup.elsewhere else None
         is_known = check_content(path)
-    except (OSError, NoModelError, BadReferenceError) as error:
+    except (OSError, ModelNotFoundError) as error:
         yield Finding("model", "fail", str(error))
         return
     checked = "its content is as published" if is_known else "no checksum is known of it"

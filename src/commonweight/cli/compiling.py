@@ -15,8 +15,8 @@ from rich.progress import track
 from rich.table import Table
 
 from commonweight.catalog.gguf import Gguf
-from commonweight.catalog.locate import locate
 from commonweight.catalog.model import ModelCard
+from commonweight.catalog.resolve import resolve
 from commonweight.charter import Charter
 from commonweight.cli.data import Data
 from commonweight.cli.guarding import model_named, read_bundle, the_encoder
@@ -64,7 +64,7 @@ def compiled(
             return recompile(charter, read_bundle(base, load_key(data.folder)), encoder, {})
         sources = [read_source(path) for path in find_files(list(texts))]
         console.print(f"{len(sources)} sources of labelled texts")
-        with contextlib.closing(Gguf(locate(model))) as gguf, Reading(gguf, console) as reading:
+        with contextlib.closing(Gguf(resolve(model))) as gguf, Reading(gguf, console) as reading:
             gathering = build_training_data(charter, sources, encoder, reading.states, most)
             if gathering.examples.is_harmful.all() or not gathering.examples.is_harmful.any():
                 raise UserError("heads are trained on both: texts that violate principles, and harmless ones")

@@ -11,8 +11,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from commonweight.catalog.gguf import Gguf
-from commonweight.catalog.locate import check_content, locate, starter
+from commonweight.catalog.integrity import check_content
 from commonweight.catalog.model import ModelCard
+from commonweight.catalog.resolve import resolve
+from commonweight.catalog.starter import starter
 from commonweight.cli.data import Data
 from commonweight.cli.guarding import SELF, Guarding, model_named, open_guard
 from commonweight.cli.terminal import UserError
@@ -93,7 +95,7 @@ class Setup:
 
         To be called outside of an event loop, where the first Ctrl-C would not stop a download.
         """
-        path = locate(self.model)
+        path = resolve(self.model)
         with contextlib.suppress(FileNotFoundError):  # which whoever opens it says better
             check_content(path)
         if path != starter() and self.elsewhere is None:
@@ -110,7 +112,7 @@ async def open_assistant(
     ``tell`` gets a line on the memory that was set aside. ``data`` has the key that signs reasoning;
     this user's by default.
     """
-    with contextlib.closing(Gguf(locate(setup.model))) as gguf:
+    with contextlib.closing(Gguf(resolve(setup.model))) as gguf:
         card = ModelCard.of(gguf)
         key = load_key((data or Data.at(None, None)).folder)
         tokenizer = Tokenizer(gguf)
