@@ -141,8 +141,8 @@ def test_what_is_no_file(tmp_path: Path) -> None:
 
 
 def test_limits_bear_the_largest_vocabularies() -> None:
-    assert header.MOST_STRINGS > 5 * 262_144
-    assert header.MOST_STRING > 100 * 32_768
+    assert header.MAX_STRINGS > 5 * 262_144
+    assert header.MAX_STRING_BYTES > 100 * 32_768
 
 
 class Opener:

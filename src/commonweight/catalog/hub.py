@@ -1,4 +1,4 @@
-"""Weights from the Hugging Face hub: lists repositories, and downloads files, checked, into the hub's own cache.
+"""Hugging Face hub client: lists repositories, downloads files into the hub's cache, and checks their SHA-256.
 
 In that cache ``snapshots/<commit>/<file>`` links to ``blobs/<etag>``, and the etag of a large (LFS) file is
 the SHA-256 of its content (https://huggingface.co/docs/huggingface_hub/guides/manage-cache), so what the hub
@@ -39,7 +39,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class PullError(OSError):
-    """The hub did not hand the file over; the message says why and what to do."""
+    """A listing or download failed; the message says why and what to do."""
 
 
 class CorruptDownloadError(OSError):
@@ -155,7 +155,7 @@ def _fetch(file: HubFileReference) -> Path:
 
 
 def stated_sha256(path: Path) -> str | None:
-    """What the hub states about a file in its cache; None where it states nothing."""
+    """SHA-256 that the hub states for a file in its cache; None if it states none."""
     # One hop only: a blob may itself link to the store that repositories share, where names are xet hashes.
     # Small files kept in plain git have a 40-digit etag, and a file system without links loses the etag.
     blob = _blob(path)
