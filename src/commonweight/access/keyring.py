@@ -102,7 +102,7 @@ class Keyring:
         try:
             return await self._principal(headers)
         except FAILURES as error:
-            # Who was let in a minute ago may have lost the key since; so nobody is.
+            # A key that was valid a minute ago may have been revoked since, so none is accepted.
             raise UnavailableError("API keys cannot be checked at the moment", retry_after=5) from error
 
     async def needs_key(self) -> bool:

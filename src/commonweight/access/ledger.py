@@ -81,7 +81,7 @@ class Ledger:
         message = record.message()
         try:
             request = record.request.model_dump_json(exclude_unset=True)
-        except ValueError:  # half of a surrogate pair, somewhere where nobody else minds
+        except ValueError:  # a lone surrogate, in a field where it is allowed
             request = "null"
         return StoredContent(
             request_id=record.origin.request_id,

@@ -72,7 +72,7 @@ class Admission:
 
     def __init__(self, limiter: Limiter, principal: Principal, headers: dict[str, str], kind: LimitKind) -> None:
         self.used_tokens = 0
-        """What it cost, once it is over."""
+        """Tokens charged for the finished turn."""
         self._limiter = limiter
         self._key = principal.key_id
         limits = principal.limits
@@ -218,7 +218,7 @@ def _translate_failures() -> Iterator[None]:
 
 
 def _compute_refill_seconds(amount: float, limit: int) -> float:
-    """How long an allowance takes to fill up by an amount."""
+    """Seconds in which a bucket refills by an amount."""
     return amount * SECONDS_PER_MINUTE / limit
 
 

@@ -39,7 +39,7 @@ class BatchService:
         now: Callable[[], float] = time.time,
     ) -> None:
         self.folder = folder
-        """Where uploads are kept while they are read; they may be large."""
+        """Folder for uploads while they are parsed; they may be large."""
         self._store = BatchStore(database)
         self._on_change = on_change
         self._now = now
@@ -147,7 +147,7 @@ class BatchService:
                 for item in page
             )
             last, told = page[-1].number, told + len(page)
-        if told < batch.total:  # deleted meanwhile: who reads must not take this for everything
+        if told < batch.total:  # deleted meanwhile: the client must not take this for everything
             raise RuntimeError(f"the results of {batch.id} went while they were read")
 
 

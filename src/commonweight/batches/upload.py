@@ -160,7 +160,7 @@ class _JsonText:
             self._read()
 
     def fail(self, problem: str) -> NoReturn:
-        """Say that this is no JSON."""
+        """Raise :class:`InvalidRequestError` for invalid JSON at the current character."""
         where = self._passed + self._at
         raise InvalidRequestError(f"The request body is not valid JSON: {problem} at character {where}")
 

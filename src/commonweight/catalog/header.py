@@ -20,7 +20,7 @@ MAX_KEYS, MAX_TENSORS = 10_000, 100_000
 MAX_KEY_BYTES, MAX_STRING_BYTES = 1024, 16 << 20
 """Bytes of a key, and of a text: chat templates have a few thousand."""
 MAX_STRINGS = 4_000_000
-"""Of all arrays together: tokens and merges of the largest vocabularies are less than a million."""
+"""Strings of all arrays together: tokens and merges of the largest vocabularies are less than a million."""
 MAX_ARRAY_BYTES = 256 << 20
 """Bytes of an array of numbers, which llama.cpp holds in memory."""
 MAX_TENSOR_NAME_BYTES = 63
@@ -50,7 +50,7 @@ _ARRAYS = {
     "tokenizer.ggml.token_type": (_INT32,),
     "tokenizer.ggml.precompiled_charsmap": (_UINT8, _INT8),
 }
-"""What the arrays of a vocabulary hold."""
+"""Types of values allowed in the arrays of a vocabulary."""
 _SPLIT = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
 
 
@@ -59,7 +59,7 @@ class UnreadableModelError(OSError):
 
 
 class _BadHeaderError(Exception):
-    """The header is invalid; the message says in what."""
+    """The header is invalid; the message names the defect."""
 
 
 def check_header(path: Path) -> None:

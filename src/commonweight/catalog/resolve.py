@@ -23,7 +23,7 @@ from commonweight.catalog.reference import (
 from commonweight.catalog.starter import starter
 
 PREFERRED_QUANTISATIONS = ("Q4_K_M", "Q4_0", "Q8_0")
-"""Of a repository with several models, when none is named: the first of these that it has."""
+"""Order of preference in a repository with several models, if the reference names none."""
 MAX_NAMES_SHOWN = 12
 
 

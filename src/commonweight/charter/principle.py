@@ -60,9 +60,9 @@ class Requirement(_Part):
     data: str
     """The name of a source."""
     most_refused: Share | None = None
-    """Of its benign texts."""
+    """Maximum share of benign texts that is refused."""
     least_refused: Share | None = None
-    """Of its harmful ones."""
+    """Minimum share of harmful texts that is refused."""
 
 
 class Settings(_Part):
@@ -74,11 +74,11 @@ class Settings(_Part):
     category: Category | None = None
     hazards: frozenset[Hazard] = frozenset()
     applies_to: dict[Place, Action] = Field(min_length=1)
-    """What is done about it where. Places that are not named are not looked at."""
+    """Action by place. Other places are not scanned."""
     mode: Mode = "enforce"
     overridable_by: Overrider = "nobody"
     tests: tuple[Requirement, ...] = ()
-    """Of this principle alone."""
+    """Requirements on this principle alone."""
 
 
 class Principle(Settings):
@@ -88,7 +88,7 @@ class Principle(Settings):
     restricts: str
     permits: str
     message: str
-    """What a refusal explains. It may name what can be had instead."""
+    """Explanation in refusals, which may offer an alternative."""
     violating: tuple[Violating, ...] = ()
     complying: tuple[Complying, ...] = ()
 
@@ -102,11 +102,11 @@ class Front(_Part):
     licence: str = Field(min_length=1)
     derived_from: tuple[str, ...] = ()
     on_judge_failure: dict[Severity, Literal["refuse", "allow"]]
-    """What a judge that gives no answer means."""
+    """Decision by severity when the judge gives no answer."""
     retired: frozenset[Id] = frozenset()
     """Ids of principles that were taken out. They are never used again, because old verdicts name them."""
     tests: tuple[Requirement, ...] = ()
-    """Of all principles together."""
+    """Requirements on all principles together."""
 
 
 class Charter(Front):
@@ -116,4 +116,4 @@ class Charter(Front):
     preamble: str
     principles: tuple[Principle, ...]
     sha256: str
-    """Of the file, as ``sha256sum`` prints it. It is stamped into every verdict."""
+    """SHA-256 of the file in hexadecimal, stamped into every verdict."""

@@ -38,17 +38,17 @@ class Stream:
     events: list[Json]
     """Without pings."""
     message: Json
-    """What the events add up to."""
+    """Fold of the events."""
 
     @property
     def first_usage(self) -> Json:
-        """What ``message_start`` said."""
+        """Usage in ``message_start``."""
         usage: Json = self.events[0]["message"]["usage"]
         return usage
 
     @property
     def last_usage(self) -> Json:
-        """What the last ``message_delta`` said."""
+        """Usage in the last ``message_delta``."""
         usage: Json = self.events[-2]["usage"]
         return usage
 
@@ -85,7 +85,7 @@ def parse_frames(body: str) -> list[Json]:
 
 
 def fold(events: list[Json]) -> Json:
-    """The message that events tell, pings aside; every event must be allowed where it stands."""
+    """Fold events without pings into a message, and check their order."""
     fold = _Fold()
     for event in events:
         fold.add(event)

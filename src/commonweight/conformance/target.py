@@ -36,7 +36,7 @@ class Target:
     key: str | None
     model: str
     info: Json
-    """What ``GET /v1/models/{id}`` says of the model; empty if it does not."""
+    """Response of ``GET /v1/models/{id}``; empty if there is none."""
     http: httpx.AsyncClient = field(repr=False)
     sdk: anthropic.AsyncAnthropic = field(repr=False)
     betas: str = ""
@@ -54,11 +54,11 @@ class Target:
 
     @property
     def window(self) -> int | None:
-        """Tokens that a prompt may have, if the server says so."""
+        """Maximum tokens of a prompt; None if not declared."""
         return self.info.get("max_input_tokens")
 
     def declares(self, capability: str) -> bool | None:
-        """What the server says about a capability such as ``thinking.types.adaptive``; None if nothing."""
+        """Declared support of a capability such as ``thinking.types.adaptive``; None if undeclared."""
         place = self.info.get("capabilities")
         for name in capability.split("."):
             place = place.get(name) if isinstance(place, dict) else None
@@ -148,7 +148,7 @@ async def open_target(url: str, key: str | None = None, model: str | None = None
 
 
 async def _json(target: Target, path: str) -> Json:
-    """What is there, or nothing: that servers must have it is for the checks to say."""
+    """JSON body of a successful response, or an empty object; checks require more."""
     response = await target.get(path)
     if response.status_code in (401, 403):
         raise WrongKeyError(f"{target.url} refuses the API key: {response.text[:200]}")

@@ -84,7 +84,7 @@ class BlobFolder:
     def sweep(self) -> None:
         """Remove uploads abandoned by servers that died."""
         for path in self._arriving.iterdir():
-            with contextlib.suppress(FileNotFoundError):  # it is another's, who was done with it
+            with contextlib.suppress(FileNotFoundError):  # another server has finished it
                 if path.stat().st_mtime < time.time() - ABANDONED_AFTER_SECONDS:
                     path.unlink()
 

@@ -121,7 +121,7 @@ class Library:
 
     @contextlib.asynccontextmanager
     async def receive(self, tenant: str) -> AsyncIterator[Upload]:
-        """A new upload. What is not kept within the block is gone after it."""
+        """Start an upload, which is discarded at the end of the block unless it was kept."""
         with _translate_failures():
             used = await self._table.read_usage(tenant, self._now())
 

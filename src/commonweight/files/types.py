@@ -6,7 +6,7 @@ import re
 from commonweight.messages.errors import InvalidRequestError
 
 UNKNOWN = "application/octet-stream"
-"""What clients declare when they do not know."""
+"""Media type that clients declare for lack of a better one."""
 
 _HEAD_BYTES = 1024
 _MAGIC = {

@@ -49,7 +49,7 @@ class MessageParam(WireModel):
 
     @property
     def is_directive(self) -> bool:
-        """A system message that says nothing and only changes settings."""
+        """Whether it is a system message without text, which only changes settings."""
         return self.role == "system" and self.is_empty and self.output_config is not None
 
 
@@ -128,7 +128,7 @@ def _check_system_places(messages: Sequence[MessageParam]) -> None:
 
 
 def _check_tool_calls(messages: Sequence[MessageParam]) -> None:
-    """Each call of a client's tool has one result, in the next turn. A turn is all that one side says on end."""
+    """Require one result for each call of a client tool, in the next turn: consecutive messages of one role."""
     spoken = ((i, message) for i, message in enumerate(messages) if message.role != "system")
     ids: set[str] = set()
     calls: dict[str, int] = {}

@@ -30,7 +30,7 @@ class FilePage(BaseModel):
 
     data: list[FileMetadata]
     next_page: str | None
-    """What the next page is asked for with; None: this was the last."""
+    """Cursor of the next page; None on the last."""
 
 
 class BetaFileMetadata(FileMetadata):

@@ -120,4 +120,4 @@ PUBLISHED_TOOLS = {
     "text_editor_20250728": _EDITOR,
     "memory_20250818": _MEMORY,
 }
-"""By the type that a request names."""
+"""Definitions by the type that a request names."""

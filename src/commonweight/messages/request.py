@@ -92,7 +92,7 @@ class CountTokensRequest(WireModel):
     thinking: Annotated[Thinking | BudgetedThinking, Field(discriminator="type")] | None = None
     output_config: OutputConfig | None = None
     output_format: JsonFormat | None = None
-    """What ``output_config.format`` was called in its beta."""
+    """Name of ``output_config.format`` in its beta."""
     cache_control: CacheControl | None = None
     """Marks the end of the prompt, wherever that is."""
     context_management: ContextManagement | None = None

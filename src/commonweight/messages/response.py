@@ -71,7 +71,7 @@ class GuardVerdict(BaseModel):
     place: str
     """``input``, ``output``, ``thinking``, ``tool_input`` or ``tool_result``."""
     stage: str
-    """What decided: ``text``, ``states``, ``ensemble`` or ``judge``."""
+    """Stage that decided: ``text``, ``states``, ``ensemble`` or ``judge``."""
     score: float
     threshold: float
     """Probabilities."""

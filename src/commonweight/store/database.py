@@ -117,7 +117,7 @@ async def revisions(url: str) -> Revisions:
 
 
 def sqlite_url(folder: Path) -> str:
-    """The URL of the database in a data folder. Both are made if need be, and are nobody else's to read."""
+    """URL of the SQLite database in a data folder; creates both, readable by this user only."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     file = folder / "commonweight.db"
     # The folder may have been there, open to all. SQLite gives the files beside this one the same mode.

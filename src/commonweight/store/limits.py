@@ -2,7 +2,7 @@
 
 Every function is one step of the caller's transaction. Servers that share a PostgreSQL go by its clock; those
 that share a SQLite file are on one machine, and go by that. The time is asked for once a row is locked, so that it
-never runs backwards between two who take from the same allowance.
+never runs backwards between two takers of the same allowance.
 """
 
 import time
@@ -64,7 +64,7 @@ async def settle(
 
 async def lease(connection: AsyncConnection, key_id: str, lease_id: str, limit: int, now: Now = time.time) -> bool:
     """Take one of the ``limit`` leases of a key for :data:`LEASE_SECONDS`; false if all are taken."""
-    if _is_postgresql(connection):  # who counts must be the only one; SQLite has one writer anyway
+    if _is_postgresql(connection):  # serialises counting; SQLite has one writer anyway
         await connection.execute(select(keys.c.id).where(keys.c.id == key_id).with_for_update(key_share=True))
     at = _clock(connection, now)
     is_own = leases.c.key_id == key_id

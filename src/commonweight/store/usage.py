@@ -85,7 +85,7 @@ async def find_usage(database: Database, request_id: str) -> UsageRecord | None:
 
 
 async def forget_contents(database: Database, now: float) -> int:
-    """Delete contents whose time is over; how many there were."""
+    """Delete expired contents; returns their number."""
     async with database.write() as connection:
         return (await connection.execute(delete(contents).where(contents.c.expires_at <= now))).rowcount
 

@@ -9,7 +9,7 @@ from commonweight.conformance.target import COUNT, Target, check_accepted
 from commonweight.conformance.toolbox import CLOCK, WEATHER
 
 CONCURRENT_REQUESTS = 25
-"""What an agent's `/context` sends."""
+"""Number of requests that an agent's `/context` sends."""
 
 DOCUMENT: Json = {
     "type": "document",
