@@ -18,7 +18,8 @@ from benchmarks.rows import ROWS
 from benchmarks.servers import StartError
 from benchmarks.table import Figure, render
 from benchmarks.weights import requantised
-from commonweight.catalog.locate import NoModelError, locate
+from commonweight.catalog.reference import ModelNotFoundError
+from commonweight.catalog.resolve import resolve
 
 QUICK = 0.25
 """Length of long prompts in a quick run."""
@@ -32,7 +33,7 @@ def main() -> None:
     try:
         with tempfile.TemporaryDirectory(prefix="commonweight-bench-") as folder:
             failures = _measure(_bench(options, Path(folder)), options.only or list(ROWS))
-    except (NoModelError, OSError) as error:
+    except (ModelNotFoundError, OSError) as error:
         sys.exit(f"benchmarks: {error}")
     except KeyboardInterrupt:
         sys.exit("benchmarks: interrupted")
@@ -75,7 +76,7 @@ def _summary(name: str) -> str:
 
 
 def _bench(options: argparse.Namespace, folder: Path) -> Bench:
-    model = locate(options.model)
+    model = resolve(options.model)
     rounds, scale = (1, QUICK) if options.quick else (options.rounds, 1.0)
     if options.model:
         return Bench(model, None, rounds, scale)

@@ -12,8 +12,8 @@ import pytest
 
 from commonweight.batches import BatchRunner, BatchService
 from commonweight.catalog.gguf import Gguf
-from commonweight.catalog.locate import locate
 from commonweight.catalog.model import ModelCard
+from commonweight.catalog.resolve import resolve
 from commonweight.engines.contract import EngineError, EngineFullError, Job
 from commonweight.prompting import Tokenizer
 from commonweight.signing import Purpose, Signer
@@ -78,7 +78,7 @@ FULL = EngineFullError("1024 requests are running or waiting already; try again 
 @contextlib.contextmanager
 def model() -> Any:
     """The starter's vocabulary and template."""
-    with contextlib.closing(Gguf(locate(None))) as gguf:
+    with contextlib.closing(Gguf(resolve(None))) as gguf:
         yield ModelCard.of(gguf), Tokenizer(gguf)
 
 

@@ -17,8 +17,8 @@ import uvicorn
 
 from commonweight.access import Keyring
 from commonweight.catalog.gguf import Gguf
-from commonweight.catalog.locate import locate
 from commonweight.catalog.model import ModelCard
+from commonweight.catalog.resolve import resolve
 from commonweight.engines.contract import (
     Admitted,
     EngineError,
@@ -144,7 +144,7 @@ class Served:
 @contextlib.contextmanager
 def replaying(script: Script, model: Path | None = None, window: int = WINDOW) -> Iterator[Served]:
     """Serve a model's template and vocabulary, the starter's if none is given, with scripted words."""
-    with contextlib.closing(Gguf(model or locate(None))) as gguf:
+    with contextlib.closing(Gguf(model or resolve(None))) as gguf:
         tokenizer = Tokenizer(gguf)
         engine = Replay(tokenizer, script, window)
         assistant = Assistant(ModelCard.of(gguf), tokenizer, engine, Signer(bytes(32), Purpose.THINKING_SIGNATURE))

@@ -17,7 +17,7 @@ from commonweight.messages.events import MessageStop, Ping, StreamEvent
 from commonweight.messages.response import Usage
 from commonweight.store import Database
 from commonweight.store.keys import add_key
-from commonweight.store.limits import LEASE
+from commonweight.store.limits import LEASE_SECONDS
 from commonweight.store.schema import leases as lease_table
 from commonweight.turn import Origin, TurnRecord
 from commonweight.turn.record import Stopwatch
@@ -204,7 +204,7 @@ async def test_places_of_a_server_that_died_become_free(database: Database, cloc
     limiter, lost = Limiter(database, clock), Limiter(database, clock)
     principal = await owner(database, concurrency=1)
     assert await lost.leases.take(str(principal.key_id), 1)
-    await clock.forward(LEASE - 5)
+    await clock.forward(LEASE_SECONDS - 5)
     assert await refusal(limiter, principal) == 1
     await clock.forward(6)
     await tried(limiter, principal)
@@ -224,7 +224,7 @@ async def test_places_of_long_requests_are_renewed(
     async with limiter.admit(principal, "req_long", {}):
         for _ in range(3):
             before = await expiry()
-            await clock.forward(LEASE - 10)
+            await clock.forward(LEASE_SECONDS - 10)
             while await expiry() <= before:
                 await asyncio.sleep(0.01)
         assert await refusal(limiter, principal) == 1

@@ -17,8 +17,8 @@ import pytest
 from commonweight.access import Keyring
 from commonweight.access.keyring import make_key
 from commonweight.catalog.gguf import Gguf
-from commonweight.catalog.locate import locate
 from commonweight.catalog.model import ModelCard
+from commonweight.catalog.resolve import resolve
 from commonweight.engines.settings import EngineSettings
 from commonweight.messages.request import MessageRequest
 from commonweight.messages.response import OutputText, Usage
@@ -164,7 +164,7 @@ class Counting:
 
 
 def test_texts_that_others_sent_are_tokenized_anew() -> None:
-    with contextlib.closing(Gguf(locate(None))) as gguf:
+    with contextlib.closing(Gguf(resolve(None))) as gguf:
         tokenizer = Counting(Tokenizer(gguf))
         renderer = Renderer(tokenizer, ModelCard.of(gguf).chat_template)  # type: ignore[arg-type]
         request = MessageRequest.model_validate(conversation(a_secret()))
@@ -180,7 +180,7 @@ def test_texts_that_others_sent_are_tokenized_anew() -> None:
 
 
 def test_what_was_generated_for_others_changes_no_prompt() -> None:
-    with contextlib.closing(Gguf(locate(None))) as gguf:
+    with contextlib.closing(Gguf(resolve(None))) as gguf:
         tokenizer = Tokenizer(gguf)
         template = ModelCard.of(gguf).chat_template
         renderer, fresh = Renderer(tokenizer, template), Renderer(tokenizer, template)
@@ -205,7 +205,7 @@ def test_schemas_that_others_sent_are_checked_anew(monkeypatch: pytest.MonkeyPat
         return problem(text)
 
     monkeypatch.setattr(schema, "_find_problem", counted)
-    with contextlib.closing(Gguf(locate(None))) as gguf:
+    with contextlib.closing(Gguf(resolve(None))) as gguf:
         renderer = Renderer(Tokenizer(gguf), ModelCard.of(gguf).chat_template)
         tool = {"name": "launch", "input_schema": {"type": "object", "properties": {"pear": {"type": "string"}}}}
         request = MessageRequest.model_validate(conversation("") | {"tools": [tool]})

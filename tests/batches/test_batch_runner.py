@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from batching import DIED, FULL, Clock, Office, params, request, requests, until, upload
 from commonweight.batches import runner as runner_module
-from commonweight.batches.runner import CRASHES, KEPT, LEASE
+from commonweight.batches.runner import LEASE_SECONDS, MAX_CRASHES, RESULT_RETENTION_SECONDS
 from commonweight.batches.service import BATCH_LIFETIME_SECONDS
 from commonweight.engines.contract import EngineError
 from commonweight.messages.batches import BatchResult
@@ -100,7 +100,7 @@ def deep(levels: int) -> object:
 async def test_an_engine_that_is_full_or_dies_is_no_error_of_the_request(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner_module, "LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr(runner_module, "MAX_RETRY_DELAY_SECONDS", 0.01)
     engine = office.engine
     engine.fails_with = [FULL] * 20
     batch = await office.create(requests(3))
@@ -116,8 +116,8 @@ async def test_an_engine_that_is_full_or_dies_is_no_error_of_the_request(
 async def test_a_request_that_the_engine_dies_of_again_and_again_is_given_up(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner_module, "LONGEST_PAUSE", 0.01)
-    office.engine.deaths = CRASHES
+    monkeypatch.setattr(runner_module, "MAX_RETRY_DELAY_SECONDS", 0.01)
+    office.engine.deaths = MAX_CRASHES
     batch = await office.create(requests(1))
     async with office.runner.running():
         assert (await office.ended(batch.id)).errored == 1
@@ -157,13 +157,13 @@ async def test_the_items_of_a_server_that_is_gone_are_run_again(
     async def cut_off() -> None:
         """It renews nothing."""
 
-    monkeypatch.setattr(office.runner, "_tend", cut_off)
+    monkeypatch.setattr(office.runner, "_maintain", cut_off)
     batch = await office.create(requests(4))
     async with office.runner.running():
         office.engine.gate.clear()
         await until(lambda: office.engine.running == 4)
         other = office_on(database)
-        clock.now += LEASE + 1
+        clock.now += LEASE_SECONDS + 1
         async with other.runner.running():
             assert (await other.ended(batch.id)).succeeded == 4
             # And when it comes back, it has nothing to say any more.
@@ -271,11 +271,11 @@ async def test_what_is_not_answered_in_a_day_expires(office: Office, clock: Cloc
         await until(lambda: len(office.engine.jobs) >= 1)
         office.engine.gate.clear()
         await until(lambda: office.engine.running == 4 or len(office.engine.jobs) == 8)
-        clock.now += BATCH_LIFETIME_SECONDS - LEASE / 2
+        clock.now += BATCH_LIFETIME_SECONDS - LEASE_SECONDS / 2
         office.runner.look()
         await asyncio.sleep(0.1)
         assert (await office.desk.get("", batch.id)).status == "in_progress"
-        clock.now += LEASE / 2
+        clock.now += LEASE_SECONDS / 2
         office.runner.look()
         ended = await office.ended(batch.id)
     assert ended.succeeded + ended.expired == 8
@@ -299,7 +299,7 @@ async def test_results_go_after_29_days_and_the_batch_stays(
     batch = await office.create(requests(3))
     async with office.runner.running():
         await office.ended(batch.id)
-        clock.now += KEPT - 1
+        clock.now += RESULT_RETENTION_SECONDS - 1
         office.runner.look()
         await asyncio.sleep(0.1)
         assert len(await office.results(batch.id)) == 3
@@ -368,7 +368,7 @@ async def test_what_was_received_in_part_is_never_run_and_cleaned_up(
 async def test_it_goes_on_when_the_database_is_away_for_a_while(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner_module, "LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr(runner_module, "MAX_RETRY_DELAY_SECONDS", 0.01)
     real, luck = Database.write, random.Random(0)
 
     def flaky(self: Database) -> contextlib.AbstractAsyncContextManager[object]:
@@ -388,7 +388,7 @@ async def test_it_goes_on_when_the_database_is_away_for_a_while(
 async def test_what_the_database_did_before_it_went_away_strands_no_item(
     office: Office, clock: Clock, monkeypatch: pytest.MonkeyPatch, is_cancelled: bool
 ) -> None:
-    monkeypatch.setattr(runner_module, "LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr(runner_module, "MAX_RETRY_DELAY_SECONDS", 0.01)
     real, luck = Database.write, random.Random(0)
 
     @contextlib.asynccontextmanager
@@ -408,7 +408,7 @@ async def test_what_the_database_did_before_it_went_away_strands_no_item(
             failing.setattr(Database, "write", cut_off)
             while (ended := await office.desk.get("", batch.id)).status != "ended":
                 await asyncio.sleep(0.02)
-                clock.now += LEASE / 2
+                clock.now += LEASE_SECONDS / 2
                 office.runner.look()
     assert (ended.canceled if is_cancelled else ended.succeeded) == 20
 
@@ -416,7 +416,7 @@ async def test_what_the_database_did_before_it_went_away_strands_no_item(
 async def test_a_batch_is_cancelled_even_if_the_database_fails_in_between(
     office: Office, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner_module, "LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr(runner_module, "MAX_RETRY_DELAY_SECONDS", 0.01)
     real, failures = BatchItemStore.record, iter([True] * 3)
 
     async def failing(self: BatchItemStore, *what: Any) -> bool:
@@ -433,7 +433,7 @@ async def test_a_batch_is_cancelled_even_if_the_database_fails_in_between(
         await until(lambda: office.engine.cancelled == 4)
         while (ended := await office.desk.get("", batch.id)).status != "ended":
             await asyncio.sleep(0.02)
-            clock.now += LEASE / 2
+            clock.now += LEASE_SECONDS / 2
             office.runner.look()
     assert ended.canceled == 4
 
@@ -441,7 +441,7 @@ async def test_a_batch_is_cancelled_even_if_the_database_fails_in_between(
 async def test_leases_are_renewed_while_a_large_batch_is_cleared_away(
     office: Office, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner_module, "ITEMS_PER_WRITE", 5)
+    monkeypatch.setattr(runner_module, "ROWS_PER_TRANSACTION", 5)
     done: list[str] = []
 
     def noted(owner: type, name: str) -> None:

@@ -77,7 +77,7 @@ def test_the_list_is_given_once() -> None:
 
 def test_one_request_may_be_as_long_as_a_body(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upload, "MAX_VALUE_CHARACTERS", 3000)
-    monkeypatch.setattr(upload, "CHUNK", 100)
+    monkeypatch.setattr(upload, "READ_CHUNK_BYTES", 100)
     assert len(read({"requests": [request(str(i), text="x" * 2000) for i in range(5)]})) == 5
     with pytest.raises(RequestTooLargeError, match=r"requests\.2: Request exceeds the maximum size"):
         read({"requests": [*requests(2), request("long", text="x" * 4000)]})

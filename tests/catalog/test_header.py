@@ -19,7 +19,7 @@ from llama_cpp._ggml import libggml
 
 from commonweight.catalog import header
 from commonweight.catalog.header import TENSOR_TYPES, UnreadableModelError, check_header
-from commonweight.catalog.locate import locate
+from commonweight.catalog.resolve import resolve
 
 TOKENS = ["<unk>", "<s>", "</s>", "a", "b", "ab", "\u2581"]
 EXTREMES = [0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1]
@@ -65,7 +65,7 @@ def changed(path: Path, place: bytes, change: bytes, ahead: int = 0) -> Path:
 
 
 def test_the_starter_and_small_models_are_fine(tmp_path: Path) -> None:
-    check_header(locate(None))
+    check_header(resolve(None))
     check_header(written(tmp_path / "m.gguf"))
 
 
@@ -141,8 +141,8 @@ def test_what_is_no_file(tmp_path: Path) -> None:
 
 
 def test_limits_bear_the_largest_vocabularies() -> None:
-    assert header.MOST_STRINGS > 5 * 262_144
-    assert header.MOST_STRING > 100 * 32_768
+    assert header.MAX_STRINGS > 5 * 262_144
+    assert header.MAX_STRING_BYTES > 100 * 32_768
 
 
 class Opener:

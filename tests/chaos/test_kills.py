@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 from live_servers import ENDLESS, Site, assert_right, counting, forced, marker_of, text_of, until, work
 
-from commonweight.catalog.locate import locate
+from commonweight.catalog.resolve import resolve
 from conftest import KEY
 from databases import empty_database
 
@@ -127,7 +127,7 @@ def _counted() -> dict[str, Any]:
 
 def test_the_model_is_gone_when_the_engine_is_killed(tmp_path: Path) -> None:
     model = tmp_path / "model.gguf"
-    shutil.copy(locate(None), model)
+    shutil.copy(resolve(None), model)
     away = tmp_path / "away.gguf"
     site = Site(tmp_path, "--model", str(model))
     with site.serving() as life:

@@ -15,7 +15,7 @@ from live_servers import Life, Site, assert_right, forced, marker_of, until, wor
 from sqlalchemy import func, select
 
 from commonweight.store import Database
-from commonweight.store.database import BUSY
+from commonweight.store.database import STATEMENT_TIMEOUT_SECONDS
 from commonweight.store.schema import usage
 from databases import Cluster, empty_database, postgresql
 
@@ -123,7 +123,7 @@ def test_another_locks_sqlite(tmp_path: Path) -> None:
         with contextlib.closing(sqlite3.connect(site.data / "commonweight.db", timeout=60)) as other:
             other.isolation_level = None
             other.execute("BEGIN IMMEDIATE")
-            ends = time.monotonic() + BUSY + 15
+            ends = time.monotonic() + STATEMENT_TIMEOUT_SECONDS + 15
             assert marker_of(life.stream(forced("locked")).message()) == "locked"
             refused(life.http.post("/v1/messages", json=forced("x"), headers={"x-api-key": key}))
             assert life.http.get("/v1/messages/batches").status_code == 200  # readers go on

@@ -5,9 +5,10 @@ import socket
 from pathlib import Path
 
 import pytest
-from command import one_line_error, run
 
-from commonweight.catalog.locate import check_content, starter
+from command import one_line_error, run
+from commonweight.catalog.integrity import check_content
+from commonweight.catalog.starter import starter
 from commonweight.engines.settings import EngineSettings
 from commonweight.runtime import checks
 from commonweight.runtime.data import DataFolder
@@ -102,15 +103,16 @@ def test_a_model_file_with_other_content_is_told(tmp_path: Path, monkeypatch: py
     changed = tmp_path / whole.name
     changed.write_bytes(whole.read_bytes()[:-1] + b"x")
     assert not check_content(changed)  # of just any file nothing is known
-    monkeypatch.setattr("commonweight.catalog.locate.starter", lambda: changed)
+    monkeypatch.setattr("commonweight.catalog.integrity.starter", lambda: changed)
     [finding] = checks.check_model(AssistantSettings())
     assert finding.status == "fail"
     assert "has changed: its SHA-256 is" in finding.text
 
 
 def test_a_model_that_is_not_here_is_not_pulled() -> None:
-    [finding] = checks.check_model(AssistantSettings(model="hf:nobody/nothing/none.gguf"))
-    assert (finding.status, finding.advice) == ("warn", "serve pulls it when it starts")
+    for reference in ("hf:nobody/nothing/none.gguf", "hf:nobody/nothing", "hf:nobody/nothing:Q4_0"):
+        [finding] = checks.check_model(AssistantSettings(model=reference))
+        assert (finding.status, finding.advice) == ("warn", "serve pulls it when it starts")
     [finding] = checks.check_model(AssistantSettings(model="hf:nonsense"))
     assert finding.status == "fail"
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import typer
-from command import run
 
+from command import run
 from commonweight import __version__
-from commonweight.catalog.locate import STARTER_SHA256
+from commonweight.catalog.starter import STARTER_SHA256
 from commonweight.cli import main
 from commonweight.cli.options import size as parsed_size
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from certificates import certificate, with_openssl
-from command import one_line_error, run
 
-from commonweight.catalog.locate import starter
+from command import one_line_error, run
+from commonweight.catalog.starter import starter
 from commonweight.cli import main
 
 Mistake = Callable[..., str]
@@ -93,11 +93,25 @@ def test_a_gguf_that_is_cut_off(mistake: Mistake, kept: int, tmp_path: Path) -> 
     assert str(path) in mistake("serve", "--port", "0", "--model", path)
 
 
-@pytest.mark.parametrize("reference", ["hf:nonsense", "hf:org/repo"])
+@pytest.mark.parametrize("reference", ["hf:nonsense", "hf:org/repo/"])
 def test_a_reference_to_nothing_on_the_hub(mistake: Mistake, reference: str) -> None:
     error = mistake("serve", "--port", "0", "--model", reference)
     assert reference in error
     assert "hf:org/repo/file.gguf" in error
+
+
+def test_a_misspelt_model(mistake: Mistake, tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    path.touch()
+    error = mistake("serve", "--port", "0", "--model", tmp_path / "modle.gguf")
+    assert error.endswith(f"modle.gguf: No such file or directory; did you mean {path}?")
+
+
+@pytest.mark.parametrize("reference", ["hf:org/repo", "hf:org/repo:Q4_0"])
+def test_a_repository_while_offline(tmp_path: Path, reference: str) -> None:
+    error = one_line_error(run("models", "show", reference, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path)))
+    assert error.startswith(f"cannot list {reference}: ")
+    assert "HF_HUB_OFFLINE" in error
 
 
 def test_a_pull_while_offline(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ async def test_whatever_a_check_raises_is_one_line() -> None:
         raise NotApplicableError("not here")
 
     status, why = await outcome_of(surprised)
-    assert (status, why[:10], len(why)) == ("failed", "KeyError: ", runner.LONGEST_REASON)
+    assert (status, why[:10], len(why)) == ("failed", "KeyError: ", runner.MAX_REASON_CHARACTERS)
     assert await outcome_of(silent) == ("failed", "Something holds.")
     assert await outcome_of(excused) == ("not applicable", "not here")
 
@@ -121,7 +121,7 @@ async def test_a_check_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> N
     async def slow(_: Target) -> None:
         await asyncio.sleep(60)
 
-    monkeypatch.setattr(runner, "LONGEST_CHECK", 0.01)
+    monkeypatch.setattr(runner, "CHECK_TIMEOUT_SECONDS", 0.01)
     status, why = await outcome_of(slow)
     assert status == "failed"
     assert "not done after" in why

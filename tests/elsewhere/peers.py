@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from commonweight.catalog.locate import starter
+from commonweight.catalog.starter import starter
 
 VLLM = Path(__file__).parents[2] / ".venv" / "vllm"
 WINDOW = 4096

@@ -12,8 +12,8 @@ import pytest_asyncio
 from peers import Machine
 
 from commonweight.catalog.gguf import Gguf
-from commonweight.catalog.locate import locate
 from commonweight.catalog.model import ModelCard
+from commonweight.catalog.resolve import resolve
 from commonweight.engines.contract import Admitted, Finish, Job, Prefilled, Sampling, Step
 from commonweight.engines.grammars import GrammarCompiler
 from commonweight.engines.llama import LlamaEngine, WorkerConfig
@@ -33,7 +33,7 @@ ENDS = [0, 2]
 
 @pytest.fixture(scope="module")
 def gguf() -> Iterator[Gguf]:
-    with contextlib.closing(Gguf(locate(None))) as gguf:
+    with contextlib.closing(Gguf(resolve(None))) as gguf:
         yield gguf
 
 
@@ -81,7 +81,7 @@ def chat(tokenizer: Tokenizer, text: str) -> list[int]:
 
 async def test_the_model_says_what_it_says_here(engine: RemoteEngine, tokenizer: Tokenizer) -> None:
     prompt = chat(tokenizer, "Count from one to ten.")
-    embedded = LlamaEngine(WorkerConfig(path=str(locate(None)), window=1024, cells=2048, sequences=2, threads=1))
+    embedded = LlamaEngine(WorkerConfig(path=str(resolve(None)), window=1024, cells=2048, sequences=2, threads=1))
     apart: list[float] = []
     try:
         await embedded.start()

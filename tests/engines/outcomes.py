@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from commonweight.catalog.gguf import Gguf
-from commonweight.catalog.locate import starter
+from commonweight.catalog.starter import starter
 from commonweight.engines.contract import Admitted, Engine, EngineEvent, Finish, Job, Prefilled, Sampling, Step
 from commonweight.engines.llama import WorkerConfig
 from commonweight.prompting import Tokenizer

@@ -7,7 +7,7 @@ import pytest
 import tiny
 
 from commonweight.catalog.header import UnreadableModelError
-from commonweight.catalog.locate import locate
+from commonweight.catalog.resolve import resolve
 from commonweight.engines.llama.model.load_check import check_loads
 
 
@@ -28,7 +28,7 @@ def test_it_is_refused_in_words(key: str, value: int, tmp_path: Path) -> None:
 
 
 def test_good_models_pass_and_others_are_left_to_who_opens_them(tmp_path: Path) -> None:
-    check_loads(locate(None))
+    check_loads(resolve(None))
     check_loads(damaged(tmp_path, "llama.vocab_size", 1))
     with pytest.raises(UnreadableModelError, match="not a GGUF file"):
         check_loads(Path(__file__))

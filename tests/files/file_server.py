@@ -13,8 +13,8 @@ from commonweight.access import Keyring
 from commonweight.access.keyring import make_key
 from commonweight.access.principal import Scope
 from commonweight.catalog.gguf import Gguf
-from commonweight.catalog.locate import locate
 from commonweight.catalog.model import ModelCard
+from commonweight.catalog.resolve import resolve
 from commonweight.files import Library
 from commonweight.prompting import Tokenizer
 from commonweight.server import create_app
@@ -53,7 +53,7 @@ async def serving(
     keys = {name: make_key(name, name.split("'")[0], scope) for name, scope in scopes.items()}
     for key in keys.values():
         await add_key(database, key.record)
-    with contextlib.closing(Gguf(locate(None))) as gguf:
+    with contextlib.closing(Gguf(resolve(None))) as gguf:
         tokenizer = Tokenizer(gguf)
         engine = Replay(tokenizer, script)
         async with Library.open(database, folder, quota) as library:

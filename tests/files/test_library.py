@@ -264,7 +264,7 @@ async def test_files_expire(shelf: Library, folder: Path, clock: Clock) -> None:
     assert [path.name for path in on_disk(folder)] == [twin.blob]
     assert await content(shelf, twin, "other") == b"brief"
     await shelf.delete("t", alone.id)
-    clock.time += library.REMEMBERED + 1
+    clock.time += library.EXPIRED_RETENTION_SECONDS + 1
     await shelf.sweep()
     assert await shelf.find("t", [file.id, alone.id]) == []
     assert await shelf.page("other", 9) == ([twin], False)
@@ -291,7 +291,7 @@ async def test_leftovers_are_swept(
     (root / "arriving" / "abandoned").write_bytes(b"half")
     await shelf.sweep()
     assert (root / "arriving" / "abandoned").exists()  # it may be another server's
-    monkeypatch.setattr(blobs, "ABANDONED", -1)
+    monkeypatch.setattr(blobs, "ABANDONED_AFTER_SECONDS", -1)
     await shelf.sweep()
     assert not (root / "arriving" / "abandoned").exists()
     assert not orphan.exists()
@@ -379,7 +379,7 @@ def small_disk(folder: Path, size: int) -> Iterator[None]:
 async def test_a_full_disk_is_an_error_and_leaves_nothing(
     database: Database, folder: Path, monkeypatch: pytest.MonkeyPatch, reserve: int
 ) -> None:
-    monkeypatch.setattr(blobs, "RESERVE", reserve)
+    monkeypatch.setattr(blobs, "RESERVED_DISK_BYTES", reserve)
     if reserve == 0:  # then it is the disk itself that says so
         monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**30))
     with small_disk(folder, 8 * 2**20):

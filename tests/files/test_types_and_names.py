@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from commonweight.files.names import checked_name, name_for
+from commonweight.files.names import clean_name, make_name
 from commonweight.files.types import Sniffer
 from commonweight.messages.errors import InvalidRequestError
 
@@ -102,7 +102,7 @@ def test_it_does_not_matter_in_which_parts_it_comes(data: bytes, at_once: int) -
     ],
 )
 def test_of_a_path_the_last_part_is_the_name(given_name: str, name: str) -> None:
-    assert checked_name(given_name) == name
+    assert clean_name(given_name) == name
 
 
 @pytest.mark.parametrize(
@@ -111,13 +111,13 @@ def test_of_a_path_the_last_part_is_the_name(given_name: str, name: str) -> None
 )
 def test_names_that_no_file_may_have(name: str) -> None:
     with pytest.raises(InvalidRequestError, match="file: the filename"):
-        checked_name(name)
+        clean_name(name)
 
 
 @given(st.text(max_size=300))
 def test_names_are_harmless_or_refused(text: str) -> None:
     try:
-        name = checked_name(text)
+        name = clean_name(text)
     except InvalidRequestError:
         return
     assert len(name) <= 255
@@ -126,6 +126,6 @@ def test_names_are_harmless_or_refused(text: str) -> None:
 
 
 def test_files_without_a_name() -> None:
-    assert name_for("application/pdf") == "unnamed.pdf"
-    assert name_for("text/plain") == "unnamed.txt"
-    assert name_for("application/x-nobody-knows") == "unnamed"
+    assert make_name("application/pdf") == "unnamed.pdf"
+    assert make_name("text/plain") == "unnamed.txt"
+    assert make_name("application/x-nobody-knows") == "unnamed"

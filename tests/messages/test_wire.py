@@ -15,7 +15,7 @@ BODY: dict[str, Any] = {"model": "m", "max_tokens": 1, "messages": [{"role": "us
 
 @pytest.fixture(autouse=True)
 def nothing_noted(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    monkeypatch.setattr(wire, "_noted", set())
+    monkeypatch.setattr(wire, "_logged_fields", set())
     with caplog.at_level(logging.DEBUG, wire.log.name):
         yield
 
@@ -64,5 +64,5 @@ def test_what_is_logged_fits_in_a_line(caplog: pytest.LogCaptureFixture) -> None
 
 
 def test_a_flood_of_names_does_not_fill_memory(caplog: pytest.LogCaptureFixture) -> None:
-    MessageRequest.model_validate({**BODY, **{f"flood{i}": 1 for i in range(3 * wire._MAX_NOTED)}})
-    assert len(caplog.records) == len(wire._noted) == wire._MAX_NOTED
+    MessageRequest.model_validate({**BODY, **{f"flood{i}": 1 for i in range(3 * wire._MAX_LOGGED_FIELDS)}})
+    assert len(caplog.records) == len(wire._logged_fields) == wire._MAX_LOGGED_FIELDS

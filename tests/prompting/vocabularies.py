@@ -9,7 +9,7 @@ from pathlib import Path
 import llama_cpp.llama_cpp as llama
 
 from commonweight.catalog.gguf import Gguf
-from commonweight.catalog.locate import starter
+from commonweight.catalog.starter import starter
 from commonweight.prompting import Tokenizer
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6

@@ -11,8 +11,8 @@ from opentelemetry.trace import TracerProvider
 
 from commonweight.access import Keyring, Limiter
 from commonweight.catalog.gguf import Gguf
-from commonweight.catalog.locate import locate
 from commonweight.catalog.model import ModelCard
+from commonweight.catalog.resolve import resolve
 from commonweight.prompting import Tokenizer
 from commonweight.server import Metrics, create_app, turn_listeners
 from commonweight.signing import Purpose, Signer
@@ -26,7 +26,7 @@ ANSWER = "Behind the crooked mill."
 
 @pytest.fixture(scope="module")
 def gguf() -> Iterator[Gguf]:
-    with contextlib.closing(Gguf(locate(None))) as gguf:
+    with contextlib.closing(Gguf(resolve(None))) as gguf:
         yield gguf
 
 

@@ -15,8 +15,8 @@ from commonweight.access import Keyring, Ledger, Limiter, Limits, Principal, key
 from commonweight.access.keyring import make_key
 from commonweight.access.principal import Scope
 from commonweight.catalog.gguf import Gguf
-from commonweight.catalog.locate import locate
 from commonweight.catalog.model import ModelCard
+from commonweight.catalog.resolve import resolve
 from commonweight.messages.request import MessageRequest
 from commonweight.prompting import Tokenizer
 from commonweight.server import create_app
@@ -35,7 +35,7 @@ NAMES = [
 
 @contextlib.contextmanager
 def replaying(*listeners: TurnListener) -> Iterator[Assistant]:
-    with contextlib.closing(Gguf(locate(None))) as gguf:
+    with contextlib.closing(Gguf(resolve(None))) as gguf:
         tokenizer = Tokenizer(gguf)
         engine = Engine(tokenizer, lambda _: "One, two, three, four, five.")
         signer = Signer(bytes(32), Purpose.THINKING_SIGNATURE)

@@ -58,6 +58,7 @@ def requests(url: str) -> Iterator[tuple[dict[str, Any], int]]:
     yield {"tools": [{"name": "t", "input_schema": schema}]}, 200
     # Names of models are only read on the command line.
     yield {"model": "hf:org/repo/file.gguf"}, 200
+    yield {"model": "hf:org/repo:Q4_K_M"}, 200
     yield {"model": url}, 200
 
 

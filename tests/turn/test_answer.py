@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from commonweight.catalog.gguf import Gguf
-from commonweight.catalog.locate import starter
+from commonweight.catalog.starter import starter
 from commonweight.engines.contract import Admitted, CacheWrites, EngineEvent, Finish, Prefilled, Step, Timings
 from commonweight.messages.events import ContentBlockDelta, MessageFold, MessageStart, StreamEvent
 from commonweight.messages.request import MessageRequest

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from commonweight.catalog.gguf import Gguf
-from commonweight.catalog.locate import locate
 from commonweight.catalog.model import ModelCard
+from commonweight.catalog.resolve import resolve
 from commonweight.charter import DEFAULT as CHARTER
 from commonweight.charter import parse
 from commonweight.engines.contract import (
@@ -89,7 +89,7 @@ class Scripted(FakeEngine):
 
 @pytest.fixture(scope="module")
 def gguf() -> Iterator[Gguf]:
-    with contextlib.closing(Gguf(locate(None))) as gguf:
+    with contextlib.closing(Gguf(resolve(None))) as gguf:
         yield gguf
 
 

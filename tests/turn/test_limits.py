@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from commonweight.catalog.gguf import Gguf
-from commonweight.catalog.locate import locate
 from commonweight.catalog.model import ModelCard
+from commonweight.catalog.resolve import resolve
 from commonweight.messages.errors import InvalidRequestError
 from commonweight.messages.request import MessageRequest
 from commonweight.prompting import Tokenizer
@@ -22,7 +22,7 @@ WINDOW = 100
 
 @pytest.fixture(scope="module")
 def gguf() -> Iterator[Gguf]:
-    with closing(Gguf(locate(None))) as gguf:
+    with closing(Gguf(resolve(None))) as gguf:
         yield gguf
 
 

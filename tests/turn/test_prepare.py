@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from commonweight.catalog.gguf import Gguf
-from commonweight.catalog.locate import starter
+from commonweight.catalog.starter import starter
 from commonweight.messages.request import CountTokensRequest
 from commonweight.prompting import Renderer, Tokenizer
 from commonweight.signing import Purpose, Signer

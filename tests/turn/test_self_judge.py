@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from commonweight.catalog.gguf import Gguf
-from commonweight.catalog.locate import locate
 from commonweight.catalog.model import ModelCard
+from commonweight.catalog.resolve import resolve
 from commonweight.charter import DEFAULT, parse
 from commonweight.engines.contract import (
     Admitted,
@@ -66,7 +66,7 @@ class Sure(FakeEngine):
 
 @pytest.fixture(scope="module")
 def gguf() -> Iterator[Gguf]:
-    with contextlib.closing(Gguf(locate(None))) as gguf:
+    with contextlib.closing(Gguf(resolve(None))) as gguf:
         yield gguf
 
 

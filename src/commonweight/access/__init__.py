@@ -1,4 +1,4 @@
-"""Who may do what, and how much; and what they did."""
+"""Access control: API keys, scopes, rate limits and the usage ledger."""
 
 from commonweight.access.keyring import Keyring
 from commonweight.access.ledger import Ledger

@@ -1,4 +1,4 @@
-"""API keys. Old clients send ``x-api-key``, new ones ``Authorization: Bearer``; both mean the same key.
+"""Authentication by API key, in ``x-api-key`` or ``Authorization: Bearer``.
 
 There is the one key that an operator may give when the server starts, and there are those in the database. While
 there is neither, everyone may come in: that is for a server that only its own machine can reach.
@@ -29,15 +29,15 @@ CACHE_SECONDS = 2.0
 MAX_CACHED_KEYS = 10_000
 """Keys that are remembered."""
 _LETTERS = string.ascii_letters + string.digits
-_RANDOM = 40  # letters: 238 bits
-_SHOWN = 4  # of them, in lists
+_RANDOM_CHARACTERS = 40  # letters: 238 bits
+_HINT_CHARACTERS = 4  # of them, in lists
 
 Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
 class NewKey:
-    """A key, and what is kept of it."""
+    """New API key: the secret, and the record that is stored."""
 
     secret: str
     """To be shown once, and then forgotten."""
@@ -58,13 +58,13 @@ def make_key(
 ) -> NewKey:
     """A fresh random key. ``lifetime`` is in seconds; None: it does not expire."""
     now = time.time() if now is None else now
-    secret = PREFIX + "".join(secrets.choice(_LETTERS) for _ in range(_RANDOM))
+    secret = PREFIX + "".join(secrets.choice(_LETTERS) for _ in range(_RANDOM_CHARACTERS))
     record = ApiKey(
         id=new_id("key"),
         name=name,
         tenant=tenant,
         digest=_digest(secret),
-        hint=secret[: len(PREFIX) + _SHOWN],
+        hint=secret[: len(PREFIX) + _HINT_CHARACTERS],
         scopes=" ".join(scope for scope in get_args(Scope) if scope in scopes),
         requests_per_minute=limits.requests_per_minute,
         tokens_per_minute=limits.tokens_per_minute,
@@ -77,7 +77,7 @@ def make_key(
 
 
 class Keyring:
-    """The keys that clients may show: the operator's own, and those in the database."""
+    """All valid keys: the operator's from the command line, and those in the database."""
 
     def __init__(
         self, key: str | None, database: Database | None = None, now: Callable[[], float] = time.time
@@ -93,7 +93,7 @@ class Keyring:
         self._searches: dict[str, asyncio.Task[Any]] = {}
 
     async def authenticate(self, headers: Mapping[str, str]) -> Principal:
-        """Whose request it is. If both headers are there, ``x-api-key`` counts.
+        """The principal of a request's headers. Of two keys, ``x-api-key`` counts.
 
         Raises:
             AuthenticationError: it shows no key where one is needed, or a wrong one.
@@ -102,7 +102,7 @@ class Keyring:
         try:
             return await self._principal(headers)
         except FAILURES as error:
-            # Who was let in a minute ago may have lost the key since; so nobody is.
+            # A key that was valid a minute ago may have been revoked since, so none is accepted.
             raise UnavailableError("API keys cannot be checked at the moment", retry_after=5) from error
 
     async def needs_key(self) -> bool:
@@ -111,7 +111,7 @@ class Keyring:
         if self._is_locked or self._database is None:
             return self._is_locked
         if time.monotonic() - self._looked_at >= CACHE_SECONDS:
-            await self._once("", self._look(self._database))
+            await self._share_search("", self._look(self._database))
         return self._is_locked
 
     async def _principal(self, headers: Mapping[str, str]) -> Principal:
@@ -136,7 +136,7 @@ class Keyring:
     async def _key(self, database: Database, digest: str) -> ApiKey | None:
         at, key = self._found.get(digest, (-math.inf, None))
         if time.monotonic() - at >= CACHE_SECONDS:
-            key = await self._once(digest, self._find(database, digest))
+            key = await self._share_search(digest, self._find(database, digest))
         return key
 
     async def _look(self, database: Database) -> None:
@@ -153,8 +153,8 @@ class Keyring:
                 self._found.popitem(last=False)
         return key
 
-    async def _once(self, name: str, search: Coroutine[Any, Any, Found]) -> Found:
-        """However many requests come at once with a key, the database is asked once."""
+    async def _share_search(self, name: str, search: Coroutine[Any, Any, Found]) -> Found:
+        """Join a running query of this name, or start one, so that concurrent requests share it."""
         running = self._searches.get(name)
         if running is None:
             running = self._searches[name] = asyncio.create_task(search)

@@ -1,4 +1,4 @@
-"""Places among the requests of a key that run at once: held while the request runs, and this server lives."""
+"""Leases of running requests, for the limits on concurrency; they expire if this server dies."""
 
 import asyncio
 import logging
@@ -7,16 +7,16 @@ from collections.abc import Callable
 from commonweight.messages.response import new_id
 from commonweight.store import Database
 from commonweight.store.failures import FAILURES, reason
-from commonweight.store.limits import LEASE, lease, release, renew
+from commonweight.store.limits import LEASE_SECONDS, lease, release, renew
 
 log = logging.getLogger(__name__)
 
-RENEW_INTERVAL_SECONDS = LEASE / 3
+RENEW_INTERVAL_SECONDS = LEASE_SECONDS / 3
 """Seconds between renewals: one may fail."""
 
 
 class Leases:
-    """The leases that this server holds. They are renewed while there are any."""
+    """Leases held by this server, renewed in the background."""
 
     def __init__(self, database: Database | None, now: Callable[[], float]) -> None:
         self._database = database
@@ -33,17 +33,17 @@ class Leases:
                 return None
         self._held[lease_id] = key_id
         if self._heart is None:
-            self._heart = asyncio.create_task(self._beat())
+            self._heart = asyncio.create_task(self._renew_forever())
         return lease_id
 
     def drop(self, lease_id: str) -> None:
-        """Renew it no longer."""
+        """Stop renewing a lease."""
         self._held.pop(lease_id, None)
         if not self._held and self._heart is not None:
             self._heart.cancel()
             self._heart = None
 
-    async def _beat(self) -> None:
+    async def _renew_forever(self) -> None:
         while True:
             await asyncio.sleep(RENEW_INTERVAL_SECONDS)
             try:

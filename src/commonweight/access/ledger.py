@@ -1,4 +1,4 @@
-"""The ledger: a record of every turn, written in the background, so that no answer waits for the database."""
+"""Usage ledger: records of turns, written to the database in the background."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 
 from commonweight.store import Database
 from commonweight.store.failures import FAILURES, reason
-from commonweight.store.usage import DAY, StoredContent, UsageRecord, add_usage, forget_contents
+from commonweight.store.usage import SECONDS_PER_DAY, StoredContent, UsageRecord, add_usage, forget_contents
 from commonweight.turn import TurnRecord
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ SWEEP_INTERVAL_SECONDS = 600.0
 
 
 class Ledger:
-    """Takes the records of turns. Contents are kept for ``keep_content`` days, and not at all without."""
+    """Background writer of usage records. Contents are kept for ``keep_content`` days; None keeps none."""
 
     def __init__(
         self, database: Database, keep_content: float | None = None, now: Callable[[], float] = time.time
@@ -64,7 +64,7 @@ class Ledger:
                 log.error("%d usage records could not be written, and are lost", len(ledger._records))
 
     def on_turn(self, record: TurnRecord) -> None:
-        """Take a record. It is written soon."""
+        """Queue a record."""
         if len(self._records) >= MAX_PENDING_RECORDS:
             self._drop()
         content = self._content(record)
@@ -81,14 +81,14 @@ class Ledger:
         message = record.message()
         try:
             request = record.request.model_dump_json(exclude_unset=True)
-        except ValueError:  # half of a surrogate pair, somewhere where nobody else minds
+        except ValueError:  # a lone surrogate, in a field where it is allowed
             request = "null"
         return StoredContent(
             request_id=record.origin.request_id,
             tenant=record.origin.tenant,
             request=request,
             response=None if message is None else message.model_dump_json(),
-            expires_at=record.times.begun_at + self._keep_content * DAY,
+            expires_at=record.times.begun_at + self._keep_content * SECONDS_PER_DAY,
         )
 
     def _drop(self) -> None:

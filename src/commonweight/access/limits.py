@@ -21,7 +21,7 @@ from commonweight.messages.events import MessageStop, StreamEvent
 from commonweight.messages.response import Usage
 from commonweight.store import Database
 from commonweight.store.failures import FAILURES, reason
-from commonweight.store.limits import MINUTE, release, settle, take
+from commonweight.store.limits import SECONDS_PER_MINUTE, release, settle, take
 from commonweight.turn import TurnRecord
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ LimitKind = Literal["requests", "counts"]
 
 
 class Limiter:
-    """Lets requests in as far as their keys' limits go. Without a database, keys must have none."""
+    """Rate limiter of API keys. Without a database, keys must have no limits."""
 
     def __init__(self, database: Database | None = None, now: Callable[[], float] = time.time) -> None:
         self.database = database
@@ -45,7 +45,7 @@ class Limiter:
     async def admit(
         self, principal: Principal, request_id: str, headers: dict[str, str], kind: LimitKind = "requests"
     ) -> AsyncIterator["Admission"]:
-        """A place for a request, until the block is left. ``headers`` gets what clients are to be told.
+        """Admit a request until the block ends. ``headers`` receives the rate-limit headers.
 
         Raises:
             RateLimitError: the key has had its share for now.
@@ -61,18 +61,18 @@ class Limiter:
             await admission.close()
 
     def on_turn(self, record: TurnRecord) -> None:
-        """A turn is over: what it used is what its key is charged. Of those that were not let in here, nothing."""
+        """Note the usage of a finished turn, to be charged to its key; ignored for turns not admitted here."""
         admission = self._admissions.get(record.origin.request_id)
         if admission is not None:
             admission.used_tokens = _count_charged_tokens(record.usage)
 
 
 class Admission:
-    """A request that was let in, and what it has taken of its key's limits."""
+    """Admitted request, with the amounts taken from its key's limits."""
 
     def __init__(self, limiter: Limiter, principal: Principal, headers: dict[str, str], kind: LimitKind) -> None:
         self.used_tokens = 0
-        """What it cost, once it is over."""
+        """Tokens charged for the finished turn."""
         self._limiter = limiter
         self._key = principal.key_id
         limits = principal.limits
@@ -86,7 +86,7 @@ class Admission:
         self._is_turned_away = False
 
     async def enter(self) -> None:
-        """Take one of the key's requests, and a place among those that run at once.
+        """Take a request, and a lease for the limit on concurrency.
 
         Raises:
             RateLimitError, UnavailableError: see :meth:`Limiter.admit`.
@@ -94,7 +94,7 @@ class Admission:
         if self._requests is not None:
             await self._take(self._kind, "requests", self._requests, 1)
         if self._concurrency is not None and self._key is not None:
-            with _unavailable():
+            with _translate_failures():
                 self._lease = await self._limiter.leases.take(self._key, self._concurrency)
             if self._lease is None:
                 self._is_turned_away = True
@@ -121,9 +121,9 @@ class Admission:
             OverloadedError: it is full because of others.
         """
         last: StreamEvent | None = None
-        async with contextlib.aclosing(events), self._waiting() as begun:
+        async with contextlib.aclosing(events), self._count_waiting() as stop_waiting:
             async for event in events:
-                begun()
+                stop_waiting()
                 if isinstance(event, MessageStop):
                     last = event
                     break
@@ -142,10 +142,12 @@ class Admission:
 
     async def _take(self, kind: str, name: str, limit: int, amount: int) -> None:
         assert self._limiter.database is not None and self._key is not None
-        with _unavailable():
+        with _translate_failures():
             async with self._limiter.database.write() as connection:
                 is_taken, left = await take(connection, self._key, kind, limit, amount, self._limiter.now)
-        full_at = datetime.fromtimestamp(math.ceil(self._limiter.now() + _seconds(limit - left, limit)), UTC)
+        full_at = datetime.fromtimestamp(
+            math.ceil(self._limiter.now() + _compute_refill_seconds(limit - left, limit)), UTC
+        )
         self._headers |= {
             f"anthropic-ratelimit-{name}-limit": str(limit),
             f"anthropic-ratelimit-{name}-remaining": str(max(0, math.floor(left))),
@@ -157,16 +159,16 @@ class Admission:
         self._is_turned_away = True
         raise RateLimitError(
             f"This request would exceed your API key's rate limit of {limit} {name} per minute.",
-            retry_after=max(1, math.ceil(_seconds(min(amount, limit) - left, limit))),
+            retry_after=max(1, math.ceil(_compute_refill_seconds(min(amount, limit) - left, limit))),
         )
 
     @contextlib.asynccontextmanager
-    async def _waiting(self) -> AsyncIterator[Callable[[], None]]:
-        """Count the request as one that waits, until it is told that it no longer does."""
+    async def _count_waiting(self) -> AsyncIterator[Callable[[], None]]:
+        """Count the request as waiting until the yielded function is called, or the block ends."""
         waiting, key = self._limiter.waiting, self._key
         is_waiting = True
 
-        def begun() -> None:
+        def stop_waiting() -> None:
             nonlocal is_waiting
             if is_waiting:
                 is_waiting = False
@@ -176,7 +178,7 @@ class Admission:
 
         waiting[key] += 1
         try:
-            yield begun
+            yield stop_waiting
         except OverloadedError as error:
             self._is_turned_away = True
             if waiting[key] * len(waiting) > waiting.total():
@@ -185,7 +187,7 @@ class Admission:
                 ) from error
             raise
         finally:
-            begun()
+            stop_waiting()
 
     async def _settle(self, taken: dict[str, int], lease: str | None) -> None:
         database, key, now = self._limiter.database, self._key, self._limiter.now
@@ -208,18 +210,18 @@ class Admission:
 
 
 @contextlib.contextmanager
-def _unavailable() -> Iterator[None]:
+def _translate_failures() -> Iterator[None]:
     try:
         yield
     except FAILURES as error:
         raise UnavailableError("The limits of API keys cannot be checked at the moment", retry_after=5) from error
 
 
-def _seconds(amount: float, limit: int) -> float:
-    """How long an allowance takes to fill up by an amount."""
-    return amount * MINUTE / limit
+def _compute_refill_seconds(amount: float, limit: int) -> float:
+    """Seconds in which a bucket refills by an amount."""
+    return amount * SECONDS_PER_MINUTE / limit
 
 
 def _count_charged_tokens(usage: Usage) -> int:
-    """What a turn counts as: prompt tokens that came from the cache are free."""
+    """Tokens charged for a turn: those of the prompt that came from the cache are free."""
     return usage.input_tokens + usage.cache_creation_input_tokens + usage.output_tokens

@@ -1,4 +1,4 @@
-"""Who sent a request, and what they may do."""
+"""Principal of a request: tenant, key, scopes and limits."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -6,13 +6,13 @@ from typing import Literal, get_args
 from commonweight.messages.errors import PermissionDeniedError
 
 Scope = Literal["models", "batches", "files", "admin"]
-"""``models`` answers messages and lists models; ``admin`` sees everybody's figures."""
+"""``models`` covers messages and the list of models; ``admin`` the figures of all tenants."""
 SCOPES: frozenset[Scope] = frozenset(get_args(Scope))
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one key may use. None: as much as there is."""
+    """Limits of one key. None: unlimited."""
 
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
@@ -24,10 +24,10 @@ UNLIMITED = Limits()
 
 @dataclass(frozen=True)
 class Principal:
-    """The sender of a request."""
+    """Authenticated sender of a request."""
 
     tenant: str = ""
-    """Whose cached prefixes, batches, files and records these are; nobody else comes near them."""
+    """Owner of cached prefixes, batches, files and records; they are invisible to other tenants."""
     key_id: str | None = None
     """None: no key was needed, or it is the one that the operator gave on the command line."""
     scopes: frozenset[Scope] = SCOPES

@@ -1,4 +1,4 @@
-"""Runs what waits in batches, a few items at a time and behind everything interactive."""
+"""Batch runner: claims items and runs them at low priority, a few at a time."""
 
 import asyncio
 import contextlib
@@ -25,25 +25,25 @@ from commonweight.turn import Assistant, Origin
 
 log = logging.getLogger(__name__)
 
-LEASE = 30.0
-"""Seconds after which an item is run again whose server has not been heard of."""
-RENEW_INTERVAL_SECONDS = LEASE / 3
-POLL = 2.0
-"""Seconds between looks for batches that came in through other servers."""
-KEPT = 29 * 24 * 60 * 60
-"""Seconds from its creation until the results of a batch go."""
-CRASHES = 3
-"""Times that the engine may die of an item."""
-LONGEST_PAUSE = 30.0
+LEASE_SECONDS = 30.0
+"""Seconds without renewal after which another server runs an item again."""
+RENEW_INTERVAL_SECONDS = LEASE_SECONDS / 3
+POLL_INTERVAL_SECONDS = 2.0
+"""Seconds between queries for batches created through other servers."""
+RESULT_RETENTION_SECONDS = 29 * 24 * 60 * 60
+"""Seconds from a batch's creation until its results are removed."""
+MAX_CRASHES = 3
+"""Engine crashes during one item after which it counts as errored."""
+MAX_RETRY_DELAY_SECONDS = 30.0
 """Seconds between attempts when the engine or the database cannot be used."""
-PORTION = 1000
-"""Rows that are changed in one transaction, so that others get their turn in between."""
+ROWS_PER_TRANSACTION = 1000
+"""Rows changed in one transaction, so that other writers get in between."""
 
 T = TypeVar("T")
 
 
 class BatchRunner:
-    """Runs batches while :meth:`running`. Any number of servers may run those of one database."""
+    """Runs batches inside of :meth:`running`. Several servers may share one database."""
 
     def __init__(
         self, assistant: Assistant, database: Database, at_once: int = 8, now: Callable[[], float] = time.time
@@ -60,19 +60,19 @@ class BatchRunner:
         self._suspects = asyncio.Semaphore(1)
 
     def look(self) -> None:
-        """A batch has come or changed: see to it now, and not only when the time comes."""
+        """Look at the database now, because a batch was created or changed."""
         self._has_waiting.set()
         self._has_news.set()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Run batches until the block is left. What is not done by then waits for whoever runs them next."""
-        loops = [asyncio.create_task(self._feed()), asyncio.create_task(self._tend_forever())]
+        """Run batches until the block ends. Unfinished items are released to other runners."""
+        loops = [asyncio.create_task(self._feed()), asyncio.create_task(self._maintain_forever())]
         try:
             yield
         finally:
-            await _cancelled(*loops)
-            await _cancelled(*self._work.values())
+            await _cancel(*loops)
+            await _cancel(*self._work.values())
             try:
                 await self._items.give_back()
             except Exception as error:
@@ -83,22 +83,22 @@ class BatchRunner:
     async def _feed(self) -> None:
         while True:
             await self._slots.acquire()
-            claim = await _insisted(self._claim)
+            claim = await _retry(self._claim)
             if claim is not None:
                 task = self._work[claim.place] = asyncio.create_task(self._run(claim))
-                task.add_done_callback(partial(self._done, claim.place))
+                task.add_done_callback(partial(self._on_done, claim.place))
                 continue
             self._slots.release()
-            await _happened(self._has_waiting, POLL)
+            await _wait_for_event(self._has_waiting, POLL_INTERVAL_SECONDS)
 
     async def _claim(self) -> Claim | None:
-        for batch in self._rotation.order(await self._items.waiting(self._now())):
-            if claim := await self._items.claim(batch, self._now() + LEASE):
+        for batch in self._rotation.order(await self._items.list_open(self._now())):
+            if claim := await self._items.claim(batch, self._now() + LEASE_SECONDS):
                 self._rotation.serve(batch)
                 return claim
         return None
 
-    def _done(self, place: tuple[str, int], task: asyncio.Task[None]) -> None:
+    def _on_done(self, place: tuple[str, int], task: asyncio.Task[None]) -> None:
         self._slots.release()
         if self._work.get(place) is task:
             del self._work[place]
@@ -109,11 +109,11 @@ class BatchRunner:
 
     async def _run(self, claim: Claim) -> None:
         state, result = await self._result(claim)
-        await _insisted(lambda: self._items.record(*claim.place, state, result))
-        await _insisted(lambda: self._batches.end(claim.batch.id, self._now()))
+        await _retry(lambda: self._items.record(*claim.place, state, result))
+        await _retry(lambda: self._batches.end(claim.batch.id, self._now()))
 
     async def _result(self, claim: Claim) -> tuple[ItemOutcome, str]:
-        """What becomes of the item. An engine that is full or dies is no fault of its own."""
+        """Outcome of the item, retried while the engine is full or has crashed."""
         crashes = attempts = 0
         while True:
             request_id = new_id("req")
@@ -130,59 +130,59 @@ class BatchRunner:
             except ApiError as error:
                 has_died = error.status >= 500 and not self._assistant.engine.is_ready
                 crashes += has_died
-                if not has_died or crashes == CRASHES:
-                    return _errored(error, request_id)
+                if not has_died or crashes == MAX_CRASHES:
+                    return _make_errored_result(error, request_id)
             except Exception:
                 log.exception("an item of a batch failed (%s, %s)", *claim.place)
-                return _errored(ApiError("Internal server error"), request_id)
-            await asyncio.sleep(min(2.0**attempts, LONGEST_PAUSE))
+                return _make_errored_result(ApiError("Internal server error"), request_id)
+            await asyncio.sleep(min(2.0**attempts, MAX_RETRY_DELAY_SECONDS))
             attempts += 1
             while not self._assistant.engine.is_ready:  # noqa: ASYNC110 - engines, also remote ones, tell no more
                 await asyncio.sleep(0.25)
 
     async def _answer(self, params: str, origin: Origin) -> Message:
         async with self._preparing:  # one at a time: interactive requests want the cores, too
-            turn = await self._assistant.prepare(await asyncio.to_thread(_parsed, params), origin)
+            turn = await self._assistant.prepare(await asyncio.to_thread(_parse_request, params), origin)
         fold = MessageFold()
         async with contextlib.aclosing(self._assistant.stream(turn)) as events:
             async for event in events:
                 fold.add(event)
         return fold.message()
 
-    # What time brings
+    # Maintenance
 
-    async def _tend_forever(self) -> None:
+    async def _maintain_forever(self) -> None:
         while True:
-            await _insisted(self._tend)
-            await _happened(self._has_news, RENEW_INTERVAL_SECONDS)
+            await _retry(self._maintain)
+            await _wait_for_event(self._has_news, RENEW_INTERVAL_SECONDS)
 
-    async def _tend(self) -> None:
+    async def _maintain(self) -> None:
         now = self._now()
         work = dict(self._work)
-        held = await self._items.renew(work.keys(), now + LEASE)
-        await _cancelled(*(task for place, task in work.items() if place not in held))
+        held = await self._items.renew(work.keys(), now + LEASE_SECONDS)
+        await _cancel(*(task for place, task in work.items() if place not in held))
         await self._items.take_back(now)
         # What takes long is done in portions, each time a little, since leases must be renewed in between.
-        is_left = [await self._stop(*doomed) for doomed in await self._items.doomed(now)]
-        for batch_id in await self._items.done():
+        is_left = [await self._stop(*batch) for batch in await self._items.list_stopping(now)]
+        for batch_id in await self._items.list_finished():
             await self._batches.end(batch_id, self._now())
         await self._batches.give_up(now)
-        await self._batches.archive(now - KEPT, now)
-        is_left.append(await self._batches.clear(PORTION))
+        await self._batches.archive(now - RESULT_RETENTION_SECONDS, now)
+        is_left.append(await self._batches.clear(ROWS_PER_TRANSACTION))
         if any(is_left):
             self._has_news.set()
 
     async def _stop(self, batch_id: str, ending: ItemOutcome) -> bool:
-        """End some of what is left of a batch: nothing of it is begun any more. Whether there may be more."""
+        """End some remaining items of a canceled or expired batch; whether more may remain."""
         work = {place: task for place, task in self._work.items() if place[0] == batch_id}
-        await _cancelled(*work.values())
+        await _cancel(*work.values())
         for place in work:
             await self._items.record(*place, ending)
-        return await self._items.settle(batch_id, ending, PORTION)
+        return await self._items.settle(batch_id, ending, ROWS_PER_TRANSACTION)
 
 
-async def _happened(event: asyncio.Event, patience: float) -> None:
-    """Wait for an event, until it is time to look anyway."""
+async def _wait_for_event(event: asyncio.Event, patience: float) -> None:
+    """Wait for an event or a timeout, and clear the event."""
     # Not wait_for: in Python 3.11 it loses a cancellation that comes just when what it waits for is there.
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(patience):
@@ -190,26 +190,26 @@ async def _happened(event: asyncio.Event, patience: float) -> None:
     event.clear()
 
 
-async def _cancelled(*tasks: asyncio.Task[None]) -> None:
+async def _cancel(*tasks: asyncio.Task[None]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _insisted(work: Callable[[], Awaitable[T]]) -> T:
-    """The result of work with the database, tried again until it can be had."""
+async def _retry(work: Callable[[], Awaitable[T]]) -> T:
+    """Result of work with the database, retried until it succeeds."""
     attempts = 0
     while True:
         try:
             return await work()
         except Exception as error:
-            pause = min(2.0**attempts, LONGEST_PAUSE)
+            pause = min(2.0**attempts, MAX_RETRY_DELAY_SECONDS)
             log.warning("batches: %s: %s; trying again in %d s", type(error).__name__, error, pause)
         await asyncio.sleep(pause)
         attempts += 1
 
 
-def _parsed(params: str) -> MessageRequest:
+def _parse_request(params: str) -> MessageRequest:
     try:
         return MessageRequest.model_validate(pydantic_core.from_json(params, allow_inf_nan=False))
     except ValidationError as error:
@@ -218,6 +218,6 @@ def _parsed(params: str) -> MessageRequest:
         raise InvalidRequestError(f"The request is not valid JSON: {error}") from error
 
 
-def _errored(error: ApiError, request_id: str) -> tuple[ItemOutcome, str]:
+def _make_errored_result(error: ApiError, request_id: str) -> tuple[ItemOutcome, str]:
     # In ASCII, because the message may quote what no database takes.
     return "errored", json.dumps(ErroredResult(error=error.body(request_id)).model_dump())

@@ -1,4 +1,4 @@
-"""Where batches are handed in, asked for, and taken back."""
+"""Batch service: create, list, retrieve, cancel and delete message batches."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ _ID = re.compile(r"msgbatch_[0-9A-Za-z]{1,50}")
 
 
 class BatchService:
-    """Everybody's batches. A tenant sees its own ones and no others."""
+    """Message batches of all tenants; every call is restricted to one tenant."""
 
     def __init__(
         self,
@@ -39,14 +39,14 @@ class BatchService:
         now: Callable[[], float] = time.time,
     ) -> None:
         self.folder = folder
-        """Where uploads are kept while they are read; they may be large."""
+        """Folder for uploads while they are parsed; they may be large."""
         self._store = BatchStore(database)
         self._on_change = on_change
         self._now = now
         self._reading = asyncio.Semaphore(1)
 
     async def create(self, upload: BinaryIO, tenant: str, key_id: str | None) -> Batch:
-        """Take in a whole batch. When this returns, it is in the database; otherwise nothing of it is seen.
+        """Create a batch from its upload, completely or not at all.
 
         Raises:
             InvalidRequestError, RequestTooLargeError: in the API's words.
@@ -65,7 +65,7 @@ class BatchService:
 
     async def _receive(self, batch_id: str, upload: BinaryIO) -> Batch:
         total = 0
-        portions = _portions(upload)
+        portions = _read_portions(upload)
         while portion := await asyncio.to_thread(next, portions, None):
             await self._store.add(batch_id, portion, self._now() + UPLOAD_TIMEOUT_SECONDS)
             total += len(portion)
@@ -78,7 +78,7 @@ class BatchService:
         Raises:
             NotFoundError: the tenant has none of this id.
         """
-        return await self._find(tenant, batch_id) or _unknown(batch_id)
+        return await self._find(tenant, batch_id) or _raise_not_found(batch_id)
 
     async def page(
         self, tenant: str, limit: int, after_id: str | None, before_id: str | None
@@ -92,24 +92,24 @@ class BatchService:
         for name, cursor in zip((after_id, before_id), cursors, strict=True):
             if name is not None and cursor is None:
                 raise InvalidRequestError(f"no batch has the id {name!r}")
-        return await self._store.newest(tenant, limit, *cursors)
+        return await self._store.list_newest(tenant, limit, *cursors)
 
     async def cancel(self, tenant: str, batch_id: str) -> Batch:
-        """Let nothing more of a batch begin, and stop what runs.
+        """Cancel a batch: unclaimed items are canceled, running ones stopped.
 
         Raises:
             NotFoundError: the tenant has none of this id.
             InvalidRequestError: it has ended.
         """
         await self.get(tenant, batch_id)
-        batch = await self._store.cancel(tenant, batch_id, self._now()) or _unknown(batch_id)
+        batch = await self._store.cancel(tenant, batch_id, self._now()) or _raise_not_found(batch_id)
         if batch.status == "ended":
             raise InvalidRequestError(f"Message Batch {batch_id} has ended and can no longer be canceled")
         self._on_change()
         return batch
 
     async def delete(self, tenant: str, batch_id: str) -> None:
-        """Forget a batch that has ended.
+        """Delete a batch that has ended.
 
         Raises:
             NotFoundError: the tenant has none of this id.
@@ -123,7 +123,7 @@ class BatchService:
         self._on_change()
 
     async def results(self, tenant: str, batch_id: str) -> AsyncIterator[str]:
-        """Lines of JSON, one for each request, in portions. They are read as they are wanted.
+        """Results as JSON Lines, one per request, read from the database while they are sent.
 
         Raises:
             NotFoundError: there are no such results, not yet, or not any more.
@@ -133,25 +133,25 @@ class BatchService:
             raise NotFoundError(f"Message Batch {batch_id} has no results yet: it is still processing")
         if batch.archived_at is not None:
             raise NotFoundError(f"The results of Message Batch {batch_id} are no longer available")
-        return self._lines(batch)
+        return self._read_lines(batch)
 
     async def _find(self, tenant: str, batch_id: str) -> Batch | None:
         # Clients may ask for anything, and PostgreSQL takes not every text.
         return await self._store.get(tenant, batch_id) if _ID.fullmatch(batch_id) else None
 
-    async def _lines(self, batch: Batch) -> AsyncIterator[str]:
+    async def _read_lines(self, batch: Batch) -> AsyncIterator[str]:
         last, told = -1, 0
         while page := await self._store.results(batch.id, last, RESULTS_PER_READ):
             yield "".join(
-                f'{{"custom_id":{json.dumps(line.custom_id)},"result":{line.result or _bare(line.state)}}}\n'
-                for line in page
+                f'{{"custom_id":{json.dumps(item.custom_id)},"result":{item.result or _encode(item.state)}}}\n'
+                for item in page
             )
             last, told = page[-1].number, told + len(page)
-        if told < batch.total:  # deleted meanwhile: who reads must not take this for everything
+        if told < batch.total:  # deleted meanwhile: the client must not take this for everything
             raise RuntimeError(f"the results of {batch.id} went while they were read")
 
 
-def _portions(upload: BinaryIO) -> Iterator[list[NewItem]]:
+def _read_portions(upload: BinaryIO) -> Iterator[list[NewItem]]:
     portion: list[NewItem] = []
     size = 0
     for number, request in enumerate(read_requests(upload)):
@@ -169,9 +169,9 @@ def _portions(upload: BinaryIO) -> Iterator[list[NewItem]]:
         yield portion
 
 
-def _bare(state: str) -> str:
+def _encode(state: str) -> str:
     return json.dumps({"type": state})
 
 
-def _unknown(batch_id: str) -> NoReturn:
+def _raise_not_found(batch_id: str) -> NoReturn:
     raise NotFoundError(f"Message Batch {batch_id} not found")

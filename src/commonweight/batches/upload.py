@@ -1,4 +1,4 @@
-"""The requests of an uploaded batch, one at a time: the upload may be larger than what may be held in memory.
+"""Streaming JSON parser of batch uploads, which may be larger than memory.
 
 Parsers that tell of every bracket can be made to take any amount of memory by text that is nested deeply enough;
 this one lets the standard library parse one request after the other out of a window on the text.
@@ -17,13 +17,13 @@ from commonweight.messages.errors import InvalidRequestError, RequestTooLargeErr
 
 MAX_VALUE_CHARACTERS = 32 * 1024 * 1024
 """Characters of one request: as many as bytes may be sent to ``/v1/messages``."""
-CHUNK = 1024 * 1024
+READ_CHUNK_BYTES = 1024 * 1024
 """Bytes read at once, at least."""
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
 def read_requests(upload: BinaryIO) -> Iterator[BatchRequest]:
-    """The requests of a batch as they come.
+    """Yield the requests of a batch in order.
 
     Raises:
         InvalidRequestError, RequestTooLargeError: in the API's words.
@@ -34,20 +34,20 @@ def read_requests(upload: BinaryIO) -> Iterator[BatchRequest]:
         text.end()
         raise InvalidRequestError("Input should be an object")
     are_read = False
-    for name in _members(text):
+    for name in _read_members(text):
         if name != "requests":
             text.value()
         elif are_read:
             raise InvalidRequestError("requests: given more than once")
         else:
             are_read = True
-            yield from _requests(text)
+            yield from _read_items(text)
     text.end()
     if not are_read:
         raise InvalidRequestError("requests: Field required")
 
 
-def _members(text: "_JsonText") -> Iterator[str]:
+def _read_members(text: "_JsonText") -> Iterator[str]:
     """The names of an object's members; the values are for the caller to read."""
     if text.skip("}"):
         return
@@ -62,7 +62,7 @@ def _members(text: "_JsonText") -> Iterator[str]:
         text.expect(",")
 
 
-def _requests(text: "_JsonText") -> Iterator[BatchRequest]:
+def _read_items(text: "_JsonText") -> Iterator[BatchRequest]:
     if not text.skip("["):
         text.value()
         raise InvalidRequestError("requests: Input should be a valid list")
@@ -70,7 +70,7 @@ def _requests(text: "_JsonText") -> Iterator[BatchRequest]:
         raise InvalidRequestError("requests: List should have at least 1 item after validation, not 0")
     seen: set[str] = set()
     for number in range(MAX_REQUESTS):
-        request = _request(text, number)
+        request = _read_item(text, number)
         if request.custom_id in seen:
             raise InvalidRequestError(f"requests.{number}.custom_id: Must be unique within the batch")
         seen.add(request.custom_id)
@@ -83,7 +83,7 @@ def _requests(text: "_JsonText") -> Iterator[BatchRequest]:
     )
 
 
-def _request(text: "_JsonText", number: int) -> BatchRequest:
+def _read_item(text: "_JsonText", number: int) -> BatchRequest:
     try:
         return BatchRequest.model_validate(text.value())
     except ValidationError as error:
@@ -93,7 +93,7 @@ def _request(text: "_JsonText", number: int) -> BatchRequest:
 
 
 class _JsonText:
-    """JSON of any length, read through a window that holds at least the value at hand."""
+    """JSON text of any length, read through a sliding window that holds the current value."""
 
     def __init__(self, upload: BinaryIO) -> None:
         self._upload = upload
@@ -160,14 +160,14 @@ class _JsonText:
             self._read()
 
     def fail(self, problem: str) -> NoReturn:
-        """Say that this is no JSON."""
+        """Raise :class:`InvalidRequestError` for invalid JSON at the current character."""
         where = self._passed + self._at
         raise InvalidRequestError(f"The request body is not valid JSON: {problem} at character {where}")
 
     def _read(self) -> None:
         """Move the window on. It doubles where a value is long, so that none is tried more often than needed."""
         rest = self._window[self._at :]
-        data = self._upload.read(max(CHUNK, min(len(rest), MAX_VALUE_CHARACTERS - len(rest))))
+        data = self._upload.read(max(READ_CHUNK_BYTES, min(len(rest), MAX_VALUE_CHARACTERS - len(rest))))
         self._passed += self._at
         self._has_more = bool(data)
         try:

@@ -1,1 +1,1 @@
-"""Which models exist: files on disk, what is known about them, and how they get there. No inference here."""
+"""Model catalog: references, GGUF files and their metadata, downloads from the hub, checksums. No inference."""

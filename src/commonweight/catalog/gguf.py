@@ -14,37 +14,37 @@ from commonweight.catalog.header import UnreadableModelError, check_header
 log = logging.getLogger(__name__)
 
 _GGML_LOG_LEVEL_WARN = 3
-_complaints: deque[str] = deque(maxlen=8)
+_warnings: deque[str] = deque(maxlen=8)
 _listeners: list[list[str]] = []
 
 
-def _keep_complaints(level: int, text: bytes, _: ctypes.c_void_p) -> None:
+def _collect_log(level: int, text: bytes, _: ctypes.c_void_p) -> None:
     for listener in _listeners:
         listener.append(text.decode(errors="replace"))
     # llama.cpp explains a failed load only in its log; everything below a warning is noise.
     if level >= _GGML_LOG_LEVEL_WARN:
         line = text.decode(errors="replace").strip()
         if line and line != ".":
-            _complaints.append(line)
+            _warnings.append(line)
             log.debug("llama.cpp: %s", line)
 
 
 # Held here, because llama.cpp keeps only a pointer.
-_log_callback = llama.llama_log_callback(_keep_complaints)
+_log_callback = llama.llama_log_callback(_collect_log)
 llama.llama_log_set(_log_callback, None)
 llama.llama_backend_init()
 
 
 def take_errors() -> str:
-    """What llama.cpp last complained about, and forget it."""
-    text = "; ".join(_complaints)
-    _complaints.clear()
+    """Take llama.cpp's latest warnings and errors out of the buffer, joined by semicolons."""
+    text = "; ".join(_warnings)
+    _warnings.clear()
     return text
 
 
 @contextlib.contextmanager
 def capture_log() -> Iterator[list[str]]:
-    """All that llama.cpp logs until the block ends: some figures it tells nowhere else."""
+    """Collect llama.cpp's log lines until the block ends; some figures are logged only."""
     listener: list[str] = []
     _listeners.append(listener)
     try:
@@ -55,7 +55,7 @@ def capture_log() -> Iterator[list[str]]:
 
 
 class Gguf:
-    """An open GGUF: ``metadata`` as text, and the vocabulary as llama.cpp's handle. Weights stay on disk."""
+    """GGUF file opened without its weights: metadata as text, and llama.cpp's handle of the vocabulary."""
 
     def __init__(self, path: Path) -> None:
         check_header(path)
@@ -81,13 +81,13 @@ class Gguf:
         count = llama.llama_model_meta_count(self._model)
         found: dict[str, str] = {}
         for i in range(count):
-            key = _grown(llama.llama_model_meta_key_by_index, self._model, i)
-            found[key] = _grown(llama.llama_model_meta_val_str_by_index, self._model, i)
+            key = _read_text(llama.llama_model_meta_key_by_index, self._model, i)
+            found[key] = _read_text(llama.llama_model_meta_val_str_by_index, self._model, i)
         return found
 
 
-def _grown(read: Callable[[int, int, object, int], int], model: int, index: int) -> str:
-    """Call a snprintf-like function again with as much room as it says it needs."""
+def _read_text(read: Callable[[int, int, object, int], int], model: int, index: int) -> str:
+    """Call a snprintf-like function, again with a larger buffer if the text does not fit."""
     room = 1024
     while True:
         buffer = ctypes.create_string_buffer(room)

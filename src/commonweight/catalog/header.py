@@ -1,6 +1,6 @@
-"""The header of a GGUF file, checked before native code sees it.
+"""Validation of GGUF headers, before the file is passed to llama.cpp.
 
-A model file is anybody's. Everything that its header counts, sizes or points at is compared with the file, so that
+Model files are untrusted. Everything that its header counts, sizes or points at is compared with the file, so that
 llama.cpp reads what is there and no more. The file is streamed: the check takes little memory and, for absurd
 files, little time. It also refuses what is well-formed and makes llama.cpp abort the process, such as a token that
 the vocabulary holds twice.
@@ -16,18 +16,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-MOST_KEYS, MOST_TENSORS = 10_000, 100_000
-MOST_KEY, MOST_STRING = 1024, 16 << 20
+MAX_KEYS, MAX_TENSORS = 10_000, 100_000
+MAX_KEY_BYTES, MAX_STRING_BYTES = 1024, 16 << 20
 """Bytes of a key, and of a text: chat templates have a few thousand."""
-MOST_STRINGS = 4_000_000
-"""Of all arrays together: tokens and merges of the largest vocabularies are less than a million."""
-MOST_ARRAY = 256 << 20
+MAX_STRINGS = 4_000_000
+"""Strings of all arrays together: tokens and merges of the largest vocabularies are less than a million."""
+MAX_ARRAY_BYTES = 256 << 20
 """Bytes of an array of numbers, which llama.cpp holds in memory."""
-MOST_NAME = 63
+MAX_TENSOR_NAME_BYTES = 63
 """Bytes of a tensor's name; llama.cpp cuts no longer ones."""
-MOST_DIMENSIONS = 4
-MOST_ALIGNMENT = 1 << 20
-MOST_PARTS = 1000
+MAX_DIMENSIONS = 4
+MAX_ALIGNMENT_BYTES = 1 << 20
+MAX_PARTS = 1000
 """Files that a model may be split into."""
 
 _UINT8, _INT8, _UINT32, _INT32, _FLOAT32, _BOOL, _STRING, _ARRAY = 0, 1, 4, 5, 6, 7, 8, 9
@@ -50,7 +50,7 @@ _ARRAYS = {
     "tokenizer.ggml.token_type": (_INT32,),
     "tokenizer.ggml.precompiled_charsmap": (_UINT8, _INT8),
 }
-"""What the arrays of a vocabulary hold."""
+"""Types of values allowed in the arrays of a vocabulary."""
 _SPLIT = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
 
 
@@ -59,11 +59,11 @@ class UnreadableModelError(OSError):
 
 
 class _BadHeaderError(Exception):
-    """What is wrong."""
+    """The header is invalid; the message names the defect."""
 
 
 def check_header(path: Path) -> None:
-    """Raise :class:`UnreadableModelError` with a sentence for a person unless the file can be given to llama.cpp.
+    """Raise :class:`UnreadableModelError` unless the file is safe to pass to llama.cpp.
 
     All files of a model that is split are looked at.
     """
@@ -76,7 +76,7 @@ def check_header(path: Path) -> None:
 
 def _check_file(path: Path) -> dict[str, int]:
     try:
-        # Asked first, because opening a pipe waits for somebody to write to it.
+        # Asked first, because opening a pipe blocks until it has a writer.
         if not stat.S_ISREG(path.stat().st_mode):
             raise UnreadableModelError(f"{path} is not a file")
         with path.open("rb", buffering=1 << 16) as file:
@@ -103,7 +103,7 @@ def _parts(path: Path, count: int) -> Iterator[Path]:
 
 
 class _GgufHeader:
-    """Reads a header once, from behind the magic number on."""
+    """Reader and validator of one header, starting behind the magic number."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -121,8 +121,8 @@ class _GgufHeader:
         if version not in (2, 3):
             raise _BadHeaderError(f"version {version} is unknown")
         tensors, keys = self._number("<Q"), self._number("<Q")
-        self._bound(tensors, MOST_TENSORS, "tensors")
-        self._bound(keys, MOST_KEYS, "keys")
+        self._check_count(tensors, MAX_TENSORS, "tensors")
+        self._check_count(keys, MAX_KEYS, "keys")
         for _ in range(keys):
             self._check_pair()
         self._check_vocabulary()
@@ -130,7 +130,7 @@ class _GgufHeader:
         return self._found
 
     def _check_pair(self) -> None:
-        key = self._text(MOST_KEY, "a key")
+        key = self._text(MAX_KEY_BYTES, "a key")
         if not key:
             raise _BadHeaderError("a key is empty")
         if key in self._found:
@@ -142,7 +142,7 @@ class _GgufHeader:
         elif key in _ARRAYS:
             raise _BadHeaderError(f"{key} is not a list")
         elif kind == _STRING:
-            self._text(MOST_STRING, key)
+            self._text(MAX_STRING_BYTES, key)
         elif kind in _SIZES:
             value = self._read(_SIZES[kind])
             if kind not in (_FLOAT32, 12):
@@ -151,10 +151,10 @@ class _GgufHeader:
             raise _BadHeaderError(f"{key} has the unknown type {kind}")
         if key == "general.alignment":
             alignment = self._found[key]
-            if kind != _UINT32 or alignment.bit_count() != 1 or alignment > MOST_ALIGNMENT:
+            if kind != _UINT32 or alignment.bit_count() != 1 or alignment > MAX_ALIGNMENT_BYTES:
                 raise _BadHeaderError("its alignment is not a power of two")
         if key == "split.count":
-            self._bound(self._found[key], MOST_PARTS, "files")
+            self._check_count(self._found[key], MAX_PARTS, "files")
 
     def _check_array(self, key: str) -> None:
         kind, count = self._number("<I"), self._number("<Q")
@@ -163,10 +163,10 @@ class _GgufHeader:
         self._found[key] = count
         if kind == _STRING:
             self._strings += count
-            self._bound(self._strings, MOST_STRINGS, "strings")
+            self._check_count(self._strings, MAX_STRINGS, "strings")
             self._check_strings(key, count)
         elif kind in _SIZES:
-            self._bound(count * _SIZES[kind], MOST_ARRAY, f"bytes of {key}")
+            self._check_count(count * _SIZES[kind], MAX_ARRAY_BYTES, f"bytes of {key}")
             self._skip(count * _SIZES[kind])
         else:
             raise _BadHeaderError(f"{key} is a list of {'lists' if kind == _ARRAY else f'unknown type {kind}'}")
@@ -176,7 +176,7 @@ class _GgufHeader:
             raise _BadHeaderError("it ends too early")
         seen: set[bytes] = set()
         for i in range(count):
-            text = self._read(self._length(MOST_KEY if key == _TOKENS else MOST_STRING, key))
+            text = self._read(self._length(MAX_KEY_BYTES if key == _TOKENS else MAX_STRING_BYTES, key))
             if key == _TOKENS:
                 # llama.cpp gives tokens without text a name.
                 text = text or b"[EMPTY_%d]" % i
@@ -199,7 +199,7 @@ class _GgufHeader:
         names: set[str] = set()
         end = last = 0
         for _ in range(count):
-            name = self._text(MOST_NAME, "the name of a tensor")
+            name = self._text(MAX_TENSOR_NAME_BYTES, "the name of a tensor")
             if name in names:
                 raise _BadHeaderError(f"the tensor {name!r} is there twice")
             names.add(name)
@@ -213,7 +213,7 @@ class _GgufHeader:
 
     def _tensor_size(self, name: str) -> int:
         dimensions = self._number("<I")
-        if dimensions > MOST_DIMENSIONS:
+        if dimensions > MAX_DIMENSIONS:
             raise _BadHeaderError(f"the tensor {name!r} has {dimensions} dimensions")
         shape = [self._number("<Q") for _ in range(dimensions)]
         kind = self._number("<I")
@@ -260,6 +260,6 @@ class _GgufHeader:
         self._file.seek(length, os.SEEK_CUR)
 
     @staticmethod
-    def _bound(count: int, most: int, what: str) -> None:
+    def _check_count(count: int, most: int, what: str) -> None:
         if count > most:
             raise _BadHeaderError(f"it counts {count} {what}")

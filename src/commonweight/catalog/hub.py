@@ -1,15 +1,16 @@
-"""Weights from the Hugging Face hub: from ``hf:org/repo/file.gguf`` to a checked file in the hub's own cache.
+"""Hugging Face hub client: lists repositories, downloads files into the hub's cache, and checks their SHA-256.
 
 In that cache ``snapshots/<commit>/<file>`` links to ``blobs/<etag>``, and the etag of a large (LFS) file is
 the SHA-256 of its content (https://huggingface.co/docs/huggingface_hub/guides/manage-cache), so what the hub
 stated about a file stays known offline.
 """
 
+import logging
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -21,69 +22,41 @@ from huggingface_hub.errors import (
 )
 
 from commonweight.catalog.checksum import sha256_of
+from commonweight.catalog.gguf_names import is_model, list_parts, match_quantisation
+from commonweight.catalog.nearest import did_you_mean, find_nearest
+from commonweight.catalog.reference import (
+    BadReferenceError,
+    HubFileReference,
+    HubRepoReference,
+    is_hub_file_name,
+    parse_reference,
+)
 
-_REFERENCE = re.compile(r"hf:([^/@]+/[^/@]+)(?:@(\w[\w.-]*))?/(.*[^/])")
-_PART = re.compile(r"(.+)-\d{5}-of-(?!00000)(\d{5})\.gguf")
-_LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$")
+log = logging.getLogger(__name__)
+
+_LISTING_TIMEOUT_SECONDS = 10
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-class BadReferenceError(ValueError):
-    """The text is no reference to a file on the hub."""
-
-    def __init__(self, reference: str) -> None:
-        super().__init__(
-            f"{reference!r} names no file on the hub; "
-            "write hf:org/repo/file.gguf or hf:org/repo@revision/file.gguf"
-        )
-
-
 class PullError(OSError):
-    """The hub did not hand the file over; the message says why and what to do."""
+    """A listing or download failed; the message says why and what to do."""
 
 
 class CorruptDownloadError(OSError):
     """The content is not what the hub states; the file has been removed from the cache."""
 
 
-@dataclass(frozen=True)
-class _HubFile:
-    repo: str
-    revision: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"hf:{self.repo}@{self.revision}/{self.name}"
-
-    @classmethod
-    def parse(cls, reference: str) -> "_HubFile":
-        match = _REFERENCE.fullmatch(reference)
-        if match is None:
-            raise BadReferenceError(reference)
-        repo, revision, name = match.groups(default=constants.DEFAULT_REVISION)
-        return cls(repo, revision, name)
-
-    def parts(self) -> list["_HubFile"]:
-        """Every file of a split GGUF in order (llama.cpp's naming, from 00001), or the one file it is."""
-        match = _PART.fullmatch(self.name)
-        if match is None:
-            return [self]
-        stem, total = match.groups()
-        return [replace(self, name=f"{stem}-{i:05}-of-{total}.gguf") for i in range(1, int(total) + 1)]
-
-
-def pull(reference: str) -> Path:
-    """The local file for ``hf:org/repo[@revision]/file.gguf``; of a split GGUF, pull all and give the first.
+def pull(reference: HubFileReference) -> Path:
+    """The local file for a file on the hub; of a split GGUF, pull all parts and give the first.
 
     What is in the local cache is used without asking the hub, even if a branch has moved on since. Within one
     call a broken connection is taken up where it broke; after a call that failed, a file starts afresh.
 
     Raises:
-        BadReferenceError: the reference has another form.
         PullError: the hub cannot be reached, refuses, or has no such file.
         CorruptDownloadError: the content's SHA-256 is not the one that the hub states.
     """
-    first, *others = _HubFile.parse(reference).parts()
+    first, *others = _list_parts(reference)
     path = _fetch(first)
     # A branch may move between two parts, and llama.cpp looks for all of them in the first one's folder.
     commit = path.parents[first.name.count("/")].name
@@ -92,32 +65,84 @@ def pull(reference: str) -> Path:
     return path
 
 
+def find(reference: HubFileReference) -> Path | None:
+    """The file that :func:`pull` would give without a download, unchecked."""
+    return _find(_list_parts(reference)[0])
+
+
+def list_models(reference: HubRepoReference) -> list[str]:
+    """Names of the GGUF models in a repository, sorted; of split ones, of the first part.
+
+    If the hub gives no answer, those in the local cache that fit the reference.
+
+    Raises:
+        PullError: the hub gives none, and the cache has nothing that fits.
+    """
+    try:
+        names = _list_files(reference)
+    except Exception as error:  # as for downloads
+        cached = list_cached_models(reference)
+        why = _explain(reference, error)
+        if not cached:
+            raise PullError(f"cannot list {reference}: {why}") from error
+        if not isinstance(error, OfflineModeIsEnabled):
+            log.warning("cannot list %s: %s; its models in the local cache are used", reference, why)
+        return cached
+    return sorted(name for name in names if is_model(name))
+
+
+def list_cached_models(reference: HubRepoReference) -> list[str]:
+    """Names of the GGUF models in the local cache that fit the reference, sorted."""
+    folder = _cache() / f"models--{reference.repo.replace('/', '--')}"
+    ref = folder / "refs" / reference.revision
+    snapshot = folder / "snapshots" / (ref.read_text() if ref.is_file() else reference.revision)
+    found = (path for path in snapshot.glob("**/*.gguf") if path.exists())
+    names = (path.relative_to(snapshot).as_posix() for path in found)
+    models = sorted(name for name in names if is_model(name))
+    return match_quantisation(models, reference.quantisation) if reference.quantisation else models
+
+
 def list_cached() -> list[Path]:
     """GGUF models in the local cache, sorted by path: of a split one its first part, of all every snapshot."""
     # Not scan_cache_dir: it leaves out a whole repository once one ref or link in it leads nowhere.
-    found = Path(constants.HF_HUB_CACHE).glob("models--*/snapshots/*/**/*.gguf")
-    return sorted(path for path in found if path.exists() and not _LATER_PART.search(path.name))
+    found = _cache().glob("models--*/snapshots/*/**/*.gguf")
+    return sorted(path for path in found if path.exists() and is_model(path.name))
 
 
-def find(reference: str) -> Path | None:
-    """The file that :func:`pull` would give without a download, unchecked.
-
-    Raises:
-        BadReferenceError: the reference has another form.
-    """
-    return _find(_HubFile.parse(reference).parts()[0])
-
-
-def _find(file: _HubFile) -> Path | None:
+def name_cached(path: Path) -> str:
+    """The reference to a file that :func:`list_cached` lists; its path if there is none."""
+    folder, _, commit, *name = path.relative_to(_cache()).parts
+    repo = folder.removeprefix("models--").replace("--", "/", 1)
     try:
-        # Not hf_hub_download(local_files_only=True): it may go online, for a user agent it then never sends.
-        found = try_to_load_from_cache(file.repo, file.name, revision=file.revision)
-    except ValueError as error:
-        raise BadReferenceError(str(file)) from error
+        reference = parse_reference(f"hf:{repo}/{'/'.join(name)}")
+    except BadReferenceError:
+        return str(path)
+    if not isinstance(reference, HubFileReference) or reference.repo != repo:
+        return str(path)
+    return str(reference if _find(reference) == path else replace(reference, revision=commit))
+
+
+def _cache() -> Path:
+    return Path(constants.HF_HUB_CACHE)
+
+
+def _list_parts(reference: HubFileReference) -> list[HubFileReference]:
+    return [replace(reference, name=name) for name in list_parts(reference.name)]
+
+
+def _list_files(reference: HubRepoReference | HubFileReference) -> list[str]:
+    api = HfApi()
+    found = api.model_info(reference.repo, revision=reference.revision, timeout=_LISTING_TIMEOUT_SECONDS)
+    return [file.rfilename for file in found.siblings or [] if is_hub_file_name(file.rfilename)]
+
+
+def _find(file: HubFileReference) -> Path | None:
+    # Not hf_hub_download(local_files_only=True): it may go online, for a user agent it then never sends.
+    found = try_to_load_from_cache(file.repo, file.name, revision=file.revision)
     return Path(found) if isinstance(found, str) else None
 
 
-def _fetch(file: _HubFile) -> Path:
+def _fetch(file: HubFileReference) -> Path:
     found: Path | str | None = _find(file)
     if found is None:
         try:
@@ -130,7 +155,7 @@ def _fetch(file: _HubFile) -> Path:
 
 
 def stated_sha256(path: Path) -> str | None:
-    """What the hub states about a file in its cache; None where it states nothing."""
+    """SHA-256 that the hub states for a file in its cache; None if it states none."""
     # One hop only: a blob may itself link to the store that repositories share, where names are xet hashes.
     # Small files kept in plain git have a 40-digit etag, and a file system without links loses the etag.
     blob = _blob(path)
@@ -153,11 +178,11 @@ def _check(path: Path) -> None:
         )
 
 
-def _explain(file: _HubFile, error: BaseException) -> str:
+def _explain(reference: HubFileReference | HubRepoReference, error: BaseException) -> str:
     # The client reports most failures to reach the hub as "not in the cache", caused by the real one.
     if isinstance(error, LocalEntryNotFoundError) and error.__cause__:
         error = error.__cause__
-    page = f"{constants.ENDPOINT}/{file.repo}"
+    page = f"{constants.ENDPOINT}/{reference.repo}"
     match error:
         case GatedRepoError():
             why = f"access needs its owner's consent; ask at {page}, then log in with `hf auth login`"
@@ -166,7 +191,9 @@ def _explain(file: _HubFile, error: BaseException) -> str:
         case RevisionNotFoundError():
             why = f"the repository has no such revision; its branches and tags are at {page}/tree/main"
         case RemoteEntryNotFoundError():
-            why = f"the repository has no such file; its files are at {page}/tree/{file.revision}"
+            why = f"the repository has no such file; its files are at {page}/tree/{reference.revision}"
+            if isinstance(reference, HubFileReference):
+                why += did_you_mean(_list_near(reference))
         case HfHubHTTPError(response=response) if response.status_code in (401, 403):
             why = f"the hub refused (HTTP {response.status_code}); log in with `hf auth login`"
         case HfHubHTTPError(response=response):
@@ -177,5 +204,13 @@ def _explain(file: _HubFile, error: BaseException) -> str:
             why = f"{reason}; check the disk that holds {constants.HF_HUB_CACHE}"
         case _:
             detail = f"{type(error).__name__}: {error}".splitlines()[0]
-            why = f"the download broke off ({detail}); check the connection and try again"
+            why = f"the connection broke off ({detail}); check the connection and try again"
     return why
+
+
+def _list_near(missing: HubFileReference) -> list[str]:
+    try:
+        names = _list_files(missing)
+    except Exception:  # the advice is left out
+        return []
+    return [str(replace(missing, name=name)) for name in find_nearest(missing.name, filter(is_model, names))]

@@ -1,4 +1,4 @@
-"""What is known about one model file, from its own metadata."""
+"""Model card: the metadata of one GGUF file."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,7 +10,7 @@ from commonweight.catalog.header import UnreadableModelError
 
 @dataclass(frozen=True)
 class ModelCard:
-    """A model as its file describes it."""
+    """Name, architecture, licence, sizes and chat template of a model, from its file's metadata."""
 
     id: str
     """The name it is served under: the file's, without its ending."""

@@ -1,4 +1,4 @@
-"""Principles in one file that a lawyer, an engineer and a diff all read well: parse, lint, compare."""
+"""Charters: principles in a Markdown file, with a parser, a linter and a comparison."""
 
 from importlib.resources import files
 

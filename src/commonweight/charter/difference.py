@@ -1,4 +1,4 @@
-"""What changed between two versions of a charter, principle by principle."""
+"""Comparison of two versions of a charter, by principle and field."""
 
 from typing import Literal, NamedTuple
 
@@ -6,23 +6,23 @@ from commonweight.charter.principle import Charter, Principle
 
 
 class Change(NamedTuple):
-    """One thing that is not as it was."""
+    """One difference between two versions."""
 
     where: str
     """The id of a principle, or the charter's."""
     what: str
-    """The field; of a principle that came or went, nothing."""
+    """The field; empty for an added or removed principle."""
     kind: Literal["added", "removed", "changed"]
     before: str = ""
     after: str = ""
     warning: str = ""
-    """Why somebody should look at it again."""
+    """Reason to review the change; empty if there is none."""
 
 
 def differences(old: Charter, new: Charter) -> list[Change]:
-    """All that changed in meaning, in the order of the new file; what went comes last."""
+    """All differences in meaning, in the order of the new file; removed principles come last."""
     changes = [
-        Change(new.id, field, "changed", _shown(getattr(old, field)), _shown(getattr(new, field)))
+        Change(new.id, field, "changed", _format(getattr(old, field)), _format(getattr(new, field)))
         for field in type(new).model_fields
         if field not in {"principles", "sha256"} and getattr(old, field) != getattr(new, field)
     ]
@@ -30,7 +30,7 @@ def differences(old: Charter, new: Charter) -> list[Change]:
     after = {principle.id: principle for principle in new.principles}
     for principle in new.principles:
         if principle.id in before:
-            changes += _between(before[principle.id], principle)
+            changes += _compare_principles(before[principle.id], principle)
         else:
             reused = principle.id in old.retired
             changes.append(
@@ -53,14 +53,14 @@ def differences(old: Charter, new: Charter) -> list[Change]:
     return changes
 
 
-def _between(before: Principle, after: Principle) -> list[Change]:
+def _compare_principles(before: Principle, after: Principle) -> list[Change]:
     return [
         Change(
             after.id,
             field,
             "changed",
-            _shown(getattr(before, field)),
-            _shown(getattr(after, field)),
+            _format(getattr(before, field)),
+            _format(getattr(after, field)),
             "this was a hard principle"
             if before.tier == "hard" and field in {"tier", "mode", "restricts"}
             else "",
@@ -70,14 +70,14 @@ def _between(before: Principle, after: Principle) -> list[Change]:
     ]
 
 
-def _shown(value: object) -> str:
+def _format(value: object) -> str:
     match value:
         case dict():
-            return ", ".join(f"{key}: {_shown(inner)}" for key, inner in value.items())
+            return ", ".join(f"{key}: {_format(inner)}" for key, inner in value.items())
         case frozenset():
             return ", ".join(sorted(str(inner) for inner in value))
         case tuple():
-            return "\n".join(_shown(inner) for inner in value)
+            return "\n".join(_format(inner) for inner in value)
         case None:
             return ""
         case _:

@@ -1,4 +1,4 @@
-"""What a charter that can be read still gets wrong."""
+"""Linter for valid charters."""
 
 from collections.abc import Iterator
 
@@ -7,12 +7,12 @@ from commonweight.charter.principle import Charter, Principle
 from commonweight.charter.problems import Problem
 from commonweight.charter.reading import parse
 
-SHORTEST = 40
-"""Characters of a half that says something. A classifier and a judge are made of these words."""
+MIN_HALF_CHARACTERS = 40
+"""Minimum length of ``restricts`` and ``permits``, which classifiers and judge are made of."""
 
 
 def lint(content: bytes) -> list[Problem]:
-    """What to put right, in the order of the lines; the file itself is sound.
+    """Problems of a valid charter, in the order of its lines.
 
     Raises:
         CharterError: it is not.
@@ -24,13 +24,13 @@ def lint(content: bytes) -> list[Problem]:
     found = [
         Problem(line, f"{principle.id}: {text}")
         for principle, line in zip(charter.principles, lines, strict=True)
-        for text in _about(principle)
+        for text in _lint_principle(principle)
     ]
-    found += [Problem(lines[index], text) for index, text in _said_twice(charter)]
+    found += [Problem(lines[index], text) for index, text in _find_repeated_texts(charter)]
     return sorted(found)
 
 
-def _about(principle: Principle) -> Iterator[str]:
+def _lint_principle(principle: Principle) -> Iterator[str]:
     if principle.tier == "hard":
         if principle.overridable_by != "nobody":
             yield "a hard principle is nobody's to set aside: take out overridable_by, or choose another tier"
@@ -39,8 +39,8 @@ def _about(principle: Principle) -> Iterator[str]:
     if principle.severity == "critical" and "refuse" not in principle.applies_to.values():
         yield "it is critical, and yet refuses nothing"
     for half in ("restricts", "permits"):
-        if len(getattr(principle, half)) < SHORTEST:
-            yield f"{half} says too little: {SHORTEST} characters at least"
+        if len(getattr(principle, half)) < MIN_HALF_CHARACTERS:
+            yield f"{half} says too little: {MIN_HALF_CHARACTERS} characters at least"
     if not principle.complying:
         yield "there is no example that complies: without one, nothing shows where it ends"
     elif len(principle.complying) < len(principle.violating):
@@ -50,8 +50,8 @@ def _about(principle: Principle) -> Iterator[str]:
         )
 
 
-def _said_twice(charter: Charter) -> Iterator[tuple[int, str]]:
-    """The index of a principle, and what it has in common with an earlier one."""
+def _find_repeated_texts(charter: Charter) -> Iterator[tuple[int, str]]:
+    """Texts that repeat an earlier principle's: index of the principle, and message."""
     said: dict[str, str] = {}
     for index, principle in enumerate(charter.principles):
         texts = [("restricts", principle.restricts), ("permits", principle.permits)]

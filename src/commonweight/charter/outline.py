@@ -1,4 +1,4 @@
-"""The outline of a charter's file: front matter, headings, and the lines that stand under each."""
+"""Outline parser: front matter, headings, and the lines below each."""
 
 import re
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ ITEM = re.compile(r"[-*] +(.*)")
 
 @dataclass
 class OutlineBlock:
-    """A run of lines, with the number of the first (from 1)."""
+    """Consecutive lines, with the number of the first (from 1)."""
 
     line: int
     lines: list[str] = field(default_factory=list)
@@ -22,7 +22,7 @@ class OutlineBlock:
         return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
     def items(self) -> list["OutlineBlock"]:
-        """The items of a list, and before them what stands outside any."""
+        """The items of a list, preceded by a block of the text outside of items, if any."""
         blocks = [OutlineBlock(self.line)]
         for number, line in enumerate(self.lines, self.line):
             if item := ITEM.fullmatch(line):
@@ -34,7 +34,7 @@ class OutlineBlock:
 
 @dataclass
 class Section:
-    """A heading and what stands under it."""
+    """A heading with its settings and prose."""
 
     level: int
     title: str
@@ -45,7 +45,7 @@ class Section:
 
 
 def read_front_matter(text: str) -> tuple[OutlineBlock | None, int]:
-    """What stands between the first two lines of dashes, and the index of the line after it."""
+    """The front matter, and the index of the line after it."""
     lines = text.split("\n")
     if lines[0].rstrip() != "---":
         return None, 0

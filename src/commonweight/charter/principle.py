@@ -1,14 +1,14 @@
-"""What a charter says, as data."""
+"""Data model of charters and principles."""
 
 from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 Tier = Literal["hard", "safety", "ethics", "guidelines"]
-"""What a principle is for. Earlier ones win where two conflict; a hard one is nobody's to change."""
+"""Tier of a principle. Earlier tiers take precedence; hard principles cannot be changed."""
 Severity = Literal["critical", "high", "medium", "low"]
 Place = Literal["input", "output", "thinking", "tool_input", "tool_result"]
-"""Where in an exchange text stands. ``tool_input`` is the model's call, ``tool_result`` what a tool answered."""
+"""Place of text in an exchange. ``tool_input`` is the model's call, ``tool_result`` the tool's output."""
 Action = Literal["refuse", "log"]
 Mode = Literal["enforce", "shadow", "off"]
 """``shadow`` decides and records, and changes nothing."""
@@ -19,7 +19,7 @@ Hazard = Literal["vcr", "ncr", "src", "cse", "iwp", "dfm", "prv", "ipv", "ssh", 
 weapons, defamation, privacy, intellectual property, suicide and self-harm, hate, sexual content, specialised
 advice."""
 Overrider = Literal["nobody", "provider", "operator"]
-"""Who may set a principle aside: the provider for a whole server, an operator for what is done with one key."""
+"""Role that may set a principle aside: provider for the whole server, operator for one key."""
 
 TIERS: tuple[Tier, ...] = get_args(Tier)
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
@@ -29,42 +29,44 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class _Part(BaseModel):
+    """Base of the models: strict, frozen, without further fields."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Reference(_Part):
-    """A text that is pointed at and not written down: a source of data and the start of its SHA-256."""
+    """Reference to a text that is not written down: data source and prefix of its SHA-256."""
 
     source: str
     sha256: str
 
 
 class Violating(_Part):
-    """An example of what is restricted."""
+    """Example of a violation."""
 
     text: Reference
 
 
 class Complying(_Part):
-    """An example of what is permitted, and why where that is not plain: a borderline case."""
+    """Example of compliance, with a reason if it is a borderline case."""
 
     text: str
     why: str | None = None
 
 
 class Requirement(_Part):
-    """What ``charter test`` measures on a set of labelled texts."""
+    """Requirement that ``charter test`` measures on labelled texts."""
 
     data: str
     """The name of a source."""
     most_refused: Share | None = None
-    """Of its benign texts."""
+    """Maximum share of benign texts that is refused."""
     least_refused: Share | None = None
-    """Of its harmful ones."""
+    """Minimum share of harmful texts that is refused."""
 
 
 class Settings(_Part):
-    """The machine's half of a principle."""
+    """Machine-readable settings of a principle."""
 
     id: Id
     tier: Tier
@@ -72,27 +74,27 @@ class Settings(_Part):
     category: Category | None = None
     hazards: frozenset[Hazard] = frozenset()
     applies_to: dict[Place, Action] = Field(min_length=1)
-    """What is done about it where. Places that are not named are not looked at."""
+    """Action by place. Other places are not scanned."""
     mode: Mode = "enforce"
     overridable_by: Overrider = "nobody"
     tests: tuple[Requirement, ...] = ()
-    """Of this principle alone."""
+    """Requirements on this principle alone."""
 
 
 class Principle(Settings):
-    """One principle, whole."""
+    """A principle: settings, prose and examples."""
 
     title: str
     restricts: str
     permits: str
     message: str
-    """What a refusal explains. It may name what can be had instead."""
+    """Explanation in refusals, which may offer an alternative."""
     violating: tuple[Violating, ...] = ()
     complying: tuple[Complying, ...] = ()
 
 
 class Front(_Part):
-    """What stands before the first heading."""
+    """Front matter of a charter."""
 
     schema_: Literal["charter/1"] = Field(alias="schema")
     id: Id
@@ -100,18 +102,18 @@ class Front(_Part):
     licence: str = Field(min_length=1)
     derived_from: tuple[str, ...] = ()
     on_judge_failure: dict[Severity, Literal["refuse", "allow"]]
-    """What a judge that gives no answer means."""
+    """Decision by severity when the judge gives no answer."""
     retired: frozenset[Id] = frozenset()
     """Ids of principles that were taken out. They are never used again, because old verdicts name them."""
     tests: tuple[Requirement, ...] = ()
-    """Of all principles together."""
+    """Requirements on all principles together."""
 
 
 class Charter(Front):
-    """A charter, whole."""
+    """A charter: front matter and principles."""
 
     title: str
     preamble: str
     principles: tuple[Principle, ...]
     sha256: str
-    """Of the file, as ``sha256sum`` prints it. It is stamped into every verdict."""
+    """SHA-256 of the file in hexadecimal, stamped into every verdict."""

@@ -1,17 +1,17 @@
-"""What is wrong with a charter."""
+"""Problems of charters, and the exception that carries them."""
 
 from typing import NamedTuple
 
 
 class Problem(NamedTuple):
-    """Something that has to be put right, and where: the line in the file, from 1."""
+    """Problem in a charter's file, with its line (from 1)."""
 
     line: int
     text: str
 
 
 class CharterError(Exception):
-    """The file is no charter. It says everything that is wrong with it, in the order of the lines."""
+    """The file is no valid charter; ``problems`` are all of its problems, by line."""
 
     def __init__(self, problems: list[Problem]) -> None:
         self.problems = sorted(problems)

@@ -1,7 +1,7 @@
-"""From a charter's file to a :class:`Charter`, or to everything that is wrong with it.
+"""Parser of charter files, which reports all problems at once.
 
-The file is Markdown: prose that is read as it stands, a heading for every principle, and the few words that are
-the machine's in a fenced block under it. ``default.md`` is the example.
+The file is Markdown: a heading for every principle, its settings in a fenced block under it, and prose.
+``default.md`` is the example.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from commonweight.charter.principle import Charter, Front, Principle, Settings
 from commonweight.charter.problems import CharterError, Problem
 from commonweight.charter.settings import read_settings
 
-MOST_BYTES = 1_000_000
+MAX_CHARTER_BYTES = 1_000_000
 PROSE = ("Restricts", "Permits", "Message")
 PARTS = (*PROSE, "Examples")
 VERDICTS = ("violates", "complies")
@@ -28,26 +28,26 @@ def parse(content: bytes) -> Charter:
     Raises:
         CharterError: what is wrong with it, by line.
     """
-    if len(content) > MOST_BYTES:
-        raise CharterError([Problem(1, f"a charter has at most {MOST_BYTES} bytes")])
+    if len(content) > MAX_CHARTER_BYTES:
+        raise CharterError([Problem(1, f"a charter has at most {MAX_CHARTER_BYTES} bytes")])
     try:
         text = content.decode().replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise CharterError([Problem(line, "this is not UTF-8")]) from error
     problems: list[Problem] = []
-    front = _front(text, problems)
+    front = _read_front(text, problems)
     *_, start = read_front_matter(text)
     before, *found = split_sections(text, start)
     if before.prose.text or not found or found[0].level != 1:
         problems.append(Problem(before.line, "a charter begins with its title: `# ...`"))
     title, preamble = (found[0].title, found[0].prose.text) if found and found[0].level == 1 else ("", "")
-    principles, lines = _principles([section for section in found if section.level > 1], problems)
+    principles, lines = _read_principles([section for section in found if section.level > 1], problems)
     problems += [Problem(section.line, "a charter has one title") for section in found[1:] if section.level == 1]
     if not principles and not problems:
         problems.append(Problem(1, "there are no principles: `## ...`"))
     if front is not None:
-        problems += _used_twice(principles, lines, front)
+        problems += _find_repeated_ids(principles, lines, front)
     if problems or front is None:
         raise CharterError(problems)
     return Charter.model_validate(
@@ -61,7 +61,7 @@ def parse(content: bytes) -> Charter:
     )
 
 
-def _front(text: str, problems: list[Problem]) -> Front | None:
+def _read_front(text: str, problems: list[Problem]) -> Front | None:
     block, _ = read_front_matter(text)
     if block is None:
         problems.append(Problem(1, "a charter begins with its front matter, between two lines of `---`"))
@@ -73,8 +73,8 @@ def _front(text: str, problems: list[Problem]) -> Front | None:
     return None
 
 
-def _principles(parts: list[Section], problems: list[Problem]) -> tuple[list[Principle], list[int]]:
-    """The principles that are whole, and the lines of their headings."""
+def _read_principles(parts: list[Section], problems: list[Problem]) -> tuple[list[Principle], list[int]]:
+    """The valid principles, and the lines of their headings."""
     principles, lines = [], []
     groups: list[list[Section]] = []
     for section in parts:
@@ -86,7 +86,7 @@ def _principles(parts: list[Section], problems: list[Problem]) -> tuple[list[Pri
             problems.append(Problem(section.line, f"{section.title!r} stands under no principle"))
     for head, *below in groups:
         wrong: list[Problem] = []
-        principle = _principle(head, below, wrong)
+        principle = _read_principle(head, below, wrong)
         problems += wrong
         if principle is not None and not wrong:
             principles.append(principle)
@@ -94,7 +94,7 @@ def _principles(parts: list[Section], problems: list[Problem]) -> tuple[list[Pri
     return principles, lines
 
 
-def _principle(head: Section, below: list[Section], problems: list[Problem]) -> Principle | None:
+def _read_principle(head: Section, below: list[Section], problems: list[Problem]) -> Principle | None:
     named: dict[str, Section] = {}
     for section in below:
         if section.title not in PARTS:
@@ -113,7 +113,7 @@ def _principle(head: Section, below: list[Section], problems: list[Problem]) -> 
     if head.settings is None:
         problems.append(Problem(head.line, f"{head.title!r} has no settings: a fenced block under its heading"))
         return None
-    examples = _examples(named["Examples"].prose, problems) if "Examples" in named else {}
+    examples = _read_examples(named["Examples"].prose, problems) if "Examples" in named else {}
     settings = read_settings(head.settings, Settings)
     if not isinstance(settings, Settings):
         problems += settings
@@ -123,7 +123,7 @@ def _principle(head: Section, below: list[Section], problems: list[Problem]) -> 
     return Principle.model_validate({**dict(settings), **examples, **prose, "title": head.title})
 
 
-def _examples(block: OutlineBlock, problems: list[Problem]) -> dict[str, object]:
+def _read_examples(block: OutlineBlock, problems: list[Problem]) -> dict[str, object]:
     violating, complying = [], []
     for item in block.items():
         match = _EXAMPLE.fullmatch(item.text)
@@ -146,7 +146,7 @@ def _examples(block: OutlineBlock, problems: list[Problem]) -> dict[str, object]
     return {"violating": tuple(violating), "complying": tuple(complying)}
 
 
-def _used_twice(principles: list[Principle], lines: list[int], front: Front) -> list[Problem]:
+def _find_repeated_ids(principles: list[Principle], lines: list[int], front: Front) -> list[Problem]:
     problems = []
     seen: Counter[str] = Counter()
     for principle, line in zip(principles, lines, strict=True):

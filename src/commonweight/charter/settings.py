@@ -1,4 +1,4 @@
-"""YAML for settings: the safe part of it, with the line of everything that is wrong."""
+"""YAML parser for settings: a safe subset, with the line of every problem."""
 
 import json
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ _WORDS = {
 
 
 class _Loader(yaml.SafeLoader):
-    """Without YAML's many words for yes and no: ``mode: off`` is a word like any other."""
+    """Safe loader without YAML's booleans: ``mode: off`` is text."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - as the base class has it
         first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
@@ -28,17 +28,19 @@ class _Loader(yaml.SafeLoader):
 
 
 def read_settings(block: OutlineBlock, model: type[SettingsT]) -> SettingsT | list[Problem]:
-    """Settings as the model has them, or what is wrong with them."""
+    """The validated settings, or their problems."""
     source = "\n".join(block.lines)
     try:
         # Aliases make exponential documents out of small ones, and brackets in brackets take quadratic time.
         depth = 0
         for event in yaml.parse(source, _Loader):
             if isinstance(event, yaml.AliasEvent):
-                return [Problem(block.line + _row(event.start_mark), "aliases (*name) are not used in charters")]
+                return [
+                    Problem(block.line + _get_row(event.start_mark), "aliases (*name) are not used in charters")
+                ]
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > MAX_DEPTH:
-                return [Problem(block.line + _row(event.start_mark), "the settings are nested too deeply")]
+                return [Problem(block.line + _get_row(event.start_mark), "the settings are nested too deeply")]
         node = yaml.compose(source, _Loader)
         if not isinstance(node, yaml.MappingNode):
             return [Problem(block.line, "settings are lines of `name: value`")]
@@ -48,7 +50,7 @@ def read_settings(block: OutlineBlock, model: type[SettingsT]) -> SettingsT | li
             return twice
         values = yaml.load(source, _Loader)
     except yaml.MarkedYAMLError as error:
-        at = _row(error.problem_mark or error.context_mark)
+        at = _get_row(error.problem_mark or error.context_mark)
         return [Problem(block.line + at, f"this is no YAML: {error.problem}")]
     except (yaml.YAMLError, ValueError) as error:
         return [Problem(block.line, f"this is no YAML: {error}")]
@@ -58,7 +60,7 @@ def read_settings(block: OutlineBlock, model: type[SettingsT]) -> SettingsT | li
     except ValidationError as error:
         return [
             Problem(
-                block.line + _depth(node, problem["loc"]),
+                block.line + _find_line(node, problem["loc"]),
                 f"{'.'.join(str(part) for part in problem['loc'] if part != '[key]')}: "
                 + _WORDS.get(problem["type"], problem["msg"][:1].lower() + problem["msg"][1:]),
             )
@@ -66,7 +68,7 @@ def read_settings(block: OutlineBlock, model: type[SettingsT]) -> SettingsT | li
         ]
 
 
-def _row(mark: object) -> int:
+def _get_row(mark: object) -> int:
     # Marks have a class in Python and one in C, which no annotation covers.
     return int(getattr(mark, "line", 0))
 
@@ -85,7 +87,7 @@ def _find_repeated(node: yaml.Node) -> Iterator[yaml.ScalarNode]:
             yield from _find_repeated(value)
 
 
-def _depth(node: yaml.Node, path: tuple[int | str, ...]) -> int:
+def _find_line(node: yaml.Node, path: tuple[int | str, ...]) -> int:
     """The line, from 0, that the path leads to, or as far as it does."""
     line = node.start_mark.line
     for part in path:

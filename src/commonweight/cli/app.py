@@ -226,9 +226,8 @@ def main() -> None:
 
 def _is_for_people(error: Exception) -> bool:
     """Whether an error's message is written for the user."""
-    from commonweight.catalog.hub import BadReferenceError
-    from commonweight.catalog.locate import NoModelError
+    from commonweight.catalog.reference import ModelNotFoundError
     from commonweight.engines.contract import EngineError
     from commonweight.store import DatabaseError
 
-    return isinstance(error, UserError | OSError | BadReferenceError | NoModelError | EngineError | DatabaseError)
+    return isinstance(error, UserError | OSError | ModelNotFoundError | EngineError | DatabaseError)

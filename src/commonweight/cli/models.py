@@ -10,8 +10,9 @@ from rich.table import Table
 from commonweight.catalog.checksum import sha256_of
 from commonweight.catalog.gguf import Gguf
 from commonweight.catalog.hub import list_cached
-from commonweight.catalog.locate import locate, starter
 from commonweight.catalog.model import ModelCard
+from commonweight.catalog.resolve import resolve
+from commonweight.catalog.starter import starter
 from commonweight.cli.terminal import plain_console
 from commonweight.engines.llama.model.load_check import check_loads
 
@@ -24,7 +25,7 @@ def list_models() -> None:
         _list(console, first, "commonweight serve")
     for path in list_cached():
         _list(console, path, f"commonweight serve --model {shlex.quote(str(path))}")
-    console.print("Any other GGUF file works by its path, and hf:org/repo/file.gguf pulls one.", style="dim")
+    console.print("Others: a GGUF file by its path, hf:org/repo:QUANT or hf:org/repo/file.gguf.", style="dim")
 
 
 def _list(console: Console, path: Path, command: str) -> None:
@@ -34,7 +35,7 @@ def _list(console: Console, path: Path, command: str) -> None:
 
 def show_model(reference: str | None) -> None:
     """Print what a model's file says about it."""
-    path = locate(reference)
+    path = resolve(reference)
     check_loads(path)
     gguf = Gguf(path)
     card = ModelCard.of(gguf)

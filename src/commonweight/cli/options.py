@@ -44,7 +44,7 @@ def size(text: str | int) -> int:
     raise typer.BadParameter(f"{text!r} is no size; write for example 4GiB, 500MB or plain bytes.")
 
 
-WHICH_MODEL = "A GGUF file, or `hf:org/repo/file.gguf` to pull one. Default: the starter model."
+WHICH_MODEL = "`starter` (default), a GGUF file or its folder, `hf:org/repo[:QUANT]` or `hf:org/repo/file.gguf`."
 Model = Annotated[
     str | None,
     typer.Option(

@@ -1,6 +1,6 @@
-"""A conformance suite for servers of the Messages API: what the contract says, tried on any server over HTTP.
+"""Conformance suite for servers of the Messages API, run over HTTP against any of them.
 
-It knows the contract only, and nothing of the rest of this project: what holds here must hold of anybody's server.
+It depends on the contract only, and on nothing else of this project.
 """
 
 from commonweight.conformance.checks import Check, NotApplicableError

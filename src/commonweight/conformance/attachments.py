@@ -1,4 +1,4 @@
-"""The smallest files that are what they claim to be."""
+"""Minimal valid PNG and PDF files."""
 
 import base64
 import struct
@@ -6,8 +6,8 @@ import zlib
 
 from commonweight.conformance.conversation import Json
 
-SIDE = 64
-"""Pixels."""
+SIDE_PIXELS = 64
+"""Width and height of the image."""
 
 
 def base64_source(media_type: str, data: bytes) -> Json:
@@ -17,8 +17,8 @@ def base64_source(media_type: str, data: bytes) -> Json:
 
 def png() -> bytes:
     """A grey square."""
-    header = struct.pack(">IIBBBBB", SIDE, SIDE, 8, 0, 0, 0, 0)
-    rows = (b"\0" + b"\x80" * SIDE) * SIDE
+    header = struct.pack(">IIBBBBB", SIDE_PIXELS, SIDE_PIXELS, 8, 0, 0, 0, 0)
+    rows = (b"\0" + b"\x80" * SIDE_PIXELS) * SIDE_PIXELS
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -1,4 +1,4 @@
-"""What a check is: a rule of the contract in one sentence, and a coroutine that tries it on a server."""
+"""Checks: a rule of the contract in one sentence, and a coroutine that tests it on a server."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Trial = Callable[["Target"], Awaitable[None]]
 
 
 class NotApplicableError(Exception):
-    """The rule says nothing about this server; the message says why."""
+    """The rule does not apply to this server; the message says why."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One rule, tried by awaiting it."""
+    """Check of one rule; calling it runs it."""
 
     section: str
     name: str
@@ -27,9 +27,9 @@ class Check:
     """The docstring: what must hold, and the section of the contract that says so."""
     trial: Trial
     needs: tuple[str, ...] = ()
-    """Capabilities without which the rule says nothing, such as ``thinking.types.adaptive``."""
+    """Capabilities without which the rule does not apply, such as ``thinking.types.adaptive``."""
     lacks: tuple[str, ...] = ()
-    """Capabilities with which the rule says nothing: what to refuse, and how."""
+    """Capabilities with which the rule does not apply; such rules say how to refuse a feature."""
 
     async def __call__(self, target: Target) -> None:
         """Try the rule.

@@ -1,4 +1,4 @@
-"""Small parts that requests are made of. Nothing here asks a model to be good at anything."""
+"""Builders for the messages and blocks of requests, which any model can answer."""
 
 from typing import Any
 
@@ -50,7 +50,7 @@ def text(words: str, **more: object) -> Json:
     return {"type": "text", "text": words, **more}
 
 
-def called(tool: str = "get_weather", call: str = "toolu_01", **arguments: object) -> Json:
+def tool_use(tool: str = "get_weather", call: str = "toolu_01", **arguments: object) -> Json:
     """A ``tool_use`` block."""
     return {"type": "tool_use", "id": call, "name": tool, "input": arguments or {"city": "Paris", "days": 1}}
 
@@ -63,7 +63,7 @@ def result(content: str | list[Json] = "Rain.", call: str = "toolu_01", **more: 
 GREETING = [user("Say hello.")]
 STORY = [user("Tell me a story about a garden.")]
 COUNTING = [user("Count from 1 to 100, with commas.")]
-ROUND_TRIP = [user("How is the weather in Paris?"), assistant([called()]), user([result()])]
+ROUND_TRIP = [user("How is the weather in Paris?"), assistant([tool_use()]), user([result()])]
 
 
 def reference(first_words: str) -> str:

@@ -1,4 +1,4 @@
-"""The grammar of section 10: reads any stream strictly, and folds it into the message that it tells.
+"""Strict parser of event streams by the grammar of section 10, and their fold into a message.
 
 stream  :=  ping* message_start (ping | block)* message_delta+ message_stop
 block   :=  content_block_start content_block_delta* content_block_stop
@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 from commonweight.conformance.conversation import Json
-from commonweight.conformance.shapes import CUT, is_count
+from commonweight.conformance.shapes import CUT_STOP_REASONS, is_count
 
 _DELTAS = {
     "text": {"text_delta", "citations_delta"},
@@ -33,22 +33,22 @@ _AT_START: dict[str, Json] = {
 
 @dataclass(frozen=True)
 class Stream:
-    """A stream that keeps to the grammar."""
+    """A valid stream: its events, and the message."""
 
     events: list[Json]
     """Without pings."""
     message: Json
-    """What the events add up to."""
+    """Fold of the events."""
 
     @property
     def first_usage(self) -> Json:
-        """What ``message_start`` said."""
+        """Usage in ``message_start``."""
         usage: Json = self.events[0]["message"]["usage"]
         return usage
 
     @property
     def last_usage(self) -> Json:
-        """What the last ``message_delta`` said."""
+        """Usage in the last ``message_delta``."""
         usage: Json = self.events[-2]["usage"]
         return usage
 
@@ -85,7 +85,7 @@ def parse_frames(body: str) -> list[Json]:
 
 
 def fold(events: list[Json]) -> Json:
-    """The message that events tell, pings aside; every event must be allowed where it stands."""
+    """Fold events without pings into a message, and check their order."""
     fold = _Fold()
     for event in events:
         fold.add(event)
@@ -94,7 +94,7 @@ def fold(events: list[Json]) -> Json:
 
 
 class _Fold:
-    """The state of a stream while it is read."""
+    """State of the parser and fold."""
 
     def __init__(self) -> None:
         self.message: Json = {}
@@ -119,9 +119,9 @@ class _Fold:
             case "content_block_start":
                 self._start_block(event["index"], event["content_block"])
             case "content_block_delta":
-                self._grow(self._opened(event), event["delta"])
+                self._grow(self._require_open(event), event["delta"])
             case "content_block_stop":
-                self._stop_block(self._opened(event))
+                self._stop_block(self._require_open(event))
             case "message_delta":
                 self._end(event["delta"], event["usage"])
             case "message_stop":
@@ -149,7 +149,7 @@ class _Fold:
         self._json = ""
         content.append(self._open)
 
-    def _opened(self, event: Json) -> Json:
+    def _require_open(self, event: Json) -> Json:
         last = len(self.message["content"]) - 1
         assert self._open is not None, f"{event['type']} for block {event['index']}, which is not open"
         assert event["index"] == last, f"{event['type']} for block {event['index']} while {last} is open"
@@ -193,7 +193,9 @@ class _Fold:
         )
         written: int = usage["output_tokens"]
         assert written >= (self._written or 0), f"output_tokens fall from {self._written} to {written}"
-        assert not self._cut or delta["stop_reason"] in CUT, f"input is no complete JSON: {self._cut!r}"
+        assert not self._cut or delta["stop_reason"] in CUT_STOP_REASONS, (
+            f"input is no complete JSON: {self._cut!r}"
+        )
         self._written = written
         self.message |= delta
         self.message["usage"] |= {name: value for name, value in usage.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Runs checks, one after the other, and says how each came out."""
+"""Sequential runner of checks."""
 
 import asyncio
 import time
@@ -9,15 +9,15 @@ from typing import Literal
 from commonweight.conformance.checks import Check, NotApplicableError
 from commonweight.conformance.target import Target
 
-LONGEST_CHECK = 120.0
-"""Seconds."""
-LONGEST_REASON = 240
-"""Characters."""
+CHECK_TIMEOUT_SECONDS = 120.0
+"""Seconds that one check may take."""
+MAX_REASON_CHARACTERS = 240
+"""Length of a reason."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one check came out."""
+    """Outcome of one check."""
 
     check: Check
     status: Literal["passed", "failed", "not applicable"]
@@ -29,28 +29,28 @@ class Outcome:
 async def run(target: Target, checks: Iterable[Check]) -> AsyncIterator[Outcome]:
     """Outcomes as they come. One check at a time, so that none decides what another sees."""
     for check in checks:
-        yield await _outcome(target, check)
+        yield await _run_check(target, check)
 
 
-async def _outcome(target: Target, check: Check) -> Outcome:
+async def _run_check(target: Target, check: Check) -> Outcome:
     began = time.monotonic()
     status: Literal["passed", "failed", "not applicable"] = "failed"
     try:
-        async with asyncio.timeout(LONGEST_CHECK):
+        async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
             await check(target)
         status, why = "passed", ""
     except NotApplicableError as reason:
         status, why = "not applicable", str(reason)
     except AssertionError as error:
-        why = _line(str(error)) or check.rule
+        why = _shorten(str(error)) or check.rule
     except TimeoutError:
-        why = f"not done after {LONGEST_CHECK:.0f} seconds"
+        why = f"not done after {CHECK_TIMEOUT_SECONDS:.0f} seconds"
     # Answers of any shape may raise anything in the code that reads them; what it says is what went wrong.
     except Exception as error:
-        why = _line(f"{type(error).__name__}: {error}")
+        why = _shorten(f"{type(error).__name__}: {error}")
     return Outcome(check, status, why, time.monotonic() - began)
 
 
-def _line(message: str) -> str:
+def _shorten(message: str) -> str:
     line = " ".join(message.split())
-    return line if len(line) <= LONGEST_REASON else line[: LONGEST_REASON - 1] + "…"
+    return line if len(line) <= MAX_REASON_CHARACTERS else line[: MAX_REASON_CHARACTERS - 1] + "…"

@@ -1,4 +1,4 @@
-"""The shapes of answers: sections 8 and 9.1 of the contract."""
+"""Validation of response bodies: sections 8 and 9.1 of the contract."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ STOP_REASONS = {
     "refusal",
     "model_context_window_exceeded",
 }
-CUT = {"max_tokens", "model_context_window_exceeded"}
+CUT_STOP_REASONS = {"max_tokens", "model_context_window_exceeded"}
 """Stop reasons of answers that end wherever they happened to be, also within JSON."""
 
 
@@ -58,7 +58,7 @@ def check_ending(message: Json) -> None:
     assert reason in STOP_REASONS, f"stop_reason is {reason!r}"
     assert isinstance(sequence, str) == (reason == "stop_sequence"), f"{reason} with stop_sequence {sequence!r}"
     calls = any(block["type"] == "tool_use" for block in message["content"])
-    if reason not in CUT:
+    if reason not in CUT_STOP_REASONS:
         assert calls == (reason == "tool_use"), f"stop_reason {reason} {'with' if calls else 'without'} a tool_use"
 
 

@@ -1,4 +1,4 @@
-"""The server under test, as a check sees it: raw HTTP, the official SDK, and what the server says it can do."""
+"""Client of the server under test: raw HTTP, the official SDK, and the declared capabilities."""
 
 import contextlib
 import json
@@ -16,27 +16,27 @@ from commonweight.conformance.shapes import check_error, prompt_tokens
 OLD_VERSION, NEW_VERSION = "2023-06-01", "2026-10-21"
 MESSAGES = "/v1/messages"
 COUNT = MESSAGES + "/count_tokens"
-PATIENCE = 60.0
+ANSWER_TIMEOUT_SECONDS = 60.0
 """Seconds that a server gets for one answer."""
 
 
 # A connection that the server has just closed must not fail the check after.
-UNSHARED = httpx.Limits(max_keepalive_connections=0)
+NO_KEEPALIVE = httpx.Limits(max_keepalive_connections=0)
 
 
 class WrongKeyError(Exception):
-    """The server refuses the key, so that nothing else can be tried."""
+    """The server refuses the key, so that no check can run."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """A server. Raw requests are sent as by most clients: key in ``x-api-key``, version 2023-06-01."""
+    """Server under test. Raw requests are sent as by most clients: key in ``x-api-key``, version 2023-06-01."""
 
     url: str
     key: str | None
     model: str
     info: Json
-    """What ``GET /v1/models/{id}`` says of the model; empty if it does not."""
+    """Response of ``GET /v1/models/{id}``; empty if there is none."""
     http: httpx.AsyncClient = field(repr=False)
     sdk: anthropic.AsyncAnthropic = field(repr=False)
     betas: str = ""
@@ -54,11 +54,11 @@ class Target:
 
     @property
     def window(self) -> int | None:
-        """Tokens that a prompt may have, if the server says so."""
+        """Maximum tokens of a prompt; None if not declared."""
         return self.info.get("max_input_tokens")
 
     def declares(self, capability: str) -> bool | None:
-        """What the server says about a capability such as ``thinking.types.adaptive``; None if nothing."""
+        """Declared support of a capability such as ``thinking.types.adaptive``; None if undeclared."""
         place = self.info.get("capabilities")
         for name in capability.split("."):
             place = place.get(name) if isinstance(place, dict) else None
@@ -131,12 +131,12 @@ async def open_target(url: str, key: str | None = None, model: str | None = None
         WrongKeyError: it wants another key.
     """
     async with (
-        httpx.AsyncClient(base_url=url, timeout=PATIENCE, limits=UNSHARED) as http,
+        httpx.AsyncClient(base_url=url, timeout=ANSWER_TIMEOUT_SECONDS, limits=NO_KEEPALIVE) as http,
         anthropic.AsyncAnthropic(
             base_url=url,
             api_key=key or "any",
             max_retries=0,
-            timeout=PATIENCE,
+            timeout=ANSWER_TIMEOUT_SECONDS,
             _strict_response_validation=True,  # an answer that lacks a field of the SDK's types is an error
         ) as sdk,
     ):
@@ -148,7 +148,7 @@ async def open_target(url: str, key: str | None = None, model: str | None = None
 
 
 async def _json(target: Target, path: str) -> Json:
-    """What is there, or nothing: that servers must have it is for the checks to say."""
+    """JSON body of a successful response, or an empty object; checks require more."""
     response = await target.get(path)
     if response.status_code in (401, 403):
         raise WrongKeyError(f"{target.url} refuses the API key: {response.text[:200]}")

@@ -1,4 +1,4 @@
-"""Tools that requests define."""
+"""Tool definitions for requests."""
 
 from commonweight.conformance.conversation import Json
 

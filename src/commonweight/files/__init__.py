@@ -1,4 +1,4 @@
-"""The library of uploaded files: their contents on disk, what is known of them in the database."""
+"""File library: uploads, with contents on disk and metadata in the database."""
 
 from commonweight.files.library import MAX_FILE_BYTES, Library, Upload, too_large
 

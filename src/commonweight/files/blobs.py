@@ -1,4 +1,4 @@
-"""Contents of files on disk: ``FOLDER/ab/abcdef...``, named by their SHA-256, complete or not there at all."""
+"""Content-addressed storage of files: ``FOLDER/ab/abcdef...``, named by SHA-256, written atomically."""
 
 import contextlib
 import errno
@@ -15,17 +15,17 @@ from typing import BinaryIO
 
 from commonweight.messages.errors import ApiError
 
-RESERVE = 64 * 2**20
+RESERVED_DISK_BYTES = 64 * 2**20
 """Bytes of the disk that uploads leave to the database and everything else."""
-ABANDONED = 3600
+ABANDONED_AFTER_SECONDS = 3600
 """Seconds without a write after which the server that received a file must have died."""
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NAME = re.compile(r"[0-9a-f]{64}")
 
 
 class BlobFolder:
-    """The folder. Several servers may use it at once."""
+    """Content-addressed folder, which several servers may share."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -33,29 +33,29 @@ class BlobFolder:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._arriving.mkdir(exist_ok=True, mode=0o700)
 
-    def receive(self) -> "Arriving":
-        """Begin a new content."""
+    def receive(self) -> "IncomingBlob":
+        """Start an upload."""
         with self._room():
-            return Arriving(self._arriving / secrets.token_hex(16))
+            return IncomingBlob(self._arriving / secrets.token_hex(16))
 
-    def write(self, arriving: "Arriving", data: bytes) -> None:
-        """Add to a content that arrives.
+    def write(self, arriving: "IncomingBlob", data: bytes) -> None:
+        """Append to an upload.
 
         Raises:
             ApiError: the disk is full.
         """
         with self._room():
-            if shutil.disk_usage(self._arriving).free < RESERVE + len(data):
+            if shutil.disk_usage(self._arriving).free < RESERVED_DISK_BYTES + len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             arriving.write(data)
 
-    def finish(self, arriving: "Arriving") -> str:
-        """Bring it safely to disk, where it still has no name; the name that it shall have."""
+    def finish(self, arriving: "IncomingBlob") -> str:
+        """Flush an upload to disk, still under its temporary name; returns its SHA-256."""
         with self._room():
             return arriving.finish()
 
-    def keep(self, arriving: "Arriving", name: str) -> None:
-        """Give it its name. What has that name already is the same."""
+    def keep(self, arriving: "IncomingBlob", name: str) -> None:
+        """Move a finished upload to its final name; an existing file has the same content."""
         path = self._path(name)
         with self._room():
             path.parent.mkdir(exist_ok=True, mode=0o700)
@@ -82,10 +82,10 @@ class BlobFolder:
                 yield path.name
 
     def sweep(self) -> None:
-        """Remove what servers that died had received."""
+        """Remove uploads abandoned by servers that died."""
         for path in self._arriving.iterdir():
-            with contextlib.suppress(FileNotFoundError):  # it is another's, who was done with it
-                if path.stat().st_mtime < time.time() - ABANDONED:
+            with contextlib.suppress(FileNotFoundError):  # another server has finished it
+                if path.stat().st_mtime < time.time() - ABANDONED_AFTER_SECONDS:
                     path.unlink()
 
     def _path(self, name: str) -> Path:
@@ -96,14 +96,14 @@ class BlobFolder:
         try:
             yield
         except OSError as error:
-            if error.errno not in _FULL:
+            if error.errno not in _DISK_FULL_ERRNOS:
                 raise
             # To try again at once would not help, and be expensive.
             raise ApiError("The server's disk is full; the file was not stored", should_retry=False) from error
 
 
-class Arriving:
-    """A content that is being received, in a temporary file."""
+class IncomingBlob:
+    """Content that is being uploaded, in a temporary file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -121,7 +121,7 @@ class Arriving:
             self._digest.update(data)
 
     def finish(self) -> str:
-        """Bring it to disk; its SHA-256."""
+        """Flush it to disk; returns its SHA-256."""
         with self._lock:
             os.fsync(self._file)
             self._file.close()
@@ -135,7 +135,7 @@ class Arriving:
 
 
 def _sync(folder: Path) -> None:
-    """Make names in a folder last."""
+    """Flush a folder's entries to disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

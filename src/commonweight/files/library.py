@@ -1,4 +1,4 @@
-"""The library: each tenant's uploaded files, and nobody else's."""
+"""File library: upload, list, read, delete and expire files, per tenant."""
 
 import asyncio
 import contextlib
@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from commonweight.files.blobs import Arriving, BlobFolder
-from commonweight.files.names import checked_name, name_for
+from commonweight.files.blobs import BlobFolder, IncomingBlob
+from commonweight.files.names import clean_name, make_name
 from commonweight.files.types import UNKNOWN, Sniffer
 from commonweight.messages.errors import (
     ApiError,
@@ -31,10 +31,10 @@ from commonweight.store.files import FileTable, Position, StoredFile
 log = logging.getLogger(__name__)
 
 MAX_FILE_BYTES = 500_000_000
-"""Of one file."""
-REMEMBERED = 30 * 86_400
-"""Seconds that an expired file is still known, so that clients learn what became of it."""
-SWEEP_EVERY = 600
+"""Size of one file."""
+EXPIRED_RETENTION_SECONDS = 30 * 86_400
+"""Seconds that metadata outlives an expired file, so that clients get ``file_expired``."""
+SWEEP_INTERVAL_SECONDS = 600
 """Seconds. An expired file can no longer be read at once; its content is gone after these."""
 
 LARGE_FILE_BYTES = 256 * 1024
@@ -44,9 +44,9 @@ _ID = re.compile(r"file_[0-9A-Za-z]{1,50}")
 
 
 class Upload:
-    """A file that a client is sending. It exists for nobody until the library keeps it."""
+    """Upload in progress, invisible until :meth:`Library.keep`."""
 
-    def __init__(self, blobs: BlobFolder, arriving: Arriving, admit: Callable[[int], None]) -> None:
+    def __init__(self, blobs: BlobFolder, arriving: IncomingBlob, admit: Callable[[int], None]) -> None:
         self.arriving = arriving
         self.size = 0
         self.name = ""
@@ -56,16 +56,16 @@ class Upload:
         self._sniffer = Sniffer()
 
     def describe(self, name: str, declared: str) -> None:
-        """What the client calls the file, and says that it is.
+        """Set the name and the media type that the client declares.
 
         Raises:
             InvalidRequestError: no file may be called that.
         """
-        self.name = checked_name(name)
+        self.name = clean_name(name)
         self.declared = declared
 
     def write(self, data: bytes) -> None:
-        """More of the content. Blocks: for a thread.
+        """Append content. Blocks: to be called in a thread.
 
         Raises:
             RequestTooLargeError: it is larger than files may be.
@@ -80,7 +80,7 @@ class Upload:
         self._blobs.write(self.arriving, data)
 
     def mime_type(self) -> str:
-        """What the whole content is.
+        """Media type of the whole content.
 
         Raises:
             InvalidRequestError: not what it is declared to be.
@@ -89,7 +89,7 @@ class Upload:
 
 
 class Library:
-    """All files. Several servers may have one database and one data folder."""
+    """Files of all tenants; calls are restricted to one. Servers may share a database and data folder."""
 
     def __init__(self, table: FileTable, blobs: BlobFolder, quota: int, now: Callable[[], float]) -> None:
         self._table = table
@@ -112,7 +112,7 @@ class Library:
         table = FileTable(database)
         blobs = await asyncio.to_thread(BlobFolder, folder / await table.folder())
         library = cls(table, blobs, quota, now)
-        sweeping = asyncio.create_task(library._keep_swept())
+        sweeping = asyncio.create_task(library._sweep_forever())
         try:
             yield library
         finally:
@@ -121,9 +121,9 @@ class Library:
 
     @contextlib.asynccontextmanager
     async def receive(self, tenant: str) -> AsyncIterator[Upload]:
-        """A new upload. What is not kept within the block is gone after it."""
-        with _database():
-            used = await self._table.used_by(tenant, self._now())
+        """Start an upload, which is discarded at the end of the block unless it was kept."""
+        with _translate_failures():
+            used = await self._table.read_usage(tenant, self._now())
 
         def admit(size: int) -> None:
             nonlocal used
@@ -132,7 +132,7 @@ class Library:
                 # Those that arrive are not counted together with those that are there, as one of them may just
                 # have become one of these. What counts is decided when a file is kept.
                 if max(used, self._arriving[tenant] + size) > self._quota:
-                    raise self._exceeded()
+                    raise self._make_quota_error()
                 self._arriving[tenant] += size
 
         upload = Upload(self._blobs, await asyncio.to_thread(self._blobs.receive), admit)
@@ -159,21 +159,24 @@ class Library:
             id=new_id("file"),
             tenant=tenant,
             key_id=key_id,
-            filename=upload.name or name_for(mime_type),
+            filename=upload.name or make_name(mime_type),
             mime_type=mime_type,
             size_bytes=upload.size,
             blob=blob,
             created_at=now,
             expires_at=None if lifetime is None else now + lifetime,
         )
-        with _database():
+        with _translate_failures():
             await self._keep(file, upload.arriving, blob)
         return file
 
-    async def _keep(self, file: StoredFile, arriving: Arriving, blob: str) -> None:
-        async with self._table.changing() as connection:
-            if await self._table.used(connection, file.tenant, file.created_at) + file.size_bytes > self._quota:
-                raise self._exceeded()
+    async def _keep(self, file: StoredFile, arriving: IncomingBlob, blob: str) -> None:
+        async with self._table.exclusive() as connection:
+            if (
+                await self._table.compute_usage(connection, file.tenant, file.created_at) + file.size_bytes
+                > self._quota
+            ):
+                raise self._make_quota_error()
             await self._table.add(connection, file)
             # Before the row can be seen, so that no file is without its content.
             await asyncio.to_thread(self._blobs.keep, arriving, blob)
@@ -186,21 +189,21 @@ class Library:
         """
         for file in await self.find(tenant, [file_id]):
             return file
-        raise _unknown(file_id)
+        raise _make_not_found_error(file_id)
 
     async def find(self, tenant: str, ids: Iterable[str]) -> list[StoredFile]:
         """Those of the files that are there and the tenant's, newest first."""
         names = sorted({name for name in ids if _ID.fullmatch(name)})
         if not names:  # as in most requests, which must not need a database for it
             return []
-        with _database():
+        with _translate_failures():
             return await self._table.find(tenant, names)
 
     async def page(
         self, tenant: str, limit: int, after: Position | None = None, before: Position | None = None
     ) -> tuple[list[StoredFile], bool]:
         """Files of a tenant, newest first, and whether there are more; see :meth:`FileTable.page`."""
-        with _database():
+        with _translate_failures():
             return await self._table.page(tenant, limit, after, before)
 
     async def delete(self, tenant: str, file_id: str) -> None:
@@ -209,10 +212,10 @@ class Library:
         Raises:
             NotFoundError: the tenant has no such file.
         """
-        with _database():
+        with _translate_failures():
             file = await self._table.delete(tenant, file_id) if _ID.fullmatch(file_id) else None
         if file is None:
-            raise _unknown(file_id)
+            raise _make_not_found_error(file_id)
         if file.blob is not None:
             with contextlib.suppress(*FAILURES):  # the file is deleted; what it leaves is swept some time
                 await self._release([file.blob])
@@ -224,7 +227,7 @@ class Library:
             NotFoundError: the tenant has no such file, or it has expired (``file_expired``).
         """
         file = await self.get(tenant, file_id)
-        return file, await asyncio.to_thread(self._opened, file)
+        return file, await asyncio.to_thread(self._open_blob, file)
 
     @contextlib.asynccontextmanager
     async def load(self, tenant: str, ids: Sequence[str]) -> AsyncIterator[Mapping[str, UploadedFile]]:
@@ -238,7 +241,7 @@ class Library:
         files = {file.id: file for file in await self.find(tenant, ids)}
         for file_id in ids:
             if file_id not in files:
-                raise _unknown(file_id)
+                raise _make_not_found_error(file_id)
             self._require_content(files[file_id])
         loaded = {
             file.id: UploadedFile(file.mime_type, file.size_bytes, partial(self._read, file))
@@ -251,44 +254,44 @@ class Library:
     async def sweep(self) -> None:
         """Remove the contents of expired files, and what servers left behind when they died."""
         now = self._now()
-        await self._table.expire(now, now - REMEMBERED)
+        await self._table.expire(now, now - EXPIRED_RETENTION_SECONDS)
         await asyncio.to_thread(self._blobs.sweep)
         stored = await asyncio.to_thread(lambda: set(self._blobs.names()))
         await self._release(stored - await self._table.blobs())
 
     async def _release(self, blobs: Iterable[str]) -> None:
-        """Remove contents that are no file's."""
+        """Remove contents that no file refers to."""
         for blob in blobs:
             # An upload of the same content comes before this, and is seen, or after it, and brings it back.
-            async with self._table.changing() as connection:
+            async with self._table.exclusive() as connection:
                 if not await self._table.is_used(connection, blob):
                     await asyncio.to_thread(self._blobs.remove, blob)
 
-    async def _keep_swept(self) -> None:
+    async def _sweep_forever(self) -> None:
         while True:
             try:
                 await self.sweep()
             except FAILURES as error:
                 log.warning("files could not be swept, which is tried again: %s", reason(error))
-            await asyncio.sleep(SWEEP_EVERY)
+            await asyncio.sleep(SWEEP_INTERVAL_SECONDS)
 
     def _require_content(self, file: StoredFile) -> None:
         if file.has_expired(self._now()):
             raise NotFoundError(f"File has expired: {file.id}", details={"error_code": "file_expired"})
 
-    def _opened(self, file: StoredFile) -> BinaryIO:
+    def _open_blob(self, file: StoredFile) -> BinaryIO:
         self._require_content(file)
         assert file.blob is not None
         try:
             return self._blobs.open(file.blob)
         except FileNotFoundError as error:  # it was deleted just now
-            raise _unknown(file.id) from error
+            raise _make_not_found_error(file.id) from error
 
     def _read(self, file: StoredFile) -> bytes:
-        with self._opened(file) as content:
+        with self._open_blob(file) as content:
             return content.read()
 
-    def _exceeded(self) -> ApiError:
+    def _make_quota_error(self) -> ApiError:
         return InvalidRequestError(
             f"The storage quota of {self._quota} bytes is used up. Delete files to free up space, then try again.",
             details={"error_code": "storage_quota_exceeded"},
@@ -296,8 +299,8 @@ class Library:
 
 
 @contextlib.contextmanager
-def _database() -> Iterator[None]:
-    """What the database cannot do now, it may do later."""
+def _translate_failures() -> Iterator[None]:
+    """Turn database failures into a retryable error of the API."""
     try:
         yield
     except FAILURES as error:
@@ -310,5 +313,5 @@ def too_large() -> RequestTooLargeError:
     return RequestTooLargeError(f"file: the file exceeds the maximum size of {MAX_FILE_BYTES} bytes")
 
 
-def _unknown(file_id: str) -> NotFoundError:
+def _make_not_found_error(file_id: str) -> NotFoundError:
     return NotFoundError(f"File not found: {file_id}")

@@ -1,4 +1,4 @@
-"""What an uploaded file may be called. A name is for people and programs, and never a path of this server's."""
+"""Validation of uploaded files' names, which are labels and never paths on this server."""
 
 import mimetypes
 import re
@@ -6,22 +6,22 @@ import unicodedata
 
 from commonweight.messages.errors import InvalidRequestError
 
-LONGEST_NAME = 255
+MAX_NAME_CHARACTERS = 255
 _FORBIDDEN = frozenset('<>:"|?*\\/')
 
 # Not the module's functions: those look into files of this machine, and would answer otherwise elsewhere.
 _types = mimetypes.MimeTypes()
 
 
-def checked_name(given: str) -> str:
-    """The last part of what a client calls its file; empty if there is none.
+def clean_name(given: str) -> str:
+    """Base name of the client's path for a file; empty if it gives none.
 
     Raises:
-        InvalidRequestError: it is too long, has characters that no file's name may have, or means a folder.
+        InvalidRequestError: it is too long, has forbidden characters, or is ``.`` or ``..``.
     """
     name = re.split(r"[/\\]", given)[-1]
-    if len(name) > LONGEST_NAME:
-        raise InvalidRequestError(f"file: the filename is longer than {LONGEST_NAME} characters")
+    if len(name) > MAX_NAME_CHARACTERS:
+        raise InvalidRequestError(f"file: the filename is longer than {MAX_NAME_CHARACTERS} characters")
     if any(c in _FORBIDDEN or unicodedata.category(c) in ("Cc", "Cs") for c in name):
         raise InvalidRequestError(
             'file: the filename has characters that it may not have: < > : " | ? * or control characters'
@@ -31,6 +31,6 @@ def checked_name(given: str) -> str:
     return name
 
 
-def name_for(mime_type: str) -> str:
-    """What a file without a name is called."""
+def make_name(mime_type: str) -> str:
+    """Default name of a file, with the extension of its media type."""
     return "unnamed" + (_types.guess_extension(mime_type) or "")

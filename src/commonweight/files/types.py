@@ -1,4 +1,4 @@
-"""What kind of file it is, by what is in it and not only by what it is said to be."""
+"""Media type detection: checks declared types against magic numbers and UTF-8."""
 
 import codecs
 import re
@@ -6,9 +6,9 @@ import re
 from commonweight.messages.errors import InvalidRequestError
 
 UNKNOWN = "application/octet-stream"
-"""What clients declare when they do not know."""
+"""Media type that clients declare for lack of a better one."""
 
-_HEAD = 1024
+_HEAD_BYTES = 1024
 _MAGIC = {
     "application/pdf": rb"%PDF-",
     "image/png": rb"\x89PNG\r\n\x1a\n",
@@ -21,7 +21,7 @@ _TYPE = re.compile(r"[a-z0-9!#$&^_.+-]{1,80}/[a-z0-9!#$&^_.+-]{1,80}", re.ASCII)
 
 
 class Sniffer:
-    """Looks at a file while it passes."""
+    """Incremental detector for one file."""
 
     def __init__(self) -> None:
         self._head = b""
@@ -29,13 +29,13 @@ class Sniffer:
         self._is_text = True
 
     def feed(self, data: bytes) -> None:
-        """More of the file."""
-        self._head += data[: _HEAD - len(self._head)]
+        """Inspect the next bytes of the file."""
+        self._head += data[: _HEAD_BYTES - len(self._head)]
         if self._is_text:
             self._read(data)
 
     def mime_type(self, declared: str) -> str:
-        """The kind of the whole file.
+        """Media type of the whole file.
 
         PDFs and pictures are known by how they begin, and text is what is UTF-8 without NUL. Where a client
         declares one of these, or the content is a PDF or picture, both must agree. Other kinds are taken at the

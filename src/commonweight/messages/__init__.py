@@ -1,1 +1,1 @@
-"""The words everyone uses: requests, content blocks, stream events, errors, usage. No I/O here."""
+"""Wire models of the Messages API: requests, content blocks, stream events, errors, usage. No I/O."""

@@ -1,4 +1,4 @@
-"""Message Batches: many requests at once, answered some time within a day."""
+"""Wire models of Message Batches: ``/v1/messages/batches``."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -13,7 +13,7 @@ MAX_REQUESTS = 100_000
 
 
 def _check_params(params: object) -> object:
-    """What no request of a batch may have. Whatever else is wrong with one becomes its own result."""
+    """Refuse what makes the whole batch invalid; other errors become the result of their request."""
     if not isinstance(params, dict):
         raise refusal("Input should be an object")
     if params.get("stream"):
@@ -40,7 +40,7 @@ class BatchCreateRequest(WireModel):
 
 
 class RequestCounts(BaseModel):
-    """Requests by what became of them. Until the whole batch has ended, all of them are processing."""
+    """Requests by outcome. Until the whole batch has ended, all of them are processing."""
 
     processing: int = 0
     succeeded: int = 0
@@ -50,7 +50,7 @@ class RequestCounts(BaseModel):
 
 
 class MessageBatch(BaseModel):
-    """A batch. ``results_url`` is there once it has ended, until it is archived."""
+    """A batch. ``results_url`` is set from its end until its results are archived."""
 
     id: str
     type: Literal["message_batch"] = "message_batch"
@@ -74,40 +74,40 @@ class MessageBatchPage(BaseModel):
 
 
 class DeletedMessageBatch(BaseModel):
-    """The answer to deleting one."""
+    """Response to the deletion of a batch."""
 
     id: str
     type: Literal["message_batch_deleted"] = "message_batch_deleted"
 
 
 class SucceededResult(BaseModel):
-    """It was answered."""
+    """Result of a request that was answered."""
 
     type: Literal["succeeded"] = "succeeded"
     message: Message
 
 
 class ErroredResult(BaseModel):
-    """It could not be answered; ``error`` is the body of the error that it would have got by itself."""
+    """Result of a request that failed; ``error`` is the same body as outside of a batch."""
 
     type: Literal["errored"] = "errored"
     error: dict[str, Any]
 
 
 class CanceledResult(BaseModel):
-    """The batch was canceled before it was answered."""
+    """Result of a request that was canceled with its batch."""
 
     type: Literal["canceled"] = "canceled"
 
 
 class ExpiredResult(BaseModel):
-    """The batch expired before it was answered."""
+    """Result of a request that expired with its batch."""
 
     type: Literal["expired"] = "expired"
 
 
 class BatchResult(BaseModel):
-    """A line of the results."""
+    """Line of a batch's results."""
 
     custom_id: str
     result: Annotated[

@@ -1,4 +1,4 @@
-"""Citations: where in the client's documents stands what the answer says.
+"""Wire models of citations: locations in the client's documents and search results.
 
 Indices count from 0 and pages from 1; ends are exclusive. Documents and search results are counted apart, each in
 the order of the request, those inside of tool results too.
@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 
 class DocumentLocation(BaseModel):
-    """What all places in documents share."""
+    """Common fields of locations in documents."""
 
     cited_text: str
     document_index: int
@@ -19,7 +19,7 @@ class DocumentLocation(BaseModel):
 
 
 class CharLocation(DocumentLocation):
-    """A stretch of a plain-text document."""
+    """Character range of a plain-text document."""
 
     type: Literal["char_location"] = "char_location"
     start_char_index: int
@@ -27,7 +27,7 @@ class CharLocation(DocumentLocation):
 
 
 class PageLocation(DocumentLocation):
-    """Pages of a PDF."""
+    """Page range of a PDF."""
 
     type: Literal["page_location"] = "page_location"
     start_page_number: int
@@ -35,7 +35,7 @@ class PageLocation(DocumentLocation):
 
 
 class ContentBlockLocation(DocumentLocation):
-    """Blocks of a document made of blocks. ``cited_text`` is all of their text."""
+    """Block range of a document of content blocks. ``cited_text`` is all of their text."""
 
     type: Literal["content_block_location"] = "content_block_location"
     start_block_index: int
@@ -43,7 +43,7 @@ class ContentBlockLocation(DocumentLocation):
 
 
 class SearchResultLocation(BaseModel):
-    """Blocks of a search result. ``cited_text`` is all of their text."""
+    """Block range of a search result. ``cited_text`` is all of their text."""
 
     type: Literal["search_result_location"] = "search_result_location"
     cited_text: str

@@ -1,4 +1,4 @@
-"""Content blocks as clients send them, in every shape a conversation's history may hold.
+"""Wire models of content blocks in requests, including those of earlier answers.
 
 Source: the Messages API's documented content blocks. A plain string stands for one text block everywhere.
 """
@@ -20,14 +20,14 @@ def _as_blocks(value: object) -> object:
 
 
 class CacheControl(WireModel):
-    """A mark after which the client expects the prefix to be cached."""
+    """Cache breakpoint: the prompt up to this block is to be cached."""
 
     type: Literal["ephemeral"]
     ttl: CacheTtl = "5m"
 
 
 class Block(WireModel):
-    """What all blocks share."""
+    """Common fields of content blocks."""
 
     cache_control: CacheControl | None = None
 
@@ -41,7 +41,7 @@ class TextBlock(Block):
 
 
 class Base64Source(WireModel):
-    """Bytes inside the request."""
+    """Inline data, in Base64."""
 
     type: Literal["base64"]
     media_type: str
@@ -49,33 +49,33 @@ class Base64Source(WireModel):
 
 
 class Base64Image(Base64Source):
-    """A picture inside the request."""
+    """Inline image."""
 
     media_type: Literal["image/jpeg", "image/png", "image/gif", "image/webp"]
 
 
 class Base64Pdf(Base64Source):
-    """A PDF inside the request."""
+    """Inline PDF."""
 
     media_type: Literal["application/pdf"]
 
 
 class UrlSource(WireModel):
-    """An address. It is never fetched unasked."""
+    """URL of an image or document, which this server never fetches."""
 
     type: Literal["url"]
     url: str
 
 
 class FileSource(WireModel):
-    """A file uploaded before."""
+    """Reference to an uploaded file."""
 
     type: Literal["file"]
     file_id: str
 
 
 class TextSource(WireModel):
-    """A plain-text document."""
+    """Inline plain text."""
 
     type: Literal["text"]
     media_type: Literal["text/plain"]
@@ -83,7 +83,7 @@ class TextSource(WireModel):
 
 
 class ContentSource(WireModel):
-    """A document made of blocks."""
+    """Inline document of content blocks."""
 
     type: Literal["content"]
     content: Annotated[
@@ -92,14 +92,14 @@ class ContentSource(WireModel):
 
 
 class ImageBlock(Block):
-    """A picture."""
+    """An image."""
 
     type: Literal["image"]
     source: Annotated[Base64Image | UrlSource | FileSource, Field(discriminator="type")]
 
 
 class CitationsConfig(WireModel):
-    """Whether the answer should say where in this block it stands."""
+    """Switch for citations of this block."""
 
     enabled: bool = False
 
@@ -115,7 +115,7 @@ class DocumentBlock(Block):
 
 
 class SearchResultBlock(Block):
-    """A passage that the application found for the model."""
+    """Search result of the client's own search."""
 
     type: Literal["search_result"]
     source: str
@@ -125,20 +125,20 @@ class SearchResultBlock(Block):
 
 
 class ToolReferenceBlock(Block):
-    """Names a deferred tool whose definition belongs here."""
+    """Reference to a deferred tool, whose definition is inserted here."""
 
     type: Literal["tool_reference"]
     tool_name: str
 
 
 class BrowserStateBlock(Block):
-    """What a browser tool saw."""
+    """State of a browser tool, without any fields that this server reads."""
 
     type: Literal["browser_state"]
 
 
 class ToolUseBlock(Block):
-    """A call of a client tool that the assistant made."""
+    """Call of a client tool."""
 
     type: Literal["tool_use"]
     id: str
@@ -153,7 +153,7 @@ ToolResultContent = Annotated[
 
 
 class ToolResultBlock(Block):
-    """What a client tool answered."""
+    """Result of a client tool."""
 
     type: Literal["tool_result"]
     tool_use_id: str
@@ -162,7 +162,7 @@ class ToolResultBlock(Block):
 
 
 class ThinkingBlock(WireModel):
-    """Reasoning of an earlier assistant turn."""
+    """Reasoning of an earlier turn, with the server's signature."""
 
     type: Literal["thinking"]
     thinking: str
@@ -170,14 +170,14 @@ class ThinkingBlock(WireModel):
 
 
 class RedactedThinkingBlock(WireModel):
-    """Reasoning of an earlier turn that only its author could read."""
+    """Encrypted reasoning of an earlier turn."""
 
     type: Literal["redacted_thinking"]
     data: str
 
 
 class ServerToolUseBlock(Block):
-    """A call that a server made on the assistant's behalf."""
+    """Call of a server tool."""
 
     type: Literal["server_tool_use", "mcp_tool_use"]
     id: str
@@ -187,7 +187,7 @@ class ServerToolUseBlock(Block):
 
 
 class ServerToolResultBlock(Block):
-    """The result of such a call. Its content differs by tool and is kept as it came."""
+    """Result of a server tool; its content differs by tool and is not validated."""
 
     type: Literal[
         "web_search_tool_result",
@@ -221,7 +221,7 @@ class CompactionBlock(Block):
 
 
 class FallbackBlock(Block):
-    """Marks that another model took over; says nothing to the model."""
+    """Mark that another model continued; not part of the prompt."""
 
     type: Literal["fallback"]
 
@@ -234,7 +234,7 @@ class ContainerUploadBlock(Block):
 
 
 class ToolChangeBlock(Block):
-    """A tool added or removed in mid-conversation."""
+    """Addition or removal of a tool within the conversation."""
 
     type: Literal["tool_addition", "tool_removal"]
     tool: dict[str, Any]

@@ -1,4 +1,4 @@
-"""The messages of a conversation, and which of them may follow which.
+"""Wire model of messages, and validation of their order.
 
 The rules and their words are the API's. It asks for more where nothing depends on it: text after tool results and
 not before, tools defined wherever a call is, and no user's message right after a system message, which Claude Code
@@ -26,7 +26,7 @@ _ANYWHERE = "; the directive-only form (content: [] with output_config) is accep
 
 
 class MessageOutputConfig(WireModel):
-    """Output settings that one system message carries."""
+    """Output settings of a system message within the conversation."""
 
     effort: Effort | None = None
 
@@ -49,15 +49,15 @@ class MessageParam(WireModel):
 
     @property
     def is_directive(self) -> bool:
-        """A system message that says nothing and only changes settings."""
+        """Whether it is a system message without text, which only changes settings."""
         return self.role == "system" and self.is_empty and self.output_config is not None
 
 
 def effort_at_end(messages: Sequence[MessageParam], at_first: Effort | None) -> Effort | None:
-    """How hard the coming turn should try.
+    """Effort of the next turn.
 
-    A system message that follows what a user says is about the turn that answers it; elsewhere it waits for the
-    next thing a user says. Tool results alone say nothing.
+    A system message behind a user's message applies to the turn that answers it; elsewhere to the user's next
+    message. Tool results alone are no such message.
     (https://platform.claude.com/docs/build-with-claude/effort-per-message)
     """
     effort, waiting = at_first, None
@@ -128,14 +128,14 @@ def _check_system_places(messages: Sequence[MessageParam]) -> None:
 
 
 def _check_tool_calls(messages: Sequence[MessageParam]) -> None:
-    """Each call of a client's tool has one result, in the next turn. A turn is all that one side says on end."""
+    """Require one result for each call of a client tool, in the next turn: consecutive messages of one role."""
     spoken = ((i, message) for i, message in enumerate(messages) if message.role != "system")
     ids: set[str] = set()
     calls: dict[str, int] = {}
     for role, turn in itertools.groupby(spoken, key=lambda place: place[1].role):
         blocks = [(i, j, block) for i, message in turn for j, block in enumerate(message.content)]
         if role == "assistant":
-            calls = _calls(blocks, ids)
+            calls = _collect_calls(blocks, ids)
         else:
             _check_results(blocks, calls)
             calls = {}
@@ -145,7 +145,7 @@ def _check_tool_calls(messages: Sequence[MessageParam]) -> None:
 _Placed = tuple[int, int, ContentBlock]
 
 
-def _calls(blocks: Sequence[_Placed], ids: set[str]) -> dict[str, int]:
+def _collect_calls(blocks: Sequence[_Placed], ids: set[str]) -> dict[str, int]:
     """The calls of one turn, each with the message that makes it. ``ids`` are those of all turns so far."""
     calls: dict[str, int] = {}
     for i, j, block in blocks:

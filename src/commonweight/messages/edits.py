@@ -1,4 +1,4 @@
-"""Edits of the conversation that clients ask for in ``context_management``.
+"""Wire models of ``context_management``: edits that shorten the prompt.
 
 Source: the documentation of the beta ``context-management-2025-06-27``.
 """
@@ -11,33 +11,33 @@ from commonweight.messages.wire import WireModel, refusal
 
 
 class InputTokens(WireModel):
-    """An amount of prompt tokens."""
+    """Number of prompt tokens."""
 
     type: Literal["input_tokens"]
     value: int = Field(ge=0)
 
 
 class ToolUses(WireModel):
-    """An amount of tool calls."""
+    """Number of tool calls."""
 
     type: Literal["tool_uses"]
     value: int = Field(ge=0)
 
 
 class AllThinking(WireModel):
-    """The reasoning of every turn."""
+    """Keep the reasoning of every turn."""
 
     type: Literal["all"]
 
 
 class ThinkingTurns(WireModel):
-    """The reasoning of the last turns."""
+    """Keep the reasoning of the last ``value`` turns."""
 
     type: Literal["thinking_turns"]
     value: int = Field(ge=1)
 
 
-def _spelled_out(keep: object) -> object:
+def _expand_all(keep: object) -> object:
     return {"type": "all"} if keep == "all" else keep
 
 
@@ -45,7 +45,7 @@ class ClearThinking(WireModel):
     """Leave out the reasoning of all but the last assistant turns."""
 
     type: Literal["clear_thinking_20251015"]
-    keep: Annotated[AllThinking | ThinkingTurns, Field(discriminator="type"), BeforeValidator(_spelled_out)] = (
+    keep: Annotated[AllThinking | ThinkingTurns, Field(discriminator="type"), BeforeValidator(_expand_all)] = (
         ThinkingTurns(type="thinking_turns", value=1)
     )
 
@@ -65,13 +65,13 @@ class ClearToolUses(WireModel):
     """Whether what the calls were given goes, too; or of which tools."""
 
 
-def _not_compaction(edit: object) -> object:
+def _refuse_compaction(edit: object) -> object:
     if isinstance(edit, dict) and edit.get("type") == "compact_20260112":
         raise refusal("compact_20260112 is not supported by this server")
     return edit
 
 
-Edit = Annotated[ClearThinking | ClearToolUses, Field(discriminator="type"), BeforeValidator(_not_compaction)]
+Edit = Annotated[ClearThinking | ClearToolUses, Field(discriminator="type"), BeforeValidator(_refuse_compaction)]
 
 
 class ContextManagement(WireModel):

@@ -1,4 +1,4 @@
-"""Errors: one exception a kind, each with the API's status, type and exact body."""
+"""Errors of the API: one exception per kind, with its HTTP status, type and body."""
 
 import json
 from typing import Any, ClassVar
@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 
 class ApiError(Exception):
-    """An error as the API states it. ``message`` is shown to the client; never put internals into it."""
+    """Base of the API's errors. ``message`` is sent to the client and must not contain internals."""
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "api_error"
@@ -23,11 +23,11 @@ class ApiError(Exception):
         super().__init__(message)
         self.message = message
         self.details = details
-        """What programs tell this error from others of its kind by: an ``error_code``, and what belongs to it."""
+        """Machine-readable details: an ``error_code``, and its parameters."""
         self.retry_after = retry_after
         """Seconds after which trying again makes sense."""
         self.should_retry = should_retry
-        """Overrules what clients make of the status; false spares them trying what cannot succeed."""
+        """Overrides clients' rule for retries by status."""
 
     def body(self, request_id: str) -> dict[str, Any]:
         """The JSON body of the answer, and of an ``error`` event in a stream."""
@@ -42,21 +42,21 @@ class ApiError(Exception):
 
 
 class InvalidRequestError(ApiError):
-    """The request can never work as it is."""
+    """The request is invalid."""
 
     status = 400
     type = "invalid_request_error"
 
 
 class AuthenticationError(ApiError):
-    """No key, or a wrong one."""
+    """The API key is missing or wrong."""
 
     status = 401
     type = "authentication_error"
 
 
 class PermissionDeniedError(ApiError):
-    """The key is good, but not for this."""
+    """The API key lacks a scope."""
 
     status = 403
     type = "permission_error"
@@ -76,7 +76,7 @@ class MethodNotAllowedError(InvalidRequestError):
 
 
 class ConflictError(ApiError):
-    """The object is not in a state for this."""
+    """The object's state does not allow the operation."""
 
     status = 409
     type = "conflict_error"
@@ -90,26 +90,26 @@ class RequestTooLargeError(ApiError):
 
 
 class HeadTooLargeError(InvalidRequestError):
-    """The request's line and header fields are larger than any client's."""
+    """The request line and header fields are too large."""
 
     status = 431
 
 
 class RateLimitError(ApiError):
-    """This key has had its share for now."""
+    """The API key's rate limit is exceeded."""
 
     status = 429
     type = "rate_limit_error"
 
 
 class UnavailableError(ApiError):
-    """The model or the data is not ready; soon it will be."""
+    """The model or the database is temporarily unavailable."""
 
     status = 503
 
 
 class TimedOutError(ApiError):
-    """It took longer than the server allows."""
+    """The request took longer than the server allows."""
 
     status = 504
     type = "timeout_error"
@@ -122,7 +122,7 @@ class SlowRequestError(TimedOutError):
 
 
 class OverloadedError(ApiError):
-    """The server is full; later it may not be."""
+    """The server is overloaded."""
 
     status = 529
     type = "overloaded_error"

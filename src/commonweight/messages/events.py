@@ -1,4 +1,4 @@
-"""Stream events, and the fold that turns a stream into the message it tells.
+"""Stream events, and the fold of a stream into a message.
 
 Grammar: ``message_start (content_block_start content_block_delta* content_block_stop)* message_delta
 message_stop``, with ``ping`` anywhere; block indices count up from 0 and blocks never interleave.
@@ -26,14 +26,14 @@ from commonweight.messages.response import (
 
 
 class MessageStart(BaseModel):
-    """The message begins; its prompt tokens are known."""
+    """First event: the message without content, with the usage of its prompt."""
 
     type: Literal["message_start"] = "message_start"
     message: Message
 
 
 class ContentBlockStart(BaseModel):
-    """A block begins: an empty one, but for a tool call's id and name."""
+    """Start of a block, which is empty except for a tool call's id and name."""
 
     type: Literal["content_block_start"] = "content_block_start"
     index: int
@@ -46,21 +46,21 @@ class ContentBlockStart(BaseModel):
 
 
 class TextDelta(BaseModel):
-    """More text."""
+    """Next piece of text."""
 
     type: Literal["text_delta"] = "text_delta"
     text: str
 
 
 class CitationsDelta(BaseModel):
-    """One more citation of the text so far."""
+    """Citation of the text so far."""
 
     type: Literal["citations_delta"] = "citations_delta"
     citation: Citation
 
 
 class ThinkingDelta(BaseModel):
-    """More reasoning."""
+    """Next piece of reasoning."""
 
     type: Literal["thinking_delta"] = "thinking_delta"
     thinking: str
@@ -74,7 +74,7 @@ class SignatureDelta(BaseModel):
 
 
 class InputJsonDelta(BaseModel):
-    """More of the JSON of a tool call's input."""
+    """Next piece of the JSON of a tool call's input."""
 
     type: Literal["input_json_delta"] = "input_json_delta"
     partial_json: str
@@ -86,7 +86,7 @@ Delta = Annotated[
 
 
 class ContentBlockDelta(BaseModel):
-    """A block grows."""
+    """Addition to a block."""
 
     type: Literal["content_block_delta"] = "content_block_delta"
     index: int
@@ -94,14 +94,14 @@ class ContentBlockDelta(BaseModel):
 
 
 class ContentBlockStop(BaseModel):
-    """A block is complete."""
+    """End of a block."""
 
     type: Literal["content_block_stop"] = "content_block_stop"
     index: int
 
 
 class MessageEnd(BaseModel):
-    """Why the message ended."""
+    """Stop reason of the message, in ``message_delta``."""
 
     stop_reason: StopReason
     stop_sequence: str | None = None
@@ -110,7 +110,7 @@ class MessageEnd(BaseModel):
 
 
 class MessageDelta(BaseModel):
-    """The message ends; ``usage`` is cumulative and replaces what ``message_start`` said."""
+    """End of the message; ``usage`` is cumulative and replaces that of ``message_start``."""
 
     type: Literal["message_delta"] = "message_delta"
     delta: MessageEnd
@@ -120,13 +120,13 @@ class MessageDelta(BaseModel):
 
 
 class MessageStop(BaseModel):
-    """Nothing follows."""
+    """Last event of the stream."""
 
     type: Literal["message_stop"] = "message_stop"
 
 
 class Ping(BaseModel):
-    """Nothing new, but the connection lives."""
+    """Keep-alive."""
 
     type: Literal["ping"] = "ping"
 
@@ -137,7 +137,7 @@ StreamEvent = (
 
 
 class MessageFold:
-    """Folds stream events into the message they tell: the one way a JSON answer is made."""
+    """Folds stream events into a message; every JSON response is made by it."""
 
     def __init__(self) -> None:
         self._message: Message | None = None
@@ -153,7 +153,7 @@ class MessageFold:
             case ContentBlockDelta():
                 self._blocks[event.index][1].append(event.delta)
             case MessageDelta():
-                message = self._begun()
+                message = self._require_message()
                 message.stop_reason = event.delta.stop_reason
                 message.stop_sequence = event.delta.stop_sequence
                 message.stop_details = event.delta.stop_details
@@ -165,16 +165,16 @@ class MessageFold:
 
     def message(self) -> Message:
         """The message so far. Of a tool call's input it holds what parses when the call was cut off."""
-        content = [_grown(start, deltas) for start, deltas in self._blocks]
-        return self._begun().model_copy(update={"content": content})
+        content = [_apply_deltas(start, deltas) for start, deltas in self._blocks]
+        return self._require_message().model_copy(update={"content": content})
 
-    def _begun(self) -> Message:
+    def _require_message(self) -> Message:
         if self._message is None:
             raise ValueError("a stream begins with message_start")
         return self._message
 
 
-def _grown(start: OutputBlock, deltas: Sequence[Delta]) -> OutputBlock:
+def _apply_deltas(start: OutputBlock, deltas: Sequence[Delta]) -> OutputBlock:
     block = start.model_copy(deep=True)
     match block:
         case OutputText():

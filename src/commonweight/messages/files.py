@@ -1,4 +1,4 @@
-"""``/v1/files``: what is told of an uploaded file.
+"""Wire models of ``/v1/files``.
 
 The beta that came before (header ``anthropic-beta: files-api-2025-04-14``) has shapes of its own.
 """
@@ -12,7 +12,7 @@ FILES_BETA = "files-api-2025-04-14"
 
 
 class FileMetadata(BaseModel):
-    """One file. After ``expires_at`` its content is gone."""
+    """Metadata of a file. After ``expires_at`` its content is gone."""
 
     id: str
     type: Literal["file"] = "file"
@@ -22,7 +22,7 @@ class FileMetadata(BaseModel):
     created_at: datetime
     expires_at: datetime | None
     downloadable: bool = True
-    """On one's own server one's own files are."""
+    """Always true: every upload can be downloaded from this server."""
 
 
 class FilePage(BaseModel):
@@ -30,18 +30,18 @@ class FilePage(BaseModel):
 
     data: list[FileMetadata]
     next_page: str | None
-    """What the next page is asked for with; None: this was the last."""
+    """Cursor of the next page; None on the last."""
 
 
 class BetaFileMetadata(FileMetadata):
-    """One file, in the beta's shape."""
+    """Metadata of a file in the shape of the beta."""
 
     scope: None = None
     """Here no file belongs to a session."""
 
 
 class BetaFilePage(BaseModel):
-    """A page, in the beta's shape."""
+    """Page of files in the shape of the beta."""
 
     data: list[BetaFileMetadata]
     has_more: bool
@@ -50,7 +50,7 @@ class BetaFilePage(BaseModel):
 
 
 class DeletedFile(BaseModel):
-    """The answer to a deletion."""
+    """Response to the deletion of a file."""
 
     id: str
     type: Literal["file_deleted"] = "file_deleted"

@@ -1,4 +1,4 @@
-"""``/v1/models``: what is served, and honestly what it can do."""
+"""Wire models of ``/v1/models``: served models and their capabilities."""
 
 from datetime import datetime
 from typing import Literal
@@ -7,13 +7,13 @@ from pydantic import BaseModel, Field
 
 
 class Supported(BaseModel):
-    """One yes or no."""
+    """Support of one capability."""
 
     supported: bool = False
 
 
 class ContextManagementSupport(Supported):
-    """Edits of the conversation that the server can make."""
+    """Support of the edits of ``context_management``."""
 
     clear_thinking_20251015: Supported = Supported()
     clear_tool_uses_20250919: Supported = Supported()
@@ -21,13 +21,13 @@ class ContextManagementSupport(Supported):
 
 
 class Compaction(Supported):
-    """Ways of summarising a conversation on request."""
+    """Support of ways of compaction."""
 
     summarize: Supported = Supported()
 
 
 class EffortLevels(Supported):
-    """Levels of effort that change anything."""
+    """Levels of effort that have an effect."""
 
     low: Supported = Supported()
     medium: Supported = Supported()
@@ -37,7 +37,7 @@ class EffortLevels(Supported):
 
 
 class ThinkingTypes(BaseModel):
-    """Ways of thinking that change anything."""
+    """Types of ``thinking`` that have an effect."""
 
     adaptive: Supported = Supported()
     between_tools: Supported = Supported()
@@ -46,20 +46,20 @@ class ThinkingTypes(BaseModel):
 
 
 class ThinkingSupport(Supported):
-    """Whether the model reasons before it answers."""
+    """Support of reasoning before the answer."""
 
     types: ThinkingTypes = ThinkingTypes()
 
 
 class ServerTools(Supported):
-    """Tools that the server runs itself."""
+    """Support of server tools."""
 
     web_search: Supported = Supported()
     code_execution: Supported = Supported()
 
 
 class Capabilities(BaseModel):
-    """Every key is always present; what is not built is not supported."""
+    """Capabilities of a model; every key is always present."""
 
     batch: Supported = Supported()
     citations: Supported = Supported()
@@ -75,7 +75,7 @@ class Capabilities(BaseModel):
 
 
 class GuardInfo(BaseModel):
-    """Our own extension: the charter that exchanges are kept to, and what it is enforced with."""
+    """Extension of this server: the enforced charter, and the guard's parts."""
 
     charter: str
     version: str
@@ -88,7 +88,7 @@ class GuardInfo(BaseModel):
 
 
 class ModelInfo(BaseModel):
-    """One served model. ``max_input_tokens`` and ``max_tokens`` are the limits that are really enforced."""
+    """Served model. ``max_input_tokens`` and ``max_tokens`` are the enforced limits."""
 
     id: str
     type: Literal["model"] = "model"

@@ -1,4 +1,4 @@
-"""Tools that the API publishes and clients carry out: what a model has to know of each.
+"""Definitions of the API's client tools: bash, text editor and memory.
 
 Clients name only the type; models trained on these tools know the rest. Other models are told here. The schemas
 follow the public documentation of the tools, the descriptions are our own.
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Definition:
-    """What a request leaves out."""
+    """Description and input schema of a tool, which requests leave out."""
 
     description: str
     input_schema: dict[str, Any]
@@ -120,4 +120,4 @@ PUBLISHED_TOOLS = {
     "text_editor_20250728": _EDITOR,
     "memory_20250818": _MEMORY,
 }
-"""By the type that a request names."""
+"""Definitions by the type that a request names."""

@@ -1,4 +1,4 @@
-"""Requests: what clients may ask for, and what makes a request invalid whatever the model."""
+"""Wire models of ``POST /v1/messages`` and ``count_tokens``, with validation that does not depend on the model."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
@@ -31,33 +31,33 @@ MAX_MESSAGES = 100_000
 
 
 class JsonFormat(WireModel):
-    """The answer is JSON that matches a schema."""
+    """Output format: JSON that matches a schema."""
 
     type: Literal["json_schema"]
     schema_: dict[str, Any] = Field(alias="schema")
 
 
 class OutputConfig(MessageOutputConfig):
-    """How the answer should look and how hard to try."""
+    """Output settings: format and effort."""
 
     format: JsonFormat | None = None
 
 
 class Metadata(WireModel):
-    """Opaque to us."""
+    """Metadata of the client, which is not used."""
 
     user_id: str | None = None
 
 
 class Thinking(WireModel):
-    """Whether the model should reason before it answers."""
+    """Switch for reasoning before the answer."""
 
     type: Literal["adaptive", "disabled", "between_tools"]
     display: Literal["summarized", "omitted", "updates"] | None = None
 
 
 class BudgetedThinking(WireModel):
-    """The model should reason before it answers, for so many tokens at most."""
+    """Reasoning before the answer, with a limit on its tokens."""
 
     type: Literal["enabled"]
     budget_tokens: int = Field(ge=1024)
@@ -65,7 +65,7 @@ class BudgetedThinking(WireModel):
 
 
 class DiagnosticsRequest(WireModel):
-    """Which earlier answer to compare with, to say why the cache was of no use."""
+    """Request for the reason of a cache miss, compared with an earlier answer."""
 
     previous_message_id: str | None = None
 
@@ -78,11 +78,11 @@ def _refuse(value: object, info: ValidationInfo) -> object:
 
 
 Unsupported = Annotated[None, BeforeValidator(_refuse)]
-"""A field that changes what is answered, and that this server has nothing to answer with."""
+"""Accepted only when null: this server does not implement it."""
 
 
 class CountTokensRequest(WireModel):
-    """Everything of a request that becomes prompt tokens."""
+    """Fields of a request that become prompt tokens; the body of ``count_tokens``."""
 
     model: str = Field(min_length=1, max_length=512)
     messages: list[MessageParam] = Field(max_length=MAX_MESSAGES, fail_fast=True)
@@ -92,7 +92,7 @@ class CountTokensRequest(WireModel):
     thinking: Annotated[Thinking | BudgetedThinking, Field(discriminator="type")] | None = None
     output_config: OutputConfig | None = None
     output_format: JsonFormat | None = None
-    """What ``output_config.format`` was called in its beta."""
+    """Name of ``output_config.format`` in its beta."""
     cache_control: CacheControl | None = None
     """Marks the end of the prompt, wherever that is."""
     context_management: ContextManagement | None = None
@@ -153,7 +153,7 @@ class CountTokensRequest(WireModel):
 
     @property
     def effort(self) -> Effort | None:
-        """How hard the coming turn should try, whichever message says so."""
+        """Effort of the next turn, from its message or the request."""
         return effort_at_end(self.messages, None if self.output_config is None else self.output_config.effort)
 
 

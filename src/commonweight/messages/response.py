@@ -1,4 +1,4 @@
-"""The answer: a message with its blocks, why it ended and what it cost."""
+"""Wire models of responses: message, output blocks, stop reason and usage."""
 
 import secrets
 import string
@@ -27,7 +27,7 @@ def new_id(prefix: str) -> str:
 
 
 class OutputText(BaseModel):
-    """Text that the model wrote. ``citations`` is a list where the client asked for them."""
+    """Text block. ``citations`` is a list if the client asked for them."""
 
     type: Literal["text"] = "text"
     text: str = ""
@@ -35,7 +35,7 @@ class OutputText(BaseModel):
 
 
 class OutputThinking(BaseModel):
-    """Reasoning before the answer. The signature lets a later request give it back."""
+    """Reasoning block, with the signature that later requests need to send it back."""
 
     type: Literal["thinking"] = "thinking"
     thinking: str = ""
@@ -43,7 +43,7 @@ class OutputThinking(BaseModel):
 
 
 class OutputToolUse(BaseModel):
-    """A call of a client's tool."""
+    """Call of a client tool."""
 
     type: Literal["tool_use"] = "tool_use"
     id: str
@@ -55,7 +55,7 @@ OutputBlock = Annotated[OutputText | OutputThinking | OutputToolUse, Field(discr
 
 
 class StopDetails(BaseModel):
-    """Why the message was refused. What a model itself declines is text like any other, and no refusal."""
+    """Reason of a refusal by the guard; a model that declines by itself answers in text."""
 
     type: Literal["refusal"] = "refusal"
     category: Literal["cyber", "bio", "frontier_llm", "reasoning_extraction", "general_harms"] | None = None
@@ -63,7 +63,7 @@ class StopDetails(BaseModel):
 
 
 class GuardVerdict(BaseModel):
-    """Our own extension: which principle a refusal rests on, and what was measured. No part of the API."""
+    """Extension of this server: the principle behind a refusal, with score and threshold."""
 
     charter: str
     """SHA-256 of the charter's file."""
@@ -71,7 +71,7 @@ class GuardVerdict(BaseModel):
     place: str
     """``input``, ``output``, ``thinking``, ``tool_input`` or ``tool_result``."""
     stage: str
-    """What decided: ``text``, ``states``, ``ensemble`` or ``judge``."""
+    """Stage that decided: ``text``, ``states``, ``ensemble`` or ``judge``."""
     score: float
     threshold: float
     """Probabilities."""
@@ -80,20 +80,20 @@ class GuardVerdict(BaseModel):
 
 
 class CacheCreation(BaseModel):
-    """Prompt tokens written to the cache, by how long they were asked to be kept."""
+    """Prompt tokens written to the cache, by requested lifetime."""
 
     ephemeral_5m_input_tokens: int = 0
     ephemeral_1h_input_tokens: int = 0
 
 
 class OutputTokensDetails(BaseModel):
-    """What the output tokens went into."""
+    """Output tokens by kind."""
 
     thinking_tokens: int = 0
 
 
 class Usage(BaseModel):
-    """Tokens. The whole prompt is ``input + cache_creation + cache_read``; ``output`` includes thinking."""
+    """Token usage. The whole prompt is ``input + cache_creation + cache_read``; ``output`` includes thinking."""
 
     input_tokens: int
     cache_creation_input_tokens: int = 0
@@ -108,7 +108,7 @@ class Usage(BaseModel):
 
 
 class ClearedThinking(BaseModel):
-    """Reasoning of earlier turns that was left out of the prompt."""
+    """Report of reasoning left out of the prompt."""
 
     type: Literal["clear_thinking_20251015"] = "clear_thinking_20251015"
     cleared_input_tokens: int
@@ -116,7 +116,7 @@ class ClearedThinking(BaseModel):
 
 
 class ClearedToolUses(BaseModel):
-    """Results of earlier tool calls that were left out of the prompt."""
+    """Report of tool results left out of the prompt."""
 
     type: Literal["clear_tool_uses_20250919"] = "clear_tool_uses_20250919"
     cleared_input_tokens: int
@@ -124,25 +124,25 @@ class ClearedToolUses(BaseModel):
 
 
 class AppliedEdits(BaseModel):
-    """What became of ``context_management``: the edits that changed anything."""
+    """Report on ``context_management``: the edits that had an effect."""
 
     applied_edits: list[Annotated[ClearedThinking | ClearedToolUses, Field(discriminator="type")]] = []
 
 
 class CacheMissReason(BaseModel):
-    """Why the cache could not reuse all of an earlier request: past requests are not kept to compare with."""
+    """Reason of a cache miss; always unavailable, because past requests are not kept."""
 
     type: Literal["unavailable"] = "unavailable"
 
 
 class Diagnostics(BaseModel):
-    """The answer to a request's ``diagnostics``."""
+    """Response to a request's ``diagnostics``."""
 
     cache_miss_reason: CacheMissReason = CacheMissReason()
 
 
 class Message(BaseModel):
-    """An assistant's message, whole or (inside ``message_start``) just begun."""
+    """Assistant message: complete, or without content in ``message_start``."""
 
     id: str
     type: Literal["message"] = "message"
@@ -160,13 +160,13 @@ class Message(BaseModel):
 
 
 class OriginalTokens(BaseModel):
-    """What a request would hold without its ``context_management``."""
+    """Size of the prompt before the edits of ``context_management``."""
 
     original_input_tokens: int
 
 
 class TokenCount(BaseModel):
-    """``POST /v1/messages/count_tokens``."""
+    """Response of ``POST /v1/messages/count_tokens``."""
 
     input_tokens: int
     context_management: OriginalTokens | None = Field(default=None, exclude_if=lambda report: report is None)

@@ -1,4 +1,4 @@
-"""Tools as clients offer them, which of them may be called, and what makes an offer invalid."""
+"""Wire models of tools and ``tool_choice``, with their validation."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
@@ -9,15 +9,15 @@ from commonweight.messages.content import CacheControl
 from commonweight.messages.published_tools import PUBLISHED_TOOLS
 from commonweight.messages.wire import WireModel, refusal
 
-_NOT_HERE = (
+_UNSUPPORTED_PREFIXES = (
     *("web_search_", "web_fetch_", "code_execution_", "tool_search_tool_", "advisor_", "mcp_toolset"),
     *("computer_", "browser_toolset_"),
 )
-"""How the types of tools begin that the API knows and this server has not: it runs no tools itself."""
+"""Prefixes of the types of server tools, which this server does not implement."""
 
 
 class BaseTool(WireModel):
-    """What all tools share. Every kind of tool has ``name``, ``description`` and ``input_schema``."""
+    """Common fields of tools. All kinds have ``name``, ``description`` and ``input_schema``."""
 
     name: str
     cache_control: CacheControl | None = None
@@ -29,7 +29,7 @@ class BaseTool(WireModel):
     allowed_callers: list[str] | None = None
 
 
-def _describes_an_object(schema: dict[str, Any]) -> dict[str, Any]:
+def _check_object_schema(schema: dict[str, Any]) -> dict[str, Any]:
     if "type" not in schema:
         raise refusal("Field required", field="type")
     if schema["type"] != "object":
@@ -38,41 +38,41 @@ def _describes_an_object(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 class CustomTool(BaseTool):
-    """A tool of the client's own."""
+    """Tool defined by the client."""
 
     type: Literal["custom"]
     # The documentation says 64 characters, but agents prefix names with those of their MCP servers.
     name: str = Field(pattern="^[a-zA-Z0-9_-]{1,128}$")
     description: str | None = None
-    input_schema: Annotated[dict[str, Any], AfterValidator(_describes_an_object)]
+    input_schema: Annotated[dict[str, Any], AfterValidator(_check_object_schema)]
     eager_input_streaming: bool | None = None
 
 
 class PublishedTool(BaseTool):
-    """A tool that the API publishes and the client carries out."""
+    """Tool defined by the API and run by the client."""
 
     type: str
 
     @property
     def description(self) -> str:
-        """What it is for."""
+        """The tool's description."""
         return PUBLISHED_TOOLS[self.type].description
 
     @property
     def input_schema(self) -> dict[str, Any]:
-        """What it takes."""
+        """The JSON schema of the tool's input."""
         return PUBLISHED_TOOLS[self.type].input_schema
 
 
 class BashTool(PublishedTool):
-    """A shell."""
+    """Bash tool."""
 
     type: Literal["bash_20241022", "bash_20250124"]
     name: Literal["bash"]
 
 
 class TextEditorTool(PublishedTool):
-    """An editor. It shows at most ``max_characters`` of a file."""
+    """Text editor tool; views show at most ``max_characters``."""
 
     type: Literal["text_editor_20250429", "text_editor_20250728"]
     name: Literal["str_replace_based_edit_tool"]
@@ -80,25 +80,25 @@ class TextEditorTool(PublishedTool):
 
 
 class UndoingTextEditorTool(PublishedTool):
-    """An editor that can also take back."""
+    """Text editor tool with ``undo_edit``."""
 
     type: Literal["text_editor_20250124"]
     name: Literal["str_replace_editor"]
 
 
 class MemoryTool(PublishedTool):
-    """Notes that outlast the conversation."""
+    """Memory tool: notes in files that outlast the conversation."""
 
     type: Literal["memory_20250818"]
     name: Literal["memory"]
 
 
-def _with_type(tool: object) -> object:
-    """Most clients leave out the type of their own tools."""
+def _add_type(tool: object) -> object:
+    """Add the type ``custom`` where it is left out; refuse unsupported types."""
     if not isinstance(tool, dict):
         return tool
     kind = tool.get("type")
-    if isinstance(kind, str) and kind.startswith(_NOT_HERE):
+    if isinstance(kind, str) and kind.startswith(_UNSUPPORTED_PREFIXES):
         raise refusal(f"{kind} is not supported by this server")
     return tool if kind is not None else {**tool, "type": "custom"}
 
@@ -106,19 +106,19 @@ def _with_type(tool: object) -> object:
 Tool = Annotated[
     CustomTool | BashTool | TextEditorTool | UndoingTextEditorTool | MemoryTool,
     Field(discriminator="type"),
-    BeforeValidator(_with_type),
+    BeforeValidator(_add_type),
 ]
 
 
 class FreeToolChoice(WireModel):
-    """Whether a tool may, must or must not be called."""
+    """Choice among all tools: ``auto``, ``any`` or ``none``."""
 
     type: Literal["auto", "any", "none"]
     disable_parallel_tool_use: bool | None = None
 
 
 class NamedToolChoice(WireModel):
-    """The one tool that must be called."""
+    """Choice of one tool, which must be called."""
 
     type: Literal["tool"]
     name: str
@@ -129,7 +129,7 @@ ToolChoice = Annotated[FreeToolChoice | NamedToolChoice, Field(discriminator="ty
 
 
 def check_tools(tools: Sequence[BaseTool], choice: ToolChoice | None) -> None:
-    """Refuse tools that cannot be told apart, that could never be loaded, or a choice among none."""
+    """Refuse repeated names, tools that are all deferred, and a choice that no tool fits."""
     names = {tool.name for tool in tools}
     if len(names) < len(tools):
         raise refusal("tools: Tool names must be unique.")

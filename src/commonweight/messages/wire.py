@@ -1,4 +1,4 @@
-"""The base of every wire model: strict types, unknown fields ignored and logged once."""
+"""Base of the wire models: strict types, unknown fields ignored and logged once."""
 
 import functools
 import logging
@@ -10,12 +10,12 @@ from pydantic_core import PydanticCustomError
 log = logging.getLogger(__name__)
 
 # Bounded, because names of unknown fields come from clients.
-_MAX_NOTED = 1000
-_noted: set[tuple[str, str]] = set()
+_MAX_LOGGED_FIELDS = 1000
+_logged_fields: set[tuple[str, str]] = set()
 
 
 class WireModel(BaseModel):
-    """A JSON object of the wire.
+    """JSON object in a request.
 
     Types are strict (``"10"`` is not an integer), but fields we do not know are ignored: clients send fields
     of betas and of newer API versions, and must keep working. Each unknown field is logged once per process.
@@ -25,23 +25,23 @@ class WireModel(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _note_unknown_fields(cls, data: Any) -> Any:  # noqa: ANN401 - this sees raw JSON
+    def _log_unknown_fields(cls, data: Any) -> Any:  # noqa: ANN401 - this sees raw JSON
         if isinstance(data, dict):
-            for name in data.keys() - _names(cls):
+            for name in data.keys() - _list_field_names(cls):
                 note = (cls.__name__, str(name)[:80])
-                if note not in _noted and len(_noted) < _MAX_NOTED:
-                    _noted.add(note)
+                if note not in _logged_fields and len(_logged_fields) < _MAX_LOGGED_FIELDS:
+                    _logged_fields.add(note)
                     log.debug("ignoring unknown field %r of %s", note[1], note[0])
         return data
 
 
 @functools.cache
-def _names(model: type[BaseModel]) -> frozenset[str]:
+def _list_field_names(model: type[BaseModel]) -> frozenset[str]:
     return frozenset(field.alias or name for name, field in model.model_fields.items())
 
 
 def refusal(message: str, *, field: str | None = None, error_code: str | None = None) -> PydanticCustomError:
-    """What a validator raises to refuse a request in the API's own words.
+    """Validation error with a message in the API's words, for validators to raise.
 
     The sentence follows the place that is being validated, and ``field`` in it; a check of the whole request has
     no place and names one itself. ``error_code`` is for clients that tell refusals apart.

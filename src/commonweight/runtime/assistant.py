@@ -6,8 +6,10 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import replace
 
 from commonweight.catalog.gguf import Gguf
-from commonweight.catalog.locate import check_content, locate, starter
+from commonweight.catalog.integrity import check_content
 from commonweight.catalog.model import ModelCard
+from commonweight.catalog.resolve import resolve
+from commonweight.catalog.starter import starter
 from commonweight.engines.grammars import GrammarCompiler
 from commonweight.engines.llama import LlamaEngine, plan_worker
 from commonweight.engines.llama.model.load_check import check_loads
@@ -38,7 +40,7 @@ def locate_model(settings: AssistantSettings) -> AssistantSettings:
 
     To be called outside of an event loop, where the first Ctrl-C would not stop a download.
     """
-    path = locate(settings.model)
+    path = resolve(settings.model)
     with contextlib.suppress(FileNotFoundError):  # whatever opens it says that better
         check_content(path)
     if path != starter() and settings.remote is None:
@@ -64,7 +66,7 @@ async def open_assistant(
         guard: takes the place of the one that the settings describe.
         report: gets lines for people on what was set up: the charter, the memory that was set aside.
     """
-    with contextlib.closing(Gguf(locate(settings.model))) as gguf:
+    with contextlib.closing(Gguf(resolve(settings.model))) as gguf:
         card = ModelCard.of(gguf)
         key = (data or DataFolder.at()).load_key()
         tokenizer = Tokenizer(gguf)

@@ -19,9 +19,10 @@ from rich.filesize import decimal
 
 from commonweight import __version__
 from commonweight.catalog.gguf import Gguf
-from commonweight.catalog.hub import BadReferenceError, find
-from commonweight.catalog.locate import NoModelError, check_content, locate
+from commonweight.catalog.integrity import check_content
 from commonweight.catalog.model import ModelCard
+from commonweight.catalog.reference import ModelNotFoundError
+from commonweight.catalog.resolve import resolve_local
 from commonweight.engines.contract import EngineError
 from commonweight.engines.llama import plan_worker
 from commonweight.engines.llama.model.load_check import check_loads
@@ -145,8 +146,7 @@ def check_memory() -> Finding:
 def check_model(settings: AssistantSettings) -> Iterator[Finding]:
     """Check the file, its content, and whether it fits into memory. Nothing is downloaded."""
     try:
-        is_hub = settings.model is not None and settings.model.startswith("hf:")
-        path = find(str(settings.model)) if is_hub else locate(settings.model)
+        path = resolve_local(settings.model)
         if path is None:
             yield Finding("model", "warn", f"{settings.model} is not here yet", "serve pulls it when it starts")
             return
@@ -156,7 +156,7 @@ def check_model(settings: AssistantSettings) -> Iterator[Finding]:
             card = ModelCard.of(gguf)
             found = asyncio.run(check_servers(settings, settings.remote, gguf)) if settings.remote else None
         is_known = check_content(path)
-    except (OSError, NoModelError, BadReferenceError) as error:
+    except (OSError, ModelNotFoundError) as error:
         yield Finding("model", "fail", str(error))
         return
     checked = "its content is as published" if is_known else "no checksum is known of it"

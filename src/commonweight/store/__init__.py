@@ -1,4 +1,4 @@
-"""The database: tables, and how to ask them. Rules live in the rooms above."""
+"""Database access: connection, migrations, tables and queries. No policy."""
 
 from commonweight.store.database import Database, DatabaseError, Revisions, revisions, sqlite_url
 

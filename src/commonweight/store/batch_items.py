@@ -1,4 +1,4 @@
-"""The requests of Message Batches as those see them who run them.
+"""Queue of batch items for batch runners: claim, lease, record, requeue.
 
 An item is waiting, then running, then has ended in one of four states, and never leaves those. A server that runs
 an item holds a lease on it, and only while it does can it say how the item ended: of an item that two servers came
@@ -17,7 +17,7 @@ from commonweight.store.schema import batch_items, batches, keys
 
 ItemOutcome = Literal["succeeded", "errored", "canceled", "expired"]
 
-LONGEST_LEASE = 300.0
+MAX_LEASE_SECONDS = 300.0
 """Seconds: more than leases last and the clocks of servers differ."""
 
 _item, _batch = batch_items.c, batches.c
@@ -25,7 +25,7 @@ _item, _batch = batch_items.c, batches.c
 
 @dataclass(frozen=True)
 class OpenBatch:
-    """A batch with items that wait."""
+    """Batch with items that have not been claimed."""
 
     id: str
     tenant: str
@@ -36,7 +36,7 @@ class OpenBatch:
 
 @dataclass(frozen=True)
 class Claim:
-    """An item that is ours to run."""
+    """Item leased to this runner."""
 
     batch: OpenBatch
     number: int
@@ -44,19 +44,19 @@ class Claim:
 
     @property
     def place(self) -> tuple[str, int]:
-        """What names it."""
+        """Primary key of the item: batch id and number."""
         return self.batch.id, self.number
 
 
 class BatchItemStore:
-    """Queries of single items, for one owner of leases."""
+    """Queries of batch items on behalf of one runner, the owner of their leases."""
 
     def __init__(self, database: Database, owner: str) -> None:
         self._database = database
         self._owner = owner
 
-    async def waiting(self, now: float) -> list[OpenBatch]:
-        """The batches of which something may be begun."""
+    async def list_open(self, now: float) -> list[OpenBatch]:
+        """Batches in progress that have unclaimed items."""
         has_waiting = select(_item.number).where(_item.state == "waiting", _item.batch_id == _batch.id).exists()
         query = (
             select(_batch.id, _batch.tenant, _batch.key_id, func.coalesce(keys.c.waived, ""))
@@ -68,7 +68,7 @@ class BatchItemStore:
             return [OpenBatch(*row[:3], frozenset(row[3].split())) for row in rows]
 
     async def claim(self, batch: OpenBatch, until: float) -> Claim | None:
-        """Lease the next item of a batch that nobody else is about to take."""
+        """Lease the next unclaimed item of a batch; None if there is none."""
         next_one = (
             select(_item.number)
             .where(_item.state == "waiting", _item.batch_id == batch.id)
@@ -87,9 +87,9 @@ class BatchItemStore:
         return None if row is None else Claim(batch, row.number, row.params)
 
     async def renew(self, places: Collection[tuple[str, int]], until: float) -> set[tuple[str, int]]:
-        """Extend our leases on these items. Those that we still hold.
+        """Extend this runner's leases on these items; returns those that it still holds.
 
-        Not on others: what we hold by the database, but do not run, we lost when it failed. It is to be run again.
+        Only on these: items that are leased but no longer run were lost when the database failed, and must expire.
         """
         if not places:
             return set()
@@ -103,7 +103,7 @@ class BatchItemStore:
             return {(batch_id, number) for batch_id, number in await connection.execute(query)}
 
     async def record(self, batch_id: str, number: int, state: ItemOutcome, result: str | None = None) -> bool:
-        """Say how an item of ours ended. False: it is not ours any more, and nothing was changed."""
+        """Store the outcome of a leased item. False: the lease was lost, and nothing was changed."""
         query = (
             update(batch_items)
             .where(_item.batch_id == batch_id, _item.number == number, *self._is_ours())
@@ -113,17 +113,17 @@ class BatchItemStore:
             return (await connection.execute(query)).rowcount > 0
 
     async def give_back(self) -> None:
-        """Let others run what we hold."""
-        await self._return(and_(*self._is_ours()))
+        """Release all leases of this runner."""
+        await self._requeue(and_(*self._is_ours()))
 
     async def take_back(self, now: float) -> None:
-        """Let those items be run again whose servers are gone."""
+        """Requeue items whose leases have run out."""
         # A lease that lasts longer than any does was taken before the clock was put back.
-        is_over = or_(_item.lease_until < now, _item.lease_until > now + LONGEST_LEASE)
-        await self._return(and_(_item.state == "running", is_over))
+        is_over = or_(_item.lease_until < now, _item.lease_until > now + MAX_LEASE_SECONDS)
+        await self._requeue(and_(_item.state == "running", is_over))
 
-    async def doomed(self, now: float) -> list[tuple[str, ItemOutcome]]:
-        """The batches of which nothing more is to be done, and what becomes of the rest of their items."""
+    async def list_stopping(self, now: float) -> list[tuple[str, ItemOutcome]]:
+        """Canceled and expired batches that have not ended, with the outcome of their remaining items."""
         fate = case((_batch.status == "canceling", "canceled"), else_="expired")
         is_canceled, is_old = _batch.status == "canceling", _batch.expires_at <= now
         query = select(_batch.id, fate).where(is_canceled | and_(_batch.status == "in_progress", is_old))
@@ -131,15 +131,15 @@ class BatchItemStore:
             return [(batch_id, ending) for batch_id, ending in await connection.execute(query)]
 
     async def settle(self, batch_id: str, ending: ItemOutcome, limit: int) -> bool:
-        """End up to ``limit`` items of a batch that wait. Whether there may be others."""
+        """Give up to ``limit`` unclaimed items of a batch this outcome; whether more may remain."""
         is_waiting = _item.batch_id == batch_id, _item.state == "waiting"
         some = select(_item.number).where(*is_waiting).order_by(_item.number).limit(limit)
         query = update(batch_items).where(*is_waiting, _item.number.in_(some.scalar_subquery()))
         async with self._database.write() as connection:
             return (await connection.execute(query.values(state=ending))).rowcount > 0
 
-    async def done(self) -> list[str]:
-        """The batches that have not ended, though nothing of them is left to do."""
+    async def list_finished(self) -> list[str]:
+        """Batches that have not ended, although all of their items have."""
         is_left = _item.batch_id == _batch.id, _item.state.in_(("waiting", "running"))
         query = select(_batch.id).where(
             _batch.status.in_(("in_progress", "canceling")), ~select(_item.number).where(*is_left).exists()
@@ -150,7 +150,7 @@ class BatchItemStore:
     def _is_ours(self) -> tuple[ColumnElement[bool], ...]:
         return _item.state == "running", _item.owner == self._owner
 
-    async def _return(self, which: ColumnElement[bool]) -> None:
+    async def _requeue(self, which: ColumnElement[bool]) -> None:
         query = update(batch_items).where(which).values(state="waiting", owner=None, lease_until=None)
         async with self._database.write() as connection:
             await connection.execute(query)

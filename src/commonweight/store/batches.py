@@ -1,4 +1,7 @@
-"""Message Batches as their owners see them. What is still being received, or was deleted, nobody sees."""
+"""Table of Message Batches: upload, listing, results, cancellation, removal.
+
+Unfinished uploads and deleted batches are invisible to clients.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -14,7 +17,7 @@ VISIBLE = ("in_progress", "canceling", "ended")
 
 @dataclass(frozen=True)
 class Batch:
-    """A row of the table."""
+    """Row of the table ``batches``."""
 
     id: str
     tenant: str
@@ -34,7 +37,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class NewItem:
-    """A request of a batch that is being received."""
+    """Request of a batch that is being uploaded."""
 
     number: int
     custom_id: str
@@ -43,7 +46,7 @@ class NewItem:
 
 @dataclass(frozen=True)
 class ItemResult:
-    """What became of an item; ``result`` is JSON, and None where the state says everything."""
+    """Outcome of an item; ``result`` is JSON, or None if the state alone is the result."""
 
     number: int
     custom_id: str
@@ -57,20 +60,20 @@ _OLDEST_FIRST = (batches.c.created_at, batches.c.id)
 
 
 class BatchStore:
-    """Queries of whole batches."""
+    """Queries of batches."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def begin(self, batch_id: str, tenant: str, key_id: str | None, now: float, until: float) -> None:
-        """Begin to receive a batch. If nothing more has come by ``until``, it counts as given up."""
+        """Start an upload, which counts as abandoned unless it goes on by ``until``."""
         counts = dict.fromkeys(("total", "succeeded", "errored", "canceled", "expired"), 0)
         row = {"id": batch_id, "tenant": tenant, "key_id": key_id, "created_at": now, "expires_at": until}
         async with self._database.write() as connection:
             await connection.execute(batches.insert().values(**row, **counts, status="receiving"))
 
     async def add(self, batch_id: str, items: Sequence[NewItem], until: float) -> None:
-        """Receive some of its items.
+        """Store some of its items.
 
         Raises:
             LookupError: it was given up meanwhile.
@@ -82,7 +85,7 @@ class BatchStore:
             await connection.execute(batch_items.insert(), rows)
 
     async def complete(self, batch_id: str, total: int, now: float, expires_at: float) -> Batch:
-        """Everything was received: the batch is there from now on.
+        """Finish an upload: the batch becomes visible.
 
         Raises:
             LookupError: it was given up meanwhile.
@@ -96,9 +99,9 @@ class BatchStore:
     async def get(self, tenant: str, batch_id: str) -> Batch | None:
         """A tenant's batch."""
         async with self._database.read() as connection:
-            return await _seen(connection, tenant, batch_id)
+            return await _select_visible(connection, tenant, batch_id)
 
-    async def newest(
+    async def list_newest(
         self, tenant: str, limit: int, after: Batch | None = None, before: Batch | None = None
     ) -> tuple[list[Batch], bool]:
         """A page, newest first, and whether there is more.
@@ -119,15 +122,15 @@ class BatchStore:
         return page if before is None else page[::-1], len(found) > limit
 
     async def cancel(self, tenant: str, batch_id: str, now: float) -> Batch | None:
-        """Let nothing more of it begin. A batch that has ended stays as it is."""
+        """Set a batch in progress to canceling; others stay as they are."""
         async with self._database.write() as connection:
-            batch = await _seen(connection, tenant, batch_id)
+            batch = await _select_visible(connection, tenant, batch_id)
             if batch is not None:
                 await _change(connection, batch_id, ("in_progress",), status="canceling", cancel_initiated_at=now)
-            return await _seen(connection, tenant, batch_id)
+            return await _select_visible(connection, tenant, batch_id)
 
     async def delete(self, batch_id: str) -> bool:
-        """Make a batch that has ended, or that is still received, invisible. Its rows go later, bit by bit."""
+        """Mark an ended batch or unfinished upload as deleted; :meth:`clear` removes its rows."""
         async with self._database.write() as connection:
             return await _change(connection, batch_id, ("ended", "receiving"), status="deleted")
 
@@ -143,22 +146,22 @@ class BatchStore:
         async with self._database.read() as connection:
             return [ItemResult(*row) for row in await connection.execute(query)]
 
-    # What time brings
+    # Maintenance
 
     async def give_up(self, now: float) -> None:
-        """Forget what was never received to its end."""
+        """Mark abandoned uploads as deleted."""
         async with self._database.write() as connection:
             stale = batches.c.status == "receiving", batches.c.expires_at < now
             await connection.execute(update(batches).where(*stale).values(status="deleted"))
 
     async def archive(self, created_before: float, now: float) -> None:
-        """Let the results of old batches go; the batches themselves stay."""
+        """Mark the results of old batches for removal; the batches stay."""
         old = batches.c.status == "ended", batches.c.archived_at.is_(None), batches.c.created_at < created_before
         async with self._database.write() as connection:
             await connection.execute(update(batches).where(*old).values(archived_at=now))
 
     async def clear(self, limit: int) -> bool:
-        """Remove up to ``limit`` rows that nobody can see any more. Whether there may be others."""
+        """Remove up to ``limit`` invisible rows; whether more may remain."""
         item = batch_items.c
         gone = or_(batches.c.status == "deleted", batches.c.archived_at.is_not(None))
         has_items = select(item.number).where(item.batch_id == batches.c.id).exists()
@@ -174,7 +177,7 @@ class BatchStore:
             return True
 
     async def end(self, batch_id: str, now: float) -> bool:
-        """End the batch if nothing of it is left to do."""
+        """End the batch if all of its items have ended."""
         item = batch_items.c
         is_left = item.batch_id == batch_id, item.state.in_(("waiting", "running"))
         async with self._database.read() as connection:
@@ -191,7 +194,7 @@ class BatchStore:
             )
 
 
-async def _seen(connection: AsyncConnection, tenant: str, batch_id: str) -> Batch | None:
+async def _select_visible(connection: AsyncConnection, tenant: str, batch_id: str) -> Batch | None:
     query = select(*_COLUMNS).where(
         batches.c.id == batch_id, batches.c.tenant == tenant, batches.c.status.in_(VISIBLE)
     )
@@ -200,6 +203,6 @@ async def _seen(connection: AsyncConnection, tenant: str, batch_id: str) -> Batc
 
 
 async def _change(connection: AsyncConnection, batch_id: str, states: Sequence[str], **values: object) -> bool:
-    """Change a batch if it is in one of these states. Whether it was."""
+    """Change a batch if it is in one of these states; whether it was."""
     changed = update(batches).where(batches.c.id == batch_id, batches.c.status.in_(states)).values(**values)
     return (await connection.execute(changed)).rowcount > 0

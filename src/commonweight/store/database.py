@@ -1,4 +1,4 @@
-"""The database: SQLite in the data folder, or PostgreSQL by its URL. Opening it brings its tables up to date."""
+"""Database connection, SQLite or PostgreSQL, with migrations on opening."""
 
 import asyncio
 import contextlib
@@ -18,18 +18,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 _MIGRATIONS = Path(__file__).with_name("migrations")
 _LOCK = 0x636F6D6D6F6E  # of PostgreSQL's advisory locks: one server migrates at a time
-BUSY = 30
+STATEMENT_TIMEOUT_SECONDS = 30
 """Seconds that a statement may take; SQLite's wait for another writer."""
-CONNECTING = 10
-"""Seconds until a PostgreSQL that says nothing counts as gone."""
+CONNECT_TIMEOUT_SECONDS = 10
+"""Seconds in which PostgreSQL must accept a connection."""
 
 
 class DatabaseError(Exception):
-    """The database cannot be used; the message says why, and what to do."""
+    """The database is unusable; the message says why, and what to do."""
 
 
 class Database:
-    """A pool of connections to one database."""
+    """Connection pool of one database."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
@@ -42,12 +42,14 @@ class Database:
         Raises:
             DatabaseError: it cannot be reached, or a newer version of this program has changed it.
         """
-        engine = _engine(url)
+        engine = _make_engine(url)
         try:
             try:
-                await _upgraded(engine)
+                await _upgrade_tables(engine)
             except (DBAPIError, OSError) as error:
-                raise DatabaseError(f"cannot use the database at {_shown(url)}: {_reason(error)}") from error
+                raise DatabaseError(
+                    f"cannot use the database at {_hide_password(url)}: {_reason(error)}"
+                ) from error
             yield cls(engine)
         finally:
             await engine.dispose()
@@ -58,7 +60,7 @@ class Database:
         return self._engine.dialect.name == "postgresql"
 
     async def ping(self) -> None:
-        """Ask for nothing, to see whether there is an answer. Raises what the driver raises."""
+        """Run an empty query. Raises the driver's errors."""
         async with self.read() as connection:
             await connection.execute(text("SELECT 1"))
 
@@ -70,7 +72,7 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction: everything in it happens, or nothing.
+        """Transaction: committed at the end of the block, rolled back on an error.
 
         SQLite has one writer at a time, and takes the lock at once, so that what was read in it stays true.
         """
@@ -85,37 +87,37 @@ class Database:
 
 @dataclass(frozen=True)
 class Revisions:
-    """Versions of the tables."""
+    """Migration state: the revision of the tables, and the newest one."""
 
     current: str | None
     """None: there are none yet."""
     newest: str
-    """What this program works with, and brings them up to."""
+    """The revision that this version needs, and migrates to."""
     is_known: bool
     """False: a newer version of this program has changed them."""
 
 
 async def revisions(url: str) -> Revisions:
-    """Look at the tables of the database at a URL, and change nothing.
+    """Read the migration state of the database at a URL, without changing it.
 
     Raises:
         DatabaseError: it cannot be reached.
     """
-    engine = _engine(url)
+    engine = _make_engine(url)
     try:
         file = None if engine.dialect.name == "postgresql" else engine.url.database
         if file is not None and not await asyncio.to_thread(Path(file).exists):
-            return _revisions(None)  # to look would make it
+            return _read_revisions(None)  # to look would make it
         async with engine.connect() as connection:
-            return await connection.run_sync(_revisions)
+            return await connection.run_sync(_read_revisions)
     except (DBAPIError, OSError) as error:
-        raise DatabaseError(f"cannot use the database at {_shown(url)}: {_reason(error)}") from error
+        raise DatabaseError(f"cannot use the database at {_hide_password(url)}: {_reason(error)}") from error
     finally:
         await engine.dispose()
 
 
 def sqlite_url(folder: Path) -> str:
-    """The URL of the database in a data folder. Both are made if need be, and are nobody else's to read."""
+    """URL of the SQLite database in a data folder; creates both, readable by this user only."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     file = folder / "commonweight.db"
     # The folder may have been there, open to all. SQLite gives the files beside this one the same mode.
@@ -123,19 +125,19 @@ def sqlite_url(folder: Path) -> str:
     return f"sqlite+aiosqlite:///{file}"
 
 
-def _engine(url: str) -> AsyncEngine:
+def _make_engine(url: str) -> AsyncEngine:
     try:
         parsed = make_url(url)
         if parsed.drivername not in ("sqlite+aiosqlite", "postgresql+asyncpg"):
             raise DatabaseError(
-                f"{_shown(url)}: use a URL that begins with postgresql+asyncpg:// or sqlite+aiosqlite:///"
+                f"{_hide_password(url)}: use a URL that begins with postgresql+asyncpg:// or sqlite+aiosqlite:///"
             )
         if parsed.drivername == "postgresql+asyncpg":
-            waits = {"timeout": CONNECTING, "command_timeout": BUSY}
+            waits = {"timeout": CONNECT_TIMEOUT_SECONDS, "command_timeout": STATEMENT_TIMEOUT_SECONDS}
             return create_async_engine(parsed, pool_pre_ping=True, hide_parameters=True, connect_args=waits)
     except ArgumentError as error:
-        raise DatabaseError(f"{_shown(url)} is no database URL") from error
-    engine = create_async_engine(parsed, hide_parameters=True, connect_args={"timeout": BUSY})
+        raise DatabaseError(f"{_hide_password(url)} is no database URL") from error
+    engine = create_async_engine(parsed, hide_parameters=True, connect_args={"timeout": STATEMENT_TIMEOUT_SECONDS})
 
     @event.listens_for(engine.sync_engine, "connect")
     def prepare(connection: Any, _record: object) -> None:  # noqa: ANN401 - what the driver makes
@@ -149,20 +151,20 @@ def _engine(url: str) -> AsyncEngine:
     return engine
 
 
-async def _upgraded(engine: AsyncEngine) -> None:
+async def _upgrade_tables(engine: AsyncEngine) -> None:
     async with engine.connect() as connection:
         if engine.dialect.name == "postgresql":
             await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         else:
-            await _write_ahead(connection)
+            await _enable_wal(connection)
             await connection.execute(text("BEGIN IMMEDIATE"))
-        await connection.run_sync(_upgrade)
+        await connection.run_sync(_run_migrations)
         await connection.commit()
 
 
-async def _write_ahead(connection: AsyncConnection) -> None:
-    """Let readers go on beside a writer, from now on and for whoever opens the file."""
-    deadline = time.monotonic() + BUSY
+async def _enable_wal(connection: AsyncConnection) -> None:
+    """Switch the file to write-ahead logging, so that a writer does not block readers; permanent."""
+    deadline = time.monotonic() + STATEMENT_TIMEOUT_SECONDS
     while True:
         try:
             await connection.execute(text("PRAGMA journal_mode=WAL"))
@@ -175,32 +177,32 @@ async def _write_ahead(connection: AsyncConnection) -> None:
             return
 
 
-def _upgrade(connection: Connection) -> None:
-    found = _revisions(connection)
+def _run_migrations(connection: Connection) -> None:
+    found = _read_revisions(connection)
     if not found.is_known:
         raise DatabaseError(
             "the database was changed by a newer version of Commonweight "
             f"(its version is {found.current}); run that one"
         )
-    config = _config()
+    config = _make_config()
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
 
 
-def _revisions(connection: Connection | None) -> Revisions:
-    scripts = ScriptDirectory.from_config(_config())
+def _read_revisions(connection: Connection | None) -> Revisions:
+    scripts = ScriptDirectory.from_config(_make_config())
     current = MigrationContext.configure(connection).get_current_revision() if connection else None
     known = {None, *(script.revision for script in scripts.walk_revisions())}
     return Revisions(current, scripts.get_current_head() or "", current in known)
 
 
-def _config() -> Config:
+def _make_config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
     return config
 
 
-def _shown(url: str) -> str:
+def _hide_password(url: str) -> str:
     """A URL without its password."""
     with contextlib.suppress(ArgumentError):
         return make_url(url).render_as_string(hide_password=True)

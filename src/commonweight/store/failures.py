@@ -1,4 +1,4 @@
-"""What asking the database may raise when it is gone, full or busy: none of it is the client's fault."""
+"""Exceptions of an unreachable, full or busy database, which no request causes."""
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
@@ -6,6 +6,6 @@ FAILURES = (SQLAlchemyError, OSError)
 
 
 def reason(error: Exception) -> str:
-    """The first line of what the database says: fit for logs, without what was to be written."""
+    """First line of the database's message, for logs; without the values of the statement."""
     cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
     return str(cause).strip().partition("\n")[0] or type(cause).__name__

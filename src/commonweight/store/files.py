@@ -1,4 +1,4 @@
-"""Uploaded files: what is known of them. Their content is on disk, named by its SHA-256."""
+"""Table of uploaded files. Contents are on disk, named by their SHA-256."""
 
 import contextlib
 import secrets
@@ -13,12 +13,12 @@ from commonweight.store.database import Database
 from commonweight.store.schema import files, library
 
 _LOCK = 0x66696C6573  # of PostgreSQL's advisory locks
-_AT_ONCE = 500  # values in one query: databases have limits
+_MAX_IDS_PER_QUERY = 500  # values in one query: databases have limits
 
 
 @dataclass(frozen=True)
 class StoredFile:
-    """One file."""
+    """Row of the table ``files``."""
 
     id: str
     tenant: str
@@ -32,23 +32,23 @@ class StoredFile:
     expires_at: float | None
 
     def has_expired(self, now: float) -> bool:
-        """Whether its content may no longer be had."""
+        """Whether its content is no longer available."""
         return self.blob is None or (self.expires_at is not None and self.expires_at <= now)
 
 
 Position = tuple[float, str]
-"""Where a file stands in lists: when it was made, and its id."""
+"""Sort key of a file in listings: creation time and id."""
 
 
 class FileTable:
-    """The files of all tenants."""
+    """Queries of files."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     @contextlib.asynccontextmanager
-    async def changing(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction that no other of this kind overlaps, here or on another server.
+    async def exclusive(self) -> AsyncIterator[AsyncConnection]:
+        """Exclusive transaction, across all servers of the database.
 
         So what is done to the folder of contents in it agrees with what is read and written in it.
         """
@@ -59,22 +59,22 @@ class FileTable:
 
     async def folder(self) -> str:
         """The name of the folder that holds the contents of this database's files, and of no other's."""
-        async with self.changing() as connection:
+        async with self.exclusive() as connection:
             name = (await connection.execute(select(library.c.folder))).scalar_one_or_none()
             if name is None:
                 name = secrets.token_hex(8)
                 await connection.execute(insert(library).values(folder=name))
         return name
 
-    async def used(self, connection: AsyncConnection, tenant: str, now: float) -> int:
-        """Bytes of a tenant's files that have not expired, each counted in full."""
+    async def compute_usage(self, connection: AsyncConnection, tenant: str, now: float) -> int:
+        """Bytes of a tenant's live files, without deduplication."""
         total = select(func.coalesce(func.sum(files.c.size_bytes), 0))
-        return int((await connection.execute(total.where(files.c.tenant == tenant, _lasts(now)))).scalar_one())
+        return int((await connection.execute(total.where(files.c.tenant == tenant, _is_live(now)))).scalar_one())
 
-    async def used_by(self, tenant: str, now: float) -> int:
+    async def read_usage(self, tenant: str, now: float) -> int:
         """The same, outside of a transaction."""
         async with self._database.read() as connection:
-            return await self.used(connection, tenant, now)
+            return await self.compute_usage(connection, tenant, now)
 
     async def add(self, connection: AsyncConnection, file: StoredFile) -> None:
         """Add a file."""
@@ -95,8 +95,8 @@ class FileTable:
         """Those of the files that are there and the tenant's, newest first."""
         found: list[StoredFile] = []
         async with self._database.read() as connection:
-            for start in range(0, len(ids), _AT_ONCE):
-                some = ids[start : start + _AT_ONCE]
+            for start in range(0, len(ids), _MAX_IDS_PER_QUERY):
+                some = ids[start : start + _MAX_IDS_PER_QUERY]
                 query = select(files).where(files.c.tenant == tenant, files.c.id.in_(some))
                 found += [StoredFile(**row) for row in (await connection.execute(query)).mappings()]
         return sorted(found, key=lambda file: (file.created_at, file.id), reverse=True)
@@ -123,7 +123,7 @@ class FileTable:
         return page[::-1] if before is not None else page, len(rows) > limit
 
     async def delete(self, tenant: str, file_id: str) -> StoredFile | None:
-        """Remove a file; what it was, or None if there is none."""
+        """Delete a file and return it; None if it does not exist."""
         query = delete(files).where(files.c.tenant == tenant, files.c.id == file_id).returning(*files.c)
         async with self._database.write() as connection:
             row = (await connection.execute(query)).mappings().one_or_none()
@@ -136,5 +136,5 @@ class FileTable:
             await connection.execute(delete(files).where(files.c.expires_at < forgotten))
 
 
-def _lasts(now: float) -> ColumnElement[bool]:
+def _is_live(now: float) -> ColumnElement[bool]:
     return or_(files.c.expires_at.is_(None), files.c.expires_at > now)

@@ -1,4 +1,4 @@
-"""API keys as they are kept: never the key itself, only what it is recognised by."""
+"""Table of API keys, which has their SHA-256 instead of the keys."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +13,7 @@ from commonweight.store.schema import keys
 
 @dataclass(frozen=True)
 class ApiKey:
-    """One key. Times are seconds since the epoch."""
+    """Row of the table ``keys``. Times are seconds since the epoch."""
 
     id: str
     name: str
@@ -34,16 +34,16 @@ class ApiKey:
     """Principles that are set aside for it, separated by spaces."""
 
     def is_valid(self, now: float) -> bool:
-        """Whether it opens anything at that time."""
+        """Whether it is accepted at that time: neither revoked nor expired."""
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
 
 class NameTakenError(ValueError):
-    """A key of this name is in use."""
+    """Another key that is not revoked has this name."""
 
 
 async def add_key(database: Database, key: ApiKey) -> None:
-    """Keep a new key.
+    """Insert a key.
 
     Raises:
         NameTakenError: another that is not revoked has its name.

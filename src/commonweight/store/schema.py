@@ -1,4 +1,4 @@
-"""The tables. Times are seconds since the epoch, and sizes bytes."""
+"""Table definitions. Times are seconds since the epoch, sizes are bytes."""
 
 from sqlalchemy import (
     BigInteger,

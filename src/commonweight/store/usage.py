@@ -1,4 +1,4 @@
-"""The usage records: one for each turn, never changed; and their sums."""
+"""Usage records, one per turn and append-only, with their sums."""
 
 import functools
 import operator
@@ -13,13 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from commonweight.store.database import Database
 from commonweight.store.schema import contents, keys, usage
 
-DAY = 86400
+SECONDS_PER_DAY = 86400
 By = Literal["day", "key", "tenant", "model"]
 
 
 @dataclass(frozen=True)
 class UsageRecord:
-    """What one turn was and cost. Times are in seconds, ``at`` since the epoch."""
+    """Row of the table ``usage``: one turn and its tokens. Times are in seconds, ``at`` since the epoch."""
 
     request_id: str
     at: float
@@ -44,7 +44,7 @@ class UsageRecord:
 
 @dataclass(frozen=True)
 class StoredContent:
-    """What was asked and answered in one turn, as JSON."""
+    """Request and response of one turn, as JSON."""
 
     request_id: str
     tenant: str
@@ -55,7 +55,7 @@ class StoredContent:
 
 @dataclass(frozen=True)
 class Total:
-    """Sums over some records."""
+    """Sums of one group of records."""
 
     group: dict[By, str]
     requests: int
@@ -85,7 +85,7 @@ async def find_usage(database: Database, request_id: str) -> UsageRecord | None:
 
 
 async def forget_contents(database: Database, now: float) -> int:
-    """Delete contents whose time is over; how many there were."""
+    """Delete expired contents; returns their number."""
     async with database.write() as connection:
         return (await connection.execute(delete(contents).where(contents.c.expires_at <= now))).rowcount
 

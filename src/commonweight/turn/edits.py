@@ -21,12 +21,10 @@ from commonweight.messages.content import (
     ToolUseBlock,
 )
 from commonweight.messages.conversation import MessageParam
-from commonweight.messages.edits import AllThinking, ClearThinking, ClearToolUses, InputTokens, ToolUses
+from commonweight.messages.edits import AllThinking, ClearThinking, ClearToolUses, Edit, InputTokens, ToolUses
 from commonweight.messages.response import AppliedEdits, ClearedThinking, ClearedToolUses
 
 CLEARED_RESULT_TEXT = "[Old tool result removed to save context]"
-
-Edit = ClearThinking | ClearToolUses
 
 CountTokens = Callable[[Sequence[MessageParam]], Awaitable[int]]
 """The tokens of the whole prompt with these messages."""

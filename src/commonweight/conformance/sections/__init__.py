@@ -1,4 +1,4 @@
-"""One module a section of the contract, each a list of checks in the order they are run."""
+"""Checks by section of the contract, one module each, in the order in which they run."""
 
 from types import ModuleType
 

@@ -9,15 +9,15 @@ from commonweight.conformance.shapes import check_error, prompt_tokens
 from commonweight.conformance.target import Target
 from commonweight.conformance.toolbox import CLOCK, WEATHER
 
-AT_ONCE = 8
-QUEUE = 32
-BUSY = {429: "rate_limit_error", 503: "api_error", 529: "overloaded_error"}
+CONCURRENT_REQUESTS = 8
+QUEUED_REQUESTS = 32
+BUSY_ERRORS = {429: "rate_limit_error", 503: "api_error", 529: "overloaded_error"}
 
 
 @check()
 async def everybody_gets_their_own_answer(target: Target) -> None:
     """Requests at once get answers of their own: prompt, length and id (§8)."""
-    prompts = [[user("Count from 1 to 100, with commas." + " Please." * i)] for i in range(AT_ONCE)]
+    prompts = [[user("Count from 1 to 100, with commas." + " Please." * i)] for i in range(CONCURRENT_REQUESTS)]
     sizes = [await target.size(messages=prompt) for prompt in prompts]
     answers = await asyncio.gather(
         *(target.message(messages=prompt, max_tokens=i + 1) for i, prompt in enumerate(prompts))
@@ -27,14 +27,16 @@ async def everybody_gets_their_own_answer(target: Target) -> None:
             f"{prompt_tokens(message['usage'])} prompt tokens, not {size}"
         )
         assert message["usage"]["output_tokens"] <= i + 1, f"{message['usage']['output_tokens']} tokens of {i + 1}"
-    assert len({message["id"] for message in answers}) == AT_ONCE, "two answers have the same id"
+    assert len({message["id"] for message in answers}) == CONCURRENT_REQUESTS, "two answers have the same id"
 
 
 @check()
 async def streams_at_once(target: Target) -> None:
     """Streams at once each keep to the grammar (§10)."""
-    streams = await asyncio.gather(*(target.stream(messages=STORY, max_tokens=12) for _ in range(AT_ONCE)))
-    assert len({stream.message["id"] for stream in streams}) == AT_ONCE, "two streams have the same id"
+    streams = await asyncio.gather(
+        *(target.stream(messages=STORY, max_tokens=12) for _ in range(CONCURRENT_REQUESTS))
+    )
+    assert len({stream.message["id"] for stream in streams}) == CONCURRENT_REQUESTS, "two streams have the same id"
 
 
 @check()
@@ -51,7 +53,9 @@ async def calls_at_once(target: Target) -> None:
 @check()
 async def the_same_request_at_once(target: Target) -> None:
     """Requests that are the same report the same prompt, whoever computed it (§8)."""
-    answers = await asyncio.gather(*(target.message(messages=COUNTING, max_tokens=2) for _ in range(AT_ONCE)))
+    answers = await asyncio.gather(
+        *(target.message(messages=COUNTING, max_tokens=2) for _ in range(CONCURRENT_REQUESTS))
+    )
     sizes = {prompt_tokens(message["usage"]) for message in answers}
     assert len(sizes) == 1, f"the same prompt has {sorted(sizes)} tokens"
 
@@ -70,7 +74,9 @@ async def counting_while_a_stream_runs(target: Target) -> None:
 @check()
 async def clients_that_give_up(target: Target) -> None:
     """Clients that leave before their answer, and in the middle of it, do no harm (§10)."""
-    waiting = [asyncio.create_task(target.message(messages=STORY, max_tokens=2000)) for _ in range(AT_ONCE)]
+    waiting = [
+        asyncio.create_task(target.message(messages=STORY, max_tokens=2000)) for _ in range(CONCURRENT_REQUESTS)
+    ]
     await asyncio.sleep(0.5)
     for task in waiting:
         task.cancel()
@@ -81,9 +87,9 @@ async def clients_that_give_up(target: Target) -> None:
 @check()
 async def more_than_fit(target: Target) -> None:
     """More requests than run at once wait, or are told that the server is busy (§9.1)."""
-    responses = await asyncio.gather(*(target.post(target.request(max_tokens=1)) for _ in range(QUEUE)))
+    responses = await asyncio.gather(*(target.post(target.request(max_tokens=1)) for _ in range(QUEUED_REQUESTS)))
     for response in responses:
         if response.status_code != 200:
-            assert response.status_code in BUSY, f"HTTP {response.status_code}: {response.text[:200]}"
-            check_error(response, response.status_code, BUSY[response.status_code])
+            assert response.status_code in BUSY_ERRORS, f"HTTP {response.status_code}: {response.text[:200]}"
+            check_error(response, response.status_code, BUSY_ERRORS[response.status_code])
             assert "retry-after" in response.headers, f"{response.status_code} without retry-after"

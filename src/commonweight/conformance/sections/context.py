@@ -3,20 +3,20 @@
 import re
 
 from commonweight.conformance.checks import NotApplicableError, check
-from commonweight.conformance.conversation import ENDS_SOON, Json, assistant, called, result, user
+from commonweight.conformance.conversation import ENDS_SOON, Json, assistant, result, tool_use, user
 from commonweight.conformance.shapes import check_error, prompt_tokens
 from commonweight.conformance.target import COUNT, Target, check_accepted
 from commonweight.conformance.toolbox import WEATHER
 
 BETA = "context-management-2025-06-27"
-LARGEST_WINDOW = 1_000_000
+MAX_WINDOW_TOKENS = 1_000_000
 """Tokens: what is tried where a server does not say what it has."""
 
-CALLS = 3
+TOOL_CALLS = 3
 HISTORY = [user("How is the weather this week?")]
-for _i in range(CALLS):
+for _i in range(TOOL_CALLS):
     HISTORY += [
-        assistant([called(call=f"toolu_{_i}", city="Oslo", days=_i + 1)]),
+        assistant([tool_use(call=f"toolu_{_i}", city="Oslo", days=_i + 1)]),
         user([result(f"Day {_i}: " + "rain and wind, " * 12, call=f"toolu_{_i}")]),
     ]
 
@@ -24,7 +24,7 @@ for _i in range(CALLS):
 @check()
 async def a_prompt_that_is_too_long(target: Target) -> None:
     """It is refused in the words that agents compact for, with both numbers, streamed or not (§9.4)."""
-    body: Json = {"messages": [user("word " * int((target.window or LARGEST_WINDOW) * 1.1))]}
+    body: Json = {"messages": [user("word " * int((target.window or MAX_WINDOW_TOKENS) * 1.1))]}
     for more in ({}, {"stream": True}):
         message = await target.refusal(**body, **more)
         match = re.fullmatch(r"prompt is too long: (\d+) tokens > (\d+) maximum", message)
@@ -75,7 +75,9 @@ async def old_tool_results_are_cleared(target: Target) -> None:
     edit = list_applied(message)[0]
     saved = whole - prompt_tokens(message["usage"])
     assert edit["type"] == "clear_tool_uses_20250919", f"the edit is {edit}"
-    assert edit["cleared_tool_uses"] == CALLS - 1, f"{edit['cleared_tool_uses']} uses cleared, not {CALLS - 1}"
+    assert edit["cleared_tool_uses"] == TOOL_CALLS - 1, (
+        f"{edit['cleared_tool_uses']} uses cleared, not {TOOL_CALLS - 1}"
+    )
     assert edit["cleared_input_tokens"] == saved > 0, f"{edit['cleared_input_tokens']} said, {saved} saved"
 
 
@@ -99,7 +101,7 @@ async def what_is_kept(target: Target) -> None:
         clear(keep=0, trigger={"type": "tool_uses", "value": 50}),
         clear(keep=0, trigger={"type": "input_tokens", "value": 100_000}),
         clear(keep=0, clear_at_least={"type": "input_tokens", "value": 100_000}),
-        clear(keep=CALLS),
+        clear(keep=TOOL_CALLS),
     ):
         message = await apply_edit(target, edit)
         assert not list_applied(message), f"applied by {edit}: {list_applied(message)}"

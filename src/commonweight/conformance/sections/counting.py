@@ -8,8 +8,8 @@ from commonweight.conformance.shapes import check_error, is_count
 from commonweight.conformance.target import COUNT, Target, check_accepted
 from commonweight.conformance.toolbox import CLOCK, WEATHER
 
-AT_ONCE = 25
-"""What an agent's `/context` sends."""
+CONCURRENT_REQUESTS = 25
+"""Number of requests that an agent's `/context` sends."""
 
 DOCUMENT: Json = {
     "type": "document",
@@ -83,7 +83,7 @@ async def settings_are_counted_truly(target: Target) -> None:
 @check()
 async def many_counts_at_once(target: Target) -> None:
     """25 counts at once are all true (§2)."""
-    prompts = [[user("Say hello." + " Again." * i)] for i in range(AT_ONCE)]
+    prompts = [[user("Say hello." + " Again." * i)] for i in range(CONCURRENT_REQUESTS)]
     together = await asyncio.gather(*(target.count(messages=prompt) for prompt in prompts))
     assert sorted(set(together)) == together, f"longer prompts are not longer: {together}"
     alone = [await target.count(messages=prompt) for prompt in prompts]

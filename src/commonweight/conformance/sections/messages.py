@@ -9,10 +9,10 @@ from commonweight.conformance.conversation import (
     STORY,
     Json,
     assistant,
-    called,
     result,
     system,
     text,
+    tool_use,
     user,
 )
 from commonweight.conformance.shapes import check_error, check_message, text_of
@@ -132,7 +132,7 @@ async def every_block_in_the_history(target: Target) -> None:
     """All block types of a history are accepted, those of servers that offered more included (§6, §16)."""
     search: Json = {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": []}
     histories: list[list[Json]] = [
-        [called(), text("Wait.")],
+        [tool_use(), text("Wait.")],
         [{"type": "thinking", "thinking": "Hm.", "signature": "of another server"}, text("Well.")],
         [{"type": "redacted_thinking", "data": "c2VjcmV0"}, text("Well.")],
         [{"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "x"}}, search],

@@ -7,7 +7,7 @@ from commonweight.conformance.shapes import check_error
 from commonweight.conformance.target import Target
 
 BUDGET: Json = {"type": "enabled", "budget_tokens": 1024}
-ENOUGH = 1280
+MAX_TOKENS = 1280
 """Tokens for a budget and an answer, which the stop sequences keep short."""
 
 
@@ -59,12 +59,12 @@ async def settings_that_cannot_be(target: Target) -> None:
     """A budget below 1024 or not below `max_tokens`, and unknown kinds, are refused by name (§5)."""
     for setting in (
         {"type": "enabled", "budget_tokens": 1023},
-        {"type": "enabled", "budget_tokens": ENOUGH},
+        {"type": "enabled", "budget_tokens": MAX_TOKENS},
         {"type": "enabled"},
         {"type": "sometimes"},
         BUDGET | {"display": "sung"},
     ):
-        refusal = await target.refusal(thinking=setting, max_tokens=ENOUGH)
+        refusal = await target.refusal(thinking=setting, max_tokens=MAX_TOKENS)
         assert "thinking" in refusal or "budget_tokens" in refusal, f"{setting} is refused for: {refusal}"
     refusal = await target.refusal(output_config={"effort": "heroic"})
     assert "effort" in refusal, f"an unknown effort is refused for: {refusal}"
@@ -117,7 +117,7 @@ async def thinking_goes_back(target: Target) -> None:
     for display in ("summarized", "omitted"):
         message = await think(target, BUDGET | {"display": display})
         await target.message(
-            messages=send_back(message), thinking=BUDGET, max_tokens=ENOUGH, stop_sequences=ENDS_SOON
+            messages=send_back(message), thinking=BUDGET, max_tokens=MAX_TOKENS, stop_sequences=ENDS_SOON
         )
 
 
@@ -130,7 +130,7 @@ async def tampered_thinking(target: Target) -> None:
         middle = len(block["signature"]) // 2
         other = "A" if block["signature"][middle] != "A" else "B"
         block["signature"] = block["signature"][:middle] + other + block["signature"][middle + 1 :]
-    refusal = await target.refusal(messages=send_back(message), thinking=BUDGET, max_tokens=ENOUGH)
+    refusal = await target.refusal(messages=send_back(message), thinking=BUDGET, max_tokens=MAX_TOKENS)
     known = "signature` in `thinking` block", "signature in thinking block", "cannot be modified"
     assert any(words.replace("`", "") in refusal.replace("`", "") for words in known), f"refused for: {refusal}"
 
@@ -149,7 +149,7 @@ async def thinking_of_others(target: Target) -> None:
 
 def request(target: Target, thinking: Json, **changes: object) -> Json:
     """A greeting, with room to think about it."""
-    return target.request(thinking=thinking, max_tokens=ENOUGH, stop_sequences=ENDS_SOON, **changes)
+    return target.request(thinking=thinking, max_tokens=MAX_TOKENS, stop_sequences=ENDS_SOON, **changes)
 
 
 async def think(target: Target, thinking: Json) -> Json:

@@ -11,12 +11,12 @@ from commonweight.conformance.conversation import (
     ROUND_TRIP,
     Json,
     assistant,
-    called,
     result,
     text,
+    tool_use,
     user,
 )
-from commonweight.conformance.shapes import CUT, calls_of, check_ending, check_error, check_instance
+from commonweight.conformance.shapes import CUT_STOP_REASONS, calls_of, check_ending, check_error, check_instance
 from commonweight.conformance.target import Target
 from commonweight.conformance.toolbox import AGENTS_KEYWORDS, CLOCK, DEMANDING, WEATHER
 
@@ -32,7 +32,7 @@ async def free_choice(target: Target) -> None:
     for more in ({}, {"tool_choice": {"type": "auto"}}):
         message = await target.message(tools=[WEATHER, CLOCK], messages=QUESTION, max_tokens=48, **more)
         check_ending(message)
-        if message["stop_reason"] not in CUT:
+        if message["stop_reason"] not in CUT_STOP_REASONS:
             for call in calls_of(message):
                 check_call(call, WEATHER, CLOCK)
 
@@ -44,7 +44,7 @@ async def any_tool(target: Target) -> None:
     check_ending(message)
     calls = calls_of(message)
     # The tokens may end within a further call.
-    whole = calls[:-1] if message["stop_reason"] in CUT else calls
+    whole = calls[:-1] if message["stop_reason"] in CUT_STOP_REASONS else calls
     assert whole, f"no whole call, but {[block['type'] for block in message['content']]}"
     for call in whole:
         check_call(call, WEATHER, CLOCK)
@@ -196,11 +196,11 @@ async def a_result_goes_back(target: Target) -> None:
 async def results_of_every_form(target: Target) -> None:
     """A result may have no content, be an error, and stand beside others and before text (§6)."""
     empty = {"type": "tool_result", "tool_use_id": "toolu_01"}
-    two = [called(), called("get_time", "toolu_02", zone="UTC")]
+    two = [tool_use(), tool_use("get_time", "toolu_02", zone="UTC")]
     for calls, answers in (
-        ([called()], [empty]),
-        ([called()], [result("No such city.", is_error=True)]),
-        ([called()], [result(is_error=False), text("And tomorrow?")]),
+        ([tool_use()], [empty]),
+        ([tool_use()], [result("No such city.", is_error=True)]),
+        ([tool_use()], [result(is_error=False), text("And tomorrow?")]),
         ([text("Let me see."), *two], [result("Noon.", "toolu_02"), result()]),
     ):
         messages = [*ROUND_TRIP[:1], assistant(calls), user(answers)]
@@ -375,6 +375,6 @@ async def check_own_tool(target: Target, tool: Json, properties: Json, *required
         "minProperties": 1,
     }
     # Commands are free text, which a small model may not end in time.
-    if message["stop_reason"] not in CUT:
+    if message["stop_reason"] not in CUT_STOP_REASONS:
         check_instance(calls[0]["input"], schema)
     await target.refusal(tools=[tool | {"name": "another_name"}])

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from commonweight.catalog.gguf import Gguf
-from commonweight.catalog.locate import locate
+from commonweight.catalog.resolve import resolve
 from commonweight.charter import Charter
 from commonweight.engines.settings import EngineSettings
 from commonweight.guard import Bundle, Guard
@@ -74,7 +74,7 @@ def compile_charter(
         sources = [read_source(path) for path in find_files(list(settings.texts))]
         report(f"{len(sources)} sources of labelled texts")
         with (
-            contextlib.closing(Gguf(locate(settings.model))) as gguf,
+            contextlib.closing(Gguf(resolve(settings.model))) as gguf,
             PromptStateReader(gguf, on_progress) as reader,
         ):
             training = build_training_data(charter, sources, encoder, reader.read_states, settings.most)

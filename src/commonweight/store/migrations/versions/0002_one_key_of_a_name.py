@@ -1,4 +1,4 @@
-"""One key of a name, also if two are created at the same moment."""
+"""Unique index on the names of keys that are not revoked."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    """Let the database see to it."""
+    """Create the index."""
     is_valid = sa.text("revoked_at IS NULL")
     op.create_index(
         "uq_keys_name", "keys", ["name"], unique=True, sqlite_where=is_valid, postgresql_where=is_valid

@@ -1,4 +1,4 @@
-"""Keys may set principles of the charter aside."""
+"""Column ``keys.waived``: principles of the charter that are set aside for a key."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,5 +8,5 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
-    """From the version before."""
+    """Add the column."""
     op.add_column("keys", sa.Column("waived", sa.String(length=1000), server_default="", nullable=False))
