@@ -1,7 +1,8 @@
-"""The embedded engine: llama.cpp's kernels in a process of its own, scheduled by us.
+"""Embedded engine: llama.cpp in a process of its own, with a continuous-batching scheduler in Python.
 
-``engine`` is the server's side and ``worker`` the process; frames of ``channel`` run between them. In the
-process, ``scheduler`` decides what is computed next, ``native`` computes it and ``sampler`` draws from it.
+``engine`` is the server's side and ``process.worker`` the process; frames of ``process.protocol`` run between
+them. In the process, ``scheduler`` composes batches, ``model`` computes them and samples, and ``kv`` caches
+prefixes.
 """
 
 from commonweight.engines.llama.engine import LlamaEngine, LoadError

@@ -1,4 +1,4 @@
-"""The server's side of the embedded engine: starts the process, hands jobs over, restarts it when it dies."""
+"""Client of the engine process: starts it, submits jobs, dispatches their events, restarts it after a crash."""
 
 import asyncio
 import contextlib
@@ -29,24 +29,25 @@ from commonweight.engines.llama.process.protocol import (
 log = logging.getLogger(__name__)
 
 MAX_JOBS = 1024
-"""Jobs running and waiting at the same time; one more is told that the engine is full."""
+"""Jobs running and waiting at the same time; one more gets :class:`EngineFullError`."""
 MAX_RESTART_DELAY_SECONDS = 30.0
 """Seconds between attempts when the process dies again and again while loading."""
 THREAD_ENVIRONMENT = {"GOMP_SPINCOUNT": "20000", "OPENBLAS_NUM_THREADS": "1"}
-"""Kernel threads that meet at a barrier sleep sooner than libgomp lets them. On a quiet machine it makes no
-difference; beside other busy processes the long default was seen to slow decoding to a hundredth. NumPy's
-products are small here, and threads of its own would only wait on the cores of the kernels."""
+"""Environment of the process: kernel threads at a barrier sleep sooner than libgomp lets them. On a quiet
+machine it makes no difference; beside other busy processes the long default was seen to slow decoding to a
+hundredth. NumPy's products are small here, and threads of its own would only wait on the cores of the
+kernels."""
 CLOSED_MESSAGE = "The server is shutting down."
 EXIT_TIMEOUT_SECONDS = 10.0
 """Seconds that the process may take to leave: it finishes the step it is computing."""
 
 
 class LoadError(EngineError):
-    """The process could not load the model."""
+    """The engine process could not load the model."""
 
 
 class PendingJob(EventStream):
-    """A job of ours."""
+    """Event stream of one submitted job, with its encoded submission for a restart of the process."""
 
     def __init__(self, submission: bytes) -> None:
         super().__init__()
@@ -56,10 +57,10 @@ class PendingJob(EventStream):
 
 
 class LlamaEngine:
-    """An :class:`~commonweight.engines.contract.Engine` in a process of its own."""
+    """An :class:`~commonweight.engines.contract.Engine` that runs llama.cpp in a supervised child process."""
 
     worker = "commonweight.engines.llama.process.worker"
-    """The process, as a module that takes options and frames."""
+    """Module that the process runs."""
 
     def __init__(self, options: WorkerSettings) -> None:
         self.stats = Stats(cells=options.cells)
@@ -75,7 +76,7 @@ class LlamaEngine:
 
     @property
     def window(self) -> int:
-        """Most tokens that a prompt and its answer may have together."""
+        """Context length: maximum tokens of prompt and answer together."""
         return self._options.window
 
     @property
@@ -85,14 +86,14 @@ class LlamaEngine:
 
     @property
     def pid(self) -> int | None:
-        """The engine process, while there is one."""
+        """Process id of the engine process, while it runs."""
         return self._process.pid if self._process else None
 
     async def start(self, on_progress: Callable[[float], None] = lambda _: None) -> None:
         """Load the model; ``on_progress`` gets the fraction loaded.
 
         Raises:
-            LoadError: it cannot be loaded, for the reason given.
+            LoadError: the model cannot be loaded, for the reason given.
         """
         self._supervisor = asyncio.create_task(self._supervise(on_progress))
         ready = asyncio.create_task(self._ready.wait())
@@ -102,7 +103,7 @@ class LlamaEngine:
             await self._supervisor
 
     async def aclose(self) -> None:
-        """Fail what runs, and end the process."""
+        """Fail all jobs and stop the process."""
         self._is_closed = True
         self._fail(CLOSED_MESSAGE, waiting_too=True)
         if self._supervisor is not None:
@@ -135,7 +136,7 @@ class LlamaEngine:
                     self._send(pending.submission)
 
     def _send(self, data: bytes) -> None:
-        # Not drained: the process takes commands at once, and a closed pipe is the keeper's to notice.
+        # Not drained: the process takes commands at once, and the supervisor notices a closed pipe.
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.write(data)
 
@@ -192,7 +193,7 @@ class LlamaEngine:
                         case LoadFailed(reason):
                             raise LoadError(reason)
             was_ready = self._ready.is_set()
-            self._ready.clear()  # what comes from now on waits for the next process
+            self._ready.clear()  # jobs from now on wait for the next process
             code = await process.wait()
             if not was_ready:
                 raise LoadError(f"the engine process ended with {code} while loading")
@@ -214,7 +215,7 @@ class LlamaEngine:
                 del self._jobs[job_id]
 
     def _fail(self, reason: str, *, waiting_too: bool = False) -> None:
-        """Fail what the process was working on; what only waited is submitted to the next one."""
+        """Fail the admitted jobs; jobs that were still queued are submitted to the next process."""
         for job_id, pending in list(self._jobs.items()):
             if pending.is_admitted or waiting_too:
                 del self._jobs[job_id]
@@ -224,7 +225,7 @@ class LlamaEngine:
 
 
 async def _stop_process(process: asyncio.subprocess.Process, patience: float) -> None:
-    """Ask the process to leave, and make it if it has not in ``patience`` seconds."""
+    """Ask the process to exit, and kill it after ``patience`` seconds."""
     assert process.stdin is not None
     if process.returncode is not None:
         return

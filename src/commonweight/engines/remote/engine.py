@@ -1,4 +1,4 @@
-"""An engine whose work is done elsewhere, by one server or several with the same model."""
+"""Remote engine: sends jobs to one or several upstream servers with the same model."""
 
 import asyncio
 import base64
@@ -46,15 +46,15 @@ from commonweight.engines.remote.upstream import Upstream
 log = logging.getLogger(__name__)
 
 MAX_JOBS = 4096
-"""Jobs at the same time; one more is told that the engine is full."""
+"""Jobs at the same time; one more gets :class:`EngineFullError`."""
 HEALTH_INTERVAL_SECONDS = 5.0
-"""Seconds between two looks at the servers' health."""
+"""Seconds between two health checks of an upstream."""
 USAGE_TIMEOUT_SECONDS = 1.0
-"""Seconds that figures may come after the last token."""
+"""Seconds to wait for usage figures after the last token."""
 _SALT = b"commonweight/v1/cache-salt\0"
 _SESSION = b"commonweight/v1/session\0"
 _AFFINITY_TOKENS = 256
-"""Tokens that a job of no known conversation is recognised by."""
+"""Leading tokens that stand in for the session id of a job without one."""
 _CLOSED = "The server is shutting down."
 _BROKEN = "The server that computes failed in the middle of the answer; try again."
 _REFUSED = "The server that computes refused the request; this server's log says why."
@@ -62,10 +62,10 @@ _NONE = "None of the servers that compute answers at the moment; try again."
 
 
 class RemoteEngine:
-    """An :class:`~commonweight.engines.contract.Engine`: tokens go out by HTTP and come in as streams.
+    """An :class:`~commonweight.engines.contract.Engine` that streams tokens from upstreams over HTTP.
 
-    ``key`` makes the salts that keep tenants' caches apart, and is not sent. ``silence`` is how many seconds a
-    server may say nothing at all.
+    ``key`` derives the salts that isolate tenants' caches, and is not sent. ``read_timeout`` is in seconds without
+    any bytes from an upstream.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class RemoteEngine:
 
     @property
     def window(self) -> int:
-        """Most tokens that a prompt and its answer may have together: the least of what the servers have."""
+        """Context length: maximum tokens of prompt and answer together; the smallest of all upstreams."""
         assert self._window is not None, "start() comes first"
         return self._window
 
@@ -107,10 +107,10 @@ class RemoteEngine:
         return self._pool.is_any_available and not self._is_closed
 
     async def start(self, tell: Callable[[str], None] = lambda _: None) -> None:
-        """Find out what the servers are; ``tell`` gets a line on each.
+        """Discover the upstreams; ``tell`` gets a line on each.
 
         Raises:
-            UnfitError: one is not what it should be, or none answers.
+            UpstreamMismatchError: one does not match, or none answers.
         """
         trials = await asyncio.gather(*map(self._discover, self._pool.upstreams), return_exceptions=True)
         windows: list[int] = []
@@ -135,7 +135,7 @@ class RemoteEngine:
         self._watching = [asyncio.create_task(self._watch(upstream)) for upstream in self._pool.upstreams]
 
     async def aclose(self) -> None:
-        """Fail what runs, and end all connections."""
+        """Fail all jobs and close all connections."""
         self._is_closed = True
         for run in self._jobs.values():
             run.put(EngineError(_CLOSED))
@@ -176,9 +176,9 @@ class RemoteEngine:
             run.put(EngineError("The engine failed; the server's log says why."))
 
     async def _events(self, job: Job) -> AsyncGenerator[EngineEvent]:
-        """What becomes of a job: tried in one place after the other, until one has begun to answer."""
+        """Events of a job: upstreams are tried in order until one begins to answer."""
         if job.max_tokens == 0 and len(job.token_ids) == self.window:
-            # A server would need room for a token to read so much, and after it there could be none.
+            # An upstream needs room for one generated token, and a prompt of the whole window leaves none.
             yield Admitted(0)
             yield Prefilled()
             yield Finish("length", Timings(0, 0, 0))
@@ -187,7 +187,7 @@ class RemoteEngine:
         is_full = False
         for upstream in self._pool.rank_upstreams(session):
             if (backend := upstream.backend) is None:
-                continue  # gone since
+                continue  # unreachable since
             has_begun = False
             try:
                 async with aclosing(self._run_on(upstream, backend, job, session)) as events:
@@ -210,7 +210,7 @@ class RemoteEngine:
     async def _run_on(
         self, upstream: Upstream, backend: Backend, job: Job, session: str
     ) -> AsyncGenerator[EngineEvent]:
-        """What one server makes of a job."""
+        """Events of a job on one upstream."""
         begun = read = time.monotonic()
         cached: int | None = None
         ending: str | None = None
@@ -264,7 +264,7 @@ class RemoteEngine:
             body = backend.body(job, salt, only, is_alone=upstream.has_single_tenant(salt))
             return upstream.stream_chunks(backend, body, headers)
 
-        # How likely a token was is told after the server's grammar has had its say, and asked for without it.
+        # Upstreams report log-probabilities after the grammar's mask, and we need those before it.
         is_kept_there = backend.supports_grammars and not job.want_logprobs
         if job.grammar is None or job.max_tokens == 0 or is_kept_there:
             return ask(job, None)
@@ -272,7 +272,7 @@ class RemoteEngine:
         return constrain(job, await asyncio.to_thread(guide), ask)
 
     def _session(self, job: Job) -> str:
-        """A name for a job's conversation that says nothing about it."""
+        """Opaque session id of a job, for routing and the upstream's affinity header."""
         known = job.session or ",".join(map(str, job.token_ids[:_AFFINITY_TOKENS]))
         return self._compute_mac(_SESSION, f"{job.tenant}\0{known}")
 
@@ -291,7 +291,7 @@ class RemoteEngine:
                 log.exception("%s could not be looked at", upstream.url)
 
     async def _check_health(self, upstream: Upstream) -> None:
-        """See how a server is. One that was away may have come back as another one."""
+        """Check an upstream's health, and rediscover it after an outage: it may serve another model now."""
         was_alive, upstream.is_alive = upstream.is_alive, await upstream.check_health()
         if was_alive and not upstream.is_alive:
             log.warning("%s is not well", upstream.url)
@@ -316,7 +316,7 @@ class RemoteEngine:
 
 
 def _record_error(upstream: Upstream, error: UpstreamError) -> None:
-    """Remember what a server did. To be full is no fault of its, and what it refused is none either."""
+    """Update an upstream's circuit breaker. Busy and rejected requests do not count as failures."""
     if isinstance(error, UnreachableError):
         upstream.mark_unreachable()
     elif not isinstance(error, UpstreamBusyError | RequestRejectedError):
@@ -326,10 +326,10 @@ def _record_error(upstream: Upstream, error: UpstreamError) -> None:
 
 
 def _make_steps(chunk: Chunk, job: Job, size: int) -> list[Step]:
-    """A line's tokens.
+    """Steps for the tokens of a chunk.
 
     Raises:
-        PlaceError: they are none of this vocabulary, or lack what was asked for.
+        UpstreamError: a token is outside the vocabulary, or log-probabilities are missing.
     """
     if not all(0 <= token < size for token in chunk.token_ids):
         raise UpstreamError("it gives tokens that the model does not have")
@@ -341,12 +341,12 @@ def _make_steps(chunk: Chunk, job: Job, size: int) -> list[Step]:
 
 
 def _has_stopped(chunk: Chunk, job: Job) -> bool:
-    """Whether the token that ends the answer is there, or there is none."""
+    """Whether the chunk has a stop token, or the job has none."""
     return not job.stop_ids or any(token in job.stop_ids for token in chunk.token_ids)
 
 
 async def _read_late_usage(chunks: AsyncGenerator[Chunk]) -> int | None:
-    """What is told of the cache after the last token. The answer is complete without it."""
+    """Cached prompt tokens, if reported after the last token. The answer is complete without it."""
     with contextlib.suppress(UpstreamError, TimeoutError):
         async with asyncio.timeout(USAGE_TIMEOUT_SECONDS):
             async for chunk in chunks:

@@ -1,4 +1,4 @@
-"""What a context would take, asked of llama.cpp itself: it lays everything out and allocates nothing."""
+"""Memory footprint of a llama.cpp context, found by a dry run that allocates nothing."""
 
 import logging
 import re
@@ -21,7 +21,7 @@ _COMPUTE_SIZE = re.compile(r"compute buffer size = +([\d.]+) MiB")
 
 
 class Footprint(NamedTuple):
-    """Bytes that a context takes beside the weights."""
+    """Bytes of a context beside the weights."""
 
     kv: int
     """KV cache, and the states of recurrent layers."""
@@ -34,7 +34,7 @@ class Footprint(NamedTuple):
 
 
 class UnallocatedModel:
-    """A model without its weights, to try contexts on.
+    """A model loaded without its weights, to measure contexts with.
 
     Not computed from metadata: which layers share, slide, recur or compress is written in llama.cpp for each
     architecture, and files need not say it. Its public functions tell no sizes; its log does, to 0.01 MiB.
@@ -56,7 +56,7 @@ class UnallocatedModel:
         llama.llama_model_free(self._model)
 
     def measure_footprint(self, options: WorkerSettings) -> Footprint:
-        """What a context of these options would take.
+        """Footprint of a context with these options.
 
         Raises:
             EngineError: llama.cpp cannot make such a context of this model.

@@ -1,4 +1,4 @@
-"""Drawing the next token with llama.cpp's samplers, one chain a job."""
+"""Token sampling: one llama.cpp sampler chain a job, with NumPy shortcuts for common settings."""
 
 import ctypes
 import random
@@ -21,11 +21,11 @@ CANDIDATE_DTYPE = np.dtype([("id", "i4"), ("logit", "f4"), ("p", "f4")])
 
 
 class Sampler:
-    """How one job's tokens are drawn. The n-th draw gets the n-th random number of the job's seed, whoever is in
-    the batch, and however many tokens were guessed right before.
+    """Sampler of one job. The n-th draw uses the n-th random number of the job's seed, whatever else is in the
+    batch, and however many draft tokens were accepted before.
 
-    Settings that sort or cut candidates are llama.cpp's work. The likeliest token, and one of all at some
-    temperature, are found here in a fraction of the time: llama.cpp first makes a list of the vocabulary.
+    Settings that sort or cut candidates go to llama.cpp. Greedy and plain temperature sampling are done here in a
+    fraction of the time: llama.cpp first makes a list of the vocabulary.
     """
 
     def __init__(self, sampling: Sampling) -> None:

@@ -1,4 +1,4 @@
-"""How large the embedded engine is made, decided before it loads: never more than the free memory holds."""
+"""Default sizes of the embedded engine (window, KV cells, caches), from free memory and disk space."""
 
 import contextlib
 import logging
@@ -20,9 +20,9 @@ from commonweight.engines.llama.process.protocol import WorkerSettings
 log = logging.getLogger(__name__)
 
 DEFAULT_CONTEXT_TOKENS = 32_768
-"""Tokens: the window of models trained for more."""
+"""Default window, in tokens, of models trained for more."""
 MAX_DEFAULT_CELLS = 131_072
-"""Tokens that the cells hold unasked, if a window is no longer than that."""
+"""Maximum of KV cells by default, in tokens, if a window is no longer than that."""
 CELL_STEP = 256
 """llama.cpp rounds cells up to a multiple of it."""
 DEFAULT_DRAFTS = 15
@@ -37,7 +37,7 @@ DISK_SHARE, MAX_DISK_BYTES = 0.1, 10 << 30
 
 
 class DoesNotFitError(EngineError):
-    """There is not enough memory. The message has the numbers, and what can be done."""
+    """The model does not fit into memory. The message has the numbers, and remedies."""
 
 
 def options(
@@ -54,19 +54,19 @@ def options(
     speculation: bool = True,
     tell: Callable[[str], None] = log.info,
 ) -> WorkerSettings:
-    """Options for a model; None means what suits the model and the machine. Memory and disk in bytes.
+    """Worker settings for a model; None chooses by model and machine. Memory and disk in bytes.
 
-    A context beyond what the model was trained for is cut to that: past it models babble. ``tell`` gets a line
-    for people on what was decided.
+    A context beyond what the model was trained for is cut to that: past it models babble. ``tell`` gets a
+    human-readable line with the chosen sizes.
 
     Raises:
-        DoesNotFitError: the weights, one window and what was asked for need more memory than is available.
+        DoesNotFitError: the weights, one window and the requested caches need more memory than is available.
     """
     window = min(context or DEFAULT_CONTEXT_TOKENS, trained_window)
     folder = platformdirs.user_cache_path("commonweight") / "prefixes"
     disk_bytes = _default_disk_bytes(folder) if cache_disk is None else cache_disk
     if cache_ram == 0:
-        disk_bytes = 0  # what is read from the disk goes through RAM
+        disk_bytes = 0  # blocks read from disk pass through RAM
     wanted = WorkerSettings(
         path=str(path),
         window=window,
@@ -88,7 +88,7 @@ def options(
 
 
 class _MemoryPlan:
-    """Cells and RAM for ``wanted``, whose cells are the least there can be: one window."""
+    """Chooses cells and RAM for ``wanted``, whose cells are the minimum: one window."""
 
     def __init__(
         self, wanted: WorkerSettings, outline: UnallocatedModel, machine: Memory, cache_ram: int | None

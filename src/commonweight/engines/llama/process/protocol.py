@@ -1,4 +1,4 @@
-"""The channel between server and engine process: MessagePack frames, each behind its length.
+"""Messages between server and engine process: MessagePack frames with a length prefix.
 
 The process reads frames from its standard input and writes them to its standard output, so it sees the server
 vanish as the end of its input, on every platform. All events of one step travel in one frame: one wake-up of the
@@ -19,71 +19,71 @@ _READ_SIZE = 1 << 16
 
 
 class WorkerSettings(msgspec.Struct, frozen=True):
-    """How the embedded engine is set up."""
+    """Settings of the engine process."""
 
     path: str
     window: int
-    """Most tokens a prompt and its answer may have together."""
+    """Context length: maximum tokens of prompt and answer together."""
     cells: int
-    """Tokens that the KV cache holds, for all running jobs together."""
+    """KV cells (one a token), for all running jobs together."""
     sequences: int
-    """Jobs that run at the same time."""
+    """Maximum of jobs that run at the same time."""
     threads: int
     batch_rows: int = 512
     kv_type: Literal["f16", "q8_0"] = "f16"
     drafts: int = 15
-    """Most tokens of one stream guessed ahead a step; 0 turns speculation off."""
+    """Maximum draft tokens of one stream a step; 0 turns speculative decoding off."""
     ram_bytes: int = 1 << 30
-    """For prefixes that no running job uses."""
+    """Capacity of the prefix cache in RAM."""
     disk_folder: str | None = None
-    """Where prefixes outlive the process; None: nowhere."""
+    """Folder of the prefix cache's disk tier; None: no disk tier."""
     disk_bytes: int = 0
 
 
 class Submit(msgspec.Struct, tag=True):
-    """Server to process: do this job."""
+    """Server to process: run a job."""
 
     job_id: int
     job: Job
 
 
 class Cancel(msgspec.Struct, tag=True):
-    """Server to process: nobody waits for this job any more."""
+    """Server to process: cancel a job."""
 
     job_id: int
     keep: int | None = None
-    """Of its tokens only so many are worth remembering."""
+    """Cache at most so many of its tokens; None: all."""
 
 
 class Shutdown(msgspec.Struct, tag=True):
-    """Server to process: leave now, in order."""
+    """Server to process: finish the step and exit."""
 
 
 class LoadProgress(msgspec.Struct, tag=True):
-    """Process to server: this fraction of the weights is loaded."""
+    """Process to server: fraction of the weights loaded so far."""
 
     fraction: float
 
 
 class Ready(msgspec.Struct, tag=True):
-    """Process to server: jobs can come."""
+    """Process to server: the model is loaded."""
 
 
 class LoadFailed(msgspec.Struct, tag=True):
-    """Process to server: this model cannot be loaded, for this reason. The process leaves."""
+    """Process to server: the model cannot be loaded. The process exits."""
 
     reason: str
 
 
 class JobRejected(msgspec.Struct, tag=True):
-    """Process to server: this job cannot be done, for this reason."""
+    """Process to server: a job failed."""
 
     job_id: int
     reason: str
 
 
 class StepEvents(msgspec.Struct, tag=True):
-    """Process to server: what one step brought, by run, and now and then the figures."""
+    """Process to server: events of one or more steps with their job ids, and the latest statistics."""
 
     events: list[tuple[int, EngineEvent]]
     stats: Stats | None = None
@@ -105,13 +105,13 @@ class AsyncReader(Protocol):
 
 
 def encode_frame(message: EngineCommand | WorkerMessage) -> bytes:
-    """A message as it travels."""
+    """Encode a message with its length prefix."""
     body = _encoder.encode(message)
     return _LENGTH.pack(len(body)) + body
 
 
 async def read_messages(reader: AsyncReader) -> AsyncGenerator[WorkerMessage]:
-    """The process's frames until it is gone; one awakening for all that have arrived."""
+    """Decode the process's messages until it exits; all that have arrived in one wake-up."""
     arrived = b""
     while data := await reader.read(_READ_SIZE):
         arrived += data
@@ -127,7 +127,7 @@ async def read_messages(reader: AsyncReader) -> AsyncGenerator[WorkerMessage]:
 
 
 def read_command(stream: RawIOBase) -> EngineCommand | None:
-    """The process's next frame, waiting for it; None when the server is gone."""
+    """Read the next command, blocking; None at the end of input, when the server has exited."""
     try:
         (length,) = _LENGTH.unpack(_read_exactly(stream, _LENGTH.size))
         return _commands.decode(_read_exactly(stream, length))

@@ -1,8 +1,8 @@
-"""What the next batch computes: rows of streams, how they go on by guess or by grammar, chunks of prompts.
+"""Batch planner: decode rows, draft rows and prefill chunks of the next batch.
 
-A chunk is as long as fits a time that keeps the streams' cadence. A stream's row in a tile of attention among rows
-of a prompt was seen to make a step up to three times as long: so streams and all but small chunks take turns, and
-chunks fill their tiles.
+Chunked prefill: a chunk is as long as fits a step time that keeps the streams' cadence. A stream's row in a tile
+of attention among rows of a prompt was seen to make a step up to three times as long: so streams and all but
+small chunks take turns, and chunks fill their tiles.
 """
 
 from collections.abc import Callable
@@ -17,30 +17,30 @@ from commonweight.engines.llama.scheduler.sequence import Sequence
 from commonweight.engines.llama.scheduler.step_cost import StepCostModel
 
 STREAMING_STEP_SECONDS = 0.25
-"""Seconds that a step may take while others stream: prompts are read in chunks that fit."""
+"""Step time while others stream, in seconds: prefill chunks are sized to fit."""
 LAST_CHUNK_FACTOR = 1.25
-"""How many times as long a chunk may be if it ends a prompt."""
+"""Factor by which a chunk may be longer if it ends a prompt."""
 MAX_STEP_SECONDS = 1.0
-"""Seconds that a step may take at all: arrivals and cancellations wait for its end."""
+"""Step time otherwise, in seconds: arrivals and cancellations wait for its end."""
 Rank = tuple[bool, int, float]
-"""Whose turn it is: the smallest's."""
+"""Scheduling order of a sequence; smaller comes first."""
 
 
 class BatchPart(NamedTuple):
-    """A run's share of a batch."""
+    """Consecutive rows of one sequence in a batch."""
 
     seq: Sequence
     rows: int
     last_row: int
     padding: int = 0
-    """Rows behind them that only fill a tile. Their cells are to be freed."""
+    """Rows behind them that only fill an attention tile. Their cells are freed after the step."""
 
 
 class BatchPlanner:
-    """Fills a batch, again and again.
+    """Composes each step's batch from the running sequences.
 
-    ``drafts`` is how many tokens may be guessed for a stream. With ``attention``, tiles that are nearly full are
-    filled; its model must be able to take tokens back.
+    ``drafts`` is the maximum of draft tokens a stream. With ``attention``, tiles that are nearly full are filled;
+    the model must be able to take tokens back.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class BatchPlanner:
     def plan_batch(
         self, running: list[Sequence], rank: Callable[[Sequence], Rank], step_cost: StepCostModel
     ) -> list[BatchPart]:
-        """Plan a step of so many of the running jobs as there is room and time for."""
+        """Compose a batch of as many running sequences as room and step time allow."""
         self._batch.clear()
         streams = [seq for seq in running if seq.is_streaming]
         reading = [seq for seq in running if not seq.is_streaming and not seq.leaders]
@@ -89,17 +89,17 @@ class BatchPlanner:
         return part._replace(padding=missing)
 
     def _should_fill_tile(self, rows: int, reading: list[Sequence]) -> bool:
-        """Whether a tile is better filled than left with so many rows of the first prompt."""
+        """Whether a full tile is faster than ``rows`` rows of the first prompt."""
         return bool(self._attention and reading and self._attention.should_fill_tile(rows, reading[0].computed))
 
     def _count_prompt_rows(self, reading: list[Sequence], streams: int, step_cost: StepCostModel) -> int:
-        """How many rows of prompts the batch has."""
+        """Prefill rows of the batch."""
         unread = [len(seq.tokens) - seq.computed for seq in reading]
         room = min(sum(unread), self._batch.capacity, self._cells.free - streams)
         if room <= 0:
             return 0
         chunk = step_cost.max_prompt_rows(STREAMING_STEP_SECONDS if streams else MAX_STEP_SECONDS, streams, room)
-        # A prompt's last few rows come along: they would cost a step of their own.
+        # A prompt's last few rows join the chunk: they would cost a step of their own.
         if chunk <= unread[0] <= min(chunk * LAST_CHUNK_FACTOR, room):
             return unread[0]
         if self._should_fill_tile(chunk, reading):
@@ -107,8 +107,8 @@ class BatchPlanner:
         return chunk if chunk == room or chunk < TILE_ROWS else chunk - chunk % TILE_ROWS
 
     def _plan_drafts(self, streams: list[Sequence], chunk: int, step_cost: StepCostModel) -> None:
-        """Say how streams go on: what their grammars leave no choice about, or guesses, as far as they pay beside
-        a chunk of prompts."""
+        """Set the draft of each stream: forced tokens of its grammar, or draft tokens as far as they pay beside
+        the prefill chunk."""
         rows = len(streams) + chunk
         progress = float(rows)
         guesses = min(MAX_DRAFT_ROWS, self._batch.capacity - rows, self._cells.free - rows)
@@ -136,5 +136,5 @@ class BatchPlanner:
 
 
 def _count_outputs(seq: Sequence) -> int:
-    """Rows of a stream that something is drawn from, counted from the end."""
+    """Rows of a stream whose logits are needed, counted from the end."""
     return 1 if seq.forced and not seq.job.want_logprobs else 1 + len(seq.draft)
