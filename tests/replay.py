@@ -34,6 +34,7 @@ from commonweight.prompting import Tokenizer
 from commonweight.server import create_app, make_uvicorn_config
 from commonweight.turn import Assistant
 from commonweight.turn.signature import Signer
+from fakes import FakeEngine
 
 KEY = "sk-replay"
 WINDOW = 200_000
@@ -42,7 +43,7 @@ Script = Iterable[str] | Callable[[str], str]
 """The model's own words, control tokens by name: one text after the other, or made from the prompt's text."""
 
 
-class Replay:
+class Replay(FakeEngine):
     """Draws the tokens of a script. A stop token follows each text unless it ends with one."""
 
     def __init__(self, tokenizer: Tokenizer, script: Script, window: int = WINDOW) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Iterator, MutableMapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, MutableMapping
 from typing import Any
 
 from starlette.types import ASGIApp, Message
@@ -14,7 +14,17 @@ from benchmarks.table import Figure
 from commonweight.access import Keyring
 from commonweight.catalog.gguf import Gguf
 from commonweight.catalog.model import ModelCard
-from commonweight.engines.contract import Admitted, EngineEvent, Finish, Job, Prefilled, Stats, Step, Timings
+from commonweight.engines.contract import (
+    Admitted,
+    EngineEvent,
+    Finish,
+    Job,
+    Prefilled,
+    Scored,
+    Stats,
+    Step,
+    Timings,
+)
 from commonweight.prompting import Tokenizer
 from commonweight.server import create_app
 from commonweight.turn import Assistant
@@ -41,6 +51,10 @@ class Reciter:
     async def run(self, job: Job) -> AsyncIterator["Recital"]:
         """Begin to recite."""
         yield Recital([Admitted(0), Prefilled(), *map(Step, self._token_ids[: job.max_tokens])])
+
+    def score(self, *_: object, **__: object) -> AsyncGenerator[Scored]:
+        """Nothing asks for it."""
+        raise NotImplementedError
 
 
 class Recital:

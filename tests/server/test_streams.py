@@ -33,6 +33,7 @@ from commonweight.server import create_app, sse
 from commonweight.turn import Assistant
 from commonweight.turn.signature import Signer
 from conftest import running
+from fakes import FakeEngine
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -155,7 +156,7 @@ class Told:
         self.truncated = position
 
 
-class BrokenEngine:
+class BrokenEngine(FakeEngine):
     """Fails where it is told to; everything above it is real."""
 
     window = 2048

@@ -31,6 +31,7 @@ from commonweight.messages.response import Message, OutputThinking
 from commonweight.prompting import Tokenizer
 from commonweight.turn import Assistant, Origin, TurnRecord
 from commonweight.turn.signature import Signer
+from fakes import FakeEngine
 
 ORIGIN = Origin("req_1", "a team", "key_1")
 WEATHER = {
@@ -40,7 +41,7 @@ WEATHER = {
 CALM, ALARMING = -50.0, 50.0
 
 
-class Scripted:
+class Scripted(FakeEngine):
     """An engine that says a text, and has a score for the prompt and for each token of the answer."""
 
     window = 4096

@@ -27,11 +27,12 @@ from commonweight.guard.judge import JudgeError, JudgeQuestion
 from commonweight.prompting import Tokenizer
 from commonweight.turn import Assistant
 from commonweight.turn.signature import Signer
+from fakes import FakeEngine
 
 PRINCIPLE = parse(DEFAULT.read_bytes()).principles[0]
 
 
-class Sure:
+class Sure(FakeEngine):
     """An engine that finds the words as likely as it is told, and the token that ends them certain."""
 
     is_ready = True

@@ -30,6 +30,7 @@ from commonweight.prompting import Tokenizer
 from commonweight.turn import Assistant, Origin, TurnRecord
 from commonweight.turn.record import GAP_BUCKETS_SECONDS, Stopwatch, TokenGaps
 from commonweight.turn.signature import Signer
+from fakes import FakeEngine
 
 FINISH = Finish("stop", Timings(0, 0, 0))
 WORD = Step(400)
@@ -39,7 +40,7 @@ REQUEST = MessageRequest.model_validate(
 ORIGIN = Origin("req_1", "a team", "key_1", "batch")
 
 
-class Told:
+class Told(FakeEngine):
     """An engine that tells what it is given, and then fails if that ends with an error."""
 
     window = 4096

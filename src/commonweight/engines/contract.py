@@ -9,7 +9,7 @@
 The types are plain data, so that a job can cross to another process or machine.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Literal, Protocol
 
@@ -55,6 +55,20 @@ class Probe(msgspec.Struct, frozen=True):
     """float32, little-endian, of shape ``(len(layers), width of the model, heads)``."""
 
 
+ALL_TOKENS = -1
+"""As ``top``: the whole vocabulary."""
+
+
+class Scoring(msgspec.Struct, frozen=True):
+    """Makes a job score its prompt: log-probabilities of the given tokens, and no answer."""
+
+    start: int = 1
+    """First position to score. The prefix cache may hold the tokens before; the first token of a prompt has no
+    probability."""
+    top: int = 0
+    """Most likely tokens to report for each position, or :data:`ALL_TOKENS`."""
+
+
 class Job(msgspec.Struct, frozen=True):
     """One request to an engine: a prompt, and how to continue it."""
 
@@ -78,6 +92,8 @@ class Job(msgspec.Struct, frozen=True):
     """Conversation id, if known: an engine with several upstreams routes all jobs of a session to one of them."""
     priority: Priority = "interactive"
     probe: Probe | None = None
+    scoring: Scoring | None = None
+    """With ``max_tokens`` 0 and without a grammar."""
 
 
 class Admitted(msgspec.Struct, frozen=True, tag=True):
@@ -94,8 +110,27 @@ class CacheWrites(msgspec.Struct, frozen=True):
     one_hour: int = 0
 
 
+class Scored(msgspec.Struct, frozen=True, tag=True):
+    """Scores of consecutive prompt positions, in order and without gaps from one event to the next.
+
+    The score of position i is the natural logarithm of the probability of token i after tokens 0 to i - 1, before
+    sampling settings (temperature 1).
+    """
+
+    start: int
+    """First position."""
+    logprobs: list[float]
+    """Scores of the given tokens, one a position."""
+    top_ids: list[list[int]] = []
+    """With ``top`` above 0: for each position its ``top`` most likely tokens, the likeliest first."""
+    top_logprobs: list[list[float]] = []
+    """Scores of ``top_ids``."""
+    rows: bytes | None = None
+    """With :data:`ALL_TOKENS`: float32, little-endian, of shape ``(positions, size of the vocabulary)``."""
+
+
 class Prefilled(msgspec.Struct, frozen=True, tag=True):
-    """Second event: prefill is complete."""
+    """Prefill is complete. Nothing but :class:`Scored` comes between :class:`Admitted` and this event."""
 
     written: CacheWrites = CacheWrites()
     scores: bytes | None = None
@@ -129,7 +164,7 @@ class Finish(msgspec.Struct, frozen=True, tag=True):
     """Prompt tokens that needed no prefill, where :class:`Admitted` could not give the number yet."""
 
 
-EngineEvent = Admitted | Prefilled | Step | Finish
+EngineEvent = Admitted | Scored | Prefilled | Step | Finish
 
 
 class Stats(msgspec.Struct):
@@ -168,6 +203,10 @@ class EngineFullError(EngineError):
     """The queue is full; a retry later may succeed."""
 
 
+class ScoringUnsupportedError(EngineError):
+    """The upstream's API has no log-probabilities of prompt tokens."""
+
+
 class Generation(Protocol):
     """Handle of a running job: async iterator of its events, and :meth:`truncate` for its reader."""
 
@@ -198,3 +237,25 @@ class Engine(Protocol):
 
     def run(self, job: Job) -> AbstractAsyncContextManager[Generation]:
         """Start a job. Leaving the block cancels it; errors are :class:`EngineError`."""
+
+    def score(
+        self,
+        token_ids: Sequence[int],
+        *,
+        top: int = 0,
+        start: int = 1,
+        tenant: str = "",
+        priority: Priority = "batch",
+    ) -> AsyncGenerator[Scored]:
+        """Log-probabilities of given tokens from position ``start`` on, and of the ``top`` most likely ones.
+
+        Positions come once each, in order, in chunks as they are computed. Tokens before ``start`` may come from
+        the prefix cache and are kept there; those behind are not. Closing the generator cancels the job. Whole
+        rows (:data:`ALL_TOKENS`) take 4 bytes a token of the vocabulary and position, and wait in memory until
+        read.
+
+        Raises:
+            ValueError: fewer than 2 tokens or more than the window, or ``start`` or ``top`` out of range.
+            ScoringUnsupportedError: the upstream cannot score.
+            EngineError: a token outside the vocabulary, too large a ``top``, or the engine failed.
+        """

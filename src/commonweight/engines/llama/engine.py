@@ -5,12 +5,22 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from itertools import count
 
 import msgspec
 
-from commonweight.engines.contract import EngineError, EngineEvent, EngineFullError, Finish, Job, Stats
+from commonweight.engines.contract import (
+    EngineError,
+    EngineEvent,
+    EngineFullError,
+    Finish,
+    Job,
+    Priority,
+    Scored,
+    Scoring,
+    Stats,
+)
 from commonweight.engines.event_stream import EventStream
 from commonweight.engines.llama.process.protocol import (
     Cancel,
@@ -25,6 +35,7 @@ from commonweight.engines.llama.process.protocol import (
     encode_frame,
     read_messages,
 )
+from commonweight.engines.scoring import check_scoring, score_prompt
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +126,7 @@ class LlamaEngine:
         """Start a job; leaving the block cancels it. While the process is restarted, jobs wait for it."""
         if not 0 < len(job.token_ids) <= self.window - job.max_tokens:
             raise ValueError("a job needs at least one token, and must fit the window")
+        check_scoring(job)
         if len(self._jobs) >= MAX_JOBS:
             raise EngineFullError(f"{MAX_JOBS} requests are running or waiting already; try again later.")
         if self._is_closed:
@@ -127,6 +139,18 @@ class LlamaEngine:
         finally:
             if self._jobs.pop(job_id, None) is not None and pending.is_submitted:
                 self._send(encode_frame(Cancel(job_id, pending.keep)))
+
+    def score(
+        self,
+        token_ids: Sequence[int],
+        *,
+        top: int = 0,
+        start: int = 1,
+        tenant: str = "",
+        priority: Priority = "batch",
+    ) -> AsyncGenerator[Scored]:
+        """Log-probabilities of given tokens; see :class:`~commonweight.engines.contract.Engine`."""
+        return score_prompt(self.run, token_ids, Scoring(start, top), tenant, priority)
 
     def _submit_waiting(self) -> None:
         if self.is_ready:

@@ -10,7 +10,7 @@ import llama_cpp.llama_cpp as llama
 from commonweight.catalog.gguf import capture_log, take_errors
 from commonweight.catalog.header import UnreadableModelError
 from commonweight.engines.contract import EngineError
-from commonweight.engines.llama.model.native import MAX_DRAFT_ROWS, make_context_params
+from commonweight.engines.llama.model.native import EXTRA_OUTPUTS, make_context_params
 from commonweight.engines.llama.process.protocol import WorkerSettings
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class UnallocatedModel:
             cells=options.cells,
             sequences=options.sequences,
             batch_rows=options.batch_rows,
-            outputs=options.sequences + MAX_DRAFT_ROWS,
+            outputs=options.sequences + EXTRA_OUTPUTS,
             threads=options.threads,
             kv_type=options.kv_type,
         )

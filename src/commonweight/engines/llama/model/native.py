@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from commonweight.catalog.gguf import take_errors
 from commonweight.catalog.header import UnreadableModelError, check_header
-from commonweight.engines.llama.model.attention_cost import AttentionCost
+from commonweight.engines.llama.model.attention_cost import TILE_ROWS, AttentionCost
 
 
 class CacheFullError(Exception):
@@ -70,6 +70,10 @@ class LlamaBatch:
 
 MAX_DRAFT_ROWS = 48
 """Maximum of draft rows in a batch, those of all streams together."""
+EXTRA_OUTPUTS = TILE_ROWS
+"""Rows of a batch that may have logits beside one a sequence: drafts, or scored tokens of prompts. The latter
+come in whole attention tiles: in chunks of 48 rows instead of 64 scoring was seen to take more than three times
+as long."""
 KvType = Literal["f16", "q8_0"]
 KV_TYPES: dict[KvType, int] = {"f16": llama.GGML_TYPE_F16, "q8_0": llama.GGML_TYPE_Q8_0}
 
@@ -84,7 +88,7 @@ def make_context_params(
     # One micro-batch: a second one could overwrite cells of a window that only (rejected) drafts have passed.
     params.n_ubatch = batch_rows
     params.n_seq_max = sequences + 1
-    # Only the last row of a prompt and the rows of running streams have logits.
+    # Only the last row of a prompt, scored rows of prompts and the rows of running streams have logits.
     params.n_outputs_max = max(outputs, sequences + 1)
     params.n_threads = params.n_threads_batch = threads
     params.type_k = params.type_v = KV_TYPES[kv_type]

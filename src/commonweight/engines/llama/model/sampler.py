@@ -91,10 +91,3 @@ def _sample_index(logits: npt.NDArray[np.float32], temperature: float, chance: f
     # Rounding may put the number a hair past the end of its stride.
     within = min(wanted - before, np.nextafter(inside[-1], 0))
     return start + int(np.searchsorted(inside, within, side="right"))
-
-
-def compute_logprob(model: LoadedModel, row: int, token_id: int) -> float:
-    """Natural logarithm of the token's probability under the model's own distribution (temperature 1)."""
-    logits = model.logits(row).astype(np.float64)
-    peak = logits.max()
-    return float(logits[token_id] - peak - np.log(np.exp(logits - peak).sum()))

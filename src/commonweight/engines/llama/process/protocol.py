@@ -112,7 +112,7 @@ def encode_frame(message: EngineCommand | WorkerMessage) -> bytes:
 
 async def read_messages(reader: AsyncReader) -> AsyncGenerator[WorkerMessage]:
     """Decode the process's messages until it exits; all that have arrived in one wake-up."""
-    arrived = b""
+    arrived = bytearray()  # grows in place: a frame with rows of a vocabulary has megabytes
     while data := await reader.read(_READ_SIZE):
         arrived += data
         start = 0
@@ -123,7 +123,7 @@ async def read_messages(reader: AsyncReader) -> AsyncGenerator[WorkerMessage]:
                 break
             yield _messages.decode(memoryview(arrived)[start + _LENGTH.size : end])
             start = end
-        arrived = arrived[start:]
+        del arrived[:start]
 
 
 def read_command(stream: RawIOBase) -> EngineCommand | None:

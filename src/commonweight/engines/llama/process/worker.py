@@ -24,7 +24,7 @@ from commonweight.engines.llama.kv.block_files import compute_fingerprint
 from commonweight.engines.llama.kv.disk_tier import DiskTier
 from commonweight.engines.llama.kv.prefix_cache import PrefixCache
 from commonweight.engines.llama.kv.sequence_state import SequenceState
-from commonweight.engines.llama.model.native import MAX_DRAFT_ROWS, LoadedModel
+from commonweight.engines.llama.model.native import EXTRA_OUTPUTS, LoadedModel
 from commonweight.engines.llama.process.protocol import (
     Cancel,
     EngineCommand,
@@ -91,7 +91,7 @@ def _serve(options: WorkerSettings, messages: BinaryIO) -> None:
                 cells=options.cells,
                 sequences=options.sequences,
                 batch_rows=options.batch_rows,
-                outputs=options.sequences + MAX_DRAFT_ROWS,
+                outputs=options.sequences + EXTRA_OUTPUTS,
                 threads=options.threads,
                 kv_type=options.kv_type,
                 on_progress=on_progress,

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from commonweight.engines.llama.kv.cells import Cells
 from commonweight.engines.llama.model.attention_cost import TILE_ROWS, AttentionCost
-from commonweight.engines.llama.model.native import MAX_DRAFT_ROWS, LlamaBatch
+from commonweight.engines.llama.model.native import EXTRA_OUTPUTS, MAX_DRAFT_ROWS, LlamaBatch
 from commonweight.engines.llama.scheduler.lookup import Drafter, Lookup
 from commonweight.engines.llama.scheduler.prefix_reuse import PrefixReuse
 from commonweight.engines.llama.scheduler.sequence import Sequence
@@ -34,6 +34,8 @@ class BatchPart(NamedTuple):
     last_row: int
     padding: int = 0
     """Rows behind them that only fill an attention tile. Their cells are freed after the step."""
+    scored: int = 0
+    """Rows at the end whose logits score the prompt tokens behind them."""
 
 
 class BatchPlanner:
@@ -61,18 +63,22 @@ class BatchPlanner:
         streams = [seq for seq in running if seq.is_streaming]
         reading = [seq for seq in running if not seq.is_streaming and not seq.leaders]
         reading.sort(key=rank)
-        chunk = self._count_prompt_rows(reading, len(streams), step_cost)
+        unread = _count_unread(reading)
+        chunk = self._count_prompt_rows(reading, unread, len(streams), step_cost)
         if streams and (chunk + len(streams) >= TILE_ROWS or self._should_fill_tile(chunk, reading)):
             self._is_reading = not self._is_reading
             streams, chunk = ([], chunk) if self._is_reading else (streams, 0)
-        self._plan_drafts(streams, chunk, step_cost)
+        scored = min(chunk, EXTRA_OUTPUTS) if any(seq.job.scoring for seq in reading) else 0
+        self._plan_drafts(streams, chunk, scored, step_cost)
         parts = [self._add(seq, [seq.tokens[-1], *seq.draft], outputs=_count_outputs(seq)) for seq in streams]
-        for seq in reading:
-            if chunk > 0:
-                end = min(seq.computed + chunk, self._reuse.next_chunk_end(seq, running))
-                outputs = int(end == len(seq.tokens) and seq.job.max_tokens > 0)
-                parts.append(self._add(seq, seq.tokens[seq.computed : end], outputs=outputs))
-                chunk -= parts[-1].rows
+        for seq, rows in zip(reading, unread, strict=True):
+            if chunk > 0 and rows > 0:
+                end = min(seq.computed + min(chunk, rows), self._reuse.next_chunk_end(seq, running))
+                scored = seq.count_scored(end)
+                outputs = scored or int(end == len(seq.tokens) and seq.job.max_tokens > 0)
+                part = self._add(seq, seq.tokens[seq.computed : end], outputs=outputs)
+                parts.append(part._replace(scored=scored))
+                chunk -= part.rows
         if not streams and len(parts) == 1:
             parts = [self._pad_to_tile(parts[0])]
         return parts
@@ -92,9 +98,10 @@ class BatchPlanner:
         """Whether a full tile is faster than ``rows`` rows of the first prompt."""
         return bool(self._attention and reading and self._attention.should_fill_tile(rows, reading[0].computed))
 
-    def _count_prompt_rows(self, reading: list[Sequence], streams: int, step_cost: StepCostModel) -> int:
+    def _count_prompt_rows(
+        self, reading: list[Sequence], unread: list[int], streams: int, step_cost: StepCostModel
+    ) -> int:
         """Prefill rows of the batch."""
-        unread = [len(seq.tokens) - seq.computed for seq in reading]
         room = min(sum(unread), self._batch.capacity, self._cells.free - streams)
         if room <= 0:
             return 0
@@ -106,12 +113,12 @@ class BatchPlanner:
             return min(TILE_ROWS, room)
         return chunk if chunk == room or chunk < TILE_ROWS else chunk - chunk % TILE_ROWS
 
-    def _plan_drafts(self, streams: list[Sequence], chunk: int, step_cost: StepCostModel) -> None:
+    def _plan_drafts(self, streams: list[Sequence], chunk: int, scored: int, step_cost: StepCostModel) -> None:
         """Set the draft of each stream: forced tokens of its grammar, or draft tokens as far as they pay beside
         the prefill chunk."""
         rows = len(streams) + chunk
         progress = float(rows)
-        guesses = min(MAX_DRAFT_ROWS, self._batch.capacity - rows, self._cells.free - rows)
+        guesses = min(MAX_DRAFT_ROWS, EXTRA_OUTPUTS - scored, self._batch.capacity - rows, self._cells.free - rows)
         for seq in streams:
             seq.draft = []
             if self._drafts and seq.drafter is None:
@@ -133,6 +140,17 @@ class BatchPlanner:
     def _add(self, seq: Sequence, tokens: list[int], outputs: int) -> BatchPart:
         last_row = self._batch.add(seq.seq_id, seq.computed, tokens, outputs=outputs)
         return BatchPart(seq, len(tokens), last_row)
+
+
+def _count_unread(reading: list[Sequence]) -> list[int]:
+    """Rows that each sequence could prefill in one batch: few rows of all of them may have logits."""
+    spare = EXTRA_OUTPUTS
+    unread: list[int] = []
+    for seq in reading:
+        scored = seq.count_scored(len(seq.tokens))
+        unread.append(len(seq.tokens) - seq.computed - max(scored - spare, 0))
+        spare -= min(scored, spare)
+    return unread
 
 
 def _count_outputs(seq: Sequence) -> int:

@@ -68,9 +68,7 @@ class PrefixReuse:
     def _look_up(self, seq: Sequence, step_cost: StepCostModel) -> None:
         """Match the sequence against the prefix cache; prefetch blocks from disk if that is faster than
         prefill."""
-        look_up = partial(
-            self._prefix_cache.match_prefix, seq.tenant, seq.key, len(seq.tokens) - 1, seq.probe_version
-        )
+        look_up = partial(self._prefix_cache.match_prefix, seq.tenant, seq.key, seq.max_reused, seq.probe_version)
         seq.match = look_up()
         if absent := [block for block in seq.match.blocks if block.state is None]:
             tokens = seq.match.length - absent[0].start
@@ -84,7 +82,7 @@ class PrefixReuse:
 
     def _find_leaders(self, seq: Sequence, running: list[Sequence]) -> Leaders:
         leaders = [
-            (other, min(count_common_tokens(seq.key, other.key), len(seq.tokens) - 1))
+            (other, min(count_common_tokens(seq.key, other.key), seq.max_reused))
             for other in running
             if other.tenant == seq.tenant and seq.probe_version in (None, other.probe_version)
         ]
@@ -147,7 +145,7 @@ class PrefixReuse:
         if self._seq_state.reuse == "snapshots":
             if seq.computed in self._snapshot_positions(seq):
                 self._store(seq, seq.computed)
-        elif (end := round_down_to_blocks(min(seq.computed, len(seq.job.token_ids)))) > seq.stored:
+        elif (end := round_down_to_blocks(min(seq.computed, len(seq.job.token_ids), seq.max_stored))) > seq.stored:
             self._insert(seq, seq.key, end)
 
     def apply_marks(self, seq: Sequence) -> CacheWrites:
@@ -175,14 +173,15 @@ class PrefixReuse:
 
     def _snapshot_positions(self, seq: Sequence) -> list[int]:
         """Positions within the prompt at which a snapshot of the state is stored."""
-        return [len(seq.job.token_ids) - 1, *(self._effective_position(seq, mark) for mark in seq.job.cache_marks)]
+        last = min(len(seq.job.token_ids) - 1, seq.max_stored)
+        return [last, *(self._effective_position(seq, mark) for mark in seq.job.cache_marks)]
 
     def _effective_position(self, seq: Sequence, mark: CacheMark) -> int:
         """Position at which a mark takes effect. A prompt's last token is always computed, for its logits: a
         snapshot behind it would be of no use to the same prompt."""
         if self._seq_state.reuse == "snapshots":
-            return min(mark.position, len(seq.job.token_ids) - 1)
-        return mark.position
+            return min(mark.position, len(seq.job.token_ids) - 1, seq.max_stored)
+        return min(mark.position, seq.max_stored)
 
     # Leaving
 
@@ -212,8 +211,8 @@ class PrefixReuse:
         seq.computed = seq.stored = 0
 
     def _store(self, seq: Sequence, end: int) -> None:
-        """Store the first ``end`` tokens in the prefix cache, as far as they are computed."""
-        end = min(end, seq.computed)
+        """Store the first ``end`` tokens in the prefix cache, as far as they are computed and may be kept."""
+        end = min(end, seq.computed, seq.max_stored)
         key = encode_key(seq.tokens[:end])
         seq.stored = 0  # blocks that were evicted meanwhile are stored again: the cells are about to be freed
         self._insert(seq, key, end)

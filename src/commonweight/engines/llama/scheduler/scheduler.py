@@ -20,6 +20,7 @@ from commonweight.engines.contract import (
     Finish,
     Job,
     Prefilled,
+    Scoring,
     Stats,
     Step,
 )
@@ -28,9 +29,9 @@ from commonweight.engines.llama.kv.blocks import encode_key, round_down_to_block
 from commonweight.engines.llama.kv.cells import Cells
 from commonweight.engines.llama.kv.prefix_cache import PrefixCache
 from commonweight.engines.llama.kv.sequence_state import SequenceState
+from commonweight.engines.llama.model.logprobs import compute_logprob, score_rows
 from commonweight.engines.llama.model.native import CacheFullError, LlamaBatch, LoadedModel
 from commonweight.engines.llama.model.probes import LayerTaps
-from commonweight.engines.llama.model.sampler import compute_logprob
 from commonweight.engines.llama.scheduler.fairness import Fairness
 from commonweight.engines.llama.scheduler.planner import BatchPart, BatchPlanner, Rank
 from commonweight.engines.llama.scheduler.prefix_reuse import Leaders, PrefixReuse
@@ -107,6 +108,8 @@ class Scheduler:
         for name, tokens in (("prompt", job.token_ids), ("stop", job.stop_ids)):
             if tokens and not 0 <= min(tokens) <= max(tokens) < self._model.vocabulary_size:
                 raise ValueError(f"a {name} token is not in this model's vocabulary")
+        if job.scoring and job.scoring.top > self._model.vocabulary_size:
+            raise ValueError(f"this model's vocabulary has {self._model.vocabulary_size} tokens, fewer than top")
         guide = None
         if job.grammar is not None:
             guide = self.grammars.start_guide(job.grammar, frozenset(job.stop_ids), job.tenant)
@@ -236,7 +239,9 @@ class Scheduler:
                 self._preempt(max(self._running, key=self._rank))
                 continue
             seconds = perf_counter() - started
-            self._step_cost.observe(self._batch.rows, self._batch.outputs, seconds)
+            # Scored rows come in chunks like other rows of prompts.
+            decode_rows = self._batch.outputs - sum(part.scored for part in parts)
+            self._step_cost.observe(self._batch.rows, decode_rows, seconds)
             self._stats.steps += 1
             self._stats.step_seconds += seconds
             return parts
@@ -244,7 +249,7 @@ class Scheduler:
     # Results of a batch
 
     def _advance(self, part: BatchPart) -> list[EngineEvent]:
-        seq, rows, last_row, padding = part
+        seq, rows, last_row, padding, scored = part
         self._fairness.charge(seq.tenant, rows)
         chunk = slice(last_row + 1 - rows, last_row + 1)
         scores = self._taps.compute_scores(seq.job.probe, chunk) if seq.job.probe else None
@@ -256,15 +261,27 @@ class Scheduler:
             return self._sample(seq, last_row - len(seq.draft))
         self._stats.prefilled_tokens += rows
         self._reuse.store_prompt(seq)
-        if seq.computed < len(seq.tokens):
-            return []
         events: list[EngineEvent] = []
+        if seq.job.scoring:
+            events += self._score(seq, seq.job.scoring, range(last_row + 1 - scored, last_row + 1))
+        if seq.computed < len(seq.tokens):
+            return events
         self._steps_until_retry = 0
         if seq.prefilled is None:
             seq.prefilled = perf_counter()
             prompt_scores = seq.scores[: seq.computed].tobytes() if seq.job.probe else None
             events.append(Prefilled(self._reuse.apply_marks(seq), prompt_scores))
         return events + self._sample(seq, last_row)
+
+    def _score(self, seq: Sequence, scoring: Scoring, rows: range) -> list[EngineEvent]:
+        """Score the tokens behind rows, the last of which is the last computed token. The prompt's last token has
+        none behind it."""
+        start = seq.computed + 1 - len(rows)
+        tokens = seq.tokens[start : seq.computed + 1]
+        if not tokens:
+            return []
+        seq.scored = seq.computed
+        return [score_rows(self._model, rows.start, tokens, start, scoring.top)]
 
     def _sample(self, seq: Sequence, row: int) -> list[EngineEvent]:
         """Sample tokens from ``row`` on: one, and one more for every accepted draft token."""

@@ -55,6 +55,8 @@ class Sequence:
         """Draft tokens of the next step, behind the last generated one: guesses, or forced by the grammar."""
         self.marks = job.cache_marks
         """Cache marks that apply to its blocks as soon as they are stored."""
+        self.scored = job.scoring.start - 1 if job.scoring else 0
+        """Of a scoring job: leading tokens whose logits are not needed, or not any more."""
 
     @property
     def tenant(self) -> str:
@@ -70,6 +72,16 @@ class Sequence:
     def forced(self) -> list[int]:
         """Next tokens that the grammar leaves no alternative to: they are not drawn."""
         return self.guide.forced if self.guide else []
+
+    @property
+    def max_reused(self) -> int:
+        """Leading tokens that may be reused: logits of those behind are needed."""
+        return self.scored if self.job.scoring else len(self.tokens) - 1
+
+    @property
+    def max_stored(self) -> int:
+        """Leading tokens that the prefix cache may keep: scored ones are not expected again."""
+        return self.job.scoring.start - 1 if self.job.scoring else len(self.tokens)
 
     @property
     def generated(self) -> int:
@@ -101,6 +113,10 @@ class Sequence:
     def is_loading(self) -> bool:
         """Whether the disk is reading for it."""
         return any(block.is_loading for block in self.match.blocks)
+
+    def count_scored(self, end: int) -> int:
+        """Rows of a chunk from ``computed`` to ``end`` whose logits score the token behind them."""
+        return max(end - max(self.computed, self.scored), 0) if self.job.scoring else 0
 
     def append_computed(self, handles: Handles, scores: ProbeScores | None) -> None:
         """Add the cells, and the probe scores, of newly computed tokens."""
