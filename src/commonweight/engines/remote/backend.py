@@ -68,5 +68,8 @@ class Backend(Protocol):
         upstream never had a job of another tenant.
         """
 
+    def scoring_body(self, job: Job, salt: str) -> dict[str, Any] | None:
+        """Request body of a scoring job, not streamed; None where the API has no log-probabilities of prompts."""
+
     def reader(self) -> ChunkReader:
         """A new decoder for one response stream."""

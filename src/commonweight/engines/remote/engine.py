@@ -6,7 +6,7 @@ import contextlib
 import hmac
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from functools import partial
 
@@ -18,6 +18,9 @@ from commonweight.engines.contract import (
     Finish,
     Job,
     Prefilled,
+    Priority,
+    Scored,
+    Scoring,
     Stats,
     Step,
     Timings,
@@ -41,7 +44,9 @@ from commonweight.engines.remote.discovery import (
     discover,
 )
 from commonweight.engines.remote.routing import UpstreamPool
+from commonweight.engines.remote.scoring import score_on
 from commonweight.engines.remote.upstream import Upstream
+from commonweight.engines.scoring import check_scoring, score_prompt
 
 log = logging.getLogger(__name__)
 
@@ -150,6 +155,7 @@ class RemoteEngine:
         """Start a job; leaving the block cancels it."""
         if not 0 < len(job.token_ids) <= self.window - job.max_tokens:
             raise ValueError("a job needs at least one token, and must fit the window")
+        check_scoring(job)
         if len(self._jobs) >= MAX_JOBS:
             raise EngineFullError(f"{MAX_JOBS} requests are running already; try again later.")
         if self._is_closed:
@@ -163,6 +169,18 @@ class RemoteEngine:
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+    def score(
+        self,
+        token_ids: Sequence[int],
+        *,
+        top: int = 0,
+        start: int = 1,
+        tenant: str = "",
+        priority: Priority = "batch",
+    ) -> AsyncGenerator[Scored]:
+        """Log-probabilities of given tokens; see :class:`~commonweight.engines.contract.Engine`."""
+        return score_prompt(self.run, token_ids, Scoring(start, top), tenant, priority)
 
     async def _pump(self, job: Job, run: EventStream) -> None:
         try:
@@ -179,6 +197,8 @@ class RemoteEngine:
         """Events of a job: upstreams are tried in order until one begins to answer."""
         if job.max_tokens == 0 and len(job.token_ids) == self.window:
             # An upstream needs room for one generated token, and a prompt of the whole window leaves none.
+            if job.scoring is not None:
+                raise EngineError(f"A server that computes scores at most {self.window - 1} tokens.")
             yield Admitted(0)
             yield Prefilled()
             yield Finish("length", Timings(0, 0, 0))
@@ -190,7 +210,8 @@ class RemoteEngine:
                 continue  # unreachable since
             has_begun = False
             try:
-                async with aclosing(self._run_on(upstream, backend, job, session)) as events:
+                run_on = self._run_on if job.scoring is None else self._score_on
+                async with aclosing(run_on(upstream, backend, job, session)) as events:
                     async for event in events:
                         has_begun = True
                         yield event
@@ -216,9 +237,7 @@ class RemoteEngine:
         ending: str | None = None
         drawn = seen = 0
         has_begun = False
-        upstream.running += 1
-        self.stats.running += 1
-        try:
+        with self._counted(upstream):
             async with aclosing(await self._chunks(upstream, backend, job, session)) as chunks:
                 async for chunk in chunks:
                     cached = cached if chunk.cached_tokens is None else chunk.cached_tokens
@@ -246,9 +265,6 @@ class RemoteEngine:
                         break
                 if cached is None:
                     cached = await _read_late_usage(chunks)
-        finally:
-            upstream.running -= 1
-            self.stats.running -= 1
         self.stats.remote_tokens += cached or 0
         self.stats.prefilled_tokens += len(job.token_ids) - (cached or 0)
         yield Finish(
@@ -256,6 +272,28 @@ class RemoteEngine:
             Timings(0.0, read - begun, time.monotonic() - read),
             cached or 0,
         )
+
+    async def _score_on(
+        self, upstream: Upstream, backend: Backend, job: Job, session: str
+    ) -> AsyncGenerator[EngineEvent]:
+        """Events of a scoring job on one upstream."""
+        salt, headers = self._compute_mac(_SALT, job.tenant), {"x-session-id": session}
+        with self._counted(upstream):
+            async with aclosing(score_on(upstream, backend, job, salt, headers, self._grammars.size)) as events:
+                async for event in events:
+                    yield event
+        self.stats.prefilled_tokens += len(job.token_ids)
+
+    @contextlib.contextmanager
+    def _counted(self, upstream: Upstream) -> Iterator[None]:
+        """Count a job as running."""
+        upstream.running += 1
+        self.stats.running += 1
+        try:
+            yield
+        finally:
+            upstream.running -= 1
+            self.stats.running -= 1
 
     async def _chunks(self, upstream: Upstream, backend: Backend, job: Job, session: str) -> AsyncGenerator[Chunk]:
         salt, headers = self._compute_mac(_SALT, job.tenant), {"x-session-id": session}

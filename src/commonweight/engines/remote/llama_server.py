@@ -80,6 +80,9 @@ class LlamaServerCompletion:
             "stream": only is None,
         }
 
+    def scoring_body(self, job: Job, salt: str) -> None:
+        """None: ``n_probs`` is about generated tokens only."""
+
     def reader(self) -> "_LlamaServerReader":
         """A new decoder for one response stream."""
         return _LlamaServerReader(self._pieces, self._tokens)

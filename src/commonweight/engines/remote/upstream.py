@@ -120,25 +120,46 @@ class Upstream:
         """POST a request and decode its response stream to the end. Closing the iterator ends the request.
 
         Raises:
+            UpstreamError: as :meth:`open_response` does, or for an invalid line.
+        """
+        is_over = False
+        async with self.open_response(backend.path, body, headers) as response:
+            read = backend.reader()
+            async for line in _lines(response):
+                if line.startswith((b"data:", b"{")):  # events, or all at once
+                    data = line.removeprefix(b"data:").strip()
+                    if data == b"[DONE]":
+                        break
+                    chunk = read(data)
+                    is_over |= chunk.finish_reason is not None
+                    yield chunk
+                elif line.startswith(b"error:"):
+                    raise UpstreamError(f"it reports {line[:_MAX_ERROR_BYTES]!r}")
+        if not is_over:
+            raise UpstreamError("it broke off")
+
+    @contextlib.asynccontextmanager
+    async def open_response(
+        self, path: str, body: Mapping[str, Any], headers: Mapping[str, str]
+    ) -> AsyncIterator[aiohttp.StreamReader]:
+        """POST a request and read its response in the block. Leaving the block ends the request.
+
+        Raises:
             UnreachableError: no connection.
             UpstreamBusyError: the upstream is full.
             RequestRejectedError: the upstream rejected the request.
-            UpstreamError: it failed, timed out, or sent an invalid line.
+            UpstreamError: it failed or timed out; also for a ``msgspec.MsgspecError`` in the block.
         """
-        is_over = False
         try:
-            async with self._open_stream(backend.path, body, headers) as response:
-                read = backend.reader()
-                async for line in _lines(response):
-                    if line.startswith((b"data:", b"{")):  # events, or all at once
-                        data = line.removeprefix(b"data:").strip()
-                        if data == b"[DONE]":
-                            break
-                        chunk = read(data)
-                        is_over |= chunk.finish_reason is not None
-                        yield chunk
-                    elif line.startswith(b"error:"):
-                        raise UpstreamError(f"it reports {line[:_MAX_ERROR_BYTES]!r}")
+            async with self._client.post(
+                f"{self.url}{path}",
+                data=msgspec.json.encode(body),
+                headers={"content-type": "application/json", **headers},
+                allow_redirects=False,
+            ) as response:
+                if response.status != HTTPStatus.OK:
+                    raise _make_error(response.status, await response.content.read(_MAX_ERROR_BYTES))
+                yield response.content
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise UnreachableError(_describe_error(error)) from error
         except TimeoutError as error:
@@ -147,22 +168,6 @@ class Upstream:
             raise UpstreamError(_describe_error(error)) from error
         except msgspec.MsgspecError as error:
             raise UpstreamError(f"it said what makes no sense: {error}") from error
-        if not is_over:
-            raise UpstreamError("it broke off")
-
-    @contextlib.asynccontextmanager
-    async def _open_stream(
-        self, path: str, body: Mapping[str, Any], headers: Mapping[str, str]
-    ) -> AsyncIterator[aiohttp.StreamReader]:
-        async with self._client.post(
-            f"{self.url}{path}",
-            data=msgspec.json.encode(body),
-            headers={"content-type": "application/json", **headers},
-            allow_redirects=False,
-        ) as response:
-            if response.status != HTTPStatus.OK:
-                raise _make_error(response.status, await response.content.read(_MAX_ERROR_BYTES))
-            yield response.content
 
     async def _json(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:  # noqa: ANN401 - JSON
         try:

@@ -3,6 +3,7 @@
 Source: https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html and the routes' own schema
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, cast, get_args
 
@@ -70,17 +71,33 @@ def _read(line: bytes) -> Chunk:
     return Chunk(choice.token_ids or [], logprobs, ending, cached)
 
 
+_STREAM = {"stream": True, "stream_options": {"include_usage": True}}
+
+
 @dataclass(frozen=True)
-class _VllmBackend:
+class _VllmBackend(ABC):
     """Common part of both APIs."""
 
     model: str
     supports_grammars: bool = False
     supports_priorities: bool = False
 
+    def body(self, job: Job, salt: str, only: TokenIds | None = None, *, is_alone: bool = False) -> dict[str, Any]:
+        """Request body of a job."""
+        return self._request(job, salt, self._sampling(job, only)) | _STREAM
+
+    def scoring_body(self, job: Job, salt: str) -> dict[str, Any]:
+        """Request body of a scoring job: vLLM does not stream log-probabilities of prompts."""
+        assert job.scoring is not None
+        return self._request(job, salt, self._sampling(job, None) | {"prompt_logprobs": job.scoring.top})
+
     def reader(self) -> ChunkReader:
         """Decoder of a response stream; stateless."""
         return _read
+
+    @abstractmethod
+    def _request(self, job: Job, salt: str, sampling: dict[str, Any]) -> dict[str, Any]:
+        """Request body with sampling parameters where the API has them."""
 
     def _sampling(self, job: Job, only: TokenIds | None) -> dict[str, Any]:
         sampling = job.sampling
@@ -105,12 +122,7 @@ class _VllmBackend:
         return wanted
 
     def _frame(self, job: Job, salt: str) -> dict[str, Any]:
-        frame = {
-            "model": self.model,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            "cache_salt": salt,
-        }
+        frame: dict[str, Any] = {"model": self.model, "cache_salt": salt}
         if self.supports_priorities and job.priority == "batch":
             frame["priority"] = BATCH_PRIORITY
         return frame
@@ -121,11 +133,10 @@ class VllmGenerate(_VllmBackend):
 
     path = "/inference/v1/generate"
 
-    def body(self, job: Job, salt: str, only: TokenIds | None = None, *, is_alone: bool = False) -> dict[str, Any]:
-        """Request body of a job."""
+    def _request(self, job: Job, salt: str, sampling: dict[str, Any]) -> dict[str, Any]:
         return self._frame(job, salt) | {
             "token_ids": job.token_ids,
-            "sampling_params": self._sampling(job, only) | {"detokenize": False},
+            "sampling_params": sampling | {"detokenize": False},
             # A reasoning parser, if there is one, would hold the grammar back.
             "reasoning_ended": True,
         }
@@ -136,10 +147,6 @@ class VllmCompletions(_VllmBackend):
 
     path = "/v1/completions"
 
-    def body(self, job: Job, salt: str, only: TokenIds | None = None, *, is_alone: bool = False) -> dict[str, Any]:
-        """Request body of a job."""
-        return (
-            self._frame(job, salt)
-            | self._sampling(job, only)
-            | {"prompt": job.token_ids, "return_token_ids": True, "add_special_tokens": False}
-        )
+    def _request(self, job: Job, salt: str, sampling: dict[str, Any]) -> dict[str, Any]:
+        prompt = {"prompt": job.token_ids, "return_token_ids": True, "add_special_tokens": False}
+        return self._frame(job, salt) | sampling | prompt
