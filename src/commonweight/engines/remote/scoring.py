@@ -24,7 +24,7 @@ from commonweight.engines.contract import (
     ScoringUnsupportedError,
     Timings,
 )
-from commonweight.engines.remote.backend import Backend, RequestRejectedError, UpstreamError
+from commonweight.engines.remote.backend import Backend, UpstreamError
 from commonweight.engines.remote.upstream import Upstream
 
 MAX_RESPONSE_BYTES = 64 << 20
@@ -84,7 +84,7 @@ async def score_on(
                         "score fewer tokens, or ask for fewer of the most likely ones."
                     )
             positions = await asyncio.to_thread(_read, data)
-    except RequestRejectedError as error:
+    except UpstreamError as error:
         if limit := _TOP_LIMIT.search(str(error)):
             wanted = "the whole vocabulary" if job.scoring.top == ALL_TOKENS else job.scoring.top
             raise EngineError(
