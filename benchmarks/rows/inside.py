@@ -19,7 +19,7 @@ from commonweight.catalog.gguf import Gguf
 from commonweight.engines.contract import Job, Probe, Sampling, Step
 from commonweight.engines.llama.kv.prefix_cache import PrefixCache
 from commonweight.engines.llama.kv.sequence_state import SequenceState
-from commonweight.engines.llama.model.native import MAX_DRAFT_ROWS, LlamaBatch, LoadedModel
+from commonweight.engines.llama.model.native import EXTRA_OUTPUTS, LlamaBatch, LoadedModel
 from commonweight.engines.llama.model.probes import LayerTaps
 from commonweight.engines.llama.model.sampler import Sampler
 from commonweight.engines.llama.model.sizing import DEFAULT_DRAFTS
@@ -86,7 +86,7 @@ def _model(bench: Bench, sequences: int) -> Iterator[LoadedModel]:
         cells=sequences * WINDOW,
         sequences=sequences,
         batch_rows=ROWS,
-        outputs=sequences + MAX_DRAFT_ROWS,
+        outputs=sequences + EXTRA_OUTPUTS,
         threads=bench.threads,
     )
     try:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Iterator, MutableMapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, MutableMapping
 from typing import Any
 
 from starlette.types import ASGIApp, Message
@@ -14,7 +14,17 @@ from benchmarks.table import Figure
 from commonweight.access import Keyring
 from commonweight.catalog.gguf import Gguf
 from commonweight.catalog.model import ModelCard
-from commonweight.engines.contract import Admitted, EngineEvent, Finish, Job, Prefilled, Stats, Step, Timings
+from commonweight.engines.contract import (
+    Admitted,
+    EngineEvent,
+    Finish,
+    Job,
+    Prefilled,
+    Scored,
+    Stats,
+    Step,
+    Timings,
+)
 from commonweight.prompting import Tokenizer
 from commonweight.server import create_app
 from commonweight.signing import Purpose, Signer
@@ -44,6 +54,10 @@ class Reciter:
 
     async def aclose(self) -> None:
         """There is nothing to free."""
+
+    def score(self, *_: object, **__: object) -> AsyncGenerator[Scored]:
+        """Nothing asks for it."""
+        raise NotImplementedError
 
 
 class Recital:

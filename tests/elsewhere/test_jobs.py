@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import pytest_asyncio
 from peers import Machine
@@ -14,7 +15,16 @@ from peers import Machine
 from commonweight.catalog.gguf import Gguf
 from commonweight.catalog.model import ModelCard
 from commonweight.catalog.resolve import resolve
-from commonweight.engines.contract import Admitted, Finish, Job, Prefilled, Sampling, Step
+from commonweight.engines.contract import (
+    Admitted,
+    EngineError,
+    Finish,
+    Job,
+    Prefilled,
+    Sampling,
+    ScoringUnsupportedError,
+    Step,
+)
 from commonweight.engines.grammars import GrammarCompiler
 from commonweight.engines.llama import LlamaEngine, WorkerConfig
 from commonweight.engines.remote import RemoteEngine
@@ -94,6 +104,32 @@ async def test_the_model_says_what_it_says_here(engine: RemoteEngine, tokenizer:
         await embedded.aclose()
     assert max(apart) < 0.5
     assert sum(apart) / len(apart) < 0.12
+
+
+async def test_given_tokens_are_as_likely_there_as_here(
+    engine: RemoteEngine, tokenizer: Tokenizer, machine: Machine
+) -> None:
+    text = chat(tokenizer, "Name the days of the week.") + tokenizer.encode("Monday, Tuesday, Wednesday, Thursday")
+    if machine.kind == "llama-server":
+        with pytest.raises(ScoringUnsupportedError):
+            await anext(engine.score(text))
+        return
+    embedded = LlamaEngine(WorkerConfig(path=str(resolve(None)), window=1024, cells=2048, sequences=2, threads=1))
+    try:
+        await embedded.start()
+        here, there = [[chunk async for chunk in one.score(text, top=2, start=3)] for one in (embedded, engine)]
+    finally:
+        await embedded.aclose()
+    ours, theirs = (np.array([value for chunk in chunks for value in chunk.logprobs]) for chunks in (here, there))
+    apart = np.abs(ours - theirs)
+    assert len(apart) == len(text) - 3
+    # Kernels and roundings differ most where a token is next to impossible.
+    assert apart[ours > -5].max() < 0.5
+    assert np.median(apart) < 0.12
+    ours, theirs = (np.array([ids[0] for chunk in chunks for ids in chunk.top_ids]) for chunks in (here, there))
+    assert np.mean(ours == theirs) > 0.9
+    with pytest.raises(EngineError, match="at most 20"):
+        await anext(engine.score(text, top=21))
 
 
 async def test_an_answer_is_held_to_a_grammar(engine: RemoteEngine, tokenizer: Tokenizer) -> None:

@@ -17,7 +17,7 @@ from commonweight.engines.grammars import GrammarCompiler
 from commonweight.engines.llama.kv.disk_tier import DiskTier
 from commonweight.engines.llama.kv.prefix_cache import PrefixCache
 from commonweight.engines.llama.kv.sequence_state import SequenceState
-from commonweight.engines.llama.model.native import MAX_DRAFT_ROWS, LlamaBatch, LoadedModel
+from commonweight.engines.llama.model.native import EXTRA_OUTPUTS, LlamaBatch, LoadedModel
 from commonweight.engines.llama.scheduler.planner import BatchPart
 from commonweight.engines.llama.scheduler.scheduler import Scheduler
 from commonweight.engines.llama.scheduler.sequence import Sequence
@@ -76,7 +76,7 @@ class Machine:
             cells=cells,
             sequences=sequences,
             batch_rows=batch_rows,
-            outputs=sequences + MAX_DRAFT_ROWS,
+            outputs=sequences + EXTRA_OUTPUTS,
             threads=1,
         )
         self.sequences, self.batch_rows = sequences, batch_rows
@@ -113,13 +113,13 @@ class Steady(StepCostModel):
         super().__init__()
         self._chunk = chunk
 
-    def seconds(self, rows: int) -> float:
+    def estimate_step_seconds(self, rows: int) -> float:
         return 0.01
 
-    def reach(self, rows: int) -> int:
+    def max_rows_to_try(self, rows: int) -> int:
         return 512
 
-    def rows_within(self, seconds: float, beside: int, most: int) -> int:
+    def max_prompt_rows(self, seconds: float, beside: int, most: int) -> int:
         return min(self._chunk, most)
 
 

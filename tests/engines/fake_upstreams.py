@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from outcomes import Outcome, outcome, starter_tokenizer
 
 from commonweight.catalog.gguf import Gguf
@@ -41,6 +43,7 @@ class Far:
     is_healthy: bool = True
     key: str | None = None
     cached: int | None = 3
+    max_logprobs: int = 20
     wrong_text: str | None = None
     """One whose tokens it has otherwise."""
     template: str = "<|im_start|>user\n{}<|im_end|>\n"
@@ -122,7 +125,8 @@ class Far:
         else:
             self.asked.append(body)
             self.sessions.append(headers.get("x-session-id"))
-            act = self.answers.pop(0) if self.answers else answering(self.words(body))
+            usual = scoring if "prompt_logprobs" in sampling else answering(self.words(body))
+            act = self.answers.pop(0) if self.answers else usual
             await act(self, body, writer, watching)
 
 
@@ -150,6 +154,37 @@ def answering(token_ids: Sequence[int], *, ends: str | None = "stop", figures: b
         await writer.drain()
 
     return act
+
+
+def likely(position: int) -> npt.NDArray[np.float64]:
+    """Log-probabilities that a scoring server gives for a position, shape ``(vocabulary,)``."""
+    logits: npt.NDArray[np.float64] = np.random.default_rng(position).normal(0, 3, starter_tokenizer().size)
+    logits -= np.log(np.exp(logits).sum())
+    return logits
+
+
+async def scoring(far: Far, body: Body, writer: asyncio.StreamWriter, _: object) -> None:
+    """Tells how likely the prompt's tokens are, in one body, as vLLM does."""
+    sampling = body.get("sampling_params") or body
+    top = sampling["prompt_logprobs"]
+    if body.get("stream") or "stream_options" in body:
+        await _say(writer, 400, {"error": {"message": "`prompt_logprobs` are not available when `stream=True`."}})
+        return
+    if max(top, starter_tokenizer().size * (top == -1)) > far.max_logprobs:
+        message = f"Requested prompt logprobs of {top}, which is greater than max allowed: {far.max_logprobs}"
+        await _say(writer, 400, {"error": {"message": message, "type": "BadRequestError", "code": 400}})
+        return
+    told: list[dict[int, Any] | None] = [None]
+    for position, token in enumerate((body.get("token_ids") or body["prompt"])[1:], 1):
+        logprobs = likely(position)
+        order = np.argsort(-logprobs)
+        chosen = [token, *order[: len(order) if top == -1 else top].tolist()]
+        told.append({i: {"logprob": logprobs[i], "rank": 1, "decoded_token": None} for i in chosen})
+    choice = _choice([30], "length")
+    if "token_ids" in body:
+        await _say(writer, 200, {"choices": [choice], "prompt_logprobs": told})
+    else:
+        await _say(writer, 200, {"choices": [choice | {"prompt_logprobs": told}]})
 
 
 def refusing(status: int) -> Act:

@@ -333,17 +333,19 @@ async def test_what_is_no_model_is_refused_with_a_reason(tmp_path: Path, content
 
 
 async def test_the_process_leaves_with_its_parent() -> None:
+    chosen = starter_options()
     script = (
         "import asyncio, sys, msgspec\n"
-        "from commonweight.engines.llama import LlamaEngine, Options\n"
+        "from commonweight.engines.llama import LlamaEngine\n"
+        f"from {type(chosen).__module__} import {type(chosen).__name__} as Chosen\n"
         "async def main():\n"
-        "    engine = LlamaEngine(msgspec.json.decode(sys.argv[1], type=Options))\n"
+        "    engine = LlamaEngine(msgspec.json.decode(sys.argv[1], type=Chosen))\n"
         "    await engine.start()\n"
         "    print(engine.pid, flush=True)\n"
         "    await asyncio.sleep(60)\n"
         "asyncio.run(main())\n"
     )
-    options = msgspec.json.encode(starter_options()).decode()
+    options = msgspec.json.encode(chosen).decode()
     parent = subprocess.Popen([sys.executable, "-c", script, options], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     child = psutil.Process(int(parent.stdout.readline()))

@@ -241,7 +241,7 @@ def broken() -> list[Act]:
 @pytest.mark.parametrize("number", range(len(broken())))
 async def test_what_has_produced_nothing_is_tried_elsewhere(gguf: Gguf, far: Far, other: Far, number: int) -> None:
     far.answers, other.answers = [broken()[number]], []
-    async with engine_at(gguf, far.url, other.url, silence=0.3) as remote:
+    async with engine_at(gguf, far.url, other.url, read_timeout=0.3) as remote:
         for session in range(100):  # until one goes to the broken place first
             outcome = await ran(remote, job(session=str(session)))
             assert outcome.tokens == [19556, 30, END]
@@ -267,7 +267,7 @@ async def test_what_has_begun_ends_with_an_error_and_is_not_repeated(
 ) -> None:
     far.answers, other.answers = [act], [act]
     outcome = Outcome()
-    async with engine_at(gguf, far.url, other.url, silence=0.3) as remote:
+    async with engine_at(gguf, far.url, other.url, read_timeout=0.3) as remote:
         with pytest.raises(EngineError, match="failed in the middle of the answer"):
             async with remote.run(job()) as events:
                 async for event in events:
@@ -313,7 +313,7 @@ async def test_a_server_that_goes_and_comes_back(gguf: Gguf) -> None:
     far = Far()
     async with contextlib.AsyncExitStack() as stack:
         async with far.running():
-            remote = await stack.enter_async_context(engine_at(gguf, far.url, look_every=0.05))
+            remote = await stack.enter_async_context(engine_at(gguf, far.url, health_interval=0.05))
             await ran(remote)
         port = int(far.url.rpartition(":")[2])
         await until(lambda: not remote.is_ready)
@@ -335,7 +335,7 @@ async def test_a_server_may_come_later(gguf: Gguf, far: Far, caplog: pytest.LogC
     late = Far()
     async with late.running():
         port = int(late.url.rpartition(":")[2])
-    async with engine_at(gguf, far.url, late.url, look_every=0.05) as remote:
+    async with engine_at(gguf, far.url, late.url, health_interval=0.05) as remote:
         assert f"not there yet: {late.url}" in caplog.text
         late.window = 512
         async with late.running(port):

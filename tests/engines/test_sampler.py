@@ -10,8 +10,9 @@ import pytest
 import tiny
 
 from commonweight.engines.contract import Sampling
+from commonweight.engines.llama.model.logprobs import compute_logprob
 from commonweight.engines.llama.model.native import LlamaBatch, LoadedModel
-from commonweight.engines.llama.model.sampler import Sampler, compute_logprob
+from commonweight.engines.llama.model.sampler import Sampler
 
 DRAWS = 4000
 

@@ -18,7 +18,7 @@ from commonweight.engines.llama import WorkerConfig, plan_worker
 from commonweight.engines.llama.model import sizing
 from commonweight.engines.llama.model.footprint import Footprint, UnallocatedModel
 from commonweight.engines.llama.model.machine import Memory, read_memory
-from commonweight.engines.llama.model.native import MAX_DRAFT_ROWS, LoadedModel
+from commonweight.engines.llama.model.native import EXTRA_OUTPUTS, LoadedModel
 from commonweight.engines.settings import EngineSettings
 
 MIB, GIB = 1 << 20, 1 << 30
@@ -42,7 +42,7 @@ def allocated(chosen: WorkerConfig) -> Footprint:
             cells=chosen.cells,
             sequences=chosen.sequences,
             batch_rows=chosen.batch_rows,
-            outputs=chosen.sequences + MAX_DRAFT_ROWS,
+            outputs=chosen.sequences + EXTRA_OUTPUTS,
             threads=chosen.threads,
             settings=chosen.settings,
         )
@@ -60,10 +60,10 @@ def test_what_a_context_takes_is_known_without_it(architecture: str, tmp_path: P
     chosen = WorkerConfig(path=str(path), window=4096, cells=8192, sequences=3, threads=1)
     told, real = footprint(chosen), allocated(chosen)
     assert real.kv > 0
-    # llama.cpp rounds each figure to 0.01 MiB, and allocates logits of guesses when there are some.
+    # llama.cpp rounds each figure to 0.01 MiB, and allocates logits of extra rows when there are some.
     assert told.kv == pytest.approx(real.kv, abs=0.05 * MIB)
-    logits_of_guesses = MAX_DRAFT_ROWS * tiny.VOCABULARY * 4
-    assert told.buffers == pytest.approx(real.buffers + logits_of_guesses, abs=0.1 * MIB)
+    logits_of_extra_rows = EXTRA_OUTPUTS * tiny.VOCABULARY * 4
+    assert told.buffers == pytest.approx(real.buffers + logits_of_extra_rows, abs=0.1 * MIB)
 
 
 def test_what_the_starter_takes() -> None:

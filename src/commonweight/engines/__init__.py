@@ -1,1 +1,1 @@
-"""Tokens in, tokens out. Text, JSON and policy live above."""
+"""Inference engines: token ids in, token ids out. Text, JSON and policy belong to the layers above."""

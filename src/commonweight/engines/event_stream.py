@@ -1,4 +1,4 @@
-"""Events of a running job that wait to be read."""
+"""In-process queue of a running job's events, from the task that receives them to the reader."""
 
 import asyncio
 from collections import deque
@@ -7,7 +7,7 @@ from commonweight.engines.contract import EngineError, EngineEvent, Finish
 
 
 class EventStream:
-    """Between who brings a job's events and who reads them: a ``Generation`` of the contract."""
+    """Unbounded queue of one job's events that implements the contract's ``Generation``."""
 
     def __init__(self) -> None:
         self.keep: int | None = None
@@ -16,7 +16,7 @@ class EventStream:
         self._is_over = False
 
     def put(self, event: EngineEvent | EngineError) -> None:
-        """Bring an event to whoever reads."""
+        """Append an event and wake the reader."""
         self._inbox.append(event)
         self._news.set()
 
@@ -26,7 +26,7 @@ class EventStream:
     async def __anext__(self) -> EngineEvent:
         if self._is_over:
             raise StopAsyncIteration
-        # What came together is read without going round by the event loop.
+        # Events that arrived together are read without a round trip through the event loop.
         while not self._inbox:
             self._news.clear()
             await self._news.wait()
@@ -37,5 +37,5 @@ class EventStream:
         return event
 
     def truncate(self, position: int) -> None:
-        """Tokens from ``position`` on were not used: they need not be kept when the block is left."""
+        """Tokens from ``position`` on need not be kept in the prefix cache when the block is left."""
         self.keep = position

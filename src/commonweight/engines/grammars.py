@@ -1,11 +1,12 @@
-"""Grammars that hold an answer to a form, token by token.
+"""Constrained decoding with llguidance: compile a grammar, and follow it token by token.
 
 Nothing is masked in advance: a token is drawn freely first, and only if the grammar refuses it is another drawn
 from those it allows. What comes out is distributed as if all had been masked (a refused draw is repeated with its
 own chance), and free text costs microseconds a token. Where top_k, top_p or min_p cut candidates, the first draw
 cuts among all tokens and only the second among those allowed, as llama.cpp's own sampling does.
 
-What has to come next is not drawn at all: those tokens are known before they are computed, and go into one batch.
+Forced tokens (no alternative is allowed) are not drawn at all: they are known before they are computed, and go
+into one batch.
 
 Source: https://github.com/guidance-ai/llguidance
 """
@@ -27,21 +28,21 @@ MAX_COMPILED_GRAMMARS = 64
 
 
 class GrammarError(ValueError):
-    """This grammar cannot be followed; the message says why."""
+    """A grammar cannot be compiled or followed; the message says why."""
 
 
 class Guide:
-    """Where one answer stands in its grammar."""
+    """Matcher state of one answer within its grammar."""
 
     def __init__(self, matcher: LLMatcher, size: int, ends: frozenset[int]) -> None:
         self._matcher = matcher
         self._size = size
         self._ends = ends
         self.forced = self._look_ahead()
-        """The tokens that come next, as far as there is no choice; at the latest an end is the last."""
+        """Forced tokens: those that must come next, up to and including a stop token."""
 
     def choose_token(self, draw: Callable[[TokenIds | None], int]) -> int:
-        """Go on with the next token, and return it: one that is forced, or one that is drawn.
+        """Advance by one token and return it: a forced one, or one from ``draw``.
 
         ``draw`` draws from all tokens, or from those it is given. Which tokens are forced, and so how often it is
         called, depends on the tokens before alone, not on how many of them were computed at once.
@@ -57,11 +58,11 @@ class Guide:
         return token
 
     def accept_prefix(self, draft: list[int]) -> list[int]:
-        """The guesses up to the first that the grammar does not allow."""
+        """The draft tokens before the first that the grammar does not allow."""
         return draft[: self._matcher.validate_tokens(draft)]
 
     def try_accept(self, token_id: int) -> bool:
-        """Go on with a token; False, and nothing changes, if the grammar does not allow it."""
+        """Advance by a token; returns False, and changes nothing, if the grammar does not allow it."""
         if not self._matcher.try_consume_tokens([token_id]) and not (
             token_id in self._ends and self._matcher.is_accepting()
         ):
@@ -71,10 +72,10 @@ class Guide:
         return True
 
     def find_allowed(self) -> TokenIds:
-        """The tokens that may come next.
+        """The tokens that the grammar allows next.
 
         Raises:
-            GrammarError: there are none.
+            GrammarError: it allows none.
         """
         bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
         allowed = np.unpackbits(bits, count=self._size, bitorder="little").view(np.bool_)
@@ -95,7 +96,7 @@ class Guide:
 
 
 class GrammarCompiler:
-    """Compiles grammars for one vocabulary."""
+    """Compiles grammars for one vocabulary, with an LRU cache."""
 
     def __init__(self, vocab: llama.llama_vocab_p) -> None:
         self._vocab = vocab
@@ -104,20 +105,20 @@ class GrammarCompiler:
 
     @cached_property
     def tokenizer(self) -> LLTokenizer:
-        """The vocabulary as grammars see it. Takes a good part of a second to make."""
-        # A token that no model has stands for the end. Which tokens end an answer is the job's to say, and any of
-        # the model's own may have its place within a grammar: llguidance takes none of those it knows as ends.
+        """The vocabulary in llguidance's form. Takes a good part of a second to build."""
+        # A token id that no model has stands for the end. The job's stop_ids end an answer, and the model's own
+        # end tokens may occur within a grammar: llguidance would reserve those that it knows.
         return lltokenizer_from_vocab(self._vocab, n_vocab=self.size + 1, eos_token=self.size)
 
     def start_guide(self, grammar: str, ends: frozenset[int], tenant: str) -> Guide:
-        """A guide at the beginning of a grammar; ``ends`` are allowed where it may end, or names them.
+        """A guide at the start of a grammar; ``ends`` are allowed where the grammar may end, or names them.
 
         Raises:
-            GrammarError: it is no grammar, or a too large one, or there are no ends.
+            GrammarError: the grammar is invalid or too large, or there are no ends.
         """
         if not ends:
             raise GrammarError("an answer that is held to a grammar needs stop tokens, or it could not end")
-        # By tenant: that a grammar is compiled already can be told from the time it takes.
+        # By tenant: the time that a call takes shows whether a grammar is compiled already.
         matcher = self._compiled.pop((tenant, grammar), None) or self._compile(grammar)
         self._compiled[tenant, grammar] = matcher
         if len(self._compiled) > MAX_COMPILED_GRAMMARS:

@@ -10,7 +10,7 @@ KvType = Literal["f16", "q8_0"]
 class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Options that an operator chooses. None: what suits the model and the machine.
 
-    A new option is a field here, an entry in ``cli.options`` and a line where it is used.
+    A new option is a field here, an entry in ``cli.setting_options`` and a line where it is used.
     """
 
     context: int | None = None

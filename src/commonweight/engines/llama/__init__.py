@@ -1,8 +1,8 @@
-"""Embedded engine: llama.cpp kernels in a process of their own, with our scheduler and prefix cache.
+"""Embedded engine: llama.cpp in a process of its own, with a continuous-batching scheduler in Python.
 
-``engine`` is the server's side and ``process.worker`` the engine process; frames of ``process.protocol`` run
-between them. In the process, ``scheduler`` plans batches, ``kv`` holds computed prefixes and ``model`` runs
-llama.cpp.
+``engine`` is the server's side and ``process.worker`` the process; frames of ``process.protocol`` run between
+them. In the process, ``scheduler`` composes batches, ``model`` computes them and samples, and ``kv`` caches
+prefixes.
 """
 
 from commonweight.engines.llama.config import WorkerConfig

@@ -1,16 +1,26 @@
-"""The server's side of the embedded engine: starts the process, hands jobs over, restarts it when it dies."""
+"""Client of the engine process: starts it, submits jobs, dispatches their events, restarts it after a crash."""
 
 import asyncio
 import contextlib
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from itertools import count
 
 import msgspec
 
-from commonweight.engines.contract import EngineError, EngineEvent, EngineFullError, Finish, Job, Stats
+from commonweight.engines.contract import (
+    EngineError,
+    EngineEvent,
+    EngineFullError,
+    Finish,
+    Job,
+    Priority,
+    Scored,
+    Scoring,
+    Stats,
+)
 from commonweight.engines.event_stream import EventStream
 from commonweight.engines.llama.config import WorkerConfig
 from commonweight.engines.llama.process.protocol import (
@@ -25,28 +35,30 @@ from commonweight.engines.llama.process.protocol import (
     encode_frame,
     read_messages,
 )
+from commonweight.engines.scoring import check_scoring, score_prompt
 
 log = logging.getLogger(__name__)
 
 MAX_JOBS = 1024
-"""Jobs running and waiting at the same time; one more is told that the engine is full."""
+"""Jobs running and waiting at the same time; one more gets :class:`EngineFullError`."""
 MAX_RESTART_DELAY_SECONDS = 30.0
 """Seconds between attempts when the process dies again and again while loading."""
 THREAD_ENVIRONMENT = {"GOMP_SPINCOUNT": "20000", "OPENBLAS_NUM_THREADS": "1"}
-"""Kernel threads that meet at a barrier sleep sooner than libgomp lets them. On a quiet machine it makes no
-difference; beside other busy processes the long default was seen to slow decoding to a hundredth. NumPy's
-products are small here, and threads of its own would only wait on the cores of the kernels."""
+"""Environment of the process: kernel threads at a barrier sleep sooner than libgomp lets them. On a quiet
+machine it makes no difference; beside other busy processes the long default was seen to slow decoding to a
+hundredth. NumPy's products are small here, and threads of its own would only wait on the cores of the
+kernels."""
 CLOSED_MESSAGE = "The server is shutting down."
 EXIT_TIMEOUT_SECONDS = 10.0
 """Seconds that the process may take to leave: it finishes the step it is computing."""
 
 
 class LoadError(EngineError):
-    """The process could not load the model."""
+    """The engine process could not load the model."""
 
 
 class PendingJob(EventStream):
-    """A job of ours."""
+    """Event stream of one submitted job, with its encoded submission for a restart of the process."""
 
     def __init__(self, submission: bytes) -> None:
         super().__init__()
@@ -56,10 +68,10 @@ class PendingJob(EventStream):
 
 
 class LlamaEngine:
-    """An :class:`~commonweight.engines.contract.Engine` in a process of its own."""
+    """An :class:`~commonweight.engines.contract.Engine` that runs llama.cpp in a supervised child process."""
 
     worker = "commonweight.engines.llama.process.worker"
-    """The process, as a module that takes options and frames."""
+    """Module that the process runs."""
 
     def __init__(self, config: WorkerConfig) -> None:
         self.stats = Stats(cells=config.cells)
@@ -75,7 +87,7 @@ class LlamaEngine:
 
     @property
     def window(self) -> int:
-        """Most tokens that a prompt and its answer may have together."""
+        """Context length: maximum tokens of prompt and answer together."""
         return self._config.window
 
     @property
@@ -85,14 +97,14 @@ class LlamaEngine:
 
     @property
     def pid(self) -> int | None:
-        """The engine process, while there is one."""
+        """Process id of the engine process, while it runs."""
         return self._process.pid if self._process else None
 
     async def start(self, on_progress: Callable[[float], None] = lambda _: None) -> None:
         """Load the model; ``on_progress`` gets the fraction loaded.
 
         Raises:
-            LoadError: it cannot be loaded, for the reason given.
+            LoadError: the model cannot be loaded, for the reason given.
         """
         self._supervisor = asyncio.create_task(self._supervise(on_progress))
         ready = asyncio.create_task(self._ready.wait())
@@ -102,7 +114,7 @@ class LlamaEngine:
             await self._supervisor
 
     async def aclose(self) -> None:
-        """Fail what runs, and end the process."""
+        """Fail all jobs and stop the process."""
         self._is_closed = True
         self._fail(CLOSED_MESSAGE, waiting_too=True)
         if self._supervisor is not None:
@@ -114,6 +126,7 @@ class LlamaEngine:
         """Start a job; leaving the block cancels it. While the process is restarted, jobs wait for it."""
         if not 0 < len(job.token_ids) <= self.window - job.max_tokens:
             raise ValueError("a job needs at least one token, and must fit the window")
+        check_scoring(job)
         if len(self._jobs) >= MAX_JOBS:
             raise EngineFullError(f"{MAX_JOBS} requests are running or waiting already; try again later.")
         if self._is_closed:
@@ -127,6 +140,18 @@ class LlamaEngine:
             if self._jobs.pop(job_id, None) is not None and pending.is_submitted:
                 self._send(encode_frame(Cancel(job_id, pending.keep)))
 
+    def score(
+        self,
+        token_ids: Sequence[int],
+        *,
+        top: int = 0,
+        start: int = 1,
+        tenant: str = "",
+        priority: Priority = "batch",
+    ) -> AsyncGenerator[Scored]:
+        """Log-probabilities of given tokens; see :class:`~commonweight.engines.contract.Engine`."""
+        return score_prompt(self.run, token_ids, Scoring(start, top), tenant, priority)
+
     def _submit_waiting(self) -> None:
         if self.is_ready:
             for pending in self._jobs.values():
@@ -135,7 +160,7 @@ class LlamaEngine:
                     self._send(pending.submission)
 
     def _send(self, data: bytes) -> None:
-        # Not drained: the process takes commands at once, and a closed pipe is the keeper's to notice.
+        # Not drained: the process takes commands at once, and the supervisor notices a closed pipe.
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.write(data)
 
@@ -192,7 +217,7 @@ class LlamaEngine:
                         case LoadFailed(reason):
                             raise LoadError(reason)
             was_ready = self._ready.is_set()
-            self._ready.clear()  # what comes from now on waits for the next process
+            self._ready.clear()  # jobs from now on wait for the next process
             code = await process.wait()
             if not was_ready:
                 raise LoadError(f"the engine process ended with {code} while loading")
@@ -214,7 +239,7 @@ class LlamaEngine:
                 del self._jobs[job_id]
 
     def _fail(self, reason: str, *, waiting_too: bool = False) -> None:
-        """Fail what the process was working on; what only waited is submitted to the next one."""
+        """Fail the admitted jobs; jobs that were still queued are submitted to the next process."""
         for job_id, pending in list(self._jobs.items()):
             if pending.is_admitted or waiting_too:
                 del self._jobs[job_id]
@@ -224,7 +249,7 @@ class LlamaEngine:
 
 
 async def _stop_process(process: asyncio.subprocess.Process, patience: float) -> None:
-    """Ask the process to leave, and make it if it has not in ``patience`` seconds."""
+    """Ask the process to exit, and kill it after ``patience`` seconds."""
     assert process.stdin is not None
     if process.returncode is not None:
         return

@@ -1,8 +1,8 @@
-"""Engines elsewhere: jobs go over HTTP to servers that take tokens and give tokens.
+"""Remote engine: jobs go over HTTP to upstream servers (vLLM or llama-server) that take and return token ids.
 
-``vllm`` and ``llama_server`` are what servers speak (``backend`` is what both have in common), ``place`` is one
-server and ``places`` chooses among several, ``trial`` finds out what a server is, ``held`` keeps answers to a
-grammar where the server does not, and ``engine`` puts them together.
+``vllm`` and ``llama_server`` implement the servers' APIs (``backend`` is the common interface), ``upstream`` is
+one server and ``routing`` chooses among several, ``discovery`` finds out what a server supports, ``constrained``
+enforces grammars where the server does not, and ``engine`` puts them together.
 """
 
 from commonweight.engines.remote.discovery import UpstreamMismatchError, Vocabulary

@@ -1,4 +1,4 @@
-"""What servers speak: jobs to the bodies of requests, and lines of their streams to tokens."""
+"""Interface of upstream APIs: jobs to request bodies, and lines of response streams to tokens."""
 
 from typing import Any, Literal, Protocol
 
@@ -11,62 +11,65 @@ FinishReason = Literal["stop", "length"]
 
 
 class UpstreamError(Exception):
-    """A server did not do its part. The message is for the log, and may quote the server."""
+    """An upstream failed. The message is for the log, and may quote the upstream."""
 
 
 class UnreachableError(UpstreamError):
-    """Nobody is there."""
+    """No connection to the upstream."""
 
 
 class UpstreamBusyError(UpstreamError):
-    """It is well, and has no room now."""
+    """The upstream is healthy but full (429 or 503)."""
 
 
 class RequestRejectedError(UpstreamError):
-    """It takes the request for wrong: another server would, too."""
+    """The upstream rejected the request (4xx): another one would, too."""
 
 
 class Chunk(msgspec.Struct, frozen=True):
-    """What one line of a stream says."""
+    """Decoded line of a response stream."""
 
     token_ids: list[int] = []
     logprobs: list[float] | None = None
     """For each token, if asked for."""
     finish_reason: FinishReason | None = None
-    """The generation is over, and why. The token that stopped it need not be among the tokens."""
+    """Set at the end of the generation. The stop token need not be among the tokens."""
     cached_tokens: int | None = None
-    """Of the prompt, as soon as it is known."""
+    """Cached prompt tokens, as soon as the number is known."""
 
 
 class ChunkReader(Protocol):
-    """Understands the lines of one answer, in their order."""
+    """Decoder of one response stream, called with its lines in order."""
 
     def __call__(self, line: bytes) -> Chunk:
-        """What a line says.
+        """Decode a line.
 
         Raises:
-            PlaceError: it reports an error.
-            msgspec.MsgspecError: it is no such line.
+            UpstreamError: the line reports an error.
+            msgspec.MsgspecError: the line does not have the expected form.
         """
 
 
 class Backend(Protocol):
-    """One way to ask a server for tokens."""
+    """Adapter of one upstream API that generates from token ids."""
 
     @property
     def path(self) -> str:
-        """Where it is asked."""
+        """URL path of requests."""
 
     @property
     def supports_grammars(self) -> bool:
-        """Whether it holds answers to grammars itself."""
+        """Whether the upstream enforces grammars itself."""
 
     def body(self, job: Job, salt: str, only: TokenIds | None = None, *, is_alone: bool = False) -> dict[str, Any]:
-        """The request for a job.
+        """Request body of a job.
 
-        ``salt`` is for its tenant's cache, ``only`` the tokens that may be drawn. ``is_alone``: the server never
-        had a job of another tenant.
+        ``salt`` isolates the cache of its tenant, ``only`` restricts sampling to some tokens. ``is_alone``: the
+        upstream never had a job of another tenant.
         """
 
+    def scoring_body(self, job: Job, salt: str) -> dict[str, Any] | None:
+        """Request body of a scoring job, not streamed; None where the API has no log-probabilities of prompts."""
+
     def reader(self) -> ChunkReader:
-        """What understands one answer, line by line."""
+        """A new decoder for one response stream."""

@@ -1,9 +1,9 @@
-"""Answers that are held to a grammar although the server knows none.
+"""Client-side constrained decoding, for upstreams that cannot enforce a grammar themselves.
 
-A token is drawn freely there and checked here. At the first that the grammar does not allow, the answer is broken
-off; what may come instead, and nothing else, is drawn once, and the answer goes on from there. That is distributed
-as if all tokens had been masked (see ``engines.grammars``), and costs nothing while a model keeps to the grammar
-by itself.
+A token is drawn freely there and checked here. At the first that the grammar does not allow, the request is
+ended; one token is drawn from the allowed ones, and the answer goes on from there in a new request. That is
+distributed as if all tokens had been masked (see ``engines.grammars``), and costs nothing while a model keeps to
+the grammar by itself.
 """
 
 from collections.abc import AsyncGenerator, Callable
@@ -16,20 +16,20 @@ from commonweight.engines.grammars import Guide, TokenIds
 from commonweight.engines.remote.backend import Chunk, UpstreamError
 
 Ask = Callable[[Job, TokenIds | None], AsyncGenerator[Chunk]]
-"""Has a job answered; with tokens of which alone one may be drawn."""
+"""Starts an upstream request for a job, optionally restricted to some tokens."""
 
 
 async def constrain(job: Job, guide: Guide, ask: Ask) -> AsyncGenerator[Chunk]:
-    """The answer to a job, held to a grammar. The token that ends it is always among its tokens.
+    """Chunks of the answer to a job, constrained to a grammar. The stop token is always among its tokens.
 
     Raises:
         GrammarError: no token may follow.
-        PlaceError: the server failed.
+        UpstreamError: the upstream failed.
     """
     drawn: list[int] = []
     is_first, is_refused = True, False
     while True:
-        # Nothing is said before a server has answered. How likely a token was is known only if it was drawn.
+        # No chunk before the first response. Log-probabilities are known only of tokens that were drawn.
         if guide.forced and not is_first and not job.want_logprobs:
             is_refused = False
             forced = guide.forced[: job.max_tokens - len(drawn)]
@@ -59,7 +59,7 @@ async def constrain(job: Job, guide: Guide, ask: Ask) -> AsyncGenerator[Chunk]:
                 taken = _count_accepted(guide, chunk.token_ids)
                 is_refused = taken < len(chunk.token_ids)
                 drawn += chunk.token_ids[:taken]
-                # What later requests find in the cache, the first one has left there.
+                # Later requests hit the cache that the first one has filled.
                 yield Chunk(
                     chunk.token_ids[:taken],
                     chunk.logprobs and chunk.logprobs[:taken],
@@ -87,7 +87,7 @@ async def constrain(job: Job, guide: Guide, ask: Ask) -> AsyncGenerator[Chunk]:
 
 
 def _count_accepted(guide: Guide, token_ids: list[int]) -> int:
-    """How many of the tokens the grammar allows, from the first on."""
+    """Number of leading tokens that the grammar allows."""
     for i, token in enumerate(token_ids):
         if not guide.try_accept(token):
             return i
@@ -95,7 +95,7 @@ def _count_accepted(guide: Guide, token_ids: list[int]) -> int:
 
 
 def _continue_sampling(job: Job, drawn: int) -> Sampling:
-    """Settings to go on with: a seed would give the same numbers again."""
+    """Sampling settings of a follow-up request: the same seed would repeat its random numbers."""
     sampling = job.sampling
     if sampling.seed is None or not drawn:
         return sampling

@@ -1,4 +1,4 @@
-"""Finding out what a server is, and whether its model is the one that we make tokens for."""
+"""Upstream discovery: its API, features and window, and whether its tokenizer and template match ours."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -14,49 +14,49 @@ from commonweight.engines.remote.vllm import VllmCompletions, VllmGenerate
 from commonweight.engines.settings import RemoteKind
 
 _UNLIKELY_GRAMMAR = 'start: "zq7"'
-"""What no model says unless it is made to."""
+"""Grammar of a text that no model generates unless constrained."""
 
 
 class UpstreamMismatchError(EngineError):
-    """A server that cannot be used; the message says why, and is for the operator."""
+    """An upstream cannot be used; the message says why, and is for the operator."""
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What we make tokens with, as far as it can be compared with what a server has."""
+    """Properties of our tokenizer and template that are compared with an upstream's."""
 
     texts: Sequence[tuple[str, list[int]]]
-    """Texts that tell tokenizers apart, and their tokens."""
+    """Texts that distinguish tokenizers, and their tokens."""
     specials: Mapping[str, int]
     """Special tokens by their text."""
     pieces: Callable[[], Sequence[bytes]]
-    """What each token is in bytes. Takes a while to put together."""
+    """Bytes of each token. Takes a while to compute."""
     bos: int | None
-    """What stands before every prompt, perhaps."""
+    """Token that prompts may begin with."""
     ends: Sequence[int]
     """Tokens that end an answer."""
     greeting: tuple[str, list[int]]
-    """What a user says, and the prompt that the model's template makes of it."""
+    """A user message, and the prompt that the model's template makes of it."""
 
 
 @dataclass(frozen=True)
 class UpstreamInfo:
-    """What a server turned out to be."""
+    """Result of discovery: how to use an upstream."""
 
     backend: Backend
     window: int
     text: str
-    """All of it in words."""
+    """Description for the operator."""
 
 
 async def discover(
     kind: RemoteKind, upstream: Upstream, vocabulary: Vocabulary, grammars: GrammarCompiler
 ) -> UpstreamInfo:
-    """Ask a server all that has to be known before it gets work.
+    """Query an upstream for everything that is needed before it gets jobs.
 
     Raises:
-        PlaceError: it cannot be reached, or failed.
-        UnfitError: it is not what it should be.
+        UpstreamError: it cannot be reached, or failed.
+        UpstreamMismatchError: it is no such server, or has another model.
     """
     return await (_vllm if kind == "vllm" else _llama_server)(upstream, vocabulary, grammars)
 
@@ -100,7 +100,7 @@ async def _vllm(upstream: Upstream, vocabulary: Vocabulary, grammars: GrammarCom
 
 
 class _VllmTokens:
-    """vLLM's own tokens of a text, and of a conversation."""
+    """Tokenizes texts and conversations with vLLM's API."""
 
     def __init__(self, upstream: Upstream, model: str) -> None:
         self._upstream = upstream
@@ -138,7 +138,7 @@ async def _llama_server(upstream: Upstream, vocabulary: Vocabulary, grammars: Gr
 
 
 class _LlamaServerTokens:
-    """llama-server's own tokens of a text, and of a conversation."""
+    """Tokenizes texts and conversations with llama-server's API."""
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
@@ -153,7 +153,7 @@ class _LlamaServerTokens:
         return await self.of(prompt)
 
 
-# What both come to
+# Common checks
 
 
 def _on_grammars(backend: Backend) -> str:
@@ -161,10 +161,10 @@ def _on_grammars(backend: Backend) -> str:
 
 
 async def _compare(upstream: Upstream, vocabulary: Vocabulary, tokens: _VllmTokens | _LlamaServerTokens) -> str:
-    """That a server's tokens are ours. What was found, in words.
+    """Compare the upstream's tokenizer and template with ours. Returns the findings for the operator.
 
     Raises:
-        UnfitError: they are not.
+        UpstreamMismatchError: they differ.
     """
     specials = list(vocabulary.specials)
     texts = [*vocabulary.texts, *((name, [vocabulary.specials[name]]) for name in specials)]
@@ -191,7 +191,7 @@ async def _compare(upstream: Upstream, vocabulary: Vocabulary, tokens: _VllmToke
         return f"tokens of {len(texts)} texts as here, template not compared"
     if prompt[:1] != greeting[:1]:  # one of both has yet to get the token that prompts begin with
         prompt, greeting = (ids[ids[:1] == [vocabulary.bos] :] for ids in (prompt, greeting))
-    # What follows says who speaks next, and whether with reasoning, which is the request's to say.
+    # The rest is the generation prompt, which depends on the request (reasoning or not).
     if not greeting or prompt[: len(greeting)] != greeting:
         raise UpstreamMismatchError(
             f"{upstream.url} has another chat template than --model: a greeting begins with {greeting[:8]} there "
@@ -222,10 +222,10 @@ async def _generate_tokens(
     grammar: str | None = None,
     priority: Priority = "interactive",
 ) -> list[int]:
-    """A few tokens of an answer.
+    """Generate a few tokens.
 
     Raises:
-        UnfitError: it answers without tokens.
+        UpstreamMismatchError: it answers without tokens.
     """
     job = Job(
         token_ids=vocabulary.greeting[1],
@@ -248,7 +248,7 @@ async def _generate_tokens(
 async def _supports_grammars(
     upstream: Upstream, backend: Backend, vocabulary: Vocabulary, grammars: GrammarCompiler
 ) -> bool:
-    """Whether it keeps answers to our kind of grammar."""
+    """Whether the upstream enforces our dialect of grammars."""
     guide = await asyncio.to_thread(grammars.start_guide, _UNLIKELY_GRAMMAR, frozenset(vocabulary.ends), "")
     try:
         drawn = await _generate_tokens(upstream, backend, vocabulary, grammar=_UNLIKELY_GRAMMAR)

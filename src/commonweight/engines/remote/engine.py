@@ -1,11 +1,11 @@
-"""An engine whose work is done elsewhere, by one server or several with the same model."""
+"""Remote engine: sends jobs to one or several upstream servers with the same model."""
 
 import asyncio
 import base64
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from functools import partial
 
@@ -17,6 +17,9 @@ from commonweight.engines.contract import (
     Finish,
     Job,
     Prefilled,
+    Priority,
+    Scored,
+    Scoring,
     Stats,
     Step,
     Timings,
@@ -39,20 +42,22 @@ from commonweight.engines.remote.discovery import (
     discover,
 )
 from commonweight.engines.remote.routing import UpstreamPool
+from commonweight.engines.remote.scoring import score_on
 from commonweight.engines.remote.upstream import Upstream
+from commonweight.engines.scoring import check_scoring, score_prompt
 from commonweight.engines.settings import RemoteSettings
 from commonweight.signing import Purpose, compute_mac
 
 log = logging.getLogger(__name__)
 
 MAX_JOBS = 4096
-"""Jobs at the same time; one more is told that the engine is full."""
+"""Jobs at the same time; one more gets :class:`EngineFullError`."""
 HEALTH_INTERVAL_SECONDS = 5.0
-"""Seconds between two looks at the servers' health."""
+"""Seconds between two health checks of an upstream."""
 USAGE_TIMEOUT_SECONDS = 1.0
-"""Seconds that figures may come after the last token."""
+"""Seconds to wait for usage figures after the last token."""
 _AFFINITY_TOKENS = 256
-"""Tokens that a job of no known conversation is recognised by."""
+"""Leading tokens that stand in for the session id of a job without one."""
 _CLOSED = "The server is shutting down."
 _BROKEN = "The server that computes failed in the middle of the answer; try again."
 _REFUSED = "The server that computes refused the request; this server's log says why."
@@ -60,10 +65,10 @@ _NONE = "None of the servers that compute answers at the moment; try again."
 
 
 class RemoteEngine:
-    """An :class:`~commonweight.engines.contract.Engine`: tokens go out by HTTP and come in as streams.
+    """An :class:`~commonweight.engines.contract.Engine` that streams tokens from upstreams over HTTP.
 
-    ``key`` makes the salts that keep tenants' caches apart, and is not sent. ``silence`` is how many seconds a
-    server may say nothing at all.
+    ``key`` derives the salts that isolate tenants' caches, and is not sent. ``read_timeout`` is in seconds without
+    any bytes from an upstream.
     """
 
     def __init__(
@@ -92,7 +97,7 @@ class RemoteEngine:
 
     @property
     def window(self) -> int:
-        """Most tokens that a prompt and its answer may have together: the least of what the servers have."""
+        """Context length: maximum tokens of prompt and answer together; the smallest of all upstreams."""
         assert self._window is not None, "start() comes first"
         return self._window
 
@@ -102,10 +107,10 @@ class RemoteEngine:
         return self._pool.is_any_available and not self._is_closed
 
     async def start(self, tell: Callable[[str], None] = lambda _: None) -> None:
-        """Find out what the servers are; ``tell`` gets a line on each.
+        """Discover the upstreams; ``tell`` gets a line on each.
 
         Raises:
-            UnfitError: one is not what it should be, or none answers.
+            UpstreamMismatchError: one does not match, or none answers.
         """
         trials = await asyncio.gather(*map(self._discover, self._pool.upstreams), return_exceptions=True)
         windows: list[int] = []
@@ -130,7 +135,7 @@ class RemoteEngine:
         self._watching = [asyncio.create_task(self._watch(upstream)) for upstream in self._pool.upstreams]
 
     async def aclose(self) -> None:
-        """Fail what runs, and end all connections."""
+        """Fail all jobs and close all connections."""
         self._is_closed = True
         for run in self._jobs.values():
             run.put(EngineError(_CLOSED))
@@ -145,6 +150,7 @@ class RemoteEngine:
         """Start a job; leaving the block cancels it."""
         if not 0 < len(job.token_ids) <= self.window - job.max_tokens:
             raise ValueError("a job needs at least one token, and must fit the window")
+        check_scoring(job)
         if len(self._jobs) >= MAX_JOBS:
             raise EngineFullError(f"{MAX_JOBS} requests are running already; try again later.")
         if self._is_closed:
@@ -159,6 +165,18 @@ class RemoteEngine:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
+    def score(
+        self,
+        token_ids: Sequence[int],
+        *,
+        top: int = 0,
+        start: int = 1,
+        tenant: str = "",
+        priority: Priority = "batch",
+    ) -> AsyncGenerator[Scored]:
+        """Log-probabilities of given tokens; see :class:`~commonweight.engines.contract.Engine`."""
+        return score_prompt(self.run, token_ids, Scoring(start, top), tenant, priority)
+
     async def _pump(self, job: Job, run: EventStream) -> None:
         try:
             async with aclosing(self._events(job)) as events:
@@ -171,9 +189,11 @@ class RemoteEngine:
             run.put(EngineError("The engine failed; the server's log says why."))
 
     async def _events(self, job: Job) -> AsyncGenerator[EngineEvent]:
-        """What becomes of a job: tried in one place after the other, until one has begun to answer."""
+        """Events of a job: upstreams are tried in order until one begins to answer."""
         if job.max_tokens == 0 and len(job.token_ids) == self.window:
-            # A server would need room for a token to read so much, and after it there could be none.
+            # An upstream needs room for one generated token, and a prompt of the whole window leaves none.
+            if job.scoring is not None:
+                raise EngineError(f"A server that computes scores at most {self.window - 1} tokens.")
             yield Admitted(0)
             yield Prefilled()
             yield Finish("length", Timings(0, 0, 0))
@@ -182,10 +202,11 @@ class RemoteEngine:
         is_full = False
         for upstream in self._pool.rank_upstreams(session):
             if (backend := upstream.backend) is None:
-                continue  # gone since
+                continue  # unreachable since
             has_begun = False
             try:
-                async with aclosing(self._run_on(upstream, backend, job, session)) as events:
+                run_on = self._run_on if job.scoring is None else self._score_on
+                async with aclosing(run_on(upstream, backend, job, session)) as events:
                     async for event in events:
                         has_begun = True
                         yield event
@@ -205,15 +226,13 @@ class RemoteEngine:
     async def _run_on(
         self, upstream: Upstream, backend: Backend, job: Job, session: str
     ) -> AsyncGenerator[EngineEvent]:
-        """What one server makes of a job."""
+        """Events of a job on one upstream."""
         begun = read = time.monotonic()
         cached: int | None = None
         ending: str | None = None
         drawn = seen = 0
         has_begun = False
-        upstream.running += 1
-        self.stats.running += 1
-        try:
+        with self._counted(upstream):
             async with aclosing(await self._chunks(upstream, backend, job, session)) as chunks:
                 async for chunk in chunks:
                     cached = cached if chunk.cached_tokens is None else chunk.cached_tokens
@@ -241,9 +260,6 @@ class RemoteEngine:
                         break
                 if cached is None:
                     cached = await _read_late_usage(chunks)
-        finally:
-            upstream.running -= 1
-            self.stats.running -= 1
         self.stats.remote_tokens += cached or 0
         self.stats.prefilled_tokens += len(job.token_ids) - (cached or 0)
         yield Finish(
@@ -252,6 +268,28 @@ class RemoteEngine:
             cached or 0,
         )
 
+    async def _score_on(
+        self, upstream: Upstream, backend: Backend, job: Job, session: str
+    ) -> AsyncGenerator[EngineEvent]:
+        """Events of a scoring job on one upstream."""
+        salt, headers = self._compute_mac(Purpose.CACHE_SALT, job.tenant), {"x-session-id": session}
+        with self._counted(upstream):
+            async with aclosing(score_on(upstream, backend, job, salt, headers, self._grammars.size)) as events:
+                async for event in events:
+                    yield event
+        self.stats.prefilled_tokens += len(job.token_ids)
+
+    @contextlib.contextmanager
+    def _counted(self, upstream: Upstream) -> Iterator[None]:
+        """Count a job as running."""
+        upstream.running += 1
+        self.stats.running += 1
+        try:
+            yield
+        finally:
+            upstream.running -= 1
+            self.stats.running -= 1
+
     async def _chunks(self, upstream: Upstream, backend: Backend, job: Job, session: str) -> AsyncGenerator[Chunk]:
         salt, headers = self._compute_mac(Purpose.CACHE_SALT, job.tenant), {"x-session-id": session}
 
@@ -259,7 +297,7 @@ class RemoteEngine:
             body = backend.body(job, salt, only, is_alone=upstream.has_single_tenant(salt))
             return upstream.stream_chunks(backend, body, headers)
 
-        # How likely a token was is told after the server's grammar has had its say, and asked for without it.
+        # Upstreams report log-probabilities after the grammar's mask, and we need those before it.
         is_kept_there = backend.supports_grammars and not job.want_logprobs
         if job.grammar is None or job.max_tokens == 0 or is_kept_there:
             return ask(job, None)
@@ -267,7 +305,7 @@ class RemoteEngine:
         return constrain(job, await asyncio.to_thread(guide), ask)
 
     def _session(self, job: Job) -> str:
-        """A name for a job's conversation that says nothing about it."""
+        """Opaque session id of a job, for routing and the upstream's affinity header."""
         known = job.session or ",".join(map(str, job.token_ids[:_AFFINITY_TOKENS]))
         return self._compute_mac(Purpose.SESSION, f"{job.tenant}\0{known}")
 
@@ -286,7 +324,7 @@ class RemoteEngine:
                 log.exception("%s could not be looked at", upstream.url)
 
     async def _check_health(self, upstream: Upstream) -> None:
-        """See how a server is. One that was away may have come back as another one."""
+        """Check an upstream's health, and rediscover it after an outage: it may serve another model now."""
         was_alive, upstream.is_alive = upstream.is_alive, await upstream.check_health()
         if was_alive and not upstream.is_alive:
             log.warning("%s is not well", upstream.url)
@@ -311,7 +349,7 @@ class RemoteEngine:
 
 
 def _record_error(upstream: Upstream, error: UpstreamError) -> None:
-    """Remember what a server did. To be full is no fault of its, and what it refused is none either."""
+    """Update an upstream's circuit breaker. Busy and rejected requests do not count as failures."""
     if isinstance(error, UnreachableError):
         upstream.mark_unreachable()
     elif not isinstance(error, UpstreamBusyError | RequestRejectedError):
@@ -321,10 +359,10 @@ def _record_error(upstream: Upstream, error: UpstreamError) -> None:
 
 
 def _make_steps(chunk: Chunk, job: Job, size: int) -> list[Step]:
-    """A line's tokens.
+    """Steps for the tokens of a chunk.
 
     Raises:
-        PlaceError: they are none of this vocabulary, or lack what was asked for.
+        UpstreamError: a token is outside the vocabulary, or log-probabilities are missing.
     """
     if not all(0 <= token < size for token in chunk.token_ids):
         raise UpstreamError("it gives tokens that the model does not have")
@@ -336,12 +374,12 @@ def _make_steps(chunk: Chunk, job: Job, size: int) -> list[Step]:
 
 
 def _has_stopped(chunk: Chunk, job: Job) -> bool:
-    """Whether the token that ends the answer is there, or there is none."""
+    """Whether the chunk has a stop token, or the job has none."""
     return not job.stop_ids or any(token in job.stop_ids for token in chunk.token_ids)
 
 
 async def _read_late_usage(chunks: AsyncGenerator[Chunk]) -> int | None:
-    """What is told of the cache after the last token. The answer is complete without it."""
+    """Cached prompt tokens, if reported after the last token. The answer is complete without it."""
     with contextlib.suppress(UpstreamError, TimeoutError):
         async with asyncio.timeout(USAGE_TIMEOUT_SECONDS):
             async for chunk in chunks:

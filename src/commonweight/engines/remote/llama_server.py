@@ -1,4 +1,4 @@
-"""llama.cpp's own server: ``/completion`` with tokens.
+"""Backend for llama.cpp's own server: ``/completion`` with token ids.
 
 Source: https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md
 """
@@ -13,10 +13,10 @@ from commonweight.engines.grammars import TokenIds
 from commonweight.engines.remote.backend import Chunk, UpstreamError
 
 ALLOWED_BIAS = 1e4
-"""Added to the logits of tokens that alone may be drawn; no model's own come near."""
+"""Bias on the logits of allowed tokens; no model's own logits come near."""
 
 MAX_MISSING_TOKENS, MAX_TOKEN_BYTES = 6, 16
-"""Tokens that a character may be made of, and bytes of each: it may begin with other text."""
+"""Maximum of tokens that a character consists of, and bytes of each: the first may begin with other text."""
 
 
 class _LlamaServerLogprob(msgspec.Struct):
@@ -42,13 +42,13 @@ _lines = msgspec.json.Decoder(_LlamaServerLine)
 
 
 class LlamaServerCompletion:
-    """Tokens of a prompt in, tokens of the answer out; of some versions without the one that ends it.
+    """Adapter of ``/completion``. Some versions leave out the stop token.
 
-    ``pieces``: what each token of the vocabulary is in bytes.
+    ``pieces``: bytes of each token of the vocabulary.
     """
 
     path = "/completion"
-    # Its grammars are of another kind, unless it was built otherwise.
+    # Its grammars are GBNF, unless it was built with llguidance.
     supports_grammars = False
 
     def __init__(self, pieces: Sequence[bytes]) -> None:
@@ -56,7 +56,7 @@ class LlamaServerCompletion:
         self._tokens = {piece: token for token, piece in enumerate(pieces) if piece}
 
     def body(self, job: Job, salt: str, only: TokenIds | None = None, *, is_alone: bool = False) -> dict[str, Any]:
-        """The request for a job."""
+        """Request body of a job."""
         sampling = job.sampling
         return {
             "prompt": job.token_ids,
@@ -69,25 +69,28 @@ class LlamaServerCompletion:
             "seed": -1 if sampling.seed is None else sampling.seed,
             "n_probs": 1 if job.want_logprobs else 0,
             "logit_bias": [] if only is None else [[token, ALLOWED_BIAS] for token in only.tolist()],
-            # It cannot keep tenants apart. So that none can time another's prompts, there is a cache only as long
-            # as there is one tenant.
+            # It cannot isolate tenants. So that no tenant can probe another's prompts by timing, its cache is used
+            # only as long as there is one tenant.
             "cache_prompt": is_alone,
             "return_tokens": True,
             "return_progress": True,
             # Otherwise the last line repeats the prompt.
             "response_fields": ["tokens", "stop", "stop_type", "completion_probabilities"],
-            # A stream does not show a token that ends within a character.
+            # A stream omits a token that ends within a character.
             "stream": only is None,
         }
 
+    def scoring_body(self, job: Job, salt: str) -> None:
+        """None: ``n_probs`` is about generated tokens only."""
+
     def reader(self) -> "_LlamaServerReader":
-        """What understands an answer."""
+        """A new decoder for one response stream."""
         return _LlamaServerReader(self._pieces, self._tokens)
 
 
 class _LlamaServerReader:
-    """Finds the tokens that a stream leaves out: while a character is not complete, it shows nothing, and then all
-    of the text but only the last of the tokens. How many there were, it does say."""
+    """Stream decoder that reconstructs omitted tokens: while a character is incomplete, llama-server sends
+    nothing, and then all of the text but only the last token. It does send the number of tokens."""
 
     def __init__(self, pieces: Sequence[bytes], tokens: Mapping[bytes, int]) -> None:
         self._pieces = pieces
@@ -99,7 +102,7 @@ class _LlamaServerReader:
         if line_data.error is not None:
             raise UpstreamError(f"it reports {str(line_data.error)[:500]!r}")
         if line_data.prompt_progress is not None:
-            return Chunk(cached_tokens=line_data.prompt_progress.cache)  # the token of such a line is none
+            return Chunk(cached_tokens=line_data.prompt_progress.cache)  # such a line has no token
         logprobs = (
             None
             if line_data.completion_probabilities is None
@@ -118,7 +121,7 @@ class _LlamaServerReader:
         return Chunk([*before, *line_data.tokens], None if logprobs is None else unknown + logprobs)
 
     def _find_spelling(self, text: bytes, count: int) -> list[int]:
-        """So many tokens that spell a text."""
+        """``count`` tokens that spell a text."""
         if count > MAX_MISSING_TOKENS or len(text) > MAX_MISSING_TOKENS * MAX_TOKEN_BYTES:
             raise UpstreamError(f"it left out {count} tokens")
         found = self._split(text, count)

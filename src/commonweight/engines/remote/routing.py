@@ -1,4 +1,4 @@
-"""Several servers with the same model: who gets a job, and who gets it next if that one fails."""
+"""Routing of jobs to upstreams: session affinity with bounded loads, and order of failover."""
 
 import hashlib
 from collections.abc import Sequence
@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from commonweight.engines.remote.upstream import Upstream
 
 LOAD_SLACK = 1.25
-"""Of the jobs that a server would have if all had the same number, it may have this much more."""
+"""Maximum load of an upstream, relative to the mean load of all."""
 
 
 class UpstreamPool:
-    """Keeps the jobs of a conversation in one place, where its prefix is cached, as long as that one has room.
+    """Routes the jobs of a session to one upstream, where its prefix is cached, as long as that one has room.
 
-    Rendezvous hashing with bounded loads: a server that comes or goes moves only the conversations that it gets or
-    had. Source: https://arxiv.org/abs/1608.01350
+    Rendezvous hashing with bounded loads: an upstream that is added or removed moves only its own sessions.
+    Source: https://arxiv.org/abs/1608.01350
     """
 
     def __init__(self, upstreams: Sequence[Upstream]) -> None:
@@ -21,11 +21,11 @@ class UpstreamPool:
 
     @property
     def is_any_available(self) -> bool:
-        """Whether a job would find somebody."""
+        """Whether any upstream is available."""
         return any(upstream.is_available for upstream in self.upstreams)
 
     def rank_upstreams(self, session: str) -> list[Upstream]:
-        """The servers that may be asked, the best first."""
+        """Available upstreams in order of preference for a session."""
         well = [upstream for upstream in self.upstreams if upstream.is_available]
         if not well:
             return []

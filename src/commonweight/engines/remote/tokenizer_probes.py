@@ -1,4 +1,4 @@
-"""Texts that tell tokenizers apart: what some split, or spell, differently from others."""
+"""Texts that distinguish tokenizers: each is split, or normalised, differently by some."""
 
 TOKENIZER_PROBES = (
     "Hello, world!",

@@ -1,4 +1,4 @@
-"""One server: asking it, and remembering how it has been doing."""
+"""HTTP client of one upstream server, with a health state and a circuit breaker."""
 
 import contextlib
 import time
@@ -19,33 +19,33 @@ from commonweight.engines.remote.backend import (
 )
 
 CONNECT_TIMEOUT_SECONDS = 5.0
-"""Seconds until a server that does not even take a connection counts as gone."""
+"""Seconds until an upstream that accepts no connection counts as unreachable."""
 MAX_LINE_BYTES = 1 << 20
-"""Bytes. Lines with a token or two have some hundred."""
+"""Maximum of bytes in a line of a stream. Lines with a token or two have some hundred."""
 KEEP_ALIVE_SECONDS = 3.0
 """Seconds that a connection is kept for the next request: fewer than the 5 after which vLLM closes it."""
 MAX_CONSECUTIVE_FAILURES = 3
-"""In a row, after which a server is left alone for a second, and for twice as long after each further one..."""
+"""Failures in a row that open the circuit for a second, and for twice as long after each further one..."""
 MAX_CIRCUIT_OPEN_SECONDS = 30.0
-"""... but never longer than so many seconds."""
+"""... but never for more seconds than this."""
 _MAX_ERROR_BYTES = 500
 _CONTROL_TIMEOUT = aiohttp.ClientTimeout(total=2 * CONNECT_TIMEOUT_SECONDS)
 
 
 class Upstream:
-    """A server at a URL. After some failures in a row its circuit opens: nothing is asked of it for a while."""
+    """Server at a URL. After some failures in a row its circuit opens: it gets no requests for a while."""
 
     def __init__(self, url: str, key: str | None, read_timeout: float) -> None:
         self.url = url.rstrip("/")
         self.backend: Backend | None = None
-        """How it is to be asked; None: nobody has found out, or it is not what it should be."""
+        """Adapter of its API; None: not discovered yet, or it does not match."""
         self.running = 0
-        """Jobs of ours that it works on."""
+        """Our jobs in progress there."""
         self._salts: set[str] = set()
         self.is_alive = True
-        """What it said when its health was last looked at."""
+        """Result of the last health check."""
         self.last_error = ""
-        """Why it is not used, as far as that was told."""
+        """Last logged reason for not using it."""
         self._read_timeout = read_timeout
         self._now = time.monotonic
         self._failures = 0
@@ -61,17 +61,17 @@ class Upstream:
 
     @property
     def is_available(self) -> bool:
-        """Whether to give it work."""
+        """Whether to send it jobs."""
         return self.backend is not None and self.is_alive and self._now() >= self._out_until
 
     def has_single_tenant(self, salt: str) -> bool:
-        """Whether no job ever came with another salt than this one."""
+        """Whether all jobs so far had this salt."""
         if len(self._salts) < 2:
             self._salts.add(salt)
         return self._salts == {salt}
 
     def record_failure(self) -> None:
-        """It did not do its part."""
+        """Count a failure, and open the circuit after several in a row."""
         self._failures += 1
         if self._failures >= MAX_CONSECUTIVE_FAILURES:
             self._out_until = self._now() + min(
@@ -79,36 +79,36 @@ class Upstream:
             )
 
     def mark_unreachable(self) -> None:
-        """It is not there. Who comes back may be another one, which nobody knows how to ask."""
+        """Mark unreachable; rediscover its API before using it again."""
         self.is_alive = False
         self.backend = None
 
     def record_success(self) -> None:
-        """It did."""
+        """Reset the count of failures."""
         self._failures = 0
 
     async def close(self) -> None:
-        """End its connections."""
+        """Close its connections."""
         await self._client.close()
 
     async def get(self, path: str) -> Any:  # noqa: ANN401 - JSON
-        """Ask for JSON.
+        """GET a JSON document.
 
         Raises:
-            PlaceError: there is none.
+            UpstreamError: the request failed, or the response is no JSON.
         """
         return await self._json("GET", path, None)
 
     async def post(self, path: str, body: Mapping[str, Any]) -> Any:  # noqa: ANN401 - JSON
-        """Ask for JSON with JSON.
+        """POST a JSON body; returns the JSON response.
 
         Raises:
-            PlaceError: there is none.
+            UpstreamError: the request failed, or the response is no JSON.
         """
         return await self._json("POST", path, body)
 
     async def check_health(self) -> bool:
-        """Whether it says so, and soon."""
+        """Whether ``/health`` answers 200 in time."""
         with contextlib.suppress(aiohttp.ClientError, TimeoutError):
             async with self._client.get(f"{self.url}/health", timeout=_CONTROL_TIMEOUT) as response:
                 return response.status == HTTPStatus.OK
@@ -117,28 +117,49 @@ class Upstream:
     async def stream_chunks(
         self, backend: Backend, body: Mapping[str, Any], headers: Mapping[str, str]
     ) -> AsyncGenerator[Chunk]:
-        """What it answers, until the stream says that it is over. Closing the iterator ends the request.
+        """POST a request and decode its response stream to the end. Closing the iterator ends the request.
 
         Raises:
-            GoneError: it cannot be reached.
-            BusyError: it has no room now.
-            RefusedError: it takes the request for wrong.
-            PlaceError: it failed, fell silent, or said what makes no sense.
+            UpstreamError: as :meth:`open_response` does, or for an invalid line.
         """
         is_over = False
+        async with self.open_response(backend.path, body, headers) as response:
+            read = backend.reader()
+            async for line in _lines(response):
+                if line.startswith((b"data:", b"{")):  # events, or all at once
+                    data = line.removeprefix(b"data:").strip()
+                    if data == b"[DONE]":
+                        break
+                    chunk = read(data)
+                    is_over |= chunk.finish_reason is not None
+                    yield chunk
+                elif line.startswith(b"error:"):
+                    raise UpstreamError(f"it reports {line[:_MAX_ERROR_BYTES]!r}")
+        if not is_over:
+            raise UpstreamError("it broke off")
+
+    @contextlib.asynccontextmanager
+    async def open_response(
+        self, path: str, body: Mapping[str, Any], headers: Mapping[str, str]
+    ) -> AsyncIterator[aiohttp.StreamReader]:
+        """POST a request and read its response in the block. Leaving the block ends the request.
+
+        Raises:
+            UnreachableError: no connection.
+            UpstreamBusyError: the upstream is full.
+            RequestRejectedError: the upstream rejected the request.
+            UpstreamError: it failed or timed out; also for a ``msgspec.MsgspecError`` in the block.
+        """
         try:
-            async with self._open_stream(backend.path, body, headers) as response:
-                read = backend.reader()
-                async for line in _lines(response):
-                    if line.startswith((b"data:", b"{")):  # events, or all at once
-                        data = line.removeprefix(b"data:").strip()
-                        if data == b"[DONE]":
-                            break
-                        chunk = read(data)
-                        is_over |= chunk.finish_reason is not None
-                        yield chunk
-                    elif line.startswith(b"error:"):
-                        raise UpstreamError(f"it reports {line[:_MAX_ERROR_BYTES]!r}")
+            async with self._client.post(
+                f"{self.url}{path}",
+                data=msgspec.json.encode(body),
+                headers={"content-type": "application/json", **headers},
+                allow_redirects=False,
+            ) as response:
+                if response.status != HTTPStatus.OK:
+                    raise _make_error(response.status, await response.content.read(_MAX_ERROR_BYTES))
+                yield response.content
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise UnreachableError(_describe_error(error)) from error
         except TimeoutError as error:
@@ -147,22 +168,6 @@ class Upstream:
             raise UpstreamError(_describe_error(error)) from error
         except msgspec.MsgspecError as error:
             raise UpstreamError(f"it said what makes no sense: {error}") from error
-        if not is_over:
-            raise UpstreamError("it broke off")
-
-    @contextlib.asynccontextmanager
-    async def _open_stream(
-        self, path: str, body: Mapping[str, Any], headers: Mapping[str, str]
-    ) -> AsyncIterator[aiohttp.StreamReader]:
-        async with self._client.post(
-            f"{self.url}{path}",
-            data=msgspec.json.encode(body),
-            headers={"content-type": "application/json", **headers},
-            allow_redirects=False,
-        ) as response:
-            if response.status != HTTPStatus.OK:
-                raise _make_error(response.status, await response.content.read(_MAX_ERROR_BYTES))
-            yield response.content
 
     async def _json(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:  # noqa: ANN401 - JSON
         try:
@@ -179,7 +184,7 @@ class Upstream:
 
 
 async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
-    """Lines of a stream of server-sent events: of its syntax, servers of tokens use nothing else."""
+    """Lines of a stream of server-sent events; upstreams use no other part of that syntax."""
     rest = b""
     async for part in stream.iter_any():
         *lines, rest = (rest + part).split(b"\n")
@@ -195,7 +200,7 @@ def _describe_error(error: Exception) -> str:
 
 
 def _make_error(status: int, line_data: bytes) -> UpstreamError:
-    """What an answer means that is none."""
+    """Exception for a response status other than 200."""
     text = f"{status} {line_data[:_MAX_ERROR_BYTES]!r}"
     if status in (429, 503):
         return UpstreamBusyError(text)

@@ -1,8 +1,9 @@
-"""vLLM: tokens in and tokens out at ``/inference/v1/generate``, or else completions with ids.
+"""Backend for vLLM: ``/inference/v1/generate`` with token ids, or else ``/v1/completions``.
 
 Source: https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html and the routes' own schema
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, cast, get_args
 
@@ -13,7 +14,7 @@ from commonweight.engines.grammars import TokenIds
 from commonweight.engines.remote.backend import Chunk, ChunkReader, FinishReason, UpstreamError
 
 BATCH_PRIORITY = 10
-"""Behind what people wait for, which has 0; a larger number is later."""
+"""vLLM priority of batch jobs; interactive jobs have 0, and a larger number is later."""
 
 
 class _VllmLogprob(msgspec.Struct):
@@ -70,17 +71,33 @@ def _read(line: bytes) -> Chunk:
     return Chunk(choice.token_ids or [], logprobs, ending, cached)
 
 
+_STREAM = {"stream": True, "stream_options": {"include_usage": True}}
+
+
 @dataclass(frozen=True)
-class _VllmBackend:
-    """What both ways have in common."""
+class _VllmBackend(ABC):
+    """Common part of both APIs."""
 
     model: str
     supports_grammars: bool = False
     supports_priorities: bool = False
 
+    def body(self, job: Job, salt: str, only: TokenIds | None = None, *, is_alone: bool = False) -> dict[str, Any]:
+        """Request body of a job."""
+        return self._request(job, salt, self._sampling(job, only)) | _STREAM
+
+    def scoring_body(self, job: Job, salt: str) -> dict[str, Any]:
+        """Request body of a scoring job: vLLM does not stream log-probabilities of prompts."""
+        assert job.scoring is not None
+        return self._request(job, salt, self._sampling(job, None) | {"prompt_logprobs": job.scoring.top})
+
     def reader(self) -> ChunkReader:
-        """What understands an answer: each of its lines does without the others."""
+        """Decoder of a response stream; stateless."""
         return _read
+
+    @abstractmethod
+    def _request(self, job: Job, salt: str, sampling: dict[str, Any]) -> dict[str, Any]:
+        """Request body with sampling parameters where the API has them."""
 
     def _sampling(self, job: Job, only: TokenIds | None) -> dict[str, Any]:
         sampling = job.sampling
@@ -93,7 +110,7 @@ class _VllmBackend:
             "repetition_penalty": 1.0,
             "seed": sampling.seed,
             "stop_token_ids": job.stop_ids,
-            # What ends an answer is the job's to say, not the model's configuration's.
+            # The job's stop_ids end an answer, not the model's configuration.
             "ignore_eos": True,
         }
         if job.want_logprobs:
@@ -105,41 +122,31 @@ class _VllmBackend:
         return wanted
 
     def _frame(self, job: Job, salt: str) -> dict[str, Any]:
-        frame = {
-            "model": self.model,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            "cache_salt": salt,
-        }
+        frame: dict[str, Any] = {"model": self.model, "cache_salt": salt}
         if self.supports_priorities and job.priority == "batch":
             frame["priority"] = BATCH_PRIORITY
         return frame
 
 
 class VllmGenerate(_VllmBackend):
-    """Tokens in, tokens out; nothing is made of text on the way."""
+    """Adapter of ``/inference/v1/generate``: token ids in and out, without detokenization."""
 
     path = "/inference/v1/generate"
 
-    def body(self, job: Job, salt: str, only: TokenIds | None = None, *, is_alone: bool = False) -> dict[str, Any]:
-        """The request for a job."""
+    def _request(self, job: Job, salt: str, sampling: dict[str, Any]) -> dict[str, Any]:
         return self._frame(job, salt) | {
             "token_ids": job.token_ids,
-            "sampling_params": self._sampling(job, only) | {"detokenize": False},
-            # Its reasoning parser, if it has one, would keep the grammar waiting.
+            "sampling_params": sampling | {"detokenize": False},
+            # A reasoning parser, if there is one, would hold the grammar back.
             "reasoning_ended": True,
         }
 
 
 class VllmCompletions(_VllmBackend):
-    """What every version and every router passes on."""
+    """Adapter of ``/v1/completions``, which every version and every router supports."""
 
     path = "/v1/completions"
 
-    def body(self, job: Job, salt: str, only: TokenIds | None = None, *, is_alone: bool = False) -> dict[str, Any]:
-        """The request for a job."""
-        return (
-            self._frame(job, salt)
-            | self._sampling(job, only)
-            | {"prompt": job.token_ids, "return_token_ids": True, "add_special_tokens": False}
-        )
+    def _request(self, job: Job, salt: str, sampling: dict[str, Any]) -> dict[str, Any]:
+        prompt = {"prompt": job.token_ids, "return_token_ids": True, "add_special_tokens": False}
+        return self._frame(job, salt) | sampling | prompt

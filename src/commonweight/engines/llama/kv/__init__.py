@@ -1,4 +1,4 @@
-"""KV cache: computed prefixes as blocks, in llama.cpp's memory, in RAM and on disk."""
+"""KV cache: cell accounting in llama.cpp's memory, and a prefix cache of blocks in RAM and on disk."""
 
 from commonweight.engines.llama.kv.cells import Cells
 from commonweight.engines.llama.kv.disk_tier import DiskTier

@@ -1,4 +1,4 @@
-"""Blocks as files: their format, who evicts whom, and when a file is trusted.
+"""On-disk format of KV blocks, with LRU eviction and verification of files.
 
 A cache may forget but must never be wrong: a block is trusted only when all bytes of its file match their digests
 and the file is where it belongs, ``FOLDER/FINGERPRINT/HASH OF TENANT/NAME.kv``. It holds, one after the other,
@@ -28,9 +28,9 @@ import psutil
 log = logging.getLogger(__name__)
 
 SURVEY_TTL_SECONDS = 2.0
-"""Seconds that what is known of the folder counts as true: other processes write to it and evict, too."""
+"""Seconds until the folder is listed again: other processes write to it and evict, too."""
 MAX_WRITE_SECONDS = 3600.0
-"""Seconds after which a temporary file is a leftover, whoever's: process ids are used again."""
+"""Seconds after which a temporary file is a leftover, even if a process of that id exists: ids are reused."""
 _SUFFIX = ".kv"
 _TEMPORARY = re.compile(r"[0-9a-f]+\.[0-9]{1,9}\.tmp")
 _NAME = re.compile(r"[0-9a-f]{1,128}")
@@ -44,7 +44,7 @@ BlockKey = tuple[str, str]  # tenant and name
 
 
 class StoredBlock(msgspec.Struct):
-    """Some tokens of a prefix and what was computed for them.
+    """KV block with its contents, as written to a file.
 
     ``name`` is a content address in lowercase hexadecimal, over the parent's name and the tokens; ``parent`` the
     name of the block before, "" for the first. ``tokens`` are int32, big-endian. Parts are opaque and contiguous;
@@ -59,7 +59,8 @@ class StoredBlock(msgspec.Struct):
 
 
 class BlockEntry(msgspec.Struct, frozen=True):
-    """A block found on disk, its parts by name only. ``size`` in bytes of the file, ``used`` in Unix seconds."""
+    """Directory entry of a block on disk, its parts by name only. ``size`` in bytes of the file, ``used`` in
+    Unix seconds."""
 
     tenant: str
     name: str
@@ -71,7 +72,7 @@ class BlockEntry(msgspec.Struct, frozen=True):
 
 
 def compute_fingerprint(**facts: str | int) -> str:
-    """A folder's name, in hexadecimal, for all that blocks depend on: model, kernels, how the cache is kept."""
+    """Folder name, in hexadecimal: digest of all that blocks depend on (model, kernels, KV type)."""
     return _digest(msgspec.json.encode((_MAGIC, facts), order="sorted")).hex()
 
 
@@ -94,7 +95,7 @@ class _File:
 
 
 class _UnusableError(Exception):
-    """The file is not what its place says, for the reason given."""
+    """A file is damaged or misplaced, for the reason given."""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -102,7 +103,7 @@ _headers = msgspec.msgpack.Decoder(_BlockHeader)
 
 
 class BlockFiles:
-    """What is in the folder, by path, and what goes when it gets too much. For one thread at a time."""
+    """Index of the folder's files with LRU eviction by bytes. For one thread at a time."""
 
     def __init__(self, folder: Path, fingerprint: str, capacity: int, lose: Callable[[BlockKey], None]) -> None:
         self.used_bytes = 0
@@ -140,13 +141,13 @@ class BlockFiles:
         return [entries[path] for path in found]
 
     def load(self, key: BlockKey) -> tuple[int, StoredBlock | None]:
-        """The file's size in bytes and its block, if that is there and sound."""
+        """Size of the file in bytes and its block, if the file exists and is sound."""
         path = self._path(key)
         with self._drop_on_error(path), Path(path).open("rb") as stream:
             header = self._read_header(path, stream)
             data = bytearray(sum(header.parts.values()))
             stream.seek(-len(data), os.SEEK_END)
-            stream.readinto(data)  # where the file was cut meanwhile, the digest tells
+            stream.readinto(data)  # if the file was cut meanwhile, the digest differs
             if _digest(data) != header.digest:
                 raise _UnusableError("its parts are damaged")
             parts: dict[str, Buffer] = {}
@@ -162,7 +163,7 @@ class BlockFiles:
         """Write a block; returns the file's size in bytes, or None where there is no room for it.
 
         Raises:
-            Exception: the disk, or a part, is not as it should be.
+            Exception: the disk failed, or a part is not contiguous.
         """
         sizes = {part: memoryview(data).nbytes for part, data in block.parts.items()}
         digest = _digest(*block.parts.values())
@@ -196,7 +197,7 @@ class BlockFiles:
         self._remove(self._path(key))
 
     def use(self, keys: Iterable[BlockKey]) -> None:
-        """These files are used now, and their ancestors a moment later than what builds on them."""
+        """Mark files as used now, and their ancestors a moment later than their descendants."""
         self._use([self._path(key) for key in keys])
 
     def _read_header(self, path: str, stream: BinaryIO) -> _BlockHeader:
@@ -222,7 +223,7 @@ class BlockFiles:
 
     @contextlib.contextmanager
     def _drop_on_error(self, path: str) -> Iterator[None]:
-        """Whatever is wrong with a file ends the block; the file is no longer counted on."""
+        """Drop a file from the index if the block fails to read it, and remove it if it is unusable."""
         try:
             yield
         except FileNotFoundError:  # evicted by another process, or never there
@@ -234,7 +235,7 @@ class BlockFiles:
             log.warning("cannot read %s: %s", path, error)
 
     def _make_room(self, path: str, parent: str | None, size: int) -> bool:
-        """Whether the file may be written: not at the cost of what it builds on, or of anything without that."""
+        """Evict for a new file. False if that would take one of its ancestors, or if its parent is missing."""
         if time.monotonic() - self._surveyed > SURVEY_TTL_SECONDS:
             self._survey()
         self._use([path, parent])  # an earlier version goes by being replaced, not before others
@@ -243,7 +244,7 @@ class BlockFiles:
         return self._shrink(self._capacity - size + replaced, spared)
 
     def _shrink(self, limit: int, spared: Container[str] = ()) -> bool:
-        """Evict what was used least recently down to ``limit`` bytes; False if that would take a spared one."""
+        """Evict least recently used files down to ``limit`` bytes; False if that would take a spared one."""
         while self.used_bytes > limit:
             oldest = min(self._files, key=lambda path: self._files[path].used, default="")
             if limit < 0 or oldest in spared:
@@ -269,13 +270,13 @@ class BlockFiles:
                 os.utime(path, ns=(stamp, stamp))
 
     def _iter_ancestors(self, path: str | None) -> Iterator[str]:
-        """The file and those that it builds on, as far as they are known."""
+        """The file and its known ancestors."""
         while path in self._files:
             yield path
             path = self._files[path].parent
 
     def _survey(self) -> None:
-        """Look at the whole folder, and remove what dead processes left half-written."""
+        """List the whole folder, and remove temporary files of dead processes."""
         known, self._files = self._files, {}
         for model in _listing(self._folder):
             for tenant in _listing(model):
@@ -327,7 +328,7 @@ def _remove_leftover(entry: os.DirEntry[str]) -> None:
 
 
 def _listing(folder: Path | os.DirEntry[str]) -> list[os.DirEntry[str]]:
-    """What is in a folder, if it is one."""
+    """Entries of a folder; none if it cannot be read."""
     try:
         with os.scandir(folder) as entries:
             return list(entries)

@@ -1,7 +1,7 @@
-"""Blocks: what was computed for a piece of a prefix, named by all tokens up to its end.
+"""Radix-tree nodes of the prefix cache: blocks of tokens with their KV state.
 
-The blocks of a tenant are a radix tree over pieces of :data:`BLOCK` tokens, aligned to the start of the prompt;
-only the last block of a path may be shorter.
+A block is named by all tokens up to its end. The blocks of a tenant form a radix tree over pieces of
+:data:`BLOCK_TOKENS` tokens, aligned to the start of the prompt; only the last block of a path may be shorter.
 """
 
 import hashlib
@@ -15,12 +15,12 @@ import numpy.typing as npt
 from commonweight.engines.llama.kv import block_files as files
 
 BLOCK_TOKENS = 256
-"""Tokens."""
+"""Tokens of a full block."""
 TOKEN_DTYPE = np.dtype(">i4")
 """Tokens as bytes: big-endian, so that bytes sort as the tokens do."""
 
 CELLS, SNAPSHOT, SCORES = "cells", "snapshot:", "scores:"
-"""Names of what a file holds."""
+"""Part names in a block's file."""
 
 StateBytes = npt.NDArray[np.uint8]
 """Bytes as llama.cpp writes and reads them."""
@@ -28,7 +28,7 @@ ProbeScores = npt.NDArray[np.float32]
 
 
 def encode_key(token_ids: Sequence[int]) -> bytes:
-    """Tokens as blocks compare them."""
+    """Encode tokens as bytes for comparison with blocks."""
     return np.asarray(token_ids, TOKEN_DTYPE).tobytes()
 
 
@@ -41,23 +41,23 @@ def count_common_tokens(one: bytes, other: bytes) -> int:
 
 
 def round_down_to_blocks(tokens: int) -> int:
-    """How many of so many tokens whole blocks hold."""
+    """Round a token count down to whole blocks."""
     return tokens // BLOCK_TOKENS * BLOCK_TOKENS
 
 
 class BlockContents(NamedTuple):
-    """What was computed for the tokens of a block."""
+    """KV state, snapshots and probe scores of a block."""
 
     state: StateBytes
     """The attention cells; perhaps of more tokens than the block's own, which come first."""
     snapshots: dict[int, StateBytes | None]
-    """What cannot be cut, by the position it was taken at."""
+    """Snapshots of state that cannot be cut, by position."""
     scores: dict[str, ProbeScores | None]
     """By probe version, of shape ``(tokens, heads)``."""
 
 
 class CacheBlock:
-    """Up to :data:`BLOCK` tokens behind those of its parent, and their contents, as far as they are in RAM."""
+    """Radix-tree node: up to :data:`BLOCK_TOKENS` tokens behind its parent's, with contents as far as in RAM."""
 
     def __init__(self, tenant: str, parent: "CacheBlock | None", tokens: bytes) -> None:
         self.tenant = tenant
@@ -70,18 +70,18 @@ class CacheBlock:
         self.children: dict[bytes, CacheBlock] = {}
         self._sorted: list[bytes] = []
         self.state: StateBytes | None = None
-        """As in :class:`Contents`, and so are the next two; None: not in RAM."""
+        """As in :class:`BlockContents`, and so are the next two; None: not in RAM."""
         self.snapshots: dict[int, StateBytes | None] = {}
         self.scores: dict[str, ProbeScores | None] = {}
         self.file_bytes = 0
-        """On disk, or on the way there; 0: not."""
+        """Bytes on disk, or queued to be written; 0: none."""
         self.is_loading = False
         self.ttl_seconds = 0.0
         self.pinned_until = 0.0
 
     @classmethod
     def from_entry(cls, entry: files.BlockEntry, parent: "CacheBlock") -> "CacheBlock":
-        """A block of which there is a file."""
+        """Block of a file found on disk."""
         block = cls(entry.tenant, parent, entry.tokens)
         block.file_bytes = entry.size
         block.snapshots = dict.fromkeys(map(int, _select_kind(SNAPSHOT, entry.parts)))
@@ -105,17 +105,17 @@ class CacheBlock:
         return path[::-1]
 
     def add(self, child: "CacheBlock") -> None:
-        """Put a block below this one."""
+        """Add a child."""
         self.children[child.tokens] = child
         insort(self._sorted, child.tokens)
 
     def remove(self, child: "CacheBlock") -> None:
-        """Take a child away."""
+        """Remove a child."""
         del self.children[child.tokens]
         del self._sorted[bisect_left(self._sorted, child.tokens)]
 
     def child_key(self, key: bytes, limit: int) -> bytes:
-        """What a child would hold of the first ``limit`` tokens of ``key``, which begins with all down to here."""
+        """Child key for the first ``limit`` tokens of ``key``, which begins with the path to this block."""
         return key[self.end * TOKEN_DTYPE.itemsize : min(self.end + BLOCK_TOKENS, limit) * TOKEN_DTYPE.itemsize]
 
     def find_nearest_child(self, tokens: bytes) -> "tuple[CacheBlock, int] | None":
@@ -137,11 +137,11 @@ class CacheBlock:
         return [child for child in self.children.values() if tokens.startswith(child.tokens)]
 
     def has_scores(self, probe: str | None) -> bool:
-        """Whether it has those of a probe, if there is one."""
+        """Whether it has scores of a probe version; True for None."""
         return probe is None or probe in self.scores
 
     def to_file(self) -> files.StoredBlock:
-        """A block in RAM, as it is written."""
+        """Encode a block in RAM for its file."""
         assert self.parent is not None
         assert self.state is not None
         parts: dict[str, StateBytes | ProbeScores] = {CELLS: self.state}
@@ -151,7 +151,7 @@ class CacheBlock:
         return files.StoredBlock(self.tenant, self.name, self.parent.name, self.tokens, views)
 
     def from_file(self, file: files.StoredBlock) -> BlockContents:
-        """What was written of it."""
+        """Decode the contents of its file."""
         data = {name: np.frombuffer(part, np.uint8) for name, part in file.parts.items()}
         rows = self.end - self.start
         return BlockContents(
@@ -162,5 +162,5 @@ class CacheBlock:
 
 
 def _select_kind(kind: str, parts: Iterable[str]) -> list[str]:
-    """The names of all parts of a kind, without what they have in common."""
+    """Names of all parts of a kind, without the common prefix."""
     return [name.removeprefix(kind) for name in parts if name.startswith(kind)]

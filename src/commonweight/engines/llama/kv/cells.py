@@ -1,4 +1,4 @@
-"""Which cells of the KV cache are in use: llama.cpp shares them between sequences, and does not tell."""
+"""Reference counts of KV cells: llama.cpp shares cells between sequences, but exposes no counts."""
 
 import numpy as np
 import numpy.typing as npt
@@ -7,7 +7,7 @@ Handles = npt.NDArray[np.int32]
 
 
 class Cells:
-    """Counts the owners of each cell. Handles say nothing about where llama.cpp puts a token."""
+    """Reference count of each KV cell. Handles are no cell indices of llama.cpp."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -21,7 +21,7 @@ class Cells:
         return self.capacity - self.free
 
     def take(self, count: int) -> Handles:
-        """Cells for new tokens of one owner; there must be as many."""
+        """Allocate ``count`` cells for one owner; as many must be free."""
         assert count <= self.free
         self.free -= count
         taken = self._free[self.free : self.free + count].copy()
@@ -29,11 +29,11 @@ class Cells:
         return taken
 
     def share(self, handles: Handles) -> None:
-        """One more owner for these."""
+        """Increment the reference counts."""
         self._owners[handles] += 1
 
     def drop(self, handles: Handles) -> None:
-        """One owner less; cells without any are free."""
+        """Decrement the reference counts; cells at 0 are free."""
         self._owners[handles] -= 1
         freed = handles[self._owners[handles] == 0]
         self._free[self.free : self.free + len(freed)] = freed

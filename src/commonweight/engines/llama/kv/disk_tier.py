@@ -1,4 +1,4 @@
-"""Where prefixes outlive RAM and the process: blocks on their way to files and back, moved by one thread."""
+"""Disk tier of the prefix cache: one thread reads and writes block files."""
 
 import logging
 import threading
@@ -15,22 +15,22 @@ from commonweight.engines.llama.kv.block_files import BlockEntry, BlockFiles, Bl
 log = logging.getLogger(__name__)
 
 MAX_QUEUE_BYTES = 256 << 20
-"""Parts that may wait to be written; they hold RAM until then."""
+"""Maximum of bytes queued to be written; they stay in RAM until then."""
 WRITE_RETRY_SECONDS = 60.0
 """Seconds without writing after the folder refused a block: full and read-only disks rarely mend in less."""
 WRITE_REST_FACTOR = 20
-"""While others compute, the thread rests so many times as long as it wrote."""
+"""While jobs run, the thread pauses so many times as long as it wrote."""
 _RATE_DECAY = 0.8  # share of earlier reads kept in the measured rate, at each read
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """A block that was asked for, verified."""
+    """Report: a requested block, read and verified."""
 
     block: StoredBlock
 
 
 class Stored(msgspec.Struct, frozen=True):
-    """A block has reached its file, of ``size`` bytes."""
+    """Report: a block was written to its file, of ``size`` bytes."""
 
     tenant: str
     name: str
@@ -38,16 +38,16 @@ class Stored(msgspec.Struct, frozen=True):
 
 
 class Lost(msgspec.Struct, frozen=True):
-    """Don't count on finding this block: it was evicted, corrupt or never there, or could not be written."""
+    """Report: a block is not on disk, because it was evicted, corrupt, never there or could not be written."""
 
     tenant: str
     name: str
 
 
 class DiskTier:
-    """Blocks of one model on disk. Methods return at once but for :meth:`scan` and :meth:`close`.
+    """Asynchronous block storage of one model. Methods return at once but for :meth:`scan` and :meth:`close`.
 
-    Trouble with the disk never raises: it is logged, and blocks are lost. Processes may share the folder.
+    Disk errors never raise: it is logged, and blocks are lost. Processes may share the folder.
 
     Raises:
         ValueError: a name or the fingerprint is not lowercase hexadecimal; from every method.
@@ -88,7 +88,8 @@ class DiskTier:
         return self._files.used_bytes
 
     def scan(self) -> list[BlockEntry]:
-        """What is there, parents first; removes what is of no use. Reads headers only. The first call, if any."""
+        """List the stored blocks, parents first, and remove unusable files. Reads headers only. The first call,
+        if any."""
         return self._files.scan()
 
     def write(self, block: StoredBlock) -> None:
@@ -98,7 +99,7 @@ class DiskTier:
         with self._changed:
             self._writes[block.tenant, check_hex_name(block.name)] = block
             while len(self._writes) > 1 and sum(map(_parts_size, self._writes.values())) > self._queue_bytes:
-                # The oldest goes, but not before those that build on it: they are no use without.
+                # The oldest is dropped, but not before its descendants: they are useless without it.
                 parents = {(block.tenant, block.parent) for block in self._writes.values()}
                 dropped = min(self._writes, key=parents.__contains__)
                 del self._writes[dropped]
@@ -106,19 +107,19 @@ class DiskTier:
             self._changed.notify()
 
     def read(self, tenant: str, name: str) -> None:
-        """Ask for a block, ahead of all writes; it is reported as loaded or lost."""
+        """Queue a read, ahead of all writes; it is reported as loaded or lost."""
         with self._changed:
             self._reads.append((tenant, check_hex_name(name)))
             self._changed.notify()
 
     def collect(self) -> list[Loaded | Lost | Stored]:
-        """What was reported since the last time, in order. A report later than another one holds."""
+        """Take the reports since the last call, in order. Of two on one block the later one holds."""
         with self._changed:
             reports, self._reports = self._reports, []
         return reports
 
     def touch(self, tenant: str, name: str) -> None:
-        """A block is used now, and with it its ancestors. Loading and writing are uses anyway."""
+        """Mark a block and its ancestors as used now. Reads and writes do so anyway."""
         with self._changed:
             self._touched.add((tenant, check_hex_name(name)))
             self._changed.notify()
@@ -131,14 +132,14 @@ class DiskTier:
             self._changed.notify()
 
     def allow_writes(self, may_write: bool) -> None:
-        """Whether now is a good time: hashing and copying take the cores that compute."""
+        """Set whether to write at full speed: hashing and copying take cores from inference."""
         if may_write != self._may_write:
             with self._changed:
                 self._may_write = may_write
                 self._changed.notify()
 
     def close(self, patience: float) -> None:
-        """Finish what is queued, but for reads, as far as ``patience`` seconds allow. The last call."""
+        """Finish queued work except reads, within ``patience`` seconds. The last call."""
         with self._changed:
             self._closes_at = time.monotonic() + patience
             self._changed.notify()
@@ -149,7 +150,7 @@ class DiskTier:
             work()
 
     def _next(self) -> Callable[[], None] | None:
-        """The most urgent thing to do, waiting for one; None when it is time to leave."""
+        """Wait for the most urgent task; None to end the thread."""
         with self._changed:
             while self._closes_at is None or time.monotonic() < self._closes_at:
                 if self._reads and self._closes_at is None:
@@ -188,7 +189,7 @@ class DiskTier:
         if started >= self._paused_until:
             try:
                 size = self._files.store(block)
-            except Exception as error:  # the engine goes on without, whatever it is
+            except Exception as error:  # the engine goes on without the disk, whatever it is
                 log.warning("cannot keep prefixes on disk, trying again in %.0f s: %s", WRITE_RETRY_SECONDS, error)
                 self._paused_until = time.monotonic() + WRITE_RETRY_SECONDS
         now = time.monotonic()

@@ -1,11 +1,10 @@
-"""The prefix store: computed prefixes that no running job needs, in RAM and below that on disk.
+"""Prefix cache: a radix tree of KV blocks for each tenant, in RAM with a disk tier below.
 
-A tree of blocks for each tenant, in which a shorter block gives way to a longer one that begins with it. Blocks
-are named by all tokens up to their end: equal prefixes of different requests are one path, and files are found
-again.
+A shorter block is replaced by a longer one that begins with it. Blocks are named by all tokens up to their end:
+equal prefixes of different requests are one path, and files are found again after a restart.
 
-Least recently used blocks leave first, leaves before what they stand on. Cache marks are soft: a marked prefix is
-passed over while there is anything else to give up, for a time that every use renews.
+LRU eviction, leaves before their ancestors. Cache marks are soft: pinned blocks are passed over while there is any
+other block to evict, for a time that every use renews.
 """
 
 from collections import OrderedDict
@@ -28,14 +27,14 @@ from commonweight.engines.llama.kv.blocks import (
 from commonweight.engines.llama.kv.disk_tier import DiskTier, Loaded, Lost, Stored
 
 TTL_SECONDS: dict[Ttl, float] = {"5m": 300.0, "1h": 3600.0}
-"""Seconds."""
+"""Seconds that a mark pins its blocks after each use."""
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 
 class PrefixMatch(NamedTuple):
-    """A remembered prefix: the blocks that hold it, and its length in tokens (the last may hold more)."""
+    """Cached prefix: its blocks, and its length in tokens (the last block may hold more)."""
 
     blocks: list[CacheBlock]
     length: int
@@ -45,7 +44,7 @@ NO_MATCH = PrefixMatch([], 0)
 
 
 class PrefixCache:
-    """What is remembered. Everything but files is done by the caller's thread."""
+    """Radix-tree cache of KV state. Everything but file access runs in the caller's thread."""
 
     def __init__(self, *, capacity: int, needs_snapshots: bool, disk: DiskTier | None) -> None:
         self._capacity = capacity
@@ -54,7 +53,7 @@ class PrefixCache:
         self._roots: dict[str, CacheBlock] = {}
         self._blocks: dict[tuple[str, str], CacheBlock] = {}
         self._recent: OrderedDict[CacheBlock, None] = OrderedDict()
-        """Blocks in RAM, the least recently used first; a block always behind all that stand on it."""
+        """Blocks in RAM in LRU order; a block always comes after its descendants."""
         self.ram_bytes = 0
         if disk is not None:
             self._load_index(disk)
@@ -67,7 +66,7 @@ class PrefixCache:
     def match_prefix(
         self, tenant: str, key: bytes, limit: int, probe: str | None = None, *, in_ram: bool = False
     ) -> PrefixMatch:
-        """The longest remembered prefix of at most ``limit`` tokens; with a probe, one that has its scores."""
+        """Longest cached prefix of at most ``limit`` tokens; with a probe, one that has its scores."""
 
         def is_fit(block: CacheBlock) -> bool:
             return block.has_scores(probe) and not (in_ram and block.state is None)
@@ -93,12 +92,12 @@ class PrefixCache:
         return PrefixMatch(path, block.end)
 
     def estimate_read_seconds(self, blocks: Sequence[CacheBlock]) -> float:
-        """How long the disk would take, at the rate that it was seen to have."""
+        """Estimated seconds to read the blocks from disk, at the measured rate."""
         rate = self._disk.read_rate if self._disk else None
         return sum(block.file_bytes for block in blocks) / rate if rate else 0.0
 
     def touch(self, blocks: Sequence[CacheBlock]) -> None:
-        """These blocks, a path from the start, have been used: they stay, and marks on them are renewed."""
+        """Mark the blocks of a path as most recently used, and renew their pins."""
         now = monotonic()
         for block in reversed(blocks):
             if block in self._recent:
@@ -119,11 +118,11 @@ class PrefixCache:
         marks: Sequence[CacheMark] = (),
         since: int = 0,
     ) -> None:
-        """Remember the first ``end`` tokens of ``key``; ``save`` gives the cells of a range of positions.
+        """Insert the first ``end`` tokens of ``key``; ``save`` gives the cells of a range of positions.
 
-        What ``marks`` ask for is kept from now on: if all else in RAM is marked, it would not live to be marked.
+        ``marks`` pin blocks at once: if everything else in RAM is pinned, they would be evicted before they are.
 
-        Blocks before ``since`` that have been given up meanwhile are not saved again, and nothing behind them.
+        Blocks before ``since`` that have been evicted meanwhile are not saved again, and nothing behind them.
         """
         block = self._root(tenant)
         path: list[CacheBlock] = []
@@ -142,7 +141,7 @@ class PrefixCache:
         self._evict()
 
     def add_snapshot(self, tenant: str, key: bytes, position: int, snapshot: StateBytes) -> None:
-        """Remember what cannot be cut, as it is behind the first ``position`` tokens, which have been inserted."""
+        """Add a snapshot of the state behind the first ``position`` tokens, which have been inserted."""
         path = self._find_path(tenant, key, position)
         if path and (block := path[-1]).end >= position and block.state is not None:
             self._load(block, BlockContents(block.state, block.snapshots | {position: snapshot}, block.scores))
@@ -151,9 +150,9 @@ class PrefixCache:
             self._evict()
 
     def truncate_prefix(self, tenant: str, key: bytes, end: int) -> None:
-        """Forget what was stored of ``key`` behind its first ``end`` tokens.
+        """Remove the cached tokens of ``key`` behind its first ``end`` tokens.
 
-        Where others went on within a block, it has become theirs and stays.
+        Blocks that other prompts share stay.
         """
         block: CacheBlock | None = self._root(tenant)
         while block is not None:
@@ -164,13 +163,13 @@ class PrefixCache:
             block = block.children.get(piece)
 
     def pin_prefix(self, tenant: str, key: bytes, position: int, ttl: Ttl) -> int:
-        """Mark a prefix. Returns how many of its tokens are remembered."""
+        """Pin a prefix for ``ttl``. Returns how many of its tokens are cached."""
         path = self._find_path(tenant, key, position)
         _pin(path, ttl)
         return min(path[-1].end, position) if path else 0
 
     def prefetch(self, blocks: Sequence[CacheBlock]) -> None:
-        """Begin to read blocks that are only on disk."""
+        """Start reading blocks that are only on disk."""
         assert self._disk is not None
         for block in blocks:
             if not block.is_loading:
@@ -178,7 +177,7 @@ class PrefixCache:
                 self._disk.read(block.tenant, block.name)
 
     def collect_disk_events(self) -> bool:
-        """Take note of what the disk has read, written and lost. True if somebody may have waited for it."""
+        """Apply the disk tier's reports. True if a waiting job may be affected."""
         news = False
         for event in self._disk.collect() if self._disk else ():
             match event:
@@ -203,12 +202,12 @@ class PrefixCache:
         return news
 
     def allow_disk_writes(self, is_idle: bool) -> None:
-        """Whether nothing is being computed at the moment, and files may be written."""
+        """Let the disk tier write at full speed while no job runs."""
         if self._disk:
             self._disk.allow_writes(is_idle)
 
     def close(self) -> None:
-        """Finish writing what is queued, within reason."""
+        """Finish queued writes, within 5 seconds."""
         if self._disk:
             self._disk.close(patience=5.0)
 
@@ -218,7 +217,7 @@ class PrefixCache:
         return self._roots[tenant]
 
     def _find_path(self, tenant: str, key: bytes, end: int) -> list[CacheBlock]:
-        """The blocks that hold the first ``end`` tokens, as far as there are any."""
+        """Path of blocks that hold the first ``end`` tokens, as far as they are cached."""
         block = self._root(tenant)
         path: list[CacheBlock] = []
         while block.end < end and (child := block.find_covering_child(block.child_key(key, end))):
@@ -238,7 +237,7 @@ class PrefixCache:
             child = CacheBlock(parent.tenant, parent, piece)
             self._add(parent, child)
         state = child.state if child.state is not None else save(child.start, child.end)
-        # What is on disk only gives way, with the file, and must not seem to be there.
+        # A snapshot that is only on disk goes with its file, and must not be listed.
         snapshots = _select_in_ram(child.snapshots)
         for tail in parent.find_children_within(piece):
             if tail is not child:
@@ -254,7 +253,7 @@ class PrefixCache:
         return child
 
     def _shorten(self, block: CacheBlock, end: int) -> None:
-        """Put a block that ends earlier in the place of this one. It has all its cells, and uses the first."""
+        """Replace a block by one that ends earlier. The new block keeps all cells, and uses the first."""
         assert block.parent is not None
         self._remove(block)
         rows = end - block.start
@@ -302,7 +301,7 @@ class PrefixCache:
             self._remove(block)
 
     def _remove(self, block: CacheBlock) -> None:
-        """Forget a block and all that stands on it."""
+        """Remove a block and its descendants."""
         assert block.parent is not None
         block.parent.remove(block)
         doomed = [block]
@@ -318,7 +317,7 @@ class PrefixCache:
                 self._disk.forget(block.tenant, block.name)
 
     def _load_index(self, disk: DiskTier) -> None:
-        """Grow the trees from what is on disk."""
+        """Build the trees from the blocks on disk."""
         below: dict[tuple[str, str], list[BlockEntry]] = {}
         for entry in disk.scan():
             below.setdefault((entry.tenant, entry.parent), []).append(entry)
@@ -332,7 +331,7 @@ class PrefixCache:
 
 
 def _select_in_ram(parts: dict[K, V | None]) -> dict[K, V | None]:
-    """What is in RAM."""
+    """The parts that are in RAM."""
     return {key: part for key, part in parts.items() if part is not None}
 
 
@@ -346,7 +345,8 @@ def _pin(blocks: Sequence[CacheBlock], ttl: Ttl) -> None:
 def _find_last_snapshot(
     line: list[CacheBlock], key: bytes, limit: int, is_fit: Callable[[CacheBlock], bool]
 ) -> PrefixMatch:
-    """The match cut to where a snapshot was taken: below the last block of the line, or the one before, ..."""
+    """The match cut to the last position with a snapshot: below the last block of the path, or the one before,
+    ..."""
     for depth in range(len(line), 0, -1):
         rest = line[depth - 1].child_key(key, limit)
         ends = [

@@ -1,8 +1,8 @@
-"""Ranges of a sequence out of llama.cpp's memory and back into it.
+"""Save, restore and share ranges of a sequence's KV cells and recurrent state in llama.cpp.
 
 A memory has up to two parts. Attention keeps a cell for every position: ranges of them can be saved apart and
-put together again. What else there is, cells of a sliding window or a recurrent state, belongs to one position
-only (llama.cpp calls it partial state) and can't be cut: it is kept as a *snapshot* taken at that position.
+put together again. Cells of a sliding window and recurrent state belong to one position only (llama.cpp calls
+them partial state) and can't be cut: they are kept as a *snapshot* taken at that position.
 """
 
 import ctypes
@@ -16,7 +16,7 @@ from commonweight.catalog.gguf import take_errors
 from commonweight.engines.llama.model.native import LlamaBatch
 
 Reuse = Literal["anywhere", "snapshots", "never"]
-"""Where a saved prefix may end: after any token, where a snapshot was taken, or it can't be reused at all."""
+"""Where a reused prefix may end: after any token, only at a snapshot, or no reuse at all."""
 
 BytesLike = bytes | bytearray | memoryview | npt.NDArray[np.uint8]
 
@@ -24,10 +24,10 @@ _WHOLE, _PARTIAL = llama.LLAMA_STATE_SEQ_FLAGS_NONE, llama.LLAMA_STATE_SEQ_FLAGS
 _HEADER = 8
 """Bytes in front of every state that llama.cpp writes: a magic number and the sequence it came from."""
 _TOLERANCE = 0.02
-"""By how much of their standard deviation logits may differ: cells lie elsewhere, so sums round differently."""
+"""Allowed difference of logits, in their standard deviations: cells lie elsewhere, so sums round differently."""
 
-# Memories of their own kind: indexers, compressed or mirrored caches, cells of another model. A handful of tokens
-# does not reach what is special about them, so passing the self-test would prove nothing.
+# Special memories: indexers, compressed or mirrored caches, cells of another model. A handful of tokens does not
+# exercise what is special about them, so passing the self-test would prove nothing.
 _UNTRIED = {
     *("deepseek32", "deepseek4", "dflash", "dots3note", "gemma4-assistant"),
     *("glm-dsa", "glm5-next", "hy_v4", "minimax-m3", "qwen4exp"),
@@ -35,9 +35,9 @@ _UNTRIED = {
 
 
 class SequenceState:
-    """Saves, restores and shares what sequences hold. ``reuse`` says which of it this model allows.
+    """Saves, restores and shares the state of sequences. ``reuse`` is what this model allows.
 
-    The context needs a unified cache. ``scratch`` is a sequence id below its ``n_seq_max`` that nobody else uses;
+    The context needs a unified cache. ``scratch`` is an otherwise unused sequence id below its ``n_seq_max``;
     it is empty between calls. Constructing tries the model with at most 12 rows, and leaves the memory empty.
     Where reuse is ``"never"``, nothing else may be called.
 
@@ -59,7 +59,7 @@ class SequenceState:
             self._self_test(claims, llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model)))
 
     def save(self, sequence: int, start: int, end: int) -> npt.NDArray[np.uint8]:
-        """The attention cells of positions ``[start, end)``, all of which ``sequence`` must hold.
+        """Serialise the attention cells of positions ``[start, end)``, all of which ``sequence`` must hold.
 
         Raises:
             RuntimeError: llama.cpp could not write them.
@@ -81,7 +81,7 @@ class SequenceState:
         return cells
 
     def snapshot(self, sequence: int) -> npt.NDArray[np.uint8]:
-        """What can't be cut, as it is now: at the position behind the last computed one. For ``"snapshots"`` only.
+        """Serialise the partial state, at the position behind the last computed one. For ``"snapshots"`` only.
 
         Raises:
             RuntimeError: llama.cpp could not write it.
@@ -115,7 +115,7 @@ class SequenceState:
     def share(self, source: int, target: int, start: int, end: int) -> bool:
         """Append ``[start, end)`` of ``source`` to ``target``, which holds ``[0, start)``.
 
-        Attention cells are shared by reference. What can't be cut is copied: llama.cpp does not take back cells of
+        Attention cells are shared by reference. Partial state is copied: llama.cpp does not take back cells of
         a window that two sequences share, even when it has moved on for both.
 
         Returns:
@@ -160,7 +160,7 @@ class SequenceState:
         read: int = llama.llama_state_seq_set_data_ext(self._context, _address(array), len(array), sequence, flags)
         if 0 < read == len(array):
             return True
-        take_errors()  # told by the answer; the next failure has reasons of its own
+        take_errors()  # reported by the return value; the next failure has messages of its own
         return False
 
     def _copy(self, source: int, target: int, start: int, end: int) -> None:
@@ -187,7 +187,8 @@ class SequenceState:
 
 
 def _candidate_reuse(model: int) -> tuple[Reuse, ...]:
-    """What is worth trying, the best first. Few tokens would not show that a window or a state can't be cut."""
+    """Kinds of reuse to test, the best first. A few tokens would not show that a window or a state can't be
+    cut."""
     name = ctypes.create_string_buffer(64)
     llama.llama_model_meta_val_str(model, b"general.architecture", name, len(name))
     if name.value.decode() in _UNTRIED or llama.llama_model_has_encoder(model):
@@ -199,7 +200,7 @@ def _candidate_reuse(model: int) -> tuple[Reuse, ...]:
 
 
 class _SelfTest:
-    """Three tokens, as they are computed from nothing and with the first two restored.
+    """Compares logits of three tokens computed cold with those after the first two were restored.
 
     Raises:
         RuntimeError: llama.cpp could not compute, save or restore them.
@@ -223,7 +224,7 @@ class _SelfTest:
         return self._compute(2, third)
 
     def compute_restored(self, states: SequenceState) -> npt.NDArray[np.float32]:
-        """The same, with two tokens restored after the sequence went on with others. At most five rows."""
+        """The same logits, with two tokens restored after the sequence went on with others. At most five rows."""
         first, second, third, *others = self._tokens
         self.clear()
         self._compute(0, first, second)

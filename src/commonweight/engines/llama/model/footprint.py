@@ -1,4 +1,4 @@
-"""What a context would take, asked of llama.cpp itself: it lays everything out and allocates nothing."""
+"""Memory footprint of a llama.cpp context, found by a dry run that allocates nothing."""
 
 import logging
 import re
@@ -11,7 +11,7 @@ from commonweight.catalog.gguf import capture_log, take_errors
 from commonweight.catalog.header import UnreadableModelError
 from commonweight.engines.contract import EngineError
 from commonweight.engines.llama.config import WorkerConfig
-from commonweight.engines.llama.model.native import MAX_DRAFT_ROWS, make_context_params
+from commonweight.engines.llama.model.native import EXTRA_OUTPUTS, make_context_params
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ _COMPUTE_SIZE = re.compile(r"compute buffer size = +([\d.]+) MiB")
 
 
 class Footprint(NamedTuple):
-    """Bytes that a context takes beside the weights."""
+    """Bytes of a context beside the weights."""
 
     kv: int
     """KV cache, and the states of recurrent layers."""
@@ -34,7 +34,7 @@ class Footprint(NamedTuple):
 
 
 class UnallocatedModel:
-    """A model without its weights, to try contexts on.
+    """A model loaded without its weights, to measure contexts with.
 
     Not computed from metadata: which layers share, slide, recur or compress is written in llama.cpp for each
     architecture, and files need not say it. Its public functions tell no sizes; its log does, to 0.01 MiB.
@@ -56,7 +56,7 @@ class UnallocatedModel:
         llama.llama_model_free(self._model)
 
     def measure_footprint(self, config: WorkerConfig) -> Footprint:
-        """What a context of these options would take.
+        """Measure the footprint of a context with this configuration.
 
         Raises:
             EngineError: llama.cpp cannot make such a context of this model.
@@ -65,7 +65,7 @@ class UnallocatedModel:
             cells=config.cells,
             sequences=config.sequences,
             batch_rows=config.batch_rows,
-            outputs=config.sequences + MAX_DRAFT_ROWS,
+            outputs=config.sequences + EXTRA_OUTPUTS,
             threads=config.threads,
             settings=config.settings,
         )

@@ -1,4 +1,4 @@
-"""Hidden states of whole prompts, for compiling heads. Serving needs only scores; see ``probes``."""
+"""Layer inputs (hidden states) of whole prompts, for training heads. Serving needs only scores; see ``probes``."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,14 +17,14 @@ MAX_SEQUENCES = 48
 
 
 class NoHiddenStatesError(EngineError):
-    """The architecture does not show its states."""
+    """llama.cpp exposes no layer inputs for this architecture."""
 
 
 class HiddenStateReader:
-    """A model of its own, beside any that serves.
+    """Loads a model, apart from any that serves, and reads its layer inputs.
 
     Raises:
-        NoStatesError: the model does not show its states.
+        NoHiddenStatesError: llama.cpp exposes no layer inputs for this architecture.
     """
 
     def __init__(self, path: Path, window: int, threads: int) -> None:
@@ -51,9 +51,9 @@ class HiddenStateReader:
     def read(
         self, prompts: Sequence[Sequence[int]], layers: Sequence[int]
     ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
-        """The number of each prompt and its states, shape ``(tokens, layers, width)``, in any order.
+        """Read the index of each prompt and its states, shape ``(tokens, layers, width)``, in any order.
 
-        Of the beginning that all prompts share, states come with none: it is computed once.
+        States of the prefix that all prompts share are left out: it is computed once.
         """
         self._taps.select_layers(layers)
         begun = list(prompts[0][: count_shared_tokens(prompts)]) if prompts else []
@@ -84,7 +84,7 @@ class HiddenStateReader:
 
 
 def count_shared_tokens(prompts: Sequence[Sequence[int]]) -> int:
-    """Tokens that all prompts begin with, and have more after."""
+    """Length of the longest common prefix that leaves every prompt at least one token."""
     first, shortest = prompts[0], min(map(len, prompts))
     for i in range(shortest - 1):
         if any(prompt[i] != first[i] for prompt in prompts):

@@ -1,7 +1,7 @@
-"""Whether llama.cpp survives a model file, tried in a process that may die of it.
+"""Crash test of a model file: opens it with llama.cpp in a child process.
 
-A header can be well-formed and still say what no model is: heads that do not divide its width, more layers than
-there are tensors. llama.cpp knows that better than anybody, but for much of it its answer is to abort.
+A header can be well-formed and still describe an impossible model: heads that do not divide its width, more
+layers than there are tensors. llama.cpp detects that, but often by aborting the process.
 """
 
 import os
@@ -22,9 +22,9 @@ TIMEOUT_SECONDS = 120.0
 
 
 def check_loads(path: Path) -> None:
-    """Raise :class:`UnreadableModelError` if llama.cpp would take this process with it.
+    """Raise :class:`UnreadableModelError` if llama.cpp would abort the process that opens the file.
 
-    What it refuses in an ordinary way is left to those who open the file.
+    Ordinary errors are left to the code that opens the file.
     """
     check_header(path)
     try:
@@ -47,7 +47,7 @@ def check_loads(path: Path) -> None:
 
 
 def _open(path: Path) -> None:
-    """Everything that is done with a model before its weights are read."""
+    """Open a model as far as possible without reading its weights."""
     gguf = Gguf(path)
     window = ModelCard.of(gguf).trained_window
     plan_worker(path, window, EngineSettings(parallel=1, threads=1, cache_ram=0, cache_disk=0))

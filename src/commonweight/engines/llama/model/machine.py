@@ -1,4 +1,4 @@
-"""What this machine, or the container that we run in, has for us."""
+"""Memory and cores available to this process, within a container's limits."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ import psutil
 
 
 class Memory(NamedTuple):
-    """Bytes of this machine, or of the container that we run in."""
+    """Memory of this machine or container, in bytes."""
 
     total: int
     available: int
@@ -27,7 +27,7 @@ def read_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> Memory:
     ):
         with contextlib.suppress(OSError, ValueError):  # no such file, or the limit is "max"
             most = int(limit.read_text())
-            # Pages of files count as used, but are given up for the asking.
+            # The page cache counts as used, but is reclaimed on demand.
             cached = sum(map(int, re.findall(r"^(?:in)?active_file (\d+)$", statistics.read_text(), re.MULTILINE)))
             total = min(total, most)
             available = min(available, most - int(usage.read_text()) + cached)

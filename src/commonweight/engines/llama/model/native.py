@@ -1,4 +1,4 @@
-"""llama.cpp's low-level functions behind two small classes: weights with a KV cache, and a batch of rows."""
+"""Thin wrappers of llama.cpp's C API: a model with its KV cache, and a batch."""
 
 import ctypes
 from collections.abc import Callable
@@ -10,18 +10,18 @@ import numpy.typing as npt
 
 from commonweight.catalog.gguf import take_errors
 from commonweight.catalog.header import UnreadableModelError, check_header
-from commonweight.engines.llama.model.attention_cost import AttentionCost
+from commonweight.engines.llama.model.attention_cost import TILE_ROWS, AttentionCost
 from commonweight.engines.settings import EngineSettings, KvType
 
 
 class CacheFullError(Exception):
-    """No cells are left for this batch."""
+    """The KV cache has too few free cells for a batch."""
 
 
 class LlamaBatch:
-    """Rows to compute: a token at a position of a sequence, and whether its logits are wanted.
+    """``llama_batch`` over NumPy arrays: each row is a token at a position of a sequence, with or without logits.
 
-    llama.cpp's own batch allocates every row's sequence list apart and is filled cell by cell; here the arrays
+    ``llama_batch_init`` allocates every row's sequence list apart and is filled cell by cell; here the arrays
     are NumPy's and a chunk of prompt is copied in at once.
     """
 
@@ -52,7 +52,7 @@ class LlamaBatch:
         return self.capacity - self.rows
 
     def clear(self) -> None:
-        """Forget all rows."""
+        """Remove all rows."""
         self.rows = self.outputs = 0
 
     def add(self, sequence: int, position: int, token_ids: list[int], *, outputs: int) -> int:
@@ -69,7 +69,11 @@ class LlamaBatch:
 
 
 MAX_DRAFT_ROWS = 48
-"""Rows of a batch that may be guesses, those of all streams together."""
+"""Maximum of draft rows in a batch, those of all streams together."""
+EXTRA_OUTPUTS = TILE_ROWS
+"""Rows of a batch that may have logits beside one a sequence: drafts, or scored tokens of prompts. The latter
+come in whole attention tiles: in chunks of 48 rows instead of 64 scoring was seen to take more than three times
+as long."""
 DEFAULT_SETTINGS = EngineSettings()
 KV_TYPES: dict[KvType, int] = {"f16": llama.GGML_TYPE_F16, "q8_0": llama.GGML_TYPE_Q8_0}
 
@@ -77,21 +81,21 @@ KV_TYPES: dict[KvType, int] = {"f16": llama.GGML_TYPE_F16, "q8_0": llama.GGML_TY
 def make_context_params(
     *, cells: int, sequences: int, batch_rows: int, outputs: int, threads: int, settings: EngineSettings
 ) -> llama.llama_context_params:
-    """The context of a :class:`LoadedModel`, which has a scratch sequence beside ``sequences``."""
+    """Context parameters of a :class:`LoadedModel`, which has a scratch sequence beside ``sequences``."""
     params = llama.llama_context_default_params()
     params.n_ctx = cells
     params.n_batch = batch_rows
-    # One piece: a second one could overwrite cells of a window that only (wrong) guesses have passed.
+    # One micro-batch: a second one could overwrite cells of a window that only (rejected) drafts have passed.
     params.n_ubatch = batch_rows
     params.n_seq_max = sequences + 1
-    # Only the last row of a prompt and the rows of running streams have logits.
+    # Only the last row of a prompt, scored rows of prompts and the rows of running streams have logits.
     params.n_outputs_max = max(outputs, sequences + 1)
     params.n_threads = params.n_threads_batch = threads
     params.type_k = params.type_v = KV_TYPES[settings.kv_type]
     if settings.kv_type != "f16":
         params.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_ENABLED  # the only kernel that reads such values
     params.kv_unified = True
-    # A window keeps what it needs and no more; how prefixes are reused then, `state` knows.
+    # A sliding window keeps only the cells that it needs; see `kv.sequence_state` for prefix reuse then.
     params.swa_full = False
     return params
 
@@ -99,7 +103,7 @@ def make_context_params(
 class LoadedModel:
     """Weights and one unified KV cache of ``cells`` tokens, shared by up to ``sequences`` sequences.
 
-    One more, ``scratch``, is there for moving parts of others. A batch has at most ``outputs`` rows with logits.
+    One more, ``scratch``, is used to move parts of others. A batch has at most ``outputs`` rows with logits.
     """
 
     def __init__(
@@ -161,7 +165,7 @@ class LoadedModel:
 
     @property
     def attention_cost(self) -> AttentionCost | None:
-        """What a row takes, where the CPU attends in tiles; None if a GPU may compute, or cells are quantised."""
+        """Cost of a row, where the CPU attends in tiles; None if a GPU may compute, or cells are quantised."""
         if llama.llama_supports_gpu_offload() or self._settings.kv_type != "f16":
             return None
         width: int = llama.llama_model_n_embd(self._model) * llama.llama_model_n_layer(self._model)
@@ -174,7 +178,8 @@ class LoadedModel:
 
     @property
     def confuses_sequences(self) -> bool:
-        """Whether llama.cpp errs with several sequences in a batch: seen where recurrent layers meet a window."""
+        """Whether llama.cpp is wrong for several sequences in a batch: seen where recurrent layers meet a
+        window."""
         return bool(llama.llama_model_is_hybrid(self._model) and llama.llama_model_n_swa(self._model))
 
     def decode(self, batch: LlamaBatch) -> None:
@@ -192,7 +197,7 @@ class LoadedModel:
             raise RuntimeError(f"llama_decode failed with {status}: {take_errors() or 'no reason given'}")
 
     def logits(self, row: int) -> npt.NDArray[np.float32]:
-        """The row's logits, shape ``(vocabulary_size,)``: a view that the next :meth:`compute` overwrites."""
+        """The row's logits, shape ``(vocabulary_size,)``: a view that the next :meth:`decode` overwrites."""
         pointer = llama.llama_get_logits_ith(self._context, row)
         return np.ctypeslib.as_array(pointer, shape=(self.vocabulary_size,))
 

@@ -1,4 +1,4 @@
-"""Head scores from the inputs of layers, which llama.cpp hands out for every row of a batch."""
+"""Linear probes on layer inputs, which llama.cpp exposes for every row of a batch."""
 
 import ctypes
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from commonweight.engines.contract import Probe
 
 # Exported, but as C++: mangled names (the same on Linux and macOS: dlsym adds macOS's underscore itself).
-# They spell the argument types, so that a llama.cpp that changed those is found to lack the function.
+# They encode the argument types, so a llama.cpp with other types is found to lack the function.
 SET_LAYER_INPUT = "_Z30llama_set_embeddings_layer_inpP13llama_contextjb"
 GET_LAYER_INPUT = "_Z30llama_get_embeddings_layer_inpP13llama_contextj"
 
@@ -39,13 +39,14 @@ ARCHITECTURES = frozenset(
         "qwen3next",
     }
 )
-"""Whose graphs name the input of every layer (``t_layer_inp`` in llama.cpp's ``src/models``); elsewhere asking for
-one aborts the process. Left out, though named there: ``deepseek4`` (a mean of parallel streams, no layer's input),
-``qwen4exp`` (wider than the model, which aborts) and ``llama-embed`` (does not generate)."""
+"""Architectures whose graphs name the input of every layer (``t_layer_inp`` in llama.cpp's ``src/models``);
+elsewhere asking for one aborts the process. Left out, though named there: ``deepseek4`` (a mean of parallel
+streams, no layer's input), ``qwen4exp`` (wider than the model, which aborts) and ``llama-embed`` (does not
+generate)."""
 
 
 class LayerTaps:
-    """The layer inputs of a context: chosen before a decode, reduced to scores after it.
+    """Layer inputs of a context: selected before a decode, reduced to probe scores after it.
 
     llama.cpp keeps float32 of ``n_batch x width`` for each selected layer, filled in the order of the batch
     whether or not a row has logits, and overwritten by the next decode.
@@ -70,11 +71,11 @@ class LayerTaps:
 
     @property
     def supported(self) -> bool:
-        """Whether this model and this llama.cpp give layer inputs."""
+        """Whether this llama.cpp exposes layer inputs of this model."""
         return self._architecture in ARCHITECTURES and bool(self._set and self._get)
 
     def check_probe(self, probe: Probe) -> str | None:
-        """Why the probe cannot be used on this model, in words for a client; ``None`` if it can."""
+        """Reason, fit for a client, why the probe cannot be used on this model; ``None`` if it can."""
         if not self.supported:
             return f"probes do not work on models of the architecture {self._architecture!r} here"
         if not probe.layers or probe.heads < 1:
@@ -87,7 +88,7 @@ class LayerTaps:
                 f"probe {probe.version!r} has {len(probe.weights)} bytes of weights, not the {expected} that "
                 f"{len(probe.layers)} layers, width {self._width} and {probe.heads} heads take in float32"
             )
-        # They would make scores that exceed no threshold, and so alarm nobody.
+        # They would make scores that exceed no threshold.
         if not np.isfinite(self._weights(probe)).all():
             return f"probe {probe.version!r} has weights that are not finite"
         return None
@@ -110,8 +111,8 @@ class LayerTaps:
     def compute_scores(self, probe: Probe, rows: slice) -> npt.NDArray[np.float32]:
         """``sum over layers of state @ weights`` at rows of the last batch, shape ``(rows, heads)``; a copy.
 
-        The probe passed :meth:`check`, and its layers have been selected since before that batch was computed;
-        llama.cpp aborts the process over a layer that was selected only afterwards.
+        The probe passed :meth:`check_probe`, and its layers have been selected since before that batch was
+        computed; llama.cpp aborts the process over a layer that was selected only afterwards.
 
         Raises:
             ValueError: a layer of the probe is not selected.
@@ -128,7 +129,7 @@ class LayerTaps:
         return np.stack([self._states(layer)[rows] for layer in layers], 1)
 
     def _weights(self, probe: Probe) -> npt.NDArray[np.float32]:
-        """A view of shape ``(layers, width, heads)``: a microsecond, so there is nothing to remember."""
+        """A view of shape ``(layers, width, heads)``: a microsecond, so it is not cached."""
         return np.frombuffer(probe.weights, "<f4").reshape(len(probe.layers), self._width, probe.heads)
 
     def _states(self, layer: int) -> npt.NDArray[np.float32]:

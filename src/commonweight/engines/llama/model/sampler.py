@@ -1,4 +1,4 @@
-"""Drawing the next token with llama.cpp's samplers, one chain a job."""
+"""Token sampling: one llama.cpp sampler chain a job, with NumPy shortcuts for common settings."""
 
 import ctypes
 import random
@@ -21,11 +21,11 @@ CANDIDATE_DTYPE = np.dtype([("id", "i4"), ("logit", "f4"), ("p", "f4")])
 
 
 class Sampler:
-    """How one job's tokens are drawn. The n-th draw gets the n-th random number of the job's seed, whoever is in
-    the batch, and however many tokens were guessed right before.
+    """Sampler of one job. The n-th draw uses the n-th random number of the job's seed, whatever else is in the
+    batch, and however many draft tokens were accepted before.
 
-    Settings that sort or cut candidates are llama.cpp's work. The likeliest token, and one of all at some
-    temperature, are found here in a fraction of the time: llama.cpp first makes a list of the vocabulary.
+    Settings that sort or cut candidates go to llama.cpp. Greedy and plain temperature sampling are done here in a
+    fraction of the time: llama.cpp first makes a list of the vocabulary.
     """
 
     def __init__(self, sampling: Sampling) -> None:
@@ -91,10 +91,3 @@ def _sample_index(logits: npt.NDArray[np.float32], temperature: float, chance: f
     # Rounding may put the number a hair past the end of its stride.
     within = min(wanted - before, np.nextafter(inside[-1], 0))
     return start + int(np.searchsorted(inside, within, side="right"))
-
-
-def compute_logprob(model: LoadedModel, row: int, token_id: int) -> float:
-    """Natural logarithm of the token's probability under the model's own distribution (temperature 1)."""
-    logits = model.logits(row).astype(np.float64)
-    peak = logits.max()
-    return float(logits[token_id] - peak - np.log(np.exp(logits - peak).sum()))

@@ -1,4 +1,4 @@
-"""How large the embedded engine is made, decided before it loads: never more than the free memory holds."""
+"""Default sizes of the embedded engine (window, KV cells, caches), from free memory and disk space."""
 
 import contextlib
 import logging
@@ -20,9 +20,9 @@ from commonweight.engines.settings import EngineSettings
 log = logging.getLogger(__name__)
 
 DEFAULT_CONTEXT_TOKENS = 32_768
-"""Tokens: the window of models trained for more."""
+"""Default window, in tokens, of models trained for more."""
 MAX_DEFAULT_CELLS = 131_072
-"""Tokens that the cells hold unasked, if a window is no longer than that."""
+"""Maximum of KV cells by default, in tokens, if a window is no longer than that."""
 CELL_STEP = 256
 """llama.cpp rounds cells up to a multiple of it."""
 DEFAULT_DRAFTS = 15
@@ -37,7 +37,7 @@ DISK_SHARE, MAX_DISK_BYTES = 0.1, 10 << 30
 
 
 class DoesNotFitError(EngineError):
-    """There is not enough memory. The message has the numbers, and what can be done."""
+    """The model does not fit into memory. The message has the numbers, and remedies."""
 
 
 def plan_worker(
@@ -49,13 +49,13 @@ def plan_worker(
     for people on what was decided.
 
     Raises:
-        DoesNotFitError: the weights, one window and what was asked for need more memory than is available.
+        DoesNotFitError: the weights, one window and the requested caches need more memory than is available.
     """
     window = min(settings.context or DEFAULT_CONTEXT_TOKENS, trained_window)
     folder = platformdirs.user_cache_path("commonweight") / "prefixes"
     disk_bytes = _default_disk_bytes(folder) if settings.cache_disk is None else settings.cache_disk
     if settings.cache_ram == 0:
-        disk_bytes = 0  # what is read from the disk goes through RAM
+        disk_bytes = 0  # blocks read from disk pass through RAM
     wanted = WorkerConfig(
         path=str(path),
         window=window,
@@ -77,7 +77,7 @@ def plan_worker(
 
 
 class _MemoryPlan:
-    """Cells and RAM for ``wanted``, whose cells are the least there can be: one window."""
+    """Chooses cells and RAM for ``wanted``, whose cells are the minimum: one window."""
 
     def __init__(self, wanted: WorkerConfig, outline: UnallocatedModel, machine: Memory) -> None:
         cache_ram = wanted.settings.cache_ram

@@ -1,4 +1,4 @@
-"""The channel between server and engine process: MessagePack frames, each behind its length.
+"""Messages between server and engine process: MessagePack frames with a length prefix.
 
 The process reads frames from its standard input and writes them to its standard output, so it sees the server
 vanish as the end of its input, on every platform. All events of one step travel in one frame: one wake-up of the
@@ -19,49 +19,49 @@ _READ_SIZE = 1 << 16
 
 
 class Submit(msgspec.Struct, tag=True):
-    """Server to process: do this job."""
+    """Server to process: run a job."""
 
     job_id: int
     job: Job
 
 
 class Cancel(msgspec.Struct, tag=True):
-    """Server to process: nobody waits for this job any more."""
+    """Server to process: cancel a job."""
 
     job_id: int
     keep: int | None = None
-    """Of its tokens only so many are worth remembering."""
+    """Cache at most so many of its tokens; None: all."""
 
 
 class Shutdown(msgspec.Struct, tag=True):
-    """Server to process: leave now, in order."""
+    """Server to process: finish the step and exit."""
 
 
 class LoadProgress(msgspec.Struct, tag=True):
-    """Process to server: this fraction of the weights is loaded."""
+    """Process to server: fraction of the weights loaded so far."""
 
     fraction: float
 
 
 class Ready(msgspec.Struct, tag=True):
-    """Process to server: jobs can come."""
+    """Process to server: the model is loaded."""
 
 
 class LoadFailed(msgspec.Struct, tag=True):
-    """Process to server: this model cannot be loaded, for this reason. The process leaves."""
+    """Process to server: the model cannot be loaded. The process exits."""
 
     reason: str
 
 
 class JobRejected(msgspec.Struct, tag=True):
-    """Process to server: this job cannot be done, for this reason."""
+    """Process to server: a job failed."""
 
     job_id: int
     reason: str
 
 
 class StepEvents(msgspec.Struct, tag=True):
-    """Process to server: what one step brought, by run, and now and then the figures."""
+    """Process to server: events of one or more steps with their job ids, and the latest statistics."""
 
     events: list[tuple[int, EngineEvent]]
     stats: Stats | None = None
@@ -83,14 +83,14 @@ class AsyncReader(Protocol):
 
 
 def encode_frame(message: EngineCommand | WorkerMessage) -> bytes:
-    """A message as it travels."""
+    """Encode a message with its length prefix."""
     body = _encoder.encode(message)
     return _LENGTH.pack(len(body)) + body
 
 
 async def read_messages(reader: AsyncReader) -> AsyncGenerator[WorkerMessage]:
-    """The process's frames until it is gone; one awakening for all that have arrived."""
-    arrived = b""
+    """Decode the process's messages until it exits; all that have arrived in one wake-up."""
+    arrived = bytearray()  # grows in place: a frame with rows of a vocabulary has megabytes
     while data := await reader.read(_READ_SIZE):
         arrived += data
         start = 0
@@ -101,11 +101,11 @@ async def read_messages(reader: AsyncReader) -> AsyncGenerator[WorkerMessage]:
                 break
             yield _messages.decode(memoryview(arrived)[start + _LENGTH.size : end])
             start = end
-        arrived = arrived[start:]
+        del arrived[:start]
 
 
 def read_command(stream: RawIOBase) -> EngineCommand | None:
-    """The process's next frame, waiting for it; None when the server is gone."""
+    """Read the next command, blocking; None at the end of input, when the server has exited."""
     try:
         (length,) = _LENGTH.unpack(_read_exactly(stream, _LENGTH.size))
         return _commands.decode(_read_exactly(stream, length))

@@ -1,4 +1,7 @@
-"""Engine process: ``python -m commonweight.engines.llama.process.worker SETTINGS``, frames on stdin and stdout."""
+"""Main loop of the engine process: ``python -m commonweight.engines.llama.process.worker SETTINGS``.
+
+Reads commands from stdin, drives the scheduler and writes messages to stdout, as frames of ``protocol``.
+"""
 
 import contextlib
 import os
@@ -22,7 +25,7 @@ from commonweight.engines.llama.kv.block_files import compute_fingerprint
 from commonweight.engines.llama.kv.disk_tier import DiskTier
 from commonweight.engines.llama.kv.prefix_cache import PrefixCache
 from commonweight.engines.llama.kv.sequence_state import SequenceState
-from commonweight.engines.llama.model.native import MAX_DRAFT_ROWS, LoadedModel
+from commonweight.engines.llama.model.native import EXTRA_OUTPUTS, LoadedModel
 from commonweight.engines.llama.process.protocol import (
     Cancel,
     EngineCommand,
@@ -40,29 +43,29 @@ from commonweight.engines.llama.process.protocol import (
 from commonweight.engines.llama.scheduler.scheduler import JobEvents, Scheduler
 
 STREAM_COALESCE_SECONDS = 0.05
-"""Seconds within which tokens travel together. The server's work for a token is taken from the cores that compute
-the next one, and less of it is needed for several at once; nobody reads faster than twenty times a second."""
+"""Seconds within which tokens share a frame. The server's work for a token is taken from the cores that compute
+the next one, and less of it is needed for several at once; twenty times a second is faster than reading."""
 
 
 class DiskWake:
-    """The disk has news."""
+    """Internal command: the disk tier has finished a read or a write."""
 
 
 Commands = queue.SimpleQueue[EngineCommand | DiskWake | None]
-"""None: the server is gone."""
+"""Queue of the main loop; None: the server has exited."""
 
 
 def main() -> None:
-    """Serve jobs until told to leave or until the server is gone."""
-    # Ctrl-C, and a service manager's stop, reach every process of the group; this one leaves when the server
-    # says so, or is gone.
+    """Serve jobs until a shutdown command or the end of input."""
+    # Ctrl-C, and a service manager's stop, reach every process of the group; this one exits on a shutdown
+    # command, or when the server has exited.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     config = msgspec.json.decode(sys.argv[1], type=WorkerConfig)
     # Native code prints to descriptor 1 when it likes; frames get a descriptor of their own.
     messages = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    with contextlib.suppress(BrokenPipeError):  # the server is gone, and so is the reason to stay
+    with contextlib.suppress(BrokenPipeError):  # the server has exited
         _serve(config, messages)
 
 
@@ -88,7 +91,7 @@ def _serve(config: WorkerConfig, messages: BinaryIO) -> None:
                 cells=config.cells,
                 sequences=config.sequences,
                 batch_rows=config.batch_rows,
-                outputs=config.sequences + MAX_DRAFT_ROWS,
+                outputs=config.sequences + EXTRA_OUTPUTS,
                 threads=config.threads,
                 settings=config.settings,
                 on_progress=on_progress,
@@ -125,7 +128,8 @@ def _serve(config: WorkerConfig, messages: BinaryIO) -> None:
     pending: JobEvents = []
     sent = 0.0
     while _handle_commands(commands, scheduler, send):
-        # Told before the batch: clients see that their turn has begun, and a crash shows whose work it was.
+        # Admissions are sent before the batch: clients see that prefill has begun, and after a crash the server
+        # knows which jobs were running.
         for advance in (scheduler.admit, scheduler.step):
             pending += advance()
             is_due = time.monotonic() - sent >= STREAM_COALESCE_SECONDS or any(
@@ -149,7 +153,7 @@ def _receive(commands: Commands) -> None:
 
 
 def _handle_commands(commands: Commands, scheduler: Scheduler, send: Callable[[WorkerMessage], None]) -> bool:
-    """Carry out what has arrived, waiting while there is nothing to compute; False when it is time to leave."""
+    """Carry out queued commands, waiting while no job can proceed; False on shutdown."""
     while True:
         if commands.empty():
             has_work = scheduler.has_work

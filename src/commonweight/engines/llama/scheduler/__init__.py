@@ -1,4 +1,4 @@
-"""Continuous batching: which sequences run, what each batch computes, and what is reused instead of computed."""
+"""Continuous batching: admission and preemption, batch planning, prefix reuse and speculative decoding."""
 
 from commonweight.engines.llama.scheduler.scheduler import JobEvents, Scheduler
 

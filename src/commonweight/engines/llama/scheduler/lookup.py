@@ -1,12 +1,12 @@
-"""Drafts by prompt lookup: text that is being copied is guessed from where it was copied from.
+"""Speculative decoding by prompt lookup: draft tokens from earlier occurrences of the context's last n-gram.
 
 Edits repeat files, answers quote their documents, tool calls repeat paths. The tokens that followed an earlier
-occurrence of the context's last few tokens are a guess that costs no model (prompt lookup decoding, Apoorv Saxena
-2023). The guess is computed in the same batch as the stream's own row, and tokens are drawn row by row while they
+occurrence of the context's last few tokens are a draft that costs no model (prompt lookup decoding, Apoorv Saxena
+2023). The draft is computed in the same batch as the stream's own row, and tokens are drawn row by row while they
 equal it, which leaves the distribution of the output as it was (speculative sampling, Leviathan et al. 2023, Chen
 et al. 2023, in the special case of a draft that is certain of itself).
 
-:class:`Lookup` finds guesses, :class:`Drafter` decides how many of them are worth their rows.
+:class:`Lookup` finds draft tokens, :class:`Drafter` decides how many of them are worth their rows.
 """
 
 from collections.abc import Sequence
@@ -22,15 +22,15 @@ MAX_CANDIDATES = 32
 """Most recent occurrences that are compared."""
 
 HIT_RATE_DECAY = 0.97
-"""What a past guess weighs against the one after it: about the last 30 count."""
+"""Weight of a past draft token relative to the one after it: about the last 30 count."""
 COST_MARGIN = 1.2
 """Factor on the estimated cost of drafted rows: doubtful drafts are left out."""
 MIN_CHANCE = 0.02
-"""Guesses less likely than this to be reached and right are not considered."""
+"""Draft tokens less likely than this to be reached and accepted are left out."""
 
 
 class Lookup:
-    """The context of one request, and where its end occurred before.
+    """Index of one request's context: earlier occurrences of its last tokens.
 
     Building costs a fraction of a microsecond a token; a very long prompt may be given in the chunks in which it
     is computed. Occurrences of a trigram are chained, as LZ77 coders do; a match goes on from where it was as long
@@ -59,10 +59,12 @@ class Lookup:
         self._follow(token_ids)
 
     def match(self) -> int:
-        """Tokens at the context's end that stand before the guess as well; 0 where there is no guess.
+        """Length of the longest match: tokens at the context's end that also stand before the draft; 0 for no
+        draft.
 
-        Of the last :data:`CANDIDATES` occurrences of the last :data:`SHORTEST_MATCH` tokens the one that agrees
-        with the context furthest back, up to :data:`LONGEST_COUNTED` tokens, and of equals the most recent.
+        Of the last :data:`MAX_CANDIDATES` occurrences of the last :data:`MIN_MATCH_TOKENS` tokens the one that
+        agrees with the context furthest back, up to :data:`MAX_MATCH_TOKENS` tokens, and of equals the most
+        recent.
         """
         if not self._matched:
             self._search()
@@ -79,7 +81,7 @@ class Lookup:
         return (followed * -(-limit // len(followed)))[:limit] if followed else []
 
     def _follow(self, token_ids: Sequence[int]) -> None:
-        """Keep the match if the new tokens, which are in the context by now, are what it predicted."""
+        """Keep the match if the new tokens, which are in the context by now, equal its prediction."""
         if self._matched:
             count = len(token_ids)
             if self._tokens[self._source : self._source + count] == list(token_ids):
@@ -112,28 +114,28 @@ class Lookup:
 
 
 class Draft(NamedTuple):
-    """Guessed tokens, and how many of them will be right as far as one can tell."""
+    """Draft tokens, and the expected number of them that will be accepted."""
 
     token_ids: list[int]
     gain: float
 
 
 class Drafter:
-    """Decides, step by step, how many tokens to guess for one request, so that guessing does not cost speed.
+    """Chooses the draft length of one request at each step, so that speculation never costs speed.
 
-    How often guesses hold is learned from *every* generated token, by comparing it with what the lookup would
+    The acceptance rate is learned from *every* generated token, by comparing it with what the lookup would
     have said, whether or not it was drafted. So text that is not copied costs no rows, and text that turns into
     a copy is noticed at once. Long matches hold more often than short ones and are counted apart.
     """
 
     def __init__(self, lookup: Lookup) -> None:
         self._lookup = lookup
-        # To begin with, as if there had been two guesses of each class, wrong half as often as those of the last.
+        # Prior: two draft tokens of each class, rejected half as often as those of the class before.
         self._right = [2.0 - 0.5**group for group in range(_length_class(MAX_MATCH_TOKENS) + 1)]
         self._guessed = [2.0] * len(self._right)
 
     def extend(self, token_ids: Sequence[int]) -> None:
-        """Note tokens that were generated."""
+        """Learn from generated tokens."""
         for token in token_ids:
             length = self._lookup.match()
             if length:
@@ -143,9 +145,9 @@ class Drafter:
     def propose(self, rows: int, progress: float, step_cost: StepCostModel, cap: int) -> Draft:
         """The draft of at most ``cap`` tokens with which the whole batch makes most progress a second.
 
-        ``rows`` are planned so far, this request's own included. ``progress`` is the expected number of them that
-        will have been of use: all rows of prompts and one of each stream, and the gain of each draft planned
-        before. Counting prompts in means that a draft never pays merely because a step is long anyway.
+        ``rows`` are planned so far, this request's own included. ``progress`` is the expected number of useful
+        rows among them: all rows of prompts and one of each stream, and the gain of each draft planned before.
+        Counting prompts in means that a draft never pays merely because a step is long anyway.
         """
         length = self._lookup.match()
         if not length or cap < 1:
@@ -171,7 +173,7 @@ class Drafter:
         self._guessed[group] = HIT_RATE_DECAY * self._guessed[group] + 1.0
 
     def _hold_rate(self, length: int) -> float:
-        """Probability that the token predicted by a match of so many tokens is the next one."""
+        """Probability that the token predicted by a match of ``length`` tokens is accepted."""
         group = _length_class(length)
         return self._right[group] / self._guessed[group]
 

@@ -1,9 +1,9 @@
-"""What is never computed twice: what other runs compute at the moment, and what the prefix store remembers.
+"""KV reuse for sequences: shared with running sequences that have the same prefix, or from the prefix cache.
 
-A run that shares a beginning with a running one, its leader, waits until that is computed and takes it over by
-reference; if the leader leaves before, it goes on from there itself. What no longer runs goes to the prefix store,
-and what comes is looked up there first. Where states cannot be cut, both is possible only at some positions, and
-chunks of prompts end there.
+A sequence whose prefix a running one computes, its leader, waits until that is done and shares the cells by
+reference; if the leader leaves before, it goes on from there itself. Sequences that end are stored in the prefix
+cache, and new ones are looked up there first. Where a model's state cannot be cut, both is possible only at some
+positions, and prefill chunks end there.
 """
 
 from collections import Counter
@@ -21,19 +21,19 @@ from commonweight.engines.llama.scheduler.sequence import Sequence
 from commonweight.engines.llama.scheduler.step_cost import StepCostModel
 
 Leaders = list[tuple[Sequence, int]]
-"""Runs that compute the beginning of another one, and up to where; the longest last."""
+"""Running sequences with a common prefix, and its length; the longest last."""
 
 
 class Reusable(NamedTuple):
-    """What a run that waits need not compute, beside what it remembers."""
+    """Tokens that a waiting sequence can share with running ones."""
 
     leaders: Leaders
     shared: int
-    """Tokens whose cells are, or will be, others' as well."""
+    """Tokens whose cells are, or will be, shared with others."""
 
 
 class PrefixReuse:
-    """Brings runs to where they need to compute, and keeps what they have computed."""
+    """Gives sequences their reusable KV cells at the start, and stores their cells at the end."""
 
     def __init__(
         self, model: LoadedModel, seq_state: SequenceState, prefix_cache: PrefixCache, cells: Cells, stats: Stats
@@ -44,10 +44,10 @@ class PrefixReuse:
         self._cells = cells
         self._stats = stats
 
-    # Before it runs
+    # Admission
 
     def find_reusable(self, seq: Sequence, running: list[Sequence], step_cost: StepCostModel) -> Reusable:
-        """Look for what is there of a run that waits. Afterwards it may be waiting for the disk, too."""
+        """Look up reusable prefixes of a waiting sequence. Afterwards it may be waiting for the disk, too."""
         if self._seq_state.reuse == "never":
             return Reusable([], 0)
         self._look_up(seq, step_cost)
@@ -55,7 +55,7 @@ class PrefixReuse:
         return Reusable(leaders, self._count_shared(seq, leaders))
 
     def start_sequence(self, seq: Sequence, leaders: Leaders) -> None:
-        """Give a run that has just got its sequence all that is there."""
+        """Fill a sequence that has just been admitted with all reusable cells."""
         if self._seq_state.reuse == "anywhere":
             for leader, end in leaders:
                 self._share(leader, seq, min(end, leader.computed))
@@ -66,10 +66,9 @@ class PrefixReuse:
         seq.match = NO_MATCH
 
     def _look_up(self, seq: Sequence, step_cost: StepCostModel) -> None:
-        """Find what is remembered of the run; have the disk read what only it holds, if that is worth it."""
-        look_up = partial(
-            self._prefix_cache.match_prefix, seq.tenant, seq.key, len(seq.tokens) - 1, seq.probe_version
-        )
+        """Match the sequence against the prefix cache; prefetch blocks from disk if that is faster than
+        prefill."""
+        look_up = partial(self._prefix_cache.match_prefix, seq.tenant, seq.key, seq.max_reused, seq.probe_version)
         seq.match = look_up()
         if absent := [block for block in seq.match.blocks if block.state is None]:
             tokens = seq.match.length - absent[0].start
@@ -83,11 +82,11 @@ class PrefixReuse:
 
     def _find_leaders(self, seq: Sequence, running: list[Sequence]) -> Leaders:
         leaders = [
-            (other, min(count_common_tokens(seq.key, other.key), len(seq.tokens) - 1))
+            (other, min(count_common_tokens(seq.key, other.key), seq.max_reused))
             for other in running
             if other.tenant == seq.tenant and seq.probe_version in (None, other.probe_version)
         ]
-        if self._seq_state.reuse == "snapshots":  # what lies behind the end is in the state already
+        if self._seq_state.reuse == "snapshots":  # the state already includes tokens behind the end
             leaders = [(other, end) for other, end in leaders if other.computed <= end]
         return sorted(((other, end) for other, end in leaders if end > 0), key=itemgetter(1))
 
@@ -96,10 +95,10 @@ class PrefixReuse:
             return leaders[-1][1]
         if self._seq_state.reuse == "anywhere":
             return max((min(end, other.computed) for other, end in leaders), default=0)
-        return 0  # what comes from RAM takes cells of its own
+        return 0  # restored blocks take cells of their own
 
     def _restore(self, seq: Sequence) -> None:
-        """Bring back from RAM what is remembered of the run, behind what it shares."""
+        """Restore matched blocks from RAM, behind the shared cells."""
         blocks, length = seq.match
         shared = seq.computed
         for block in blocks:
@@ -122,10 +121,10 @@ class PrefixReuse:
         self._stats.disk_tokens += from_disk
         self._stats.ram_tokens += restored - from_disk
 
-    # While it runs
+    # Prefill
 
     def follow_leaders(self, seq: Sequence) -> None:
-        """Take over what its leaders have computed meanwhile."""
+        """Share the cells that its leaders have computed meanwhile."""
         while seq.leaders:
             leader, end = seq.leaders[-1]
             if leader.computed < end and seq.computed < end:
@@ -134,7 +133,7 @@ class PrefixReuse:
             self._share(leader, seq, end)
 
     def next_chunk_end(self, seq: Sequence, running: list[Sequence]) -> int:
-        """Where a chunk of its prompt ends at the latest."""
+        """Last position at which its next prefill chunk may end."""
         stops = [len(seq.tokens)]
         if self._seq_state.reuse == "snapshots":
             stops += self._snapshot_positions(seq)
@@ -142,15 +141,15 @@ class PrefixReuse:
         return min(stop for stop in stops if stop > seq.computed)
 
     def store_prompt(self, seq: Sequence) -> None:
-        """Remember the blocks of the prompt that have just been completed."""
+        """Store the prompt's newly completed blocks in the prefix cache."""
         if self._seq_state.reuse == "snapshots":
             if seq.computed in self._snapshot_positions(seq):
                 self._store(seq, seq.computed)
-        elif (end := round_down_to_blocks(min(seq.computed, len(seq.job.token_ids)))) > seq.stored:
+        elif (end := round_down_to_blocks(min(seq.computed, len(seq.job.token_ids), seq.max_stored))) > seq.stored:
             self._insert(seq, seq.key, end)
 
     def apply_marks(self, seq: Sequence) -> CacheWrites:
-        """Keep what the job's marks ask for. Returns what is kept that was not there before."""
+        """Pin the prefixes of the job's cache marks. Returns the tokens that were not cached before."""
         written: Counter[Ttl] = Counter()
         reached = seq.cached_tokens
         for mark in seq.job.cache_marks:
@@ -163,7 +162,7 @@ class PrefixReuse:
         return CacheWrites(written["5m"], written["1h"])
 
     def _share(self, leader: Sequence, seq: Sequence, end: int) -> None:
-        """Take over what a leader has computed up to ``end``, if that is of any use."""
+        """Share a leader's cells up to ``end``, where that is possible and adds any."""
         start = seq.computed
         if end <= start or (leader.computed != end and self._seq_state.reuse != "anywhere"):
             return
@@ -173,31 +172,32 @@ class PrefixReuse:
             self._stats.shared_tokens += end - start
 
     def _snapshot_positions(self, seq: Sequence) -> list[int]:
-        """Where what cannot be cut is taken while the prompt is read, because it will be needed there."""
-        return [len(seq.job.token_ids) - 1, *(self._effective_position(seq, mark) for mark in seq.job.cache_marks)]
+        """Positions within the prompt at which a snapshot of the state is stored."""
+        last = min(len(seq.job.token_ids) - 1, seq.max_stored)
+        return [last, *(self._effective_position(seq, mark) for mark in seq.job.cache_marks)]
 
     def _effective_position(self, seq: Sequence, mark: CacheMark) -> int:
-        """Where a mark takes effect. A prompt's last token is always computed, so that something can be drawn:
-        a snapshot behind it would be of no use to the same prompt."""
+        """Position at which a mark takes effect. A prompt's last token is always computed, for its logits: a
+        snapshot behind it would be of no use to the same prompt."""
         if self._seq_state.reuse == "snapshots":
-            return min(mark.position, len(seq.job.token_ids) - 1)
-        return mark.position
+            return min(mark.position, len(seq.job.token_ids) - 1, seq.max_stored)
+        return min(mark.position, seq.max_stored)
 
-    # When it leaves
+    # Leaving
 
     def release_sequence(self, seq: Sequence, keep: int, others: list[Sequence]) -> None:
-        """Remember the first ``keep`` tokens that are computed, hand on to its followers and free its cells."""
+        """Store the first ``keep`` computed tokens, share them with followers, and free the sequence's cells."""
         self._store(seq, keep)
         for other in others:
             self._hand_over(seq, other)
         self._free_cells(seq)
 
     def retract(self, seq: Sequence, end: int) -> None:
-        """Forget what was stored of its answer behind ``end`` when it was preempted: it was not used."""
+        """Remove tokens behind ``end`` that a preemption stored: the reader did not use them."""
         self._prefix_cache.truncate_prefix(seq.tenant, seq.key, max(end, len(seq.job.token_ids)))
 
     def _hand_over(self, leader: Sequence, seq: Sequence) -> None:
-        """The leader goes: who waited for it takes what there is, and its place."""
+        """Share a leaving leader's cells with a follower, which inherits its place in the queue."""
         for other, end in seq.leaders:
             if other is leader:
                 self._share(leader, seq, min(end, leader.computed))
@@ -205,16 +205,16 @@ class PrefixReuse:
         seq.leaders = [(other, end) for other, end in seq.leaders if other is not leader]
 
     def _free_cells(self, seq: Sequence) -> None:
-        """Free its cells."""
+        """Free the cells of a sequence."""
         self._model.clear_sequence(seq.seq_id)
         self._cells.drop(seq.cells[: seq.computed])
         seq.computed = seq.stored = 0
 
     def _store(self, seq: Sequence, end: int) -> None:
-        """Store the first ``end`` of its tokens, as far as they are computed."""
-        end = min(end, seq.computed)
+        """Store the first ``end`` tokens in the prefix cache, as far as they are computed and may be kept."""
+        end = min(end, seq.computed, seq.max_stored)
         key = encode_key(seq.tokens[:end])
-        seq.stored = 0  # what has been given up meanwhile is stored again: it will not be there for long
+        seq.stored = 0  # blocks that were evicted meanwhile are stored again: the cells are about to be freed
         self._insert(seq, key, end)
         if end and end == seq.computed and self._seq_state.reuse == "snapshots":
             snapshot = self._seq_state.snapshot(seq.seq_id)

@@ -1,12 +1,11 @@
-"""Who computes: continuous batching over one unified cache.
+"""Continuous-batching scheduler over one unified KV cache.
 
 Every step computes one batch: the rows of each running stream, or a chunk of the prompts that are still being
-read, or both where the chunk is small. Jobs wait until a sequence and enough cells are free, in the order that
-``fairness`` gives them. What there is of a job already, it takes over when it is let in, or from others that
-compute it.
+read, or both where the chunk is small. Jobs wait until a sequence and enough cells are free, in the order of
+``fairness``. A job starts with the cells that the prefix cache or running sequences have for its prefix.
 
-When streams outgrow the cells, or somebody with a better claim waits, a job is preempted: it goes to the prefix
-store and back to the queue, and nothing that was sent is lost or repeated.
+When streams outgrow the cells, or a job of higher rank waits, a job is preempted: its cells are stored in the
+prefix cache, it goes back to the queue, and no event that was sent is lost or repeated.
 """
 
 from collections import Counter
@@ -21,6 +20,7 @@ from commonweight.engines.contract import (
     Finish,
     Job,
     Prefilled,
+    Scoring,
     Stats,
     Step,
 )
@@ -29,9 +29,9 @@ from commonweight.engines.llama.kv.blocks import encode_key, round_down_to_block
 from commonweight.engines.llama.kv.cells import Cells
 from commonweight.engines.llama.kv.prefix_cache import PrefixCache
 from commonweight.engines.llama.kv.sequence_state import SequenceState
+from commonweight.engines.llama.model.logprobs import compute_logprob, score_rows
 from commonweight.engines.llama.model.native import CacheFullError, LlamaBatch, LoadedModel
 from commonweight.engines.llama.model.probes import LayerTaps
-from commonweight.engines.llama.model.sampler import compute_logprob
 from commonweight.engines.llama.scheduler.fairness import Fairness
 from commonweight.engines.llama.scheduler.planner import BatchPart, BatchPlanner, Rank
 from commonweight.engines.llama.scheduler.prefix_reuse import Leaders, PrefixReuse
@@ -39,13 +39,13 @@ from commonweight.engines.llama.scheduler.sequence import Sequence
 from commonweight.engines.llama.scheduler.step_cost import StepCostModel
 
 ADMISSION_RETRY_STEPS = 32
-"""Steps after which a job that could not be let in is looked at again, though nothing seems to have changed."""
+"""Steps after which admission of a waiting job is tried again, even if no sequence or cell was freed."""
 
 JobEvents = list[tuple[int, EngineEvent]]
 
 
 class Scheduler:
-    """Owns the model's cache. :meth:`admit` and :meth:`step`, in turns, do everybody's work."""
+    """Owns the model's KV cache; :meth:`admit` and :meth:`step`, called in turns, run all jobs."""
 
     def __init__(
         self,
@@ -74,18 +74,18 @@ class Scheduler:
         self._batch = LlamaBatch(batch_rows)
         self.grammars = GrammarCompiler(model.vocab)
         self.failed: list[tuple[int, str]] = []
-        """Runs that could not go on, and why; whoever tells of them takes them out."""
+        """Ids of jobs that failed, and why; the caller reports and removes them."""
         can_guess = not model.is_recurrent and seq_state.reuse != "never"
         attention = model.attention_cost if seq_state.reuse == "anywhere" else None
         self._planner = BatchPlanner(self._batch, self._cells, self._reuse, drafts if can_guess else 0, attention)
 
     @property
     def has_work(self) -> bool:
-        """Whether there is anything to do that needs no news from the disk."""
+        """Whether any job can proceed without waiting for the disk."""
         return bool(self._running) or any(not seq.is_loading for seq in self._waiting)
 
     def set_idle(self, is_idle: bool) -> None:
-        """Say whether work is waiting; what can wait for a pause does."""
+        """Set whether no job can proceed: disk writes wait for such pauses."""
         self._prefix_cache.allow_disk_writes(is_idle)
 
     @property
@@ -101,13 +101,15 @@ class Scheduler:
         """Queue a job.
 
         Raises:
-            ValueError: its probe or its tokens are not for this model, or its grammar is none.
+            ValueError: its probe or its tokens do not fit this model, or its grammar is invalid.
         """
         if job.probe and (reason := self._taps.check_probe(job.probe)):
             raise ValueError(reason)
         for name, tokens in (("prompt", job.token_ids), ("stop", job.stop_ids)):
             if tokens and not 0 <= min(tokens) <= max(tokens) < self._model.vocabulary_size:
                 raise ValueError(f"a {name} token is not in this model's vocabulary")
+        if job.scoring and job.scoring.top > self._model.vocabulary_size:
+            raise ValueError(f"this model's vocabulary has {self._model.vocabulary_size} tokens, fewer than top")
         guide = None
         if job.grammar is not None:
             guide = self.grammars.start_guide(job.grammar, frozenset(job.stop_ids), job.tenant)
@@ -117,7 +119,7 @@ class Scheduler:
         self._steps_until_retry = 0
 
     def cancel(self, job_id: int, keep: int | None = None) -> None:
-        """Drop a job and remember at most ``keep`` of its tokens. Unknown ids are those that just finished."""
+        """Drop a job and cache at most ``keep`` of its tokens. Unknown ids are of jobs that just finished."""
         for seq in (*self._waiting, *self._running):
             if seq.job_id == job_id:
                 if keep is not None:
@@ -126,7 +128,7 @@ class Scheduler:
                 return
 
     def admit(self) -> JobEvents:
-        """Let waiting jobs in, as many as fit, and take over shared beginnings. If any runs, one can compute."""
+        """Admit as many waiting jobs as fit, and share common prefixes. If any job runs, one can compute."""
         if self._prefix_cache.collect_disk_events():
             self._steps_until_retry = 0
         self._admit_waiting()
@@ -135,17 +137,17 @@ class Scheduler:
         return self._report_admitted()
 
     def step(self) -> JobEvents:
-        """Compute one batch of what is admitted and draw tokens. Blocks for as long as the batch takes."""
+        """Compute one batch of the running jobs and sample tokens. Blocks for as long as the batch takes."""
         if not self._running:
             return []
         parts = self._compute_batch()
-        # Whose leader had to make room computes from here on.
+        # A follower whose leader was preempted computes from here on.
         return self._report_admitted() + [
             (part.seq.job_id, event) for part in parts for event in self._advance(part)
         ]
 
     def _report_admitted(self) -> JobEvents:
-        """Admit those who wait for nobody any more."""
+        """Report the sequences that wait for no leader any more as admitted."""
         events: JobEvents = []
         for seq in self._running:
             if seq.admitted is None and not seq.leaders:
@@ -154,7 +156,7 @@ class Scheduler:
                 events.append((seq.job_id, Admitted(seq.cached_tokens)))
         return events
 
-    # Who is in
+    # Admission
 
     def _admit_waiting(self) -> None:
         self._steps_until_retry -= 1
@@ -179,11 +181,11 @@ class Scheduler:
                 return
 
     def _rank(self, seq: Sequence) -> Rank:
-        """Smaller comes first."""
+        """Scheduling order: smaller comes first."""
         return seq.is_batch, self._fairness.rows_served(seq.tenant), seq.queued_at
 
     def _should_wait(self, seq: Sequence) -> bool:
-        """Whether restoring its cells now would only slow those down whose prompts are read before its own."""
+        """Whether restoring its cells now would only slow down sequences that are ahead in prefill."""
         return round_down_to_blocks(seq.match.length) > 0 and any(
             not other.is_streaming and not other.leaders and self._rank(other) < self._rank(seq)
             for other in self._running
@@ -196,7 +198,8 @@ class Scheduler:
         return not self._running or self._cells.used + needed + need <= self._cells.capacity
 
     def _find_victim(self, seq: Sequence) -> Sequence | None:
-        """Who makes room for ``run``: batch jobs for an interactive one, tenants with more than their share."""
+        """Sequence to preempt for ``seq``: a batch job for an interactive one, or one of a tenant above its
+        share."""
         jobs = Counter(other.tenant for other in self._running)
         share = max(1, self._sequences // self._fairness.tenants)
         victims = [
@@ -213,9 +216,9 @@ class Scheduler:
         self._running.append(seq)
         if seq.job.probe and not self._tapped.issuperset(seq.job.probe.layers):
             self._tapped.update(seq.job.probe.layers)
-            self._taps.select_layers(self._tapped)  # and never off again: it costs less than changing it does
+            self._taps.select_layers(self._tapped)  # never deselected: changing the selection costs more
         self._reuse.start_sequence(seq, leaders)
-        for leader, _ in seq.leaders:  # it works for this one, too
+        for leader, _ in seq.leaders:  # the leader computes for this one, too
             leader.is_batch &= seq.is_batch
 
     # One batch
@@ -236,15 +239,17 @@ class Scheduler:
                 self._preempt(max(self._running, key=self._rank))
                 continue
             seconds = perf_counter() - started
-            self._step_cost.observe(self._batch.rows, self._batch.outputs, seconds)
+            # Scored rows come in chunks like other rows of prompts.
+            decode_rows = self._batch.outputs - sum(part.scored for part in parts)
+            self._step_cost.observe(self._batch.rows, decode_rows, seconds)
             self._stats.steps += 1
             self._stats.step_seconds += seconds
             return parts
 
-    # What it brought
+    # Results of a batch
 
     def _advance(self, part: BatchPart) -> list[EngineEvent]:
-        seq, rows, last_row, padding = part
+        seq, rows, last_row, padding, scored = part
         self._fairness.charge(seq.tenant, rows)
         chunk = slice(last_row + 1 - rows, last_row + 1)
         scores = self._taps.compute_scores(seq.job.probe, chunk) if seq.job.probe else None
@@ -256,9 +261,11 @@ class Scheduler:
             return self._sample(seq, last_row - len(seq.draft))
         self._stats.prefilled_tokens += rows
         self._reuse.store_prompt(seq)
-        if seq.computed < len(seq.tokens):
-            return []
         events: list[EngineEvent] = []
+        if seq.job.scoring:
+            events += self._score(seq, seq.job.scoring, range(last_row + 1 - scored, last_row + 1))
+        if seq.computed < len(seq.tokens):
+            return events
         self._steps_until_retry = 0
         if seq.prefilled is None:
             seq.prefilled = perf_counter()
@@ -266,8 +273,18 @@ class Scheduler:
             events.append(Prefilled(self._reuse.apply_marks(seq), prompt_scores))
         return events + self._sample(seq, last_row)
 
+    def _score(self, seq: Sequence, scoring: Scoring, rows: range) -> list[EngineEvent]:
+        """Score the tokens behind rows, the last of which is the last computed token. The prompt's last token has
+        none behind it."""
+        start = seq.computed + 1 - len(rows)
+        tokens = seq.tokens[start : seq.computed + 1]
+        if not tokens:
+            return []
+        seq.scored = seq.computed
+        return [score_rows(self._model, rows.start, tokens, start, scoring.top)]
+
     def _sample(self, seq: Sequence, row: int) -> list[EngineEvent]:
-        """Draw tokens from ``row`` on: one, and one more for every token of the draft that was right."""
+        """Sample tokens from ``row`` on: one, and one more for every accepted draft token."""
         events: list[EngineEvent] = []
         reason: Literal["stop", "length"] | None = None if seq.remaining else "length"
         is_known = bool(seq.forced)
@@ -310,16 +327,16 @@ class Scheduler:
         return events
 
     def _reject_drafts(self, seq: Sequence, end: int) -> None:
-        """Free the cells of guesses that were wrong."""
+        """Free the cells of rejected draft tokens."""
         if end < seq.computed:
             self._model.truncate_sequence(seq.seq_id, end)
             self._cells.drop(seq.cells[end : seq.computed])
             seq.computed = end
 
-    # Who leaves
+    # Leaving
 
     def _preempt(self, seq: Sequence) -> None:
-        seq.marks = [*seq.marks, CacheMark(seq.computed)]  # it will be wanted again, and soon
+        seq.marks = [*seq.marks, CacheMark(seq.computed)]  # it will be restored soon
         self._stop(seq, seq.computed)
         seq.key = encode_key(seq.tokens)
         self._waiting.append(seq)

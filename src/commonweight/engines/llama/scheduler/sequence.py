@@ -1,4 +1,4 @@
-"""A job on its way through the scheduler."""
+"""Sequence: scheduler state of one job."""
 
 from time import perf_counter
 
@@ -17,14 +17,14 @@ RESERVED_CELLS = 256
 
 
 class Sequence:
-    """Tokens, how many of them are computed, and where."""
+    """Tokens of one job (prompt and answer), which of them are computed, and in which KV cells."""
 
     def __init__(self, job_id: int, job: Job, guide: Guide | None = None) -> None:
         self.job_id = job_id
         self.job = job
         self.tokens = list(job.token_ids)
         self.key = encode_key(job.token_ids)
-        """What it had when it was queued, as the prefix store compares it."""
+        """Tokens at the time it was queued, encoded for the prefix cache."""
         self.stop_ids = frozenset(job.stop_ids)
         self.sampler = Sampler(job.sampling)
         self.drafter: Drafter | None = None
@@ -33,67 +33,79 @@ class Sequence:
         self.admitted: float | None = None
         self.prefilled: float | None = None
         self.cached_tokens = 0
-        """Prompt tokens that were there when it was admitted."""
+        """Prompt tokens that were reused at admission."""
         self.match = NO_MATCH
-        """What the prefix store held for it when it was last looked up."""
+        """Match in the prefix cache at the last lookup."""
         self.prefetched_tokens = 0
-        """Tokens that the disk was asked for; it is asked once."""
+        """Tokens prefetched from disk; a prefetch is tried once."""
         self.seq_id = -1
         self.computed = 0
         self.stored = 0
-        """Tokens that the prefix store has been given."""
+        """Leading tokens already stored in the prefix cache."""
         # The last token that may be drawn is never computed.
         self.cells: Handles = np.zeros(len(self.tokens) + job.max_tokens, np.int32)
         self.leaders: list[tuple[Sequence, int]] = []
-        """Runs that compute the beginning of this one, and up to where; the longest last."""
+        """Running sequences that compute this one's prefix, and its length; the longest last."""
         width = job.probe.heads if job.probe else 0
         self.scores: ProbeScores = np.zeros((len(self.cells), width), np.float32)
-        """Of the probe, for each computed token."""
+        """Probe scores of each computed token."""
         self.guide = guide
-        """What its answer is held to."""
+        """Grammar state of its answer."""
         self.draft: list[int] = []
-        """Tokens of the next step beyond the last drawn: guesses, or ones that are known."""
+        """Draft tokens of the next step, behind the last generated one: guesses, or forced by the grammar."""
         self.marks = job.cache_marks
-        """What is stored of it counts as marked from the beginning."""
+        """Cache marks that apply to its blocks as soon as they are stored."""
+        self.scored = job.scoring.start - 1 if job.scoring else 0
+        """Of a scoring job: leading tokens whose logits are not needed, or not any more."""
 
     @property
     def tenant(self) -> str:
-        """Whose job it is."""
+        """Tenant of the job."""
         return self.job.tenant
 
     @property
     def probe_version(self) -> str | None:
-        """Of its probe: whose scores it needs of what is remembered."""
+        """Version of its probe: cached blocks must have scores of that version."""
         return self.job.probe.version if self.job.probe else None
 
     @property
     def forced(self) -> list[int]:
-        """Tokens that its grammar leaves no choice about: they come next, and nothing is drawn."""
+        """Next tokens that the grammar leaves no alternative to: they are not drawn."""
         return self.guide.forced if self.guide else []
 
     @property
+    def max_reused(self) -> int:
+        """Leading tokens that may be reused: logits of those behind are needed."""
+        return self.scored if self.job.scoring else len(self.tokens) - 1
+
+    @property
+    def max_stored(self) -> int:
+        """Leading tokens that the prefix cache may keep: scored ones are not expected again."""
+        return self.job.scoring.start - 1 if self.job.scoring else len(self.tokens)
+
+    @property
     def generated(self) -> int:
-        """Tokens drawn so far."""
+        """Tokens generated so far."""
         return len(self.tokens) - len(self.job.token_ids)
 
     @property
     def remaining(self) -> int:
-        """Tokens that may still be drawn."""
+        """Tokens that may still be generated."""
         return self.job.max_tokens - self.generated
 
     @property
     def is_streaming(self) -> bool:
-        """Whether all but the last drawn token are computed."""
+        """Whether it is in decode: all tokens but the last generated one are computed."""
         return self.generated > 0 and self.computed == len(self.tokens) - 1
 
     @property
     def reserved_cells(self) -> int:
-        """Cells that are kept free for what it will generate."""
+        """Cells kept free for tokens that it will generate."""
         return min(self.remaining, RESERVED_CELLS)
 
     @property
     def needed_cells(self) -> int:
-        """Cells that it will soon take."""
+        """Cells that it will need soon."""
         promised = self.leaders[-1][1] if self.leaders else self.computed
         return len(self.tokens) - promised + self.reserved_cells
 
@@ -102,8 +114,12 @@ class Sequence:
         """Whether the disk is reading for it."""
         return any(block.is_loading for block in self.match.blocks)
 
+    def count_scored(self, end: int) -> int:
+        """Rows of a chunk from ``computed`` to ``end`` whose logits score the token behind them."""
+        return max(end - max(self.computed, self.scored), 0) if self.job.scoring else 0
+
     def append_computed(self, handles: Handles, scores: ProbeScores | None) -> None:
-        """More of its tokens are computed: their cells, and what a probe says of them."""
+        """Add the cells, and the probe scores, of newly computed tokens."""
         end = self.computed + len(handles)
         self.cells[self.computed : end] = handles
         if scores is not None:
@@ -111,7 +127,7 @@ class Sequence:
         self.computed = end
 
     def make_timings(self) -> Timings:
-        """Where its time went, at its end."""
+        """Timings of the job, at its end."""
         admitted, prefilled = self.admitted or self.arrived, self.prefilled or self.arrived
         return Timings(
             queued=admitted - self.arrived, prefill=prefilled - admitted, decode=perf_counter() - prefilled

@@ -1,7 +1,7 @@
-"""What a step costs, learned while running.
+"""Cost model of a step, learned from measured step times.
 
-Two questions need the answer: how much of a prompt fits into a step without breaking the cadence of running
-streams, and whether rows that only *may* yield tokens (drafts) are worth their time. Rows with logits ("decode
+It sizes prefill chunks, so that a step keeps the cadence of running streams, and decides whether draft rows, which
+only *may* yield tokens, are worth their time. Rows with logits ("decode
 rows") and rows of prompts are learned apart: the former are few and their cost has steps, so each size is
 remembered; the latter come in long chunks whose cost per row mostly depends on the context, so recent ones count.
 
@@ -12,16 +12,17 @@ from bisect import bisect_left
 from collections import deque
 
 RECENT_STEPS = 15
-"""Decode steps of a size a median is taken of: what a row adds is small beside the noise of a whole step."""
+"""Decode steps of a size that a median is taken of: what a row adds is small beside the noise of a whole step."""
 RECENT_CHUNKS = 5
-"""Chunks of prompts a median is taken of: few, since the cost of a row grows with the context it looks back on."""
+"""Prefill chunks that a median is taken of: few, since the cost of a row grows with the context it looks back
+on."""
 MAX_SIZE_AGE_STEPS = 1024
 """Decode steps after which the cost of a size not seen since is forgotten. A size that once looked too expensive
 is not used, hence not measured: forgetting lets it be tried again."""
 MAX_SINGLE_AGE_STEPS = 32
 """The same for a size that was seen once: it may have been a busy moment. Of two times the shorter one counts."""
 MIN_CHUNK_ROWS = 16
-"""Prompt rows always allowed: a prompt must come to its end."""
+"""Prompt rows that always fit, so that every prefill makes progress."""
 MIN_OBSERVED_ROWS = 8
 """Prompt rows of a step below which its time says more about noise than about them."""
 INITIAL_STEP_SECONDS = 0.01
@@ -32,7 +33,7 @@ that is too high would never be put to the test."""
 
 
 class StepCostModel:
-    """The model's speed on this machine, at the moment. One for each model; every call takes microseconds."""
+    """Running estimate of step seconds by rows on this machine. One for each model; calls take microseconds."""
 
     def __init__(self) -> None:
         self._sizes: dict[int, deque[float]] = {}
@@ -71,13 +72,13 @@ class StepCostModel:
         return costs[left] + share * (costs[right] - costs[left])
 
     def max_rows_to_try(self, rows: int) -> int:
-        """Rows that a step may have when more than ``rows`` only may be of use: at most twice as many as any that
-        was seen. A price that turns out to be wrong is then paid for few rows, and is known for more."""
+        """Rows that a step with drafts on top of ``rows`` may have: at most twice as many as any measured size.
+        A wrong extrapolation is then paid for few rows, and corrected for more."""
         sizes, _ = self._fresh_curve()
         return max(rows + 1, 2 * sizes[-1] if sizes else 0)
 
     def max_prompt_rows(self, seconds: float, beside: int, most: int) -> int:
-        """Prompt rows, at least :data:`LEAST_CHUNK` and at most ``most`` (which wins), that can be computed
+        """Prompt rows, at least :data:`MIN_CHUNK_ROWS` and at most ``most`` (which wins), that can be computed
         beside ``beside`` decode rows in a step of about ``seconds`` seconds."""
         step = self.estimate_step_seconds(max(beside, 1))
         row = self._seconds_per_prompt_row()
@@ -99,7 +100,7 @@ class StepCostModel:
         self._curve = None
 
     def _fresh_curve(self) -> tuple[list[int], list[float]]:
-        """Sizes, ascending, and their costs; forgets what is too old."""
+        """Sizes, ascending, and their costs; drops sizes that are too old."""
         if self._curve is None:
             ages = {size: self._steps - step for size, step in self._last_seen.items()}
             for size in [size for size, age in ages.items() if age > MAX_SIZE_AGE_STEPS]:
