@@ -73,11 +73,11 @@ def test_little_space_is_told_in_time(
 ) -> None:
     real = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: real._replace(free=free))
-    assert checks.check_data_folder(DataFolder.at(tmp_path)).status == status
+    assert checks.check_data_folder(DataFolder.from_options(tmp_path)).status == status
 
 
 async def test_the_version_of_the_tables(tmp_path: Path) -> None:
-    data = DataFolder.at(tmp_path)
+    data = DataFolder.from_options(tmp_path)
     assert (await checks.check_database(data)).text == "no tables yet; serve makes them"
     async with Database.open(data.database_url) as database, database.write() as connection:
         found = await checks.check_database(data)

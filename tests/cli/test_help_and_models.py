@@ -11,7 +11,7 @@ from command import run
 from commonweight import __version__
 from commonweight.catalog.starter import STARTER_SHA256
 from commonweight.cli import main
-from commonweight.cli.options import size as parsed_size
+from commonweight.cli.options import parse_size as parsed_size
 
 HEAVY = {"llama_cpp", "numpy", "fastapi", "uvicorn", "httpx", "huggingface_hub", "anthropic"}
 

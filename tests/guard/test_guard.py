@@ -126,8 +126,8 @@ def test_what_may_not_be_set_aside_is_said_to_be_so() -> None:
         Guard(own, bundle, load_encoder(), waived=["sunshine"])
     # A key that asks for it anyway gets nothing.
     one = Guard(own, bundle, load_encoder(), reads_states=False)
-    assert one.mode_of(one.principle("mass-weapons"), ["mass-weapons"]) == "enforce"
-    assert one.mode_of(one.principle("sexual-content"), ["sexual-content"]) == "off"
+    assert one.get_mode(one.get_principle("mass-weapons"), ["mass-weapons"]) == "enforce"
+    assert one.get_mode(one.get_principle("sexual-content"), ["sexual-content"]) == "off"
 
 
 async def test_an_answer_leaves_in_stretches_that_were_looked_at() -> None:
@@ -197,6 +197,6 @@ async def test_without_a_verdict_the_charter_says_what_holds(
 
 def test_a_record_holds_no_text() -> None:
     screening = asyncio.run(asked(guard(), UMBRELLA))
-    record = str(screening.findings.record())
+    record = str(screening.findings.to_record())
     assert "umbrella should" not in record
     assert charter().sha256 in record

@@ -14,7 +14,7 @@ from commonweight.catalog.gguf import Gguf
 from commonweight.catalog.model import ModelCard
 from commonweight.catalog.resolve import resolve
 from commonweight.prompting import Tokenizer
-from commonweight.server import Metrics, create_app, turn_listeners
+from commonweight.server import Metrics, create_app, make_turn_listeners
 from commonweight.signing import Purpose, Signer
 from commonweight.turn import Assistant
 from replay import Replay, Script
@@ -44,7 +44,7 @@ def application(
         tokenizer,
         Replay(tokenizer, script),
         Signer(bytes(32), Purpose.THINKING_SIGNATURE),
-        listeners=turn_listeners(metrics, limiter, tracer_provider),
+        listeners=make_turn_listeners(metrics, limiter, tracer_provider),
     )
     return create_app(
         assistant, Keyring(key), metrics=metrics, limiter=limiter, tracer_provider=tracer_provider, **more

@@ -422,7 +422,7 @@ def test_one_more_than_all_that_are_busy_is_told_so(
 
 def test_a_server_that_ends_does_not_wait_for_what_it_refused(client: Client) -> None:
     client.send(POST + b" ")
-    client.connection._refuse(connection._too_large())
+    client.connection._refuse(connection._make_too_large_error())
     client.connection.shutdown()
     assert client.wire.is_over
 

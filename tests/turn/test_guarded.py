@@ -159,7 +159,7 @@ async def test_a_refused_request_says_nothing(gguf: Gguf, guard: Guard) -> None:
     assert set(message.stop_details.model_dump()) == {"type", "category", "explanation"}
     assert message.stop_details.type == "refusal"
     assert message.guard is not None
-    principle = guard.principle(message.guard.principle)
+    principle = guard.get_principle(message.guard.principle)
     assert message.guard.charter == guard.charter.sha256
     assert message.stop_details.category == principle.category
     assert message.stop_details.explanation == principle.message

@@ -148,7 +148,7 @@ def _make_usage_record(record: TurnRecord) -> UsageRecord:
         thinking_tokens=usage.output_tokens_details.thinking_tokens,
         stop_reason=record.stop_reason,
         error=record.error,
-        verdict=json.dumps(record.findings.record()) if record.findings else None,
+        verdict=json.dumps(record.findings.to_record()) if record.findings else None,
         first_token_seconds=times.first_token,
         seconds=times.total,
     )

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from commonweight.batches.round_robin import RoundRobin
 from commonweight.messages.batches import ErroredResult, SucceededResult
 from commonweight.messages.errors import ApiError, InvalidRequestError, OverloadedError, invalid_request
-from commonweight.messages.events import MessageFold
+from commonweight.messages.events import fold_stream
 from commonweight.messages.request import MessageRequest
 from commonweight.messages.response import Message, new_id
 from commonweight.store import Database
@@ -143,11 +143,7 @@ class BatchRunner:
     async def _answer(self, params: str, origin: Origin) -> Message:
         async with self._preparing:  # one at a time: interactive requests want the cores, too
             turn = await self._assistant.prepare(await asyncio.to_thread(_parse_request, params), origin)
-        fold = MessageFold()
-        async with contextlib.aclosing(self._assistant.stream(turn)) as events:
-            async for event in events:
-                fold.add(event)
-        return fold.message()
+        return await fold_stream(self._assistant.stream(turn))
 
     # Maintenance
 

@@ -11,7 +11,7 @@ from commonweight.cli import charter, guard, keys
 from commonweight.cli.expand_settings import Only, expand_settings
 from commonweight.cli.options import WHICH_MODEL, DatabaseUrl, DataPath, Model
 from commonweight.cli.setting_options import OPERATION_PANEL, EngineChoice
-from commonweight.cli.terminal import plain_console
+from commonweight.cli.terminal import make_console
 from commonweight.cli.usage import usage
 from commonweight.engines.settings import EngineSettings
 from commonweight.runtime.errors import UserError
@@ -32,7 +32,7 @@ app.add_typer(charter.commands, name="charter")
 app.add_typer(guard.commands, name="guard")
 app.command()(usage)
 
-errors = plain_console(stderr=True)
+errors = make_console(stderr=True)
 
 
 @app.callback(invoke_without_command=True)
@@ -90,7 +90,7 @@ def serve(
     settings = AssistantSettings(
         model=model, engine=engine, remote=choice.remote(), guard=guard_settings, max_output=max_output
     )
-    serve_until_interrupted(settings, server, DataFolder.at(data, database))
+    serve_until_interrupted(settings, server, DataFolder.from_options(data, database))
 
 
 @app.command()
@@ -191,7 +191,7 @@ def doctor(
     from commonweight.runtime.data import DataFolder
 
     settings = AssistantSettings(model=model, engine=engine, remote=choice.remote())
-    if not examine(settings, DataFolder.at(data, database), host=server.host, port=server.port):
+    if not examine(settings, DataFolder.from_options(data, database), host=server.host, port=server.port):
         raise typer.Exit(1)
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from rich.table import Table
 
-from commonweight.cli.terminal import LoadingBar, plain_console
+from commonweight.cli.terminal import LoadingBar, make_console
 from commonweight.engines.contract import Engine, Job, Sampling, Step
 from commonweight.runtime.assistant import locate_model, open_assistant
 from commonweight.runtime.errors import UserError
@@ -47,13 +47,13 @@ def bench(settings: AssistantSettings, *, rounds: int) -> None:
 
 
 async def _bench(settings: AssistantSettings, rounds: int) -> None:
-    console = plain_console()
-    progress = plain_console(stderr=True)
+    console = make_console()
+    progress = make_console(stderr=True)
     bar = LoadingBar(progress)
     async with open_assistant(settings, report=console.print, on_progress=bar.update) as assistant:
         bench = _Bench(assistant.engine, settings.engine.parallel)
         table = Table("work", "median", "range", title=assistant.card.id)
-        for work in bench.works():
+        for work in bench.list_measurements():
             progress.print(f"Measuring: {work.name}")
             await work.measure()  # warms up
             values = [await work.measure() for _ in range(rounds)]
@@ -73,37 +73,43 @@ class _Bench:
         if engine.window < 4 * ANSWER_TOKENS:
             raise UserError(f"a context of {engine.window} tokens is too small to measure anything")
 
-    def works(self) -> list[Measurement]:
+    def list_measurements(self) -> list[Measurement]:
         """List the measurements, in order."""
         return [
-            Measurement(f"reading a new prompt of {self._prompt} tokens", self._read, "tok/s"),
-            Measurement("writing, one stream", lambda: self._write(1), "tok/s"),
-            Measurement(f"writing, {self._streams} streams together", lambda: self._write(self._streams), "tok/s"),
-            Measurement(f"first token of a second turn, {TAIL_TOKENS} new tokens", self._second_turn, "s"),
-            Measurement(f"first token of {self._streams} sessions that share a new prompt", self._share, "s"),
+            Measurement(f"reading a new prompt of {self._prompt} tokens", self._measure_prefill, "tok/s"),
+            Measurement("writing, one stream", lambda: self._measure_decode(1), "tok/s"),
+            Measurement(
+                f"writing, {self._streams} streams together", lambda: self._measure_decode(self._streams), "tok/s"
+            ),
+            Measurement(f"first token of a second turn, {TAIL_TOKENS} new tokens", self._measure_second_turn, "s"),
+            Measurement(
+                f"first token of {self._streams} sessions that share a new prompt",
+                self._measure_shared_prefix,
+                "s",
+            ),
         ]
 
-    async def _read(self) -> float:
-        [answer] = await self._run([self._new(self._prompt)], 1)
+    async def _measure_prefill(self) -> float:
+        [answer] = await self._time_jobs([self._make_tokens(self._prompt)], 1)
         return self._prompt / answer.first
 
-    async def _write(self, streams: int) -> float:
-        answers = await self._run([self._new(8) for _ in range(streams)], ANSWER_TOKENS)
+    async def _measure_decode(self, streams: int) -> float:
+        answers = await self._time_jobs([self._make_tokens(8) for _ in range(streams)], ANSWER_TOKENS)
         started, ended = min(answer.first for answer in answers), max(answer.last for answer in answers)
         return sum(answer.tokens - 1 for answer in answers) / (ended - started)
 
-    async def _second_turn(self) -> float:
-        first = self._new(self._prompt - TAIL_TOKENS)
-        await self._run([first], 0)
-        [answer] = await self._run([first + self._new(TAIL_TOKENS)], 1)
+    async def _measure_second_turn(self) -> float:
+        first = self._make_tokens(self._prompt - TAIL_TOKENS)
+        await self._time_jobs([first], 0)
+        [answer] = await self._time_jobs([first + self._make_tokens(TAIL_TOKENS)], 1)
         return answer.first
 
-    async def _share(self) -> float:
-        shared = self._new(self._prompt - TAIL_TOKENS)
-        answers = await self._run([shared + self._new(8) for _ in range(self._streams)], 1)
+    async def _measure_shared_prefix(self) -> float:
+        shared = self._make_tokens(self._prompt - TAIL_TOKENS)
+        answers = await self._time_jobs([shared + self._make_tokens(8) for _ in range(self._streams)], 1)
         return max(answer.first for answer in answers)
 
-    def _new(self, count: int) -> list[int]:
+    def _make_tokens(self, count: int) -> list[int]:
         """Make tokens that no earlier prompt began with, by a linear congruential generator."""
         tokens = []
         for _ in range(count):
@@ -111,10 +117,10 @@ class _Bench:
             tokens.append((self._drawn >> 8) % VOCABULARY)
         return tokens
 
-    async def _run(self, prompts: list[list[int]], max_tokens: int) -> list[JobTiming]:
-        return await asyncio.gather(*(self._ask(prompt, max_tokens) for prompt in prompts))
+    async def _time_jobs(self, prompts: list[list[int]], max_tokens: int) -> list[JobTiming]:
+        return await asyncio.gather(*(self._time_job(prompt, max_tokens) for prompt in prompts))
 
-    async def _ask(self, prompt: list[int], max_tokens: int) -> JobTiming:
+    async def _time_job(self, prompt: list[int], max_tokens: int) -> JobTiming:
         started = perf_counter()
         tokens = 0
         first = last = 0.0

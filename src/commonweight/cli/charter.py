@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from commonweight.cli.options import DataPath
-from commonweight.cli.terminal import ProgressBar, plain_console
+from commonweight.cli.terminal import ProgressBar, make_console
 from commonweight.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -52,16 +52,16 @@ def show(
     from commonweight.runtime.guard import read_charter
 
     charter = read_charter(file)
-    console = plain_console()
+    console = make_console()
     if source:
         typer.echo(_read_content(file).decode(), nl=False)
     elif principle is None:
-        _overview(charter)
+        _print_overview(charter)
     else:
         found = next((one for one in charter.principles if one.id == principle), None)
         if found is None:
             raise UserError(f"{principle}: there is no such principle; `commonweight charter show` lists them")
-        console.print(_whole(found))
+        console.print(_format_principle(found))
 
 
 @commands.command()
@@ -76,7 +76,7 @@ def lint(file: CharterArgument = None) -> None:
         problems = check(_read_content(file))
     except CharterError as error:
         problems = error.problems
-    console = plain_console()
+    console = make_console()
     for problem in problems:
         console.print(f"{name}:{problem.line}: {problem.text}", soft_wrap=True)
     if problems:
@@ -97,7 +97,7 @@ def diff(
     from commonweight.runtime.guard import read_charter
 
     changes = differences(read_charter(old), read_charter(new))
-    console = plain_console()
+    console = make_console()
     where = ""
     for change in changes:
         if change.where != where:
@@ -154,14 +154,14 @@ def compile_(
     from commonweight.runtime.guard import read_charter
     from commonweight.workshop.heads.compile import CompileSettings, compile_charter
 
-    folder = DataFolder.at(data)
-    console, errors = plain_console(), plain_console(stderr=True)
+    folder = DataFolder.from_options(data)
+    console, errors = make_console(), make_console(stderr=True)
     settings = CompileSettings(base=base, texts=texts or (), model=model, most=most)
     with ProgressBar(errors) as bar:
         bundle = compile_charter(read_charter(file), settings, folder, report=errors.print, on_progress=bar.update)
     target = out or Path(f"{file.stem if file else 'default'}.guard.safetensors")
     bundle.save(target, folder.load_key())
-    console.print(_calibration_table(bundle))
+    console.print(_make_calibration_table(bundle))
     console.print(f"{target}: digest {bundle.digest}", soft_wrap=True)
 
 
@@ -207,10 +207,12 @@ def test(
         guard=GuardSettings(charter=file, bundle=bundle),
     )
     evaluation = asyncio.run(
-        score_sources(settings, DataFolder.at(data), [sources[name] for name in names if name in sources], most)
+        score_sources(
+            settings, DataFolder.from_options(data), [sources[name] for name in names if name in sources], most
+        )
     )
     results = judge_requirements(charter, evaluation.scored)
-    plain_console().print(_test_table(results))
+    make_console().print(_make_test_table(results))
     if not all(result.passed for result in results):
         raise typer.Exit(1)
 
@@ -222,7 +224,7 @@ def _read_content(file: Path | None) -> bytes:
     return DEFAULT.read_bytes() if file is None else file.read_bytes()
 
 
-def _calibration_table(bundle: "Bundle") -> "Table":
+def _make_calibration_table(bundle: "Bundle") -> "Table":
     """Make the table of how often harmless texts reach the thresholds."""
     from rich import box
     from rich.table import Table
@@ -241,7 +243,7 @@ def _calibration_table(bundle: "Bundle") -> "Table":
     return table
 
 
-def _test_table(results: "Sequence[CharterTest]") -> "Table":
+def _make_test_table(results: "Sequence[CharterTest]") -> "Table":
     from rich import box
     from rich.table import Table
 
@@ -257,11 +259,11 @@ def _test_table(results: "Sequence[CharterTest]") -> "Table":
     return table
 
 
-def _overview(charter: "Charter") -> None:
+def _print_overview(charter: "Charter") -> None:
     from rich import box
     from rich.table import Table
 
-    console = plain_console()
+    console = make_console()
     console.print(charter.title, style="bold")
     console.print(f"{charter.id} {charter.version}, {charter.licence}, sha256 {charter.sha256[:16]}", style="dim")
     console.print()
@@ -288,7 +290,7 @@ def _overview(charter: "Charter") -> None:
     console.print("● refuses   ○ records only", style="dim")
 
 
-def _whole(principle: "Principle") -> "RenderableType":
+def _format_principle(principle: "Principle") -> "RenderableType":
     from rich.console import Group
     from rich.padding import Padding
     from rich.text import Text
@@ -311,7 +313,7 @@ def _whole(principle: "Principle") -> "RenderableType":
 
 
 def _print_change(change: "Change") -> None:
-    console = plain_console()
+    console = make_console()
     name = f"{change.what} {change.kind}" if change.what else change.kind
     console.print(f"  {name}", style="yellow")
     for sign, text, style in (("-", change.before, "red"), ("+", change.after, "green")):

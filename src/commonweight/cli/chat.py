@@ -7,7 +7,7 @@ import re
 import sys
 from typing import Any
 
-from commonweight.cli.terminal import LoadingBar, plain_console
+from commonweight.cli.terminal import LoadingBar, make_console
 from commonweight.messages.errors import ApiError, InvalidRequestError
 from commonweight.messages.request import MessageRequest
 from commonweight.runtime.assistant import locate_model, open_assistant
@@ -32,16 +32,16 @@ def chat(settings: AssistantSettings, *, system: str | None, max_tokens: int, te
     messages: list[dict[str, Any]] = []
     with asyncio.Runner() as runner:
         stack = contextlib.AsyncExitStack()
-        bar = LoadingBar(plain_console(stderr=True))
+        bar = LoadingBar(make_console(stderr=True))
         assistant = runner.run(stack.enter_async_context(open_assistant(settings, on_progress=bar.update)))
-        screen.greet(assistant.card.id)
+        screen.print_greeting(assistant.card.id)
         try:
-            while (text := screen.ask()) not in BYE:
+            while (text := screen.read_line()) not in BYE:
                 if not text:
                     continue
                 if text == AFRESH:
                     messages.clear()
-                    screen.remark("The conversation so far is forgotten.\n")
+                    screen.print_note("The conversation so far is forgotten.\n")
                     continue
                 messages.append({"role": "user", "content": text})
                 request = MessageRequest.model_validate({**fields, "messages": messages})
@@ -88,26 +88,26 @@ class _Screen:
     """Prints the conversation to a terminal, or the answers alone to a pipe."""
 
     def __init__(self) -> None:
-        self._console = plain_console()
-        self._errors = plain_console(stderr=True)
+        self._console = make_console()
+        self._errors = make_console(stderr=True)
         self._has_person = sys.stdin.isatty() and self._console.is_terminal
         if self._has_person:
             with contextlib.suppress(ImportError):
                 import readline  # noqa: F401 - gives input() its line editing and history
 
-    def greet(self, name: str) -> None:
+    def print_greeting(self, name: str) -> None:
         keys = f"Ctrl-C stops an answer, {AFRESH} starts afresh, {BYE[0]} or Ctrl-D leaves."
-        self.remark(f"{name} listens.\n{keys}\n")
+        self.print_note(f"{name} listens.\n{keys}\n")
 
-    def remark(self, text: str) -> None:
+    def print_note(self, text: str) -> None:
         if self._has_person:
             self._console.print(text, style="dim", soft_wrap=True)
 
-    def ask(self) -> str:
+    def read_line(self) -> str:
         """Read the next line; EOFError after the last."""
-        return input(self._prompt() if self._has_person else "").strip()
+        return input(self._read_prompt() if self._has_person else "").strip()
 
-    def _prompt(self) -> str:
+    def _read_prompt(self) -> str:
         with self._console.capture() as shown:
             self._console.print("you  ", style="bold cyan", end="")
         # Readline has to know which characters take no room on the line.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from commonweight.cli.terminal import plain_console
+from commonweight.cli.terminal import make_console
 from commonweight.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ async def _run(url: str, api_key: str | None, model: str | None, wanted: Sequenc
     try:
         async with open_target(url, api_key, model) as target:
             report = ConformanceReport(url, target.model, anthropic.__version__)
-            with plain_console(stderr=True).status("") as status:
+            with make_console(stderr=True).status("") as status:
                 async for outcome in run(target, checks):
                     report.outcomes.append(outcome)
                     status.update(f"{len(report.outcomes)} of {len(checks)}: {outcome.check.section}")
@@ -89,10 +89,10 @@ def print_table(report: ConformanceReport) -> None:
     for column in table.columns[:3]:
         column.justify = "right"
     for name, outcomes in report.sections().items():
-        table.add_row(*_tally(outcomes), _list_failures(name, outcomes))
+        table.add_row(*_count_outcomes(outcomes), _list_failures(name, outcomes))
     table.add_section()
-    table.add_row(*_tally(report.outcomes), "all", style="bold")
-    plain_console().print(table)
+    table.add_row(*_count_outcomes(report.outcomes), "all", style="bold")
+    make_console().print(table)
 
 
 def _list_failures(name: str, outcomes: Sequence["Outcome"]) -> Text:
@@ -104,7 +104,7 @@ def _list_failures(name: str, outcomes: Sequence["Outcome"]) -> Text:
     return lines
 
 
-def _tally(outcomes: Sequence["Outcome"]) -> tuple[str, str, str]:
+def _count_outcomes(outcomes: Sequence["Outcome"]) -> tuple[str, str, str]:
     statuses = [outcome.status for outcome in outcomes]
     without = statuses.count("not applicable")
     return str(statuses.count("passed")), str(len(statuses) - without), str(without or "")
@@ -112,7 +112,7 @@ def _tally(outcomes: Sequence["Outcome"]) -> tuple[str, str, str]:
 
 def print_json(report: ConformanceReport) -> None:
     """Print the outcomes as JSON."""
-    plain_console().print(
+    make_console().print(
         json.dumps(
             {
                 "url": report.url,
@@ -120,7 +120,7 @@ def print_json(report: ConformanceReport) -> None:
                 "sdk": report.sdk,
                 "passed": report.passed,
                 "sections": {
-                    name: [_as_json(outcome) for outcome in outcomes]
+                    name: [_to_json(outcome) for outcome in outcomes]
                     for name, outcomes in report.sections().items()
                 },
             },
@@ -130,7 +130,7 @@ def print_json(report: ConformanceReport) -> None:
     )
 
 
-def _as_json(outcome: "Outcome") -> dict[str, Any]:
+def _to_json(outcome: "Outcome") -> dict[str, Any]:
     check = outcome.check
     return {
         "name": check.name,

@@ -3,7 +3,7 @@
 from rich.table import Table
 from rich.text import Text
 
-from commonweight.cli.terminal import plain_console
+from commonweight.cli.terminal import make_console
 from commonweight.runtime.checks import Status, run_checks
 from commonweight.runtime.data import DataFolder
 from commonweight.runtime.settings import AssistantSettings
@@ -24,7 +24,7 @@ def doctor(settings: AssistantSettings, data: DataFolder, *, host: str, port: in
         if finding.advice:
             text.append(f"\n-> {finding.advice}", style="bold")
         table.add_row(Text(finding.status, style=_STYLES[finding.status]), finding.subject, text)
-    console = plain_console()
+    console = make_console()
     console.print(table)
     console.print("\nA server would start." if is_well else "\nA server would not start.")
     return is_well

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from commonweight.cli.options import DatabaseUrl, DataPath
-from commonweight.cli.terminal import LoadingBar, ProgressBar, plain_console
+from commonweight.cli.terminal import LoadingBar, ProgressBar, make_console
 from commonweight.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from commonweight.runtime.data import DataFolder
     from commonweight.runtime.settings import AssistantSettings
     from commonweight.workshop.heads.evaluate import OwnAnswer, ScoredText
-    from commonweight.workshop.heads.sources import TextSource
+    from commonweight.workshop.heads.sources import LabelledSource
 
 commands = typer.Typer(help="Measure the guard, and explain what it decided.", no_args_is_help=True)
 
@@ -39,10 +39,12 @@ def explain(
     from commonweight.runtime.guard import read_charter
     from commonweight.store.usage import UsageRecord
 
-    record: UsageRecord | None = asyncio.run(_find(DataFolder.at(data, database).database_url, request_id))
+    record: UsageRecord | None = asyncio.run(
+        _find(DataFolder.from_options(data, database).database_url, request_id)
+    )
     if record is None:
         raise UserError(f"there is no record of a request {request_id!r}")
-    console = plain_console()
+    console = make_console()
     console.print(f"{record.request_id}: {record.stop_reason or record.error or 'cancelled'}", style="bold")
     if record.verdict is None:
         console.print("The guard was off.")
@@ -160,7 +162,7 @@ def evaluate(
         raise UserError("there are no files of labelled texts: NAME.jsonl or NAME.jsonl.gz")
     ordinary = ordinary or ORDINARY_SOURCES
     prompts = draw_prompts([one for one in sources if one.name in ordinary], answers, seed)
-    found = asyncio.run(score_sources(settings, DataFolder.at(data), sources, most, seed, prompts))
+    found = asyncio.run(score_sources(settings, DataFolder.from_options(data), sources, most, seed, prompts))
     text = f"{found.heading}\n\n{format_report(found.scored, ordinary, found.answers)}"
     typer.echo(text)
     if report is not None:
@@ -184,7 +186,7 @@ class Evaluation:
 async def score_sources(
     settings: "AssistantSettings",
     data: "DataFolder",
-    sources: "Sequence[TextSource]",
+    sources: "Sequence[LabelledSource]",
     most: int | None,
     seed: int = 0,
     prompts: Sequence[str] = (),
@@ -193,7 +195,7 @@ async def score_sources(
     from commonweight.runtime.assistant import open_assistant
     from commonweight.workshop.heads.evaluate import TurnRecorder, answer_prompts, score_source
 
-    console = plain_console(stderr=True)
+    console = make_console(stderr=True)
     recorder = TurnRecorder()
     with LoadingBar(console) as loading, ProgressBar(console) as bar:
         async with open_assistant(
@@ -234,12 +236,12 @@ def trust(
     except BundleError as error:
         raise UserError(str(error)) from error
     manifest = bundle.manifest
-    console = plain_console()
+    console = make_console()
     model = manifest.model.name if manifest.model else "any model (text only)"
     console.print(f"charter {manifest.charter_id} {manifest.charter_version} {manifest.charter[:16]}, for {model}")
     for source in manifest.sources:
         console.print(
             f"  {source.name}: {source.rows} rows, {source.licence}, sha256 {source.sha256[:16]}", style="dim"
         )
-    bundle.save(file, DataFolder.at(data).load_key())
+    bundle.save(file, DataFolder.from_options(data).load_key())
     console.print(f"{file} is signed; its digest is {bundle.digest}", soft_wrap=True)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commonweight.cli.durations import day, duration
+from commonweight.cli.durations import format_day, parse_duration
 from commonweight.cli.options import DatabaseUrl, DataPath
-from commonweight.cli.terminal import plain_console
+from commonweight.cli.terminal import make_console
 from commonweight.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _LONGEST = 200  # characters, as the database keeps them
 _MOST = 1_000_000_000
 
 
-def _limit(help_text: str) -> typer.models.OptionInfo:
+def _make_limit_option(help_text: str) -> typer.models.OptionInfo:
     option: typer.models.OptionInfo = typer.Option(
         min=1, max=_MOST, metavar="N", help=help_text, show_default=False, rich_help_panel="Limits"
     )
@@ -52,13 +52,16 @@ def create(
     ] = None,
     expires: Annotated[
         float | None,
-        typer.Option(parser=duration, metavar="TIME", help="How long it works, such as 90d.", show_default=False),
+        typer.Option(
+            parser=parse_duration, metavar="TIME", help="How long it works, such as 90d.", show_default=False
+        ),
     ] = None,
-    requests_per_minute: Annotated[int | None, _limit("Requests a minute.")] = None,
+    requests_per_minute: Annotated[int | None, _make_limit_option("Requests a minute.")] = None,
     tokens_per_minute: Annotated[
-        int | None, _limit("Tokens a minute, of prompts and answers; what came from the cache is free.")
+        int | None,
+        _make_limit_option("Tokens a minute, of prompts and answers; what came from the cache is free."),
     ] = None,
-    concurrency: Annotated[int | None, _limit("Requests at the same time.")] = None,
+    concurrency: Annotated[int | None, _make_limit_option("Requests at the same time.")] = None,
     waive: Annotated[
         list[str] | None,
         typer.Option(
@@ -91,8 +94,8 @@ def create(
         expires,
         waived=frozenset(waive or ()),
     )
-    others = asyncio.run(_add(DataFolder.at(data, database).database_url, key))
-    plain_console(stderr=True).print(
+    others = asyncio.run(_add(DataFolder.from_options(data, database).database_url, key))
+    make_console(stderr=True).print(
         f"{key.record.id}, tenant {key.record.tenant}" + (f" together with {', '.join(others)}" if others else ""),
         "The key is shown once and kept nowhere; put it in a safe place:",
         sep="\n",
@@ -124,7 +127,7 @@ def list_keys(data: DataPath = None, database: DatabaseUrl = None) -> None:
 
     from commonweight.runtime.data import DataFolder
 
-    found = asyncio.run(_list(DataFolder.at(data, database).database_url))
+    found = asyncio.run(_list(DataFolder.from_options(data, database).database_url))
     table = Table("key", "tenant", "scopes", "limits", "state")
     table.columns[0].overflow = "fold"
     table.columns[0].min_width = 28  # an id is to be copied
@@ -133,14 +136,14 @@ def list_keys(data: DataPath = None, database: DatabaseUrl = None) -> None:
             f"{key.name}\n{key.hint}...\n{key.id}",
             key.tenant,
             key.scopes,
-            "\n".join(_limits(key)),
-            f"created {day(key.created_at)}\n{_state(key)}",
+            "\n".join(_list_limits(key)),
+            f"created {format_day(key.created_at)}\n{_format_state(key)}",
             style="" if key.is_valid(time.time()) else "dim",
         )
-    plain_console().print(table)
+    make_console().print(table)
 
 
-def _limits(key: "ApiKey") -> Iterator[str]:
+def _list_limits(key: "ApiKey") -> Iterator[str]:
     for limit, what in (
         (key.requests_per_minute, "requests/min"),
         (key.tokens_per_minute, "tokens/min"),
@@ -160,12 +163,16 @@ async def _list(url: str) -> "list[ApiKey]":
         return await list_keys(database)
 
 
-def _state(key: "ApiKey") -> str:
+def _format_state(key: "ApiKey") -> str:
     if key.revoked_at is not None:
-        return f"revoked {day(key.revoked_at)}"
+        return f"revoked {format_day(key.revoked_at)}"
     if key.expires_at is None:
         return "valid"
-    return f"valid until {day(key.expires_at)}" if key.is_valid(time.time()) else f"expired {day(key.expires_at)}"
+    return (
+        f"valid until {format_day(key.expires_at)}"
+        if key.is_valid(time.time())
+        else f"expired {format_day(key.expires_at)}"
+    )
 
 
 @commands.command("revoke")
@@ -177,11 +184,11 @@ def revoke(
     """Revoke a key, for good. Running servers notice within seconds."""
     from commonweight.runtime.data import DataFolder
 
-    revoked = asyncio.run(_revoke(DataFolder.at(data, database).database_url, key))
+    revoked = asyncio.run(_revoke(DataFolder.from_options(data, database).database_url, key))
     if not revoked:
         raise UserError(f"there is no key {key!r} that works")
     for one in revoked:
-        plain_console().print(f"{one.name} ({one.id}) works no longer.", soft_wrap=True)
+        make_console().print(f"{one.name} ({one.id}) works no longer.", soft_wrap=True)
 
 
 async def _revoke(url: str, key: str) -> "list[ApiKey]":

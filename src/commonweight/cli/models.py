@@ -13,13 +13,13 @@ from commonweight.catalog.hub import list_cached
 from commonweight.catalog.model import ModelCard
 from commonweight.catalog.resolve import resolve
 from commonweight.catalog.starter import starter
-from commonweight.cli.terminal import plain_console
+from commonweight.cli.terminal import make_console
 from commonweight.engines.llama.model.load_check import check_loads
 
 
 def list_models() -> None:
     """Print the models that need no download, each with the command that serves it."""
-    console = plain_console()
+    console = make_console()
     first = starter()
     if first is not None:
         _list(console, first, "commonweight serve")
@@ -56,4 +56,4 @@ def show_model(reference: str | None) -> None:
         ("template", card.chat_template or "none: answers continue a plain transcript"),
     ):
         table.add_row(name, value)
-    plain_console().print(table)
+    make_console().print(table)

@@ -34,7 +34,7 @@ DatabaseUrl = Annotated[
 _POWERS = {unit: power for power, unit in enumerate(("", "K", "M", "G", "T"))}
 
 
-def size(text: str | int) -> int:
+def parse_size(text: str | int) -> int:
     """Parse a size, such as "4GiB", "1.5 gb" or "1048576", to bytes. Typer parses defaults, too."""
     if isinstance(text, int):
         return text

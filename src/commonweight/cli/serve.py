@@ -6,7 +6,7 @@ import shlex
 from rich.console import Console
 
 from commonweight import __version__
-from commonweight.cli.terminal import LoadingBar, plain_console
+from commonweight.cli.terminal import LoadingBar, make_console
 from commonweight.runtime.data import DataFolder
 from commonweight.runtime.serve import RunningServer, ServerCallbacks
 from commonweight.runtime.serve import serve as run_server
@@ -15,8 +15,8 @@ from commonweight.runtime.settings import AssistantSettings, ServerSettings
 
 def serve(settings: AssistantSettings, server: ServerSettings, data: DataFolder) -> None:
     """Serve until interrupted, with a progress bar while the model loads."""
-    console = plain_console()
-    with LoadingBar(plain_console(stderr=True)) as bar:
+    console = make_console()
+    with LoadingBar(make_console(stderr=True)) as bar:
         run_server(
             settings,
             server,

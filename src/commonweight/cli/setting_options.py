@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from commonweight.cli.options import DATA_PANEL, size
+from commonweight.cli.options import DATA_PANEL, parse_size
 from commonweight.engines.settings import RemoteSettings
 from commonweight.runtime.settings import make_remote_settings
 
@@ -70,7 +70,7 @@ ENGINE_OPTIONS: dict[str, Any] = {
         int | None,
         typer.Option(
             "--kv-memory",
-            parser=size,
+            parser=parse_size,
             metavar="SIZE",
             help="Memory for the tokens of running requests, such as 4GiB. Default: for a full context each, "
             "as far as free memory goes.",
@@ -90,7 +90,7 @@ ENGINE_OPTIONS: dict[str, Any] = {
         int | None,
         typer.Option(
             "--cache-ram",
-            parser=size,
+            parser=parse_size,
             metavar="SIZE",
             help="Memory that keeps prompts for later requests; 0 keeps none, on disk neither. Default: a "
             "quarter of what is free beside the model, at most 8GiB.",
@@ -102,7 +102,7 @@ ENGINE_OPTIONS: dict[str, Any] = {
         int | None,
         typer.Option(
             "--cache-disk",
-            parser=size,
+            parser=parse_size,
             metavar="SIZE",
             help="Disk space that keeps prompts across restarts; 0 writes nothing. Default: a tenth of what is "
             "free, at most 10GiB.",
@@ -331,7 +331,7 @@ SERVER_OPTIONS: dict[str, Any] = {
         int,
         typer.Option(
             "--file-quota",
-            parser=size,
+            parser=parse_size,
             metavar="SIZE",
             help="Disk space for the uploaded files of each tenant. Default: 10GB.",
             show_default=False,

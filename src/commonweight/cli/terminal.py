@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 
-def plain_console(*, stderr: bool = False) -> Console:
+def make_console(*, stderr: bool = False) -> Console:
     """Make a console that prints text as it is: brackets and :words: in paths and answers are no markup."""
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from commonweight.cli.durations import moment
+from commonweight.cli.durations import parse_moment
 from commonweight.cli.options import DatabaseUrl, DataPath
-from commonweight.cli.terminal import plain_console
+from commonweight.cli.terminal import make_console
 
 if TYPE_CHECKING:
     from commonweight.store.usage import By, Total
@@ -19,7 +19,7 @@ _GROUPS = ("day", "key", "tenant", "model")
 _FIGURES = ("requests", "errors", "input_tokens", "cache_write_tokens", "cache_read_tokens", "output_tokens")
 
 
-def _group(name: str) -> str:
+def _parse_group(name: str) -> str:
     if name not in _GROUPS:
         raise typer.BadParameter(f"{name!r} is none of {', '.join(_GROUPS)}.")
     return name
@@ -29,7 +29,7 @@ def usage(
     since: Annotated[
         float | None,
         typer.Option(
-            parser=moment,
+            parser=parse_moment,
             metavar="DAY",
             help="From this day on (of UTC), such as 2026-01-31, or for a time, such as 7d.",
             show_default=False,
@@ -44,7 +44,7 @@ def usage(
     by: Annotated[
         list[str] | None,
         typer.Option(
-            parser=_group,
+            parser=_parse_group,
             metavar="[day|key|tenant|model]",
             help="Totals for each of these; may repeat. Default: day and key.",
             show_default=False,
@@ -58,16 +58,18 @@ def usage(
     from commonweight.runtime.data import DataFolder
 
     groups = cast("list[By]", list(dict.fromkeys(by or ("day", "key"))))
-    found = asyncio.run(_totals(DataFolder.at(data, database).database_url, groups, since, key, tenant))
+    found = asyncio.run(
+        _read_totals(DataFolder.from_options(data, database).database_url, groups, since, key, tenant)
+    )
     if as_csv:
         rows = csv.writer(sys.stdout, lineterminator="\n")
         rows.writerow([*groups, *_FIGURES])
-        rows.writerows([*total.group.values(), *_figures(total)] for total in found)
+        rows.writerows([*total.group.values(), *_list_figures(total)] for total in found)
     else:
         _print(groups, found)
 
 
-async def _totals(
+async def _read_totals(
     url: str, by: "Sequence[By]", since: float | None, key: str | None, tenant: str | None
 ) -> "list[Total]":
     from commonweight.store import Database
@@ -86,13 +88,13 @@ def _print(groups: "Sequence[By]", found: "Sequence[Total]") -> None:
     for column in table.columns[len(groups) :]:
         column.justify = "right"
     for total in found:
-        table.add_row(*total.group.values(), *(f"{figure:,}" for figure in _figures(total)))
+        table.add_row(*total.group.values(), *(f"{figure:,}" for figure in _list_figures(total)))
     if len(found) > 1:
         table.add_section()
-        sums = [sum(column) for column in zip(*map(_figures, found), strict=True)]
+        sums = [sum(column) for column in zip(*map(_list_figures, found), strict=True)]
         table.add_row("all", *[""] * (len(groups) - 1), *(f"{figure:,}" for figure in sums), style="bold")
-    plain_console().print(table)
+    make_console().print(table)
 
 
-def _figures(total: "Total") -> list[int]:
+def _list_figures(total: "Total") -> list[int]:
     return [getattr(total, name) for name in _FIGURES]

@@ -23,7 +23,7 @@ class Interval(NamedTuple):
         return f"{self.value:.3f} [{self.lower:.3f}, {self.upper:.3f}]"
 
 
-def threshold_at(rate: float, harmless: Scores) -> float:
+def find_threshold(rate: float, harmless: Scores) -> float:
     """Find the lowest score that at most ``rate`` of the harmless texts exceed."""
     ranked = np.sort(harmless)
     allowed = math.floor(rate * len(ranked))

@@ -83,14 +83,16 @@ class TextEncoder:
             + weights["embeddings.position_embeddings.weight"][:length]
             + weights["embeddings.token_type_embeddings.weight"][0]
         )
-        x = self._norm(x, "embeddings.LayerNorm")
+        x = self._apply_norm(x, "embeddings.LayerNorm")
         hidden = (1 - mask)[:, None, None, :] * np.float32(-1e9)
         layers = sum(name.endswith("attention.self.query.weight") for name in weights)
         for layer in range(layers):
             name = f"encoder.layer.{layer}."
-            x = self._norm(x + self._attend(x, hidden, name + "attention."), name + "attention.output.LayerNorm")
-            inner = _gelu(self._linear(x, name + "intermediate.dense"))
-            x = self._norm(x + self._linear(inner, name + "output.dense"), name + "output.LayerNorm")
+            x = self._apply_norm(
+                x + self._attend(x, hidden, name + "attention."), name + "attention.output.LayerNorm"
+            )
+            inner = _gelu(self._apply_linear(x, name + "intermediate.dense"))
+            x = self._apply_norm(x + self._apply_linear(inner, name + "output.dense"), name + "output.LayerNorm")
         pooled = (x * mask[..., None]).sum(1) / mask.sum(1, keepdims=True)
         unit: Floats = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
         return unit
@@ -99,7 +101,7 @@ class TextEncoder:
         texts, length, _ = x.shape
 
         def split(part: str) -> Floats:
-            projected = self._linear(x, f"{name}self.{part}")
+            projected = self._apply_linear(x, f"{name}self.{part}")
             return projected.reshape(texts, length, HEADS, WIDTH // HEADS).transpose(0, 2, 1, 3)
 
         query, key, value = split("query"), split("key"), split("value")
@@ -107,13 +109,13 @@ class TextEncoder:
         scores = np.exp(scores - scores.max(-1, keepdims=True))
         scores /= scores.sum(-1, keepdims=True)
         mixed = (scores @ value).transpose(0, 2, 1, 3).reshape(texts, length, WIDTH)
-        return self._linear(mixed, f"{name}output.dense")
+        return self._apply_linear(mixed, f"{name}output.dense")
 
-    def _linear(self, x: Floats, name: str) -> Floats:
+    def _apply_linear(self, x: Floats, name: str) -> Floats:
         result: Floats = x @ self._weights[f"{name}.weight"].T + self._weights[f"{name}.bias"]
         return result
 
-    def _norm(self, x: Floats, name: str) -> Floats:
+    def _apply_norm(self, x: Floats, name: str) -> Floats:
         x = x - x.mean(-1, keepdims=True)
         x /= np.sqrt((x * x).mean(-1, keepdims=True) + _EPSILON)
         result: Floats = x * self._weights[f"{name}.weight"] + self._weights[f"{name}.bias"]

@@ -67,11 +67,11 @@ class Guard:
         """Probe that engines compute beside the tokens, where they can."""
         return self.scorer.probe if self.reads_states else None
 
-    def principle(self, name: str) -> Principle:
+    def get_principle(self, name: str) -> Principle:
         """Get the principle with this id."""
         return self._by_id[name]
 
-    def mode_of(self, principle: Principle, waived: Collection[str] = ()) -> Mode:
+    def get_mode(self, principle: Principle, waived: Collection[str] = ()) -> Mode:
         """Get a principle's mode: the weakest of those that the charter, the server and the key set."""
         if principle.id in self._waived:
             return "off"
@@ -84,7 +84,7 @@ class Guard:
         refusing: list[Principle] = []
         recording: list[Principle] = []
         for principle in self.charter.principles:
-            mode = self.mode_of(principle, waived)
+            mode = self.get_mode(principle, waived)
             if place not in principle.applies_to or mode == "off":
                 continue
             refuses = mode == "enforce" and principle.applies_to[place] == "refuse"

@@ -36,7 +36,7 @@ class HttpJudge:
         Raises:
             JudgeError: it cannot be reached, or does not say yes or no.
         """
-        body = self._messages(question) if self._speaks_messages else self._completion(question)
+        body = self._ask_messages(question) if self._speaks_messages else self._ask_completions(question)
         try:
             async with self._client.stream("POST", self._url, json=body) as response:
                 response.raise_for_status()
@@ -56,7 +56,7 @@ class HttpJudge:
         """Close the connections."""
         await self._client.aclose()
 
-    def _messages(self, question: JudgeQuestion) -> dict[str, Any]:
+    def _ask_messages(self, question: JudgeQuestion) -> dict[str, Any]:
         return {
             "model": self._model,
             "max_tokens": 1,
@@ -66,7 +66,7 @@ class HttpJudge:
             "messages": [{"role": "user", "content": question.material}],
         }
 
-    def _completion(self, question: JudgeQuestion) -> dict[str, Any]:
+    def _ask_completions(self, question: JudgeQuestion) -> dict[str, Any]:
         return {
             "model": self._model,
             "max_tokens": 1,

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from commonweight.charter.principle import Charter, Principle
 from commonweight.guard.bundle import Bundle, Calibration, ProseHead
-from commonweight.guard.calibration import count_refusals, threshold_at
+from commonweight.guard.calibration import count_refusals, find_threshold
 from commonweight.guard.encoder import TextEncoder
 
 PROSE_RATE, PROSE_LOW_RATE = 0.002, 0.02
@@ -113,10 +113,10 @@ def _make_prose_head(
     vectors = encoder.embed([*restricts, *permits]).astype(np.float16)
     similar = harmless.astype(np.float32) @ vectors.astype(np.float32).T
     margins = similar[:, : len(restricts)].max(1) - similar[:, len(restricts) :].max(1)
-    high = next_above(threshold_at(PROSE_RATE, margins))
+    high = next_above(find_threshold(PROSE_RATE, margins))
     prose = ProseHead(
         restricts=len(restricts),
-        low=threshold_at(PROSE_LOW_RATE, margins),
+        low=find_threshold(PROSE_LOW_RATE, margins),
         high=high,
         scale=float(margins.std()) / 2 + 1e-3,
     )

@@ -46,7 +46,7 @@ class HarmScore(NamedTuple):
     span: tuple[int, int]
     """Tokens, if it was read from states, or else characters."""
 
-    def logit_of(self, columns: Collection[int]) -> float:
+    def compute_logit(self, columns: Collection[int]) -> float:
         """Logit that any of these principles is violated."""
         return self.logit + float(np.logaddexp.reduce(self.log_shares[list(columns)])) if columns else -np.inf
 
@@ -208,6 +208,6 @@ def _log_shares(logits: Floats) -> Floats:
     return shares
 
 
-def probability_of(logit: float) -> float:
+def sigmoid(logit: float) -> float:
     """The logistic function."""
     return float(1 / (1 + np.exp(-np.clip(logit, -60, 60))))

@@ -14,7 +14,7 @@ from commonweight.guard.arrays import Floats
 from commonweight.guard.bundle import Ensemble
 from commonweight.guard.deobfuscation import list_views
 from commonweight.guard.judge import YES_THRESHOLD, JudgeError, JudgeQuestion
-from commonweight.guard.scorer import HarmScore, probability_of
+from commonweight.guard.scorer import HarmScore, sigmoid
 from commonweight.guard.screened_input import ScreenedInput
 from commonweight.guard.streaming import TEXT_WINDOW, EvidenceTracker
 from commonweight.guard.verdict import Findings, Stage, Verdict
@@ -170,7 +170,7 @@ class Screening:
         self._shares = shares if self._shares is None else self._shares + weight * (shares - self._shares)
         state = tracker.update(logit)
         if tracker.peak > -np.inf:
-            self.findings.output_score = probability_of(tracker.peak)
+            self.findings.output_score = sigmoid(tracker.peak)
         self._is_doubtful = False
         if state != "calm":
             with self._measure_time():
@@ -187,7 +187,7 @@ class Screening:
             if self._tracker is not None and self._output is not None and not self._guard.reads_states:
                 logit = self._output.grams * self._scorer.score_answer(text) + self._output.bias
                 state = self._tracker.update(logit)
-                self.findings.output_score = probability_of(self._tracker.peak)
+                self.findings.output_score = sigmoid(self._tracker.peak)
                 self._is_doubtful = False
                 if state != "calm":
                     known = len(self._scorer.manifest.principles)
@@ -204,24 +204,24 @@ class Screening:
         refusing, recording = self._columns[place]
         tracker = self._tracker
         assert tracker is not None
-        if refusing and score.logit_of(refusing) >= ensemble.low:
+        if refusing and score.compute_logit(refusing) >= ensemble.low:
             if self._guard.judge is not None and self._tokens - self._judged_at < JUDGE_INTERVAL_TOKENS:
                 self._is_doubtful = is_alarm
             elif self._guard.judge is not None:
                 self._judged_at = self._tokens
                 if not await self._ask_judge(self._find_top(score, self._active[place].refusing), score, place):
                     tracker.clear_doubt()
-            elif is_alarm and score.logit_of(refusing) >= ensemble.high:
+            elif is_alarm and score.compute_logit(refusing) >= ensemble.high:
                 principle = self._find_top(score, self._active[place].refusing)
                 self._add_verdict_from_logit(
-                    principle, place, stage, score.logit_of(refusing), ensemble.high, score.span
+                    principle, place, stage, score.compute_logit(refusing), ensemble.high, score.span
                 )
             else:
                 self._is_doubtful = True
-        elif is_alarm and recording and score.logit_of(recording) >= ensemble.high:
+        elif is_alarm and recording and score.compute_logit(recording) >= ensemble.high:
             principle = self._find_top(score, self._active[place].recording)
             self._add_verdict_from_logit(
-                principle, place, stage, score.logit_of(recording), ensemble.high, score.span
+                principle, place, stage, score.compute_logit(recording), ensemble.high, score.span
             )
 
     # What both come to
@@ -241,18 +241,18 @@ class Screening:
 
     async def _decide_by_score(self, score: HarmScore, ensemble: Ensemble, place: Place, stage: Stage) -> None:
         active, (refusing, recording) = self._active[place], self._columns[place]
-        if refusing and score.logit_of(refusing) >= (ensemble.low if self._guard.judge else ensemble.high):
+        if refusing and score.compute_logit(refusing) >= (ensemble.low if self._guard.judge else ensemble.high):
             principle = self._find_top(score, active.refusing)
             if self._guard.judge is not None:
                 await self._ask_judge(principle, score, place)
             else:
                 self._add_verdict_from_logit(
-                    principle, place, stage, score.logit_of(refusing), ensemble.high, score.span
+                    principle, place, stage, score.compute_logit(refusing), ensemble.high, score.span
                 )
-        elif recording and score.logit_of(recording) >= ensemble.high:
+        elif recording and score.compute_logit(recording) >= ensemble.high:
             principle = self._find_top(score, active.recording)
             self._add_verdict_from_logit(
-                principle, place, stage, score.logit_of(recording), ensemble.high, score.span
+                principle, place, stage, score.compute_logit(recording), ensemble.high, score.span
             )
 
     async def _decide_by_prose(self, found: dict[str, tuple[float, tuple[int, int]]], place: Place) -> None:
@@ -317,7 +317,7 @@ class Screening:
         threshold: float,
         span: tuple[int, int],
     ) -> None:
-        self._add_verdict(principle, place, stage, probability_of(logit), probability_of(threshold), span)
+        self._add_verdict(principle, place, stage, sigmoid(logit), sigmoid(threshold), span)
 
     def _add_verdict(
         self,
@@ -349,7 +349,7 @@ class Screening:
         )
 
     def _note_input(self, logit: float) -> None:
-        self.findings.input_score = max(self.findings.input_score or 0.0, probability_of(logit))
+        self.findings.input_score = max(self.findings.input_score or 0.0, sigmoid(logit))
 
     @contextlib.contextmanager
     def _measure_time(self) -> Iterator[None]:

@@ -35,7 +35,7 @@ class Verdict:
         """Whether the exchange is refused. In the mode ``shadow`` it would have been."""
         return self.action == "refuse" and self.mode == "enforce"
 
-    def record(self) -> dict[str, Any]:
+    def to_record(self) -> dict[str, Any]:
         """Make the record that is stored and reported, without what the charter says."""
         fields = asdict(self)
         del fields["message"], fields["category"]
@@ -67,12 +67,12 @@ class Findings:
         """The verdict that ended the exchange, if one did."""
         return next((verdict for verdict in self.verdicts if verdict.refuses), None)
 
-    def record(self) -> dict[str, Any]:
+    def to_record(self) -> dict[str, Any]:
         """Make the record that is stored with the usage of a turn."""
         return {
             "charter": self.charter,
             "bundle": self.bundle,
-            "verdicts": [verdict.record() for verdict in self.verdicts],
+            "verdicts": [verdict.to_record() for verdict in self.verdicts],
             "input_score": _round_score(self.input_score),
             "output_score": _round_score(self.output_score),
             "encoded": self.encoded,

@@ -4,7 +4,8 @@ Grammar: ``message_start (content_block_start content_block_delta* content_block
 message_stop``, with ``ping`` anywhere; block indices count up from 0 and blocks never interleave.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import AsyncGenerator, Sequence
 from typing import Annotated, Any, Literal
 
 import pydantic_core
@@ -172,6 +173,15 @@ class MessageFold:
         if self._message is None:
             raise ValueError("a stream begins with message_start")
         return self._message
+
+
+async def fold_stream(stream: AsyncGenerator[StreamEvent]) -> Message:
+    """Fold a whole stream into its message, and close it."""
+    fold = MessageFold()
+    async with contextlib.aclosing(stream) as events:
+        async for event in events:
+            fold.add(event)
+    return fold.message()
 
 
 def _apply_deltas(start: OutputBlock, deltas: Sequence[Delta]) -> OutputBlock:

@@ -68,7 +68,7 @@ async def open_assistant(
     """
     with contextlib.closing(Gguf(resolve(settings.model))) as gguf:
         card = ModelCard.of(gguf)
-        key = (data or DataFolder.at()).load_key()
+        key = (data or DataFolder.from_options()).load_key()
         tokenizer = Tokenizer(gguf)
         renderer = Renderer(tokenizer, card.chat_template)
         sizes: list[str] = []

@@ -100,7 +100,7 @@ def check_processor() -> Finding:
 
     information = llama.llama_print_system_info().decode()
     built = {name for name in _INSTRUCTIONS if f" {name} = 1" in information}
-    has = {name for name, flag in _INSTRUCTIONS.items() if flag in _flags()}
+    has = {name for name, flag in _INSTRUCTIONS.items() if flag in _read_cpu_flags()}
     cores = f"{count_physical_cores()} cores, {os.cpu_count()} threads"
     text = f"{cores}; llama.cpp uses {', '.join(sorted(built)) or 'no extensions'}"
     if has and (lacking := built - has):
@@ -112,7 +112,7 @@ def check_processor() -> Finding:
     return Finding("processor", "ok", text)
 
 
-def _flags() -> frozenset[str]:
+def _read_cpu_flags() -> frozenset[str]:
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             name, _, values = line.partition(":")

@@ -18,7 +18,7 @@ class DataFolder:
     """URL of the database; None: a SQLite file in the folder."""
 
     @classmethod
-    def at(cls, path: Path | None = None, database: str | None = None) -> "DataFolder":
+    def from_options(cls, path: Path | None = None, database: str | None = None) -> "DataFolder":
         """Make it from options. Without a path, the user's own folder is used."""
         return cls(path.expanduser() if path else platformdirs.user_data_path("commonweight"), database)
 

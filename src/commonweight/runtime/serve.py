@@ -26,8 +26,8 @@ from commonweight.server import (
     Lifecycle,
     Metrics,
     create_app,
+    make_turn_listeners,
     make_uvicorn_config,
-    turn_listeners,
 )
 from commonweight.store import Database
 from commonweight.turn import Assistant
@@ -113,7 +113,7 @@ async def _serve(
                 settings,
                 data=data,
                 files=files.load,
-                listeners=[ledger.on_turn, *turn_listeners(metrics, limiter, tracer_provider)],
+                listeners=[ledger.on_turn, *make_turn_listeners(metrics, limiter, tracer_provider)],
                 report=lines.append,
                 on_progress=callbacks.on_progress,
             )

@@ -14,14 +14,14 @@ from commonweight.files import Library
 from commonweight.messages.errors import InvalidRequestError
 from commonweight.server.access_log import PROBE_PATHS, log_request
 from commonweight.server.admission import require_key, require_scope
-from commonweight.server.batches import batches_router
-from commonweight.server.files import files_router
-from commonweight.server.health import HealthCheck, health_router
+from commonweight.server.batches import make_batches_router
+from commonweight.server.files import make_files_router
+from commonweight.server.health import HealthCheck, make_health_router
 from commonweight.server.lifecycle import Lifecycle
-from commonweight.server.messages import messages_router
+from commonweight.server.messages import make_messages_router
 from commonweight.server.metrics import MEDIA_TYPE, Metrics, format_metrics, make_state_registry
 from commonweight.server.middleware import RequestMiddleware, make_exception_handlers
-from commonweight.server.models import models_router
+from commonweight.server.models import make_models_router
 from commonweight.server.openapi import make_openapi
 from commonweight.server.origin import OriginMiddleware
 from commonweight.server.request_log import record_turn
@@ -100,14 +100,16 @@ def create_app(
     has_key = Depends(require_key(keyring))
     for_models = [Depends(require_scope("models"))]
     api = APIRouter(dependencies=[has_key, Depends(check_version), Depends(lifecycle.check_accepting)])
-    api.include_router(messages_router(assistant, limiter), dependencies=for_models)
-    api.include_router(models_router(assistant, aliases, has_batches=batches is not None), dependencies=for_models)
+    api.include_router(make_messages_router(assistant, limiter), dependencies=for_models)
+    api.include_router(
+        make_models_router(assistant, aliases, has_batches=batches is not None), dependencies=for_models
+    )
     if batches is not None:
-        api.include_router(batches_router(batches, limiter), dependencies=[Depends(require_scope("batches"))])
+        api.include_router(make_batches_router(batches, limiter), dependencies=[Depends(require_scope("batches"))])
     if library is not None:
-        api.include_router(files_router(library), dependencies=[Depends(require_scope("files"))])
+        api.include_router(make_files_router(library), dependencies=[Depends(require_scope("files"))])
     app.include_router(api)
-    app.include_router(health_router(assistant, lifecycle, probes or {}))
+    app.include_router(make_health_router(assistant, lifecycle, probes or {}))
 
     @app.get("/metrics", include_in_schema=False, dependencies=[has_key, Depends(require_scope("admin"))])
     async def figures() -> Response:
@@ -120,7 +122,7 @@ def create_app(
     return app
 
 
-def turn_listeners(
+def make_turn_listeners(
     metrics: Metrics, limiter: Limiter, tracer_provider: TracerProvider | None = None
 ) -> list[TurnListener]:
     """Make the listeners of turns that a server needs: request log, metrics, limits and traces."""

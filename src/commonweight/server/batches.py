@@ -35,7 +35,7 @@ _RESULTS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def batches_router(desk: BatchService, limiter: Limiter) -> APIRouter:
+def make_batches_router(desk: BatchService, limiter: Limiter) -> APIRouter:
     """Create the routes."""
     router = APIRouter(prefix="/v1/messages/batches")
 
@@ -51,7 +51,7 @@ def batches_router(desk: BatchService, limiter: Limiter) -> APIRouter:
         check_encoding(request)
         principal: Principal = request.state.principal
         with tempfile.TemporaryFile(dir=desk.folder) as upload:
-            await _spool(request, upload)
+            await _write_body(request, upload)
             return _make_batch(await desk.create(upload, principal.tenant, principal.key_id), request)
 
     @router.get("", responses=ERRORS)
@@ -90,7 +90,7 @@ def batches_router(desk: BatchService, limiter: Limiter) -> APIRouter:
     return router
 
 
-async def _spool(request: Request, upload: BinaryIO) -> None:
+async def _write_body(request: Request, upload: BinaryIO) -> None:
     """Write the request's body to disk."""
     size = 0
     async for chunk in request.stream():
@@ -120,12 +120,12 @@ def _make_batch(batch: Batch, request: Request) -> MessageBatch:
         ),
         created_at=datetime.fromtimestamp(batch.created_at, UTC),
         expires_at=datetime.fromtimestamp(batch.expires_at, UTC),
-        ended_at=_time(batch.ended_at),
-        cancel_initiated_at=_time(batch.cancel_initiated_at),
-        archived_at=_time(batch.archived_at),
+        ended_at=_make_datetime(batch.ended_at),
+        cancel_initiated_at=_make_datetime(batch.cancel_initiated_at),
+        archived_at=_make_datetime(batch.archived_at),
         results_url=url if has_ended and batch.archived_at is None else None,
     )
 
 
-def _time(seconds: float | None) -> datetime | None:
+def _make_datetime(seconds: float | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

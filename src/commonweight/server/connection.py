@@ -110,7 +110,7 @@ class Connection(HttpToolsProtocol):
             pass  # it was asked for, and is answered as if it had not been
         else:
             if self._unused > MAX_HEAD_BYTES:
-                self._refuse(_too_large())
+                self._refuse(_make_too_large_error())
 
     def on_message_begin(self) -> None:
         """Note the start of a request."""
@@ -129,7 +129,7 @@ class Connection(HttpToolsProtocol):
         if self._part is Wait.HEAD:
             super().on_header(name, value)
             if len(self.headers) > MAX_HEAD_FIELDS:
-                self._stop_parser(_too_large())
+                self._stop_parser(_make_too_large_error())
 
     def on_headers_complete(self) -> None:
         """Note the end of the headers."""
@@ -169,7 +169,7 @@ class Connection(HttpToolsProtocol):
     def _grow(self, size: int) -> None:
         self._head_size += size
         if self._head_size > MAX_HEAD_BYTES:
-            self._stop_parser(_too_large())
+            self._stop_parser(_make_too_large_error())
 
     def _stop_parser(self, problem: ApiError) -> None:
         """Stop the parser, by making it raise its own error."""
@@ -259,7 +259,7 @@ class Connection(HttpToolsProtocol):
 _BODIES = (b"content-length", b"transfer-encoding")
 
 
-def _too_large() -> HeadTooLargeError:
+def _make_too_large_error() -> HeadTooLargeError:
     return HeadTooLargeError(
         f"the request's head is larger than {MAX_HEAD_BYTES} bytes or {MAX_HEAD_FIELDS} fields"
     )

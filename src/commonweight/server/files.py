@@ -27,9 +27,9 @@ from commonweight.server.openapi import ERRORS
 from commonweight.server.upload import LIFETIME_FIELD, read_form
 from commonweight.store.files import Position, StoredFile
 
-MOST_IDS = 100
-USUAL_LIMIT = 20
-_READ = 256 * 1024
+MAX_IDS = 100
+DEFAULT_PAGE_SIZE = 20
+_CHUNK_BYTES = 256 * 1024
 _CURSOR = re.compile(r"(\d{1,12}(?:\.\d{1,12})?):(file_[0-9A-Za-z]{1,50})")
 
 _FORM: dict[str, Any] = {
@@ -53,17 +53,17 @@ _NOT_FOUND = {**ERRORS, 403: ERRORS[400], 404: ERRORS[400]}
 _BYTES = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
 
 
-def files_router(library: Library) -> APIRouter:
+def make_files_router(library: Library) -> APIRouter:
     """Create the routes."""
     router = APIRouter(prefix="/v1/files")
 
     @router.post("", openapi_extra=_FORM, responses={**ERRORS, 403: ERRORS[400]})
     async def upload_file(request: Request) -> FileMetadata | BetaFileMetadata:
-        principal = _principal(request)
+        principal = _get_principal(request)
         async with library.receive(principal.tenant) as upload:
             lifetime = await read_form(request, upload)
             file = await library.keep(upload, principal.tenant, principal.key_id, lifetime)
-        return _described(file, is_beta=_is_beta(request))
+        return _make_metadata(file, is_beta=_is_beta(request))
 
     @router.get("", responses={403: ERRORS[400]})
     async def list_files(
@@ -75,46 +75,47 @@ def files_router(library: Library) -> APIRouter:
         before_id: str | None = None,
         scope_id: str | None = None,
     ) -> FilePage | BetaFilePage:
-        tenant = _principal(request).tenant
+        tenant = _get_principal(request).tenant
         if _is_beta(request):
-            after = await _place(library, tenant, "after_id", after_id)
-            before = await _place(library, tenant, "before_id", before_id)
+            after = await _find_position(library, tenant, "after_id", after_id)
+            before = await _find_position(library, tenant, "before_id", before_id)
         else:
-            after, before = _position(page), None
+            after, before = _parse_cursor(page), None
         if scope_id is not None:  # no file here belongs to any
             files, has_more = [], False
         elif ids is not None and not _is_beta(request):
             if page is not None or limit is not None:
                 raise InvalidRequestError("ids: cannot be combined with page or limit")
-            if len(set(ids)) > MOST_IDS:
-                raise InvalidRequestError(f"ids: at most {MOST_IDS} may be given")
+            if len(set(ids)) > MAX_IDS:
+                raise InvalidRequestError(f"ids: at most {MAX_IDS} may be given")
             files, has_more = await library.find(tenant, ids), False
         else:
-            files, has_more = await library.page(tenant, limit or USUAL_LIMIT, after, before)
+            files, has_more = await library.page(tenant, limit or DEFAULT_PAGE_SIZE, after, before)
         if _is_beta(request):
             return BetaFilePage(
-                data=[_beta(file) for file in files],
+                data=[_make_beta_metadata(file) for file in files],
                 has_more=has_more,
                 first_id=files[0].id if files else None,
                 last_id=files[-1].id if files else None,
             )
         return FilePage(
-            data=[_metadata(file) for file in files], next_page=_cursor(files[-1]) if has_more else None
+            data=[_make_current_metadata(file) for file in files],
+            next_page=_make_cursor(files[-1]) if has_more else None,
         )
 
     @router.get("/{file_id}", responses=_NOT_FOUND)
     async def get_file(request: Request, file_id: str) -> FileMetadata | BetaFileMetadata:
-        file = await library.get(_principal(request).tenant, file_id)
-        return _described(file, is_beta=_is_beta(request))
+        file = await library.get(_get_principal(request).tenant, file_id)
+        return _make_metadata(file, is_beta=_is_beta(request))
 
     @router.delete("/{file_id}", responses=_NOT_FOUND)
     async def delete_file(request: Request, file_id: str) -> DeletedFile:
-        await library.delete(_principal(request).tenant, file_id)
+        await library.delete(_get_principal(request).tenant, file_id)
         return DeletedFile(id=file_id)
 
     @router.get("/{file_id}/content", response_class=Response, responses={**_NOT_FOUND, 200: _BYTES})
     async def get_content(request: Request, file_id: str) -> Response:
-        file, content = await library.open_content(_principal(request).tenant, file_id)
+        file, content = await library.open_content(_get_principal(request).tenant, file_id)
         return ContentResponse(file, content)
 
     return router
@@ -131,19 +132,19 @@ class ContentResponse(StreamingResponse):
             "content-security-policy": "default-src 'none'; sandbox",
             "x-content-type-options": "nosniff",
         }
-        super().__init__(self._chunks(), headers=headers, media_type=file.mime_type)
+        super().__init__(self._read_chunks(), headers=headers, media_type=file.mime_type)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
         with self._content:
             await super().__call__(scope, receive, send)
 
-    async def _chunks(self) -> AsyncIterator[bytes]:
-        while chunk := await asyncio.to_thread(self._content.read, _READ):
+    async def _read_chunks(self) -> AsyncIterator[bytes]:
+        while chunk := await asyncio.to_thread(self._content.read, _CHUNK_BYTES):
             yield chunk
 
 
-def _principal(request: Request) -> Principal:
+def _get_principal(request: Request) -> Principal:
     principal: Principal = request.state.principal
     return principal
 
@@ -154,11 +155,11 @@ def _is_beta(request: Request) -> bool:
     return FILES_BETA in (beta.strip() for beta in betas)
 
 
-def _described(file: StoredFile, *, is_beta: bool) -> FileMetadata | BetaFileMetadata:
-    return _beta(file) if is_beta else _metadata(file)
+def _make_metadata(file: StoredFile, *, is_beta: bool) -> FileMetadata | BetaFileMetadata:
+    return _make_beta_metadata(file) if is_beta else _make_current_metadata(file)
 
 
-def _metadata(file: StoredFile) -> FileMetadata:
+def _make_current_metadata(file: StoredFile) -> FileMetadata:
     return FileMetadata(
         id=file.id,
         filename=file.filename,
@@ -169,16 +170,16 @@ def _metadata(file: StoredFile) -> FileMetadata:
     )
 
 
-def _beta(file: StoredFile) -> BetaFileMetadata:
-    return BetaFileMetadata.model_validate(dict(_metadata(file)))
+def _make_beta_metadata(file: StoredFile) -> BetaFileMetadata:
+    return BetaFileMetadata.model_validate(dict(_make_current_metadata(file)))
 
 
-def _cursor(file: StoredFile) -> str:
+def _make_cursor(file: StoredFile) -> str:
     """Make the cursor of the next page; it stays valid if the file is deleted."""
     return "page_" + base64.urlsafe_b64encode(f"{file.created_at!r}:{file.id}".encode()).decode()
 
 
-def _position(page: str | None) -> Position | None:
+def _parse_cursor(page: str | None) -> Position | None:
     if page is None:
         return None
     try:
@@ -190,7 +191,7 @@ def _position(page: str | None) -> Position | None:
     return float(match[1]), match[2]
 
 
-async def _place(library: Library, tenant: str, parameter: str, file_id: str | None) -> Position | None:
+async def _find_position(library: Library, tenant: str, parameter: str, file_id: str | None) -> Position | None:
     if file_id is None:
         return None
     for file in await library.find(tenant, [file_id]):

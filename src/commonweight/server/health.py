@@ -23,7 +23,7 @@ HealthCheck = Callable[[], Awaitable[None]]
 """Raises unless all is well with what it looks at."""
 
 
-def health_router(assistant: Assistant, lifecycle: Lifecycle, probes: Mapping[str, HealthCheck]) -> APIRouter:
+def make_health_router(assistant: Assistant, lifecycle: Lifecycle, probes: Mapping[str, HealthCheck]) -> APIRouter:
     """Create both routes. ``probes``: readiness checks besides the engine's, by name."""
     router = APIRouter(include_in_schema=False)
 

@@ -1,13 +1,11 @@
 """Routes ``/v1/messages``: create messages, streamed or whole, and count tokens."""
 
-import contextlib
-from collections.abc import AsyncGenerator
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 
 from commonweight.access import Admission, Limiter, Principal
-from commonweight.messages.events import MessageFold, StreamEvent
+from commonweight.messages.events import fold_stream
 from commonweight.messages.request import CountTokensRequest, MessageRequest
 from commonweight.messages.response import Message, TokenCount
 from commonweight.server.admission import admit_request
@@ -17,7 +15,7 @@ from commonweight.server.sse import EventSourceResponse, cancel_on_disconnect
 from commonweight.turn import Assistant, Origin
 
 
-def messages_router(assistant: Assistant, limiter: Limiter) -> APIRouter:
+def make_messages_router(assistant: Assistant, limiter: Limiter) -> APIRouter:
     """Create the routes."""
     bodies = BodyReader()
     router = APIRouter(prefix="/v1/messages")
@@ -32,7 +30,7 @@ def messages_router(assistant: Assistant, limiter: Limiter) -> APIRouter:
             principal.tenant,
             principal.key_id,
             waived=principal.waived,
-            session=_session(request),
+            session=_get_session(request),
         )
         async with bodies.read(request, MessageRequest) as body:
             turn = await assistant.prepare(body, origin)
@@ -40,7 +38,7 @@ def messages_router(assistant: Assistant, limiter: Limiter) -> APIRouter:
         events = admission.answer(assistant.stream(turn))
         if body.stream:
             return EventSourceResponse(events, request.state.request_id)
-        message = await cancel_on_disconnect(request.receive, _whole(events))
+        message = await cancel_on_disconnect(request.receive, fold_stream(events))
         return Response(message.model_dump_json(), media_type="application/json")
 
     @router.post(
@@ -57,16 +55,7 @@ def messages_router(assistant: Assistant, limiter: Limiter) -> APIRouter:
     return router
 
 
-def _session(request: Request) -> str:
+def _get_session(request: Request) -> str:
     """Get the session id that a coding agent sends; sub-agents have their own."""
     names = (request.headers.get(f"x-claude-code-{what}-id", "") for what in ("session", "agent"))
     return "/".join(name[:200] for name in names if name)
-
-
-async def _whole(stream: AsyncGenerator[StreamEvent]) -> Message:
-    """The JSON answer is the folded stream."""
-    fold = MessageFold()
-    async with contextlib.aclosing(stream) as events:
-        async for event in events:
-            fold.add(event)
-    return fold.message()

@@ -156,23 +156,25 @@ class _EngineCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         stats = self._engine.stats
-        yield _gauge("ready", "1 unless weights are being loaded.", float(self._engine.is_ready))
-        yield _gauge("jobs", "Jobs, by state.", {"running": stats.running, "waiting": stats.waiting}, "state")
-        yield _gauge("kv_cells", "Tokens that the KV cache holds.", stats.cells)
-        yield _gauge("kv_cells_used", "Of those, in use.", stats.cells_used)
+        yield _make_gauge("ready", "1 unless weights are being loaded.", float(self._engine.is_ready))
+        yield _make_gauge("jobs", "Jobs, by state.", {"running": stats.running, "waiting": stats.waiting}, "state")
+        yield _make_gauge("kv_cells", "Tokens that the KV cache holds.", stats.cells)
+        yield _make_gauge("kv_cells_used", "Of those, in use.", stats.cells_used)
         tiers = {"ram": stats.ram_bytes, "disk": stats.disk_bytes}
-        yield _gauge("prefix_bytes", "Idle prefixes, by tier.", tiers, "tier")
-        yield from _counters(stats)
+        yield _make_gauge("prefix_bytes", "Idle prefixes, by tier.", tiers, "tier")
+        yield from _make_counters(stats)
 
 
-def _counters(stats: Stats) -> Iterator[Metric]:
+def _make_counters(stats: Stats) -> Iterator[Metric]:
     reused = {
         "running": stats.shared_tokens,
         "ram": stats.ram_tokens,
         "disk": stats.disk_tokens,
         "remote": stats.remote_tokens,
     }
-    yield _counter("reused_tokens", "Prompt tokens that needed no computing, by where they were.", reused, "tier")
+    yield _make_counter(
+        "reused_tokens", "Prompt tokens that needed no computing, by where they were.", reused, "tier"
+    )
     for name, text, value in (
         ("steps", "Batches computed.", stats.steps),
         ("step_seconds", "Time spent computing them.", stats.step_seconds),
@@ -184,21 +186,23 @@ def _counters(stats: Stats) -> Iterator[Metric]:
         ("forced_tokens", "Tokens that a grammar left no choice about.", stats.forced_tokens),
         ("preemptions", "Jobs that had to make room.", stats.preemptions),
     ):
-        yield _counter(name, text, value)
+        yield _make_counter(name, text, value)
 
 
 _Values = float | dict[str, float] | dict[str, int]
 
 
-def _gauge(name: str, text: str, values: _Values, label: str | None = None) -> Metric:
-    return _fill_family(GaugeMetricFamily(f"commonweight_engine_{name}", text, labels=_labels(label)), values)
+def _make_gauge(name: str, text: str, values: _Values, label: str | None = None) -> Metric:
+    return _fill_family(GaugeMetricFamily(f"commonweight_engine_{name}", text, labels=_list_labels(label)), values)
 
 
-def _counter(name: str, text: str, values: _Values, label: str | None = None) -> Metric:
-    return _fill_family(CounterMetricFamily(f"commonweight_engine_{name}", text, labels=_labels(label)), values)
+def _make_counter(name: str, text: str, values: _Values, label: str | None = None) -> Metric:
+    return _fill_family(
+        CounterMetricFamily(f"commonweight_engine_{name}", text, labels=_list_labels(label)), values
+    )
 
 
-def _labels(label: str | None) -> list[str]:
+def _list_labels(label: str | None) -> list[str]:
     return [] if label is None else [label]
 
 

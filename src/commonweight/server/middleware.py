@@ -78,11 +78,11 @@ class RequestMiddleware:
             log.exception("%s failed", scope["method"])
             if exchange.status:
                 raise
-            response = error_response(ApiError("Internal server error"), request_id)
+            response = make_error_response(ApiError("Internal server error"), request_id)
             await response(scope, receive, send_with_id)
 
 
-def error_response(error: ApiError, request_id: str) -> JSONResponse:
+def make_error_response(error: ApiError, request_id: str) -> JSONResponse:
     """Make an error response."""
     record_error(error.type)
     headers = {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
@@ -94,7 +94,7 @@ def error_response(error: ApiError, request_id: str) -> JSONResponse:
 async def on_api_error(request: Request, error: Exception) -> JSONResponse:
     """FastAPI's handler for :class:`ApiError`."""
     assert isinstance(error, ApiError)
-    return error_response(error, request.state.request_id)
+    return make_error_response(error, request.state.request_id)
 
 
 async def on_http_error(request: Request, error: Exception) -> JSONResponse:
@@ -103,7 +103,7 @@ async def on_http_error(request: Request, error: Exception) -> JSONResponse:
     api_error: ApiError = NotFoundError("Not found")
     if error.status_code == MethodNotAllowedError.status:
         api_error = MethodNotAllowedError(f"Method {request.method} is not allowed here")
-    response = error_response(api_error, request.state.request_id)
+    response = make_error_response(api_error, request.state.request_id)
     response.headers.update(error.headers or {})
     return response
 
@@ -112,14 +112,16 @@ async def on_bad_parameter(request: Request, error: Exception) -> JSONResponse:
     """FastAPI's handler for query parameters of the wrong type or range."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    return error_response(InvalidRequestError(f"{first['loc'][-1]}: {first['msg']}"), request.state.request_id)
+    return make_error_response(
+        InvalidRequestError(f"{first['loc'][-1]}: {first['msg']}"), request.state.request_id
+    )
 
 
 async def on_store_failure(request: Request, error: Exception) -> JSONResponse:
     """FastAPI's handler for a database or disk that is unavailable."""
     log.error("%s: %s: %s", request.state.request_id, type(error).__name__, reason(error))
     unavailable = UnavailableError("The server cannot get at its data at the moment.", retry_after=5)
-    return error_response(unavailable, request.state.request_id)
+    return make_error_response(unavailable, request.state.request_id)
 
 
 def make_exception_handlers() -> dict[Any, Any]:

@@ -20,7 +20,7 @@ from commonweight.messages.models import (
 from commonweight.turn import Assistant
 
 
-def models_router(assistant: Assistant, aliases: Sequence[str], *, has_batches: bool = False) -> APIRouter:
+def make_models_router(assistant: Assistant, aliases: Sequence[str], *, has_batches: bool = False) -> APIRouter:
     """Create the routes."""
     router = APIRouter(prefix="/v1/models")
 
@@ -39,7 +39,7 @@ def models_router(assistant: Assistant, aliases: Sequence[str], *, has_batches: 
         # A page before a cursor is the one that ends there.
         page = ids[first:last][-limit:] if before_id is not None else ids[first:last][:limit]
         return ModelPage(
-            data=[_info(assistant, name, has_batches) for name in page],
+            data=[_make_info(assistant, name, has_batches) for name in page],
             has_more=len(page) < last - first,
             first_id=page[0] if page else None,
             last_id=page[-1] if page else None,
@@ -49,12 +49,12 @@ def models_router(assistant: Assistant, aliases: Sequence[str], *, has_batches: 
     async def get_model(model_id: str) -> ModelInfo:
         if model_id not in (assistant.card.id, *aliases):
             raise NotFoundError(f"model: {model_id}")
-        return _info(assistant, model_id, has_batches)
+        return _make_info(assistant, model_id, has_batches)
 
     return router
 
 
-def _info(assistant: Assistant, name: str, has_batches: bool) -> ModelInfo:
+def _make_info(assistant: Assistant, name: str, has_batches: bool) -> ModelInfo:
     window = assistant.engine.window
     can, cannot = Supported(supported=True), Supported()
     thinks = Supported(supported=assistant.thinks)
@@ -81,11 +81,11 @@ def _info(assistant: Assistant, name: str, has_batches: bool) -> ModelInfo:
                 types=ThinkingTypes(adaptive=thinks, between_tools=thinks, disabled=can, enabled=thinks),
             ),
         ),
-        guard=_guard(assistant),
+        guard=_describe_guard(assistant),
     )
 
 
-def _guard(assistant: Assistant) -> GuardInfo | None:
+def _describe_guard(assistant: Assistant) -> GuardInfo | None:
     guard = assistant.guard
     if guard is None or guard.mode == "off":
         return None

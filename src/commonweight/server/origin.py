@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from commonweight.access import Keyring
 from commonweight.messages.errors import PermissionDeniedError
-from commonweight.server.middleware import error_response
+from commonweight.server.middleware import make_error_response
 from commonweight.store.failures import FAILURES
 
 
@@ -31,9 +31,9 @@ class OriginMiddleware:
         """Serve one request, or refuse it."""
         if scope["type"] == "http":
             headers = Headers(scope=scope)
-            problem = self._problem(headers.get("host"), headers.get("origin"))
+            problem = self._find_problem(headers.get("host"), headers.get("origin"))
             if problem and not await self._needs_key():
-                await error_response(PermissionDeniedError(problem), scope["state"]["request_id"])(
+                await make_error_response(PermissionDeniedError(problem), scope["state"]["request_id"])(
                     scope, receive, send
                 )
                 return
@@ -44,7 +44,7 @@ class OriginMiddleware:
             return await self._keyring.needs_key()
         return False
 
-    def _problem(self, host: str | None, origin: str | None) -> str | None:
+    def _find_problem(self, host: str | None, origin: str | None) -> str | None:
         # Browsers always name a host; some probes do not.
         if host is not None and not _is_loopback(host):
             return f"host: {host!r} does not mean this machine; a server without keys answers to nothing else"

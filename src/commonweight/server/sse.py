@@ -28,7 +28,7 @@ async def cancel_on_disconnect(receive: Receive, work: Coroutine[Any, Any, Resul
     Raises:
         ClientDisconnect: it did.
     """
-    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_disconnect(receive))
+    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_wait_for_disconnect(receive))
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
@@ -40,7 +40,7 @@ async def cancel_on_disconnect(receive: Receive, work: Coroutine[Any, Any, Resul
         await asyncio.gather(task, gone, return_exceptions=True)
 
 
-async def _disconnect(receive: Receive) -> None:
+async def _wait_for_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 
@@ -79,12 +79,12 @@ class EventSourceResponse(Response):
         reading.add_done_callback(lambda _: self._news.set())
         try:
             while not reading.done() or self._frames:
-                await self._send(send, await self._next_frames())
+                await self._send(send, await self._read_frames())
             await reading
         except Exception as error:
             if not self._is_started:
                 raise
-            await self._send(send, self._error_frame(error))
+            await self._send(send, self._make_error_frame(error))
         finally:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
@@ -96,7 +96,7 @@ class EventSourceResponse(Response):
                 self._frames.append(format_event(event))
                 self._news.set()
 
-    async def _next_frames(self) -> bytes:
+    async def _read_frames(self) -> bytes:
         """Read the frames that are ready; a ping after a long silence; nothing at the end."""
         try:
             async with asyncio.timeout(PING_INTERVAL_SECONDS):
@@ -115,7 +115,7 @@ class EventSourceResponse(Response):
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         await send({"type": "http.response.body", "body": data, "more_body": True})
 
-    def _error_frame(self, error: Exception) -> bytes:
+    def _make_error_frame(self, error: Exception) -> bytes:
         if not isinstance(error, ApiError):
             log.error("a stream failed", exc_info=error)
             error = ApiError("Internal server error")

@@ -19,10 +19,10 @@ _MOST_NAME = 200
 def make_turn_tracer(provider: TracerProvider) -> TurnListener:
     """Make a listener that records every turn as a span, within the span of its request if there is one."""
     tracer = provider.get_tracer("commonweight", __version__)
-    return lambda record: _trace(tracer, record)
+    return lambda record: _record_span(tracer, record)
 
 
-def _trace(tracer: Tracer, record: TurnRecord) -> None:
+def _record_span(tracer: Tracer, record: TurnRecord) -> None:
     times = record.times
 
     def at(seconds: float) -> int:
@@ -32,7 +32,7 @@ def _trace(tracer: Tracer, record: TurnRecord) -> None:
         f"chat {record.served_by}",
         kind=SpanKind.INTERNAL,  # the model is ours, and not called over a network
         start_time=at(0),
-        attributes=_attributes(record),
+        attributes=_make_attributes(record),
     )
     if record.error:
         span.set_status(Status(StatusCode.ERROR))
@@ -48,7 +48,7 @@ def _trace(tracer: Tracer, record: TurnRecord) -> None:
     span.end(at(times.total))
 
 
-def _attributes(record: TurnRecord) -> dict[str, AttributeValue]:
+def _make_attributes(record: TurnRecord) -> dict[str, AttributeValue]:
     request, usage, times, origin = record.request, record.usage, record.times, record.origin
     attributes: dict[str, AttributeValue | None] = {
         "gen_ai.operation.name": "chat",

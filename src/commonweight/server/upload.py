@@ -56,7 +56,7 @@ async def read_form(request: Request, upload: Upload) -> int | None:
             pending.clear()
             waiting = 0
     await asyncio.to_thread(form.feed, b"".join(pending))
-    return form.lifetime()
+    return form.get_lifetime()
 
 
 class UploadForm:
@@ -96,7 +96,7 @@ class UploadForm:
         except FormParserError as error:
             raise InvalidRequestError(f"The request body is not valid multipart/form-data: {error}") from error
 
-    def lifetime(self) -> int | None:
+    def get_lifetime(self) -> int | None:
         """The file's lifetime in seconds, once the whole body was fed.
 
         Raises:

@@ -134,7 +134,7 @@ class Answer:
             delta=MessageEnd(stop_reason="refusal", stop_details=details),
             usage=self.usage.model_copy(deep=True),
             context_management=self._edits,
-            guard=GuardVerdict(**{name: verdict.record()[name] for name in GuardVerdict.model_fields}),
+            guard=GuardVerdict(**{name: verdict.to_record()[name] for name in GuardVerdict.model_fields}),
         )
         yield MessageStop()
 

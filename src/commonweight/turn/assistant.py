@@ -94,14 +94,14 @@ class Assistant:
         """Whether the chat template takes a reasoning effort."""
         return self._renderer.template.has_effort
 
-    def tokens(self, text: str) -> list[int]:
+    def tokenize(self, text: str) -> list[int]:
         """Tokenize a text, with no special tokens."""
         return self._tokenizer.encode(text)
 
     async def count_tokens(self, request: CountTokensRequest, tenant: str = "") -> TokenCount:
         """Count the tokens of the request's prompt, rendered as it would run."""
         ready = await prepare_prompt(request, self._renderer, self._signer, tenant, self._files)
-        original = OriginalTokens(original_input_tokens=ready.original_tokens) if ready.edits else None
+        original = OriginalTokens(original_input_tokens=ready.count_original_tokens) if ready.edits else None
         return TokenCount(input_tokens=len(ready.prompt.token_ids), context_management=original)
 
     async def prepare(self, request: MessageRequest, origin: Origin = ANONYMOUS) -> Turn:

@@ -80,7 +80,7 @@ def _clear_thinking(messages: list[MessageParam], edit: ClearThinking) -> tuple[
     """Clear thinking; returns the messages and the number of turns that were cleared."""
     if isinstance(edit.keep, AllThinking):
         return messages, 0
-    turns = list(zip(messages, _turn_numbers(messages), strict=True))
+    turns = list(zip(messages, _number_turns(messages), strict=True))
     thoughtful = sorted({turn for message, turn in turns if any(map(_is_thinking, message.content))})
     cleared = set(thoughtful[: -edit.keep.value])
     return [
@@ -91,7 +91,7 @@ def _clear_thinking(messages: list[MessageParam], edit: ClearThinking) -> tuple[
     ], len(cleared)
 
 
-def _turn_numbers(messages: Sequence[MessageParam]) -> Iterator[int]:
+def _number_turns(messages: Sequence[MessageParam]) -> Iterator[int]:
     """Number the assistant turn of each message: tool results alone continue a turn, other content ends it."""
     turn = 0
     for message in messages:

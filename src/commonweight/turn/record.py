@@ -153,8 +153,8 @@ class Stopwatch:
         return Times(
             begun_at=self._at,
             prepare=total if self._prepared is None else self._prepared,
-            queue=_difference(self._prepared, self._admitted),
-            prefill=_difference(self._admitted, self._prefilled),
+            queue=_subtract(self._prepared, self._admitted),
+            prefill=_subtract(self._admitted, self._prefilled),
             first_token=self._first_token,
             total=total,
             gaps=self._gaps,
@@ -169,5 +169,5 @@ class Stopwatch:
         return time.perf_counter() - self._begun
 
 
-def _difference(first: float | None, then: float | None) -> float | None:
+def _subtract(first: float | None, then: float | None) -> float | None:
     return None if first is None or then is None else then - first

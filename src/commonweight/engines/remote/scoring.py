@@ -38,18 +38,18 @@ class _Logprob(msgspec.Struct):
     logprob: float
 
 
-Position = dict[int, _Logprob]
+LogprobPosition = dict[int, _Logprob]
 """Log-probabilities by token id: the given token and the most likely ones."""
 
 
-class _Choice(msgspec.Struct):
-    prompt_logprobs: list[Position | None] | None = None
+class _ScoredChoice(msgspec.Struct):
+    prompt_logprobs: list[LogprobPosition | None] | None = None
     """Of completions."""
 
 
 class _Response(msgspec.Struct):
-    choices: list[_Choice] = []
-    prompt_logprobs: list[Position | None] | None = None
+    choices: list[_ScoredChoice] = []
+    prompt_logprobs: list[LogprobPosition | None] | None = None
     """At ``/inference/v1/generate``."""
 
 
@@ -102,13 +102,13 @@ async def score_on(
     yield Finish("length", Timings(0.0, time.monotonic() - begun, 0.0))
 
 
-def _read(data: bytearray) -> list[Position | None]:
+def _read(data: bytearray) -> list[LogprobPosition | None]:
     response = _responses.decode(data)
     return response.prompt_logprobs or (response.choices[0].prompt_logprobs if response.choices else None) or []
 
 
 def _make_scored(
-    start: int, token_ids: list[int], positions: list[Position | None], scoring: Scoring, size: int
+    start: int, token_ids: list[int], positions: list[LogprobPosition | None], scoring: Scoring, size: int
 ) -> Scored:
     try:
         found = [{token: entry.logprob for token, entry in (position or {}).items()} for position in positions]

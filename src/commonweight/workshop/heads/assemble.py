@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from commonweight.charter.principle import Charter
 from commonweight.guard.bundle import Bundle, BundleSource, Manifest, ModelIdentity
-from commonweight.guard.calibration import Scores, count_refusals, threshold_at
+from commonweight.guard.calibration import Scores, count_refusals, find_threshold
 from commonweight.guard.encoder import TextEncoder
 from commonweight.guard.recompile import hash_words, next_above, recompile
 from commonweight.workshop.heads.training import ANSWER_LOW_RATE, ANSWER_RATE, TrainedHeads
@@ -59,8 +59,8 @@ def raise_thresholds(bundle: Bundle, peaks: Mapping[str, Scores]) -> Bundle:
     output, calibration = dict(manifest.output), dict(manifest.calibration)
     for part, seen in peaks.items():
         old = output[part]
-        high = max(old.high, next_above(threshold_at(ANSWER_RATE, seen)))
-        low = min(high, max(old.low, next_above(threshold_at(ANSWER_LOW_RATE, seen))))
+        high = max(old.high, next_above(find_threshold(ANSWER_RATE, seen)))
+        low = min(high, max(old.low, next_above(find_threshold(ANSWER_LOW_RATE, seen))))
         output[part] = old.model_copy(update={"low": low, "high": high})
         calibration[f"answers by {part}"] = count_refusals(int((seen >= high).sum()), len(seen))
     return Bundle(manifest.model_copy(update={"output": output, "calibration": calibration}), bundle.tensors)

@@ -30,7 +30,7 @@ from commonweight.workshop.heads.evaluate import (
     draw_prompts,
     rescore_text,
 )
-from commonweight.workshop.heads.sources import SourceError, TextSource, find_files, read_source
+from commonweight.workshop.heads.sources import LabelledSource, SourceError, find_files, read_source
 from commonweight.workshop.heads.states import PromptStateReader
 from commonweight.workshop.heads.training import train_heads
 
@@ -103,7 +103,7 @@ def _calibrate_answers(
     charter: Charter,
     bundle: Bundle,
     model: str | None,
-    sources: Sequence[TextSource],
+    sources: Sequence[LabelledSource],
     data: DataFolder,
     on_progress: OnProgress,
 ) -> Bundle:

@@ -10,7 +10,7 @@ from commonweight.charter.principle import Charter, Principle
 from commonweight.guard.arrays import Floats
 from commonweight.guard.bundle import BundleSource
 from commonweight.guard.encoder import TextEncoder
-from commonweight.workshop.heads.sources import TextSource
+from commonweight.workshop.heads.sources import LabelledSource
 
 ReadStates = Callable[[Sequence[tuple[str, str | None]]], Floats]
 """States of prompts, ``(texts, 2, layers, width)``: the mean over the text's tokens, and the last token's.
@@ -65,7 +65,7 @@ class TrainingData:
 
 def build_training_data(
     charter: Charter,
-    sources: Sequence[TextSource],
+    sources: Sequence[LabelledSource],
     encoder: TextEncoder | None,
     read_states: ReadStates | None,
     most: int = 400,
@@ -87,7 +87,7 @@ def build_training_data(
             if (row.answer or row.text) in seen or len(seen) >= most or source.role == "unused":
                 continue
             seen.add(row.answer or row.text)
-            principle = source.principle_of(row, charter) if row.is_harmful else None
+            principle = source.get_principle(row, charter) if row.is_harmful else None
             if row.answer is not None:
                 replies.append((row.text, row.answer, row.is_harmful, group))
             elif source.role == "injection":

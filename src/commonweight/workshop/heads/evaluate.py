@@ -11,7 +11,7 @@ import numpy as np
 
 from commonweight.engines.contract import Prefilled
 from commonweight.guard import Findings, Guard, ScreenedInput, extract_input
-from commonweight.guard.scorer import probability_of
+from commonweight.guard.scorer import sigmoid
 from commonweight.guard.streaming import EvidenceTracker
 from commonweight.messages.errors import InvalidRequestError
 from commonweight.messages.request import MessageRequest
@@ -19,7 +19,7 @@ from commonweight.messages.response import OutputText
 from commonweight.runtime.assistant import OnProgress
 from commonweight.turn import Assistant
 from commonweight.turn.record import Origin, TurnRecord
-from commonweight.workshop.heads.sources import LabelledText, TextSource
+from commonweight.workshop.heads.sources import LabelledSource, LabelledText
 from commonweight.workshop.heads.states import replace_surrogates
 
 CONTEXT_TOKENS = 4096
@@ -71,7 +71,7 @@ class TurnRecorder:
         return self._records.pop(request_id)
 
 
-def draw_prompts(sources: Sequence[TextSource], count: int, seed: int = 0) -> list[str]:
+def draw_prompts(sources: Sequence[LabelledSource], count: int, seed: int = 0) -> list[str]:
     """Draw harmless prompts, about as many of each source, by a fixed seed."""
     pools = [[row.text for row in one.rows if not row.is_harmful and row.answer is None] for one in sources]
     draw = np.random.default_rng(seed)
@@ -137,7 +137,7 @@ def _find_peak(findings: Findings | None) -> float:
 async def score_source(
     assistant: Assistant,
     guard: Guard,
-    source: TextSource,
+    source: LabelledSource,
     *,
     most: int | None = None,
     seed: int = 0,
@@ -184,13 +184,13 @@ async def _score_prompt(assistant: Assistant, guard: Guard, row: LabelledText) -
 async def _score_answer(assistant: Assistant, guard: Guard, row: LabelledText) -> ScoredText:
     """Score an answer within the prompt, where its tokens get the same scores as when generated."""
     turn = await assistant.prepare(_make_request(row.text or "Continue."))
-    answer = assistant.tokens(row.answer or " ")
+    answer = assistant.tokenize(row.answer or " ")
     ensemble = guard.scorer.manifest.output.get("states" if guard.reads_states else "grams")
     if ensemble is None:
         return ScoredText(row, 0.0, is_refused=False, principle=None)
     if guard.probe is None:
         logit = ensemble.grams * guard.scorer.score_answer(row.answer or "") + ensemble.bias
-        return ScoredText(row, probability_of(logit), logit >= ensemble.high, None)
+        return ScoredText(row, sigmoid(logit), logit >= ensemble.high, None)
     tracker = EvidenceTracker(ensemble.low, ensemble.high)
     room = assistant.engine.window - len(turn.prompt.token_ids)
     token_ids = [*turn.prompt.token_ids, *answer[:room]]
@@ -204,7 +204,7 @@ async def _score_answer(assistant: Assistant, guard: Guard, row: LabelledText) -
                     logit, _ = guard.scorer.score_token(scores)
                     is_refused |= tracker.update(ensemble.states * logit + ensemble.bias) == "alarm"
     peak = tracker.peak if tracker.peak > -np.inf else tracker.mean
-    return ScoredText(row, probability_of(peak), is_refused, None)
+    return ScoredText(row, sigmoid(peak), is_refused, None)
 
 
 def _make_request(text: str, max_tokens: int = 1) -> MessageRequest:

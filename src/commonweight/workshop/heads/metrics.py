@@ -4,19 +4,19 @@ from collections.abc import Callable
 
 import numpy as np
 
-from commonweight.guard.calibration import Interval, Scores, threshold_at
+from commonweight.guard.calibration import Interval, Scores, find_threshold
 
 BOOTSTRAP_ROUNDS = 1000
 
 
-def auroc(harmful: Scores, harmless: Scores) -> float:
+def compute_auroc(harmful: Scores, harmless: Scores) -> float:
     """Area under the ROC curve: the probability that harmful texts score above harmless ones; ties count half."""
     ranked = np.sort(harmless)
     below = np.searchsorted(ranked, harmful, "left") + np.searchsorted(ranked, harmful, "right")
     return float(below.mean() / (2 * len(ranked)))
 
 
-def auprc(harmful: Scores, harmless: Scores) -> float:
+def compute_auprc(harmful: Scores, harmless: Scores) -> float:
     """Average precision: the mean of the precision at each harmful text, from the highest score down."""
     scores = np.concatenate([harmful, harmless])
     labels = np.concatenate([np.ones(len(harmful)), np.zeros(len(harmless))])
@@ -28,11 +28,11 @@ def auprc(harmful: Scores, harmless: Scores) -> float:
     return float(np.sum(np.diff(np.append(0.0, recall)) * precision))
 
 
-def recall_at(rate: float) -> Callable[[Scores, Scores], float]:
+def compute_recall(rate: float) -> Callable[[Scores, Scores], float]:
     """Recall on harmful texts at the threshold that at most ``rate`` of the harmless reach."""
 
     def recall(harmful: Scores, harmless: Scores) -> float:
-        return float((harmful > threshold_at(rate, harmless)).mean())
+        return float((harmful > find_threshold(rate, harmless)).mean())
 
     return recall
 

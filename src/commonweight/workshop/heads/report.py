@@ -8,7 +8,7 @@ import numpy as np
 
 from commonweight.guard.calibration import Interval, Scores, estimate_share
 from commonweight.workshop.heads.evaluate import OwnAnswer, ScoredText
-from commonweight.workshop.heads.metrics import auprc, auroc, bootstrap, recall_at
+from commonweight.workshop.heads.metrics import bootstrap, compute_auprc, compute_auroc, compute_recall
 
 BEGIN, END = "<!-- figures: written by `commonweight guard eval` -->", "<!-- end of figures -->"
 
@@ -38,8 +38,8 @@ def format_report(
         harmful, harmless = _split_by_label(found)
         lines.append(
             f"| {name} | {len(found)} | {len(harmful)} | {_format_refused(found, True)} | "
-            f"{_format_refused(found, False)} | "
-            f"{_format_metric(auroc, harmful, harmless)} | {_format_metric(auprc, harmful, harmless)} |"
+            f"{_format_refused(found, False)} | {_format_metric(compute_auroc, harmful, harmless)} | "
+            f"{_format_metric(compute_auprc, harmful, harmless)} |"
         )
     base = np.array([one.score for name in ordinary if name in scored for one in scored[name]])
     against = [
@@ -60,7 +60,7 @@ def format_report(
             pools[" and ".join(CORE_SOURCES)] = np.concatenate([pools[name] for name in CORE_SOURCES])
         pools["all of these"] = np.concatenate(list(pools.values()))
         for name, harmful in pools.items():
-            figures = (auroc, auprc, recall_at(0.005), recall_at(0.01))
+            figures = (compute_auroc, compute_auprc, compute_recall(0.005), compute_recall(0.01))
             cells = " | ".join(str(bootstrap(figure, harmful, base)) for figure in figures)
             lines.append(f"| {name} | {cells} |")
     encoded = [one.is_encoded for found in scored.values() for one in found if not one.row.is_harmful]

@@ -38,7 +38,7 @@ class LabelledText:
 
 
 @dataclass(frozen=True)
-class TextSource:
+class LabelledSource:
     """Labelled texts of one file, with its origin."""
 
     name: str
@@ -49,7 +49,7 @@ class TextSource:
     categories: dict[str, str]
     """Principles by the beginnings of categories."""
 
-    def principle_of(self, row: LabelledText, charter: Charter) -> str | None:
+    def get_principle(self, row: LabelledText, charter: Charter) -> str | None:
         """Get the principle that a harmful row violates, as far as the notes say."""
         ids = {principle.id for principle in charter.principles}
         if row.principle is not None:
@@ -73,7 +73,7 @@ class TextSource:
         return row.principle is not None or any(row.category.startswith(prefix) for prefix in self.categories)
 
 
-def read_source(path: Path) -> TextSource:
+def read_source(path: Path) -> LabelledSource:
     """Read the source in a file.
 
     Raises:
@@ -83,11 +83,11 @@ def read_source(path: Path) -> TextSource:
     try:
         content = path.read_bytes()
         lines = (gzip.decompress(content) if path.suffix == ".gz" else content).decode().split("\n")
-        rows = tuple(_row(json.loads(line)) for line in lines if line.strip())
+        rows = tuple(_parse_row(json.loads(line)) for line in lines if line.strip())
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise SourceError(f"{path}: not lines of JSON with `text` and `y` ({type(error).__name__})") from error
     note = load_notes().get(name, {})
-    return TextSource(
+    return LabelledSource(
         name=name,
         role=note.get("role", "mixed"),
         licence=note.get("licence", "unknown"),
@@ -112,7 +112,7 @@ def load_notes() -> dict[str, dict[str, Any]]:
     return tomllib.loads((files("commonweight.workshop.heads") / "sources.toml").read_text())
 
 
-def _row(line: dict[str, Any]) -> LabelledText:
+def _parse_row(line: dict[str, Any]) -> LabelledText:
     text = line["text"]
     if not isinstance(text, str) or line["y"] not in (0, 1):
         raise ValueError("text is no text, or y neither 0 nor 1")

@@ -20,7 +20,7 @@ DEPTHS = (0.27, 0.5, 0.7, 0.9)
 """Of the layers that are read: the middle ones tell intent, the late ones wrappers."""
 MAX_TEXT_TOKENS = 64
 """Of a text that is trained on: the first and the last half. Serving reads long texts in windows of as many."""
-ANSWER_TOKENS = 48
+ANSWER_ROOM_TOKENS = 48
 CONTEXT_TOKENS = 2048
 
 
@@ -60,7 +60,7 @@ class PromptStateReader:
                 end = start + 2 * half
             if answer is not None:
                 start = len(token_ids)
-                token_ids = token_ids + self._tokenizer.encode(replace_surrogates(answer))[:ANSWER_TOKENS]
+                token_ids = token_ids + self._tokenizer.encode(replace_surrogates(answer))[:ANSWER_ROOM_TOKENS]
                 end = len(token_ids)
             prompts.append(token_ids)
             spans.append((start, max(end, start + 1)))

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from commonweight.charter.principle import Charter
 from commonweight.guard.arrays import Floats
 from commonweight.guard.bundle import Calibration, Ensemble
-from commonweight.guard.calibration import count_refusals, threshold_at
+from commonweight.guard.calibration import count_refusals, find_threshold
 from commonweight.guard.ngrams import BUCKETS, build_sparse_rows
 from commonweight.guard.scorer import ANSWERED, ENCODED_FIRST_PRINCIPLE, FIRST_PRINCIPLE, INJECTED, OUTPUT
 from commonweight.workshop.heads.dataset import TRAINING_SEED, Answers, Examples, refuses
@@ -90,7 +90,9 @@ def train_heads(
     for name, parts in _list_combinations(heads):
         ensembles[name], unseen[name] = _fit_ensemble({part: heads[part].unseen for part in parts}, examples)
         calibration[name] = _calibrate(unseen[name], ensembles[name].high, examples)
-    calibration |= _calibrate_principles(names, unseen, ensembles, _kind_logits(tensors, examples), examples)
+    calibration |= _calibrate_principles(
+        names, unseen, ensembles, _compute_kind_logits(tensors, examples), examples
+    )
     injection, holder = None, next((one.id for one in charter.principles if "tool_result" in one.applies_to), None)
     if orders and holder is not None:
         weights, bias, injection = _train_injection_head(orders, examples)
@@ -153,7 +155,7 @@ def _train_injection_head(orders: Sequence[str], examples: Examples) -> tuple[Fl
         rows = draw == fold
         fitted = _fit(features[~rows], labels[~rows], weights[~rows], ONE_STRENGTH["grams"])
         unseen[rows] = features[rows] @ fitted[0] + fitted[1]
-    high = threshold_at(INJECTION_RATE, unseen[~labels])
+    high = find_threshold(INJECTION_RATE, unseen[~labels])
     coefficients, bias = _fit(features, labels, weights, ONE_STRENGTH["grams"])
     return coefficients, bias, Ensemble(grams=1.0, low=high, high=high)
 
@@ -184,7 +186,7 @@ def _train_answer_heads(answers: Answers) -> dict[str, tuple[Floats, float, Ense
             bias -= float(coefficients @ (centre / scale))
             coefficients = coefficients / scale
         harmless = unseen[~answers.is_harmful]
-        low, high = threshold_at(ANSWER_LOW_RATE, harmless), threshold_at(ANSWER_RATE, harmless)
+        low, high = find_threshold(ANSWER_LOW_RATE, harmless), find_threshold(ANSWER_RATE, harmless)
         found[part] = coefficients, bias, Ensemble(**{part: 1.0}, low=low, high=high)
     return found
 
@@ -327,14 +329,14 @@ def _fit_ensemble(parts: Mapping[str, Floats], examples: Examples) -> tuple[Ense
     logits = (stacked @ coefficients + bias).astype(np.float32)
     ordinary = logits[~examples.is_harmful & ~examples.is_hard]
     hard = logits[examples.is_hard]
-    high = threshold_at(GENERAL_RATE, ordinary)
+    high = find_threshold(GENERAL_RATE, ordinary)
     if len(hard):
-        high = max(high, threshold_at(HARD_RATE, hard))
+        high = max(high, find_threshold(HARD_RATE, hard))
     return (
         Ensemble(
             **dict(zip(parts, map(float, coefficients), strict=True)),
             bias=bias,
-            low=min(threshold_at(LOW_RATE, ordinary), high),
+            low=min(find_threshold(LOW_RATE, ordinary), high),
             high=high,
         ),
         logits,
@@ -346,7 +348,7 @@ def _calibrate(logits: Floats, high: float, examples: Examples) -> Calibration:
     return count_refusals(int((harmless >= high).sum()), len(harmless))
 
 
-def _kind_logits(tensors: Mapping[str, npt.NDArray[Any]], examples: Examples) -> Floats | None:
+def _compute_kind_logits(tensors: Mapping[str, npt.NDArray[Any]], examples: Examples) -> Floats | None:
     if examples.vectors is not None:
         rows: Floats = examples.vectors @ tensors["encoder.weights"][:, ENCODED_FIRST_PRINCIPLE:]
         return rows + np.asarray(tensors["encoder.bias"][ENCODED_FIRST_PRINCIPLE:], np.float32)
