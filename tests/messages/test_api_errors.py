@@ -7,7 +7,6 @@ import pytest
 from commonweight.messages.errors import (
     ApiError,
     AuthenticationError,
-    ConflictError,
     InvalidRequestError,
     MethodNotAllowedError,
     NotFoundError,
@@ -25,7 +24,6 @@ KINDS = [
     (PermissionDeniedError, 403, "permission_error"),
     (NotFoundError, 404, "not_found_error"),
     (MethodNotAllowedError, 405, "invalid_request_error"),
-    (ConflictError, 409, "conflict_error"),
     (RequestTooLargeError, 413, "request_too_large"),
     (RateLimitError, 429, "rate_limit_error"),
     (ApiError, 500, "api_error"),

@@ -1,6 +1,6 @@
 """Data model of charters and principles."""
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -20,9 +20,6 @@ weapons, defamation, privacy, intellectual property, suicide and self-harm, hate
 advice."""
 Overrider = Literal["nobody", "provider", "operator"]
 """Role that may set a principle aside: provider for the whole server, operator for one key."""
-
-TIERS: tuple[Tier, ...] = get_args(Tier)
-SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 
 Id = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=40)]
 Share = Annotated[float, Field(gt=0, lt=1)]

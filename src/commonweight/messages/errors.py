@@ -75,13 +75,6 @@ class MethodNotAllowedError(InvalidRequestError):
     status = 405
 
 
-class ConflictError(ApiError):
-    """The object's state does not allow the operation."""
-
-    status = 409
-    type = "conflict_error"
-
-
 class RequestTooLargeError(ApiError):
     """The body is larger than the endpoint takes."""
 
