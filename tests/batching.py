@@ -79,7 +79,7 @@ FULL = EngineFullError("1024 requests are running or waiting already; try again 
 def model() -> Any:
     """The starter's vocabulary and template."""
     with contextlib.closing(Gguf(resolve(None))) as gguf:
-        yield ModelCard.of(gguf), Tokenizer(gguf)
+        yield ModelCard.from_gguf(gguf), Tokenizer(gguf)
 
 
 class Office:
@@ -115,7 +115,7 @@ class Office:
 
     async def results(self, batch_id: str, tenant: str = "") -> list[tuple[str, dict[str, Any]]]:
         """All results, by custom id."""
-        lines = [line async for line in await self.desk.results(tenant, batch_id)]
+        lines = [line async for line in await self.desk.read_results(tenant, batch_id)]
         read = [json.loads(line) for line in "".join(lines).splitlines()]
         assert all(list(line) == ["custom_id", "result"] for line in read)
         return [(line["custom_id"], line["result"]) for line in read]

@@ -15,7 +15,7 @@ import asyncpg  # type: ignore[import-untyped]
 import pytest
 from sqlalchemy import text
 
-from commonweight.store import Database, sqlite_url
+from commonweight.store import Database, make_sqlite_url
 
 _ACCOUNT = "postgres" if os.getuid() == 0 else None  # it refuses to run as root
 _numbers = itertools.count()
@@ -98,7 +98,7 @@ def postgresql_folder() -> Iterator[Path]:
 async def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty database."""
     if request.param == "sqlite":
-        return sqlite_url(tmp_path / "data")
+        return make_sqlite_url(tmp_path / "data")
     return await empty_database(request.getfixturevalue("postgresql_folder"))
 
 

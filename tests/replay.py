@@ -147,7 +147,9 @@ def replaying(script: Script, model: Path | None = None, window: int = WINDOW) -
     with contextlib.closing(Gguf(model or resolve(None))) as gguf:
         tokenizer = Tokenizer(gguf)
         engine = Replay(tokenizer, script, window)
-        assistant = Assistant(ModelCard.of(gguf), tokenizer, engine, Signer(bytes(32), Purpose.THINKING_SIGNATURE))
+        assistant = Assistant(
+            ModelCard.from_gguf(gguf), tokenizer, engine, Signer(bytes(32), Purpose.THINKING_SIGNATURE)
+        )
         app = create_app(assistant, Keyring(KEY))
         server = uvicorn.Server(make_uvicorn_config(app, timeout_graceful_shutdown=5))
         with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -105,7 +105,7 @@ def _app(bench: Bench) -> Iterator[ASGIApp]:
         tokenizer = Tokenizer(gguf)
         engine = Reciter(tokenizer.encode(WORDS * (TOKENS // 10)))
         signer = Signer(bytes(32), Purpose.THINKING_SIGNATURE)
-        yield create_app(Assistant(ModelCard.of(gguf), tokenizer, engine, signer), Keyring(None))
+        yield create_app(Assistant(ModelCard.from_gguf(gguf), tokenizer, engine, signer), Keyring(None))
 
 
 async def _streamed(app: ASGIApp, max_tokens: int) -> float:

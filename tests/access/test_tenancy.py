@@ -27,7 +27,7 @@ from commonweight.prompting.constrain import schema
 from commonweight.runtime.assistant import open_assistant
 from commonweight.runtime.settings import AssistantSettings
 from commonweight.server import create_app
-from commonweight.store import Database, sqlite_url
+from commonweight.store import Database, make_sqlite_url
 from commonweight.store.keys import add_key
 from commonweight.turn import Assistant
 
@@ -93,7 +93,7 @@ async def serving(database: Database, keys: dict[str, str]) -> AsyncIterator[Ser
 @pytest.fixture
 async def database(tmp_path: Path) -> AsyncIterator[Database]:
     """Which kind it is does not matter here."""
-    async with Database.open(sqlite_url(tmp_path)) as database:
+    async with Database.open(make_sqlite_url(tmp_path)) as database:
         yield database
 
 
@@ -166,7 +166,7 @@ class Counting:
 def test_texts_that_others_sent_are_tokenized_anew() -> None:
     with contextlib.closing(Gguf(resolve(None))) as gguf:
         tokenizer = Counting(Tokenizer(gguf))
-        renderer = Renderer(tokenizer, ModelCard.of(gguf).chat_template)  # type: ignore[arg-type]
+        renderer = Renderer(tokenizer, ModelCard.from_gguf(gguf).chat_template)  # type: ignore[arg-type]
         request = MessageRequest.model_validate(conversation(a_secret()))
 
         def work(tenant: str) -> int:
@@ -182,7 +182,7 @@ def test_texts_that_others_sent_are_tokenized_anew() -> None:
 def test_what_was_generated_for_others_changes_no_prompt() -> None:
     with contextlib.closing(Gguf(resolve(None))) as gguf:
         tokenizer = Tokenizer(gguf)
-        template = ModelCard.of(gguf).chat_template
+        template = ModelCard.from_gguf(gguf).chat_template
         renderer, fresh = Renderer(tokenizer, template), Renderer(tokenizer, template)
         body = conversation("Be brief.")
         asked = MessageRequest.model_validate(body)
@@ -206,7 +206,7 @@ def test_schemas_that_others_sent_are_checked_anew(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(schema, "_find_problem", counted)
     with contextlib.closing(Gguf(resolve(None))) as gguf:
-        renderer = Renderer(Tokenizer(gguf), ModelCard.of(gguf).chat_template)
+        renderer = Renderer(Tokenizer(gguf), ModelCard.from_gguf(gguf).chat_template)
         tool = {"name": "launch", "input_schema": {"type": "object", "properties": {"pear": {"type": "string"}}}}
         request = MessageRequest.model_validate(conversation("") | {"tools": [tool]})
 

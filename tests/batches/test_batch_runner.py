@@ -38,7 +38,7 @@ async def test_every_request_gets_its_answer(office: Office) -> None:
         10,
         BATCH_LIFETIME_SECONDS,
     )
-    async with office.runner.running():
+    async with office.runner.run_in_background():
         ended = await office.ended(batch.id)
     assert (ended.succeeded, ended.errored, ended.canceled, ended.expired) == (10, 0, 0, 0)
     results = await office.results(batch.id)
@@ -53,7 +53,7 @@ async def test_every_request_gets_its_answer(office: Office) -> None:
 async def test_the_request_is_what_was_uploaded(office: Office) -> None:
     text = '\u0000 🙂 é \u202e \\ " 1e400'
     batch = await office.create([request("a", text=text, temperature=0.1, top_k=10**30)])
-    async with office.runner.running():
+    async with office.runner.run_in_background():
         await office.ended(batch.id)
     assert text in office.engine.prompts[0]
     [(_, result)] = await office.results(batch.id)
@@ -69,7 +69,7 @@ async def test_what_is_wrong_with_a_request_is_its_own_result(office: Office) ->
         request("deep", metadata=deep(500)),
     ]
     batch = await office.create(wrong)
-    async with office.runner.running():
+    async with office.runner.run_in_background():
         ended = await office.ended(batch.id)
     assert (ended.succeeded, ended.errored) == (1, 4)
     results = dict(await office.results(batch.id))
@@ -104,7 +104,7 @@ async def test_an_engine_that_is_full_or_dies_is_no_error_of_the_request(
     engine = office.engine
     engine.fails_with = [FULL] * 20
     batch = await office.create(requests(3))
-    async with office.runner.running():
+    async with office.runner.run_in_background():
         await office.ended(batch.id)
         engine.deaths = 2
         second = await office.create(requests(2))
@@ -119,7 +119,7 @@ async def test_a_request_that_the_engine_dies_of_again_and_again_is_given_up(
     monkeypatch.setattr(runner_module, "MAX_RETRY_DELAY_SECONDS", 0.01)
     office.engine.deaths = MAX_CRASHES
     batch = await office.create(requests(1))
-    async with office.runner.running():
+    async with office.runner.run_in_background():
         assert (await office.ended(batch.id)).errored == 1
     assert office.engine.deaths == 0
     [(_, result)] = await office.results(batch.id)
@@ -129,7 +129,7 @@ async def test_a_request_that_the_engine_dies_of_again_and_again_is_given_up(
 async def test_an_answer_that_cannot_be_made_is_an_error_at_once(office: Office) -> None:
     office.engine.fails_with = [EngineError("the answer could not be held to its grammar")]
     batch = await office.create(requests(1))
-    async with office.runner.running():
+    async with office.runner.run_in_background():
         assert (await office.ended(batch.id)).errored == 1
 
 
@@ -137,13 +137,13 @@ async def test_what_is_not_done_when_the_server_stops_is_done_by_the_next(
     office: Office, office_on: Callable[[Database], Office], database: Database
 ) -> None:
     batch = await office.create(requests(6))
-    async with office.runner.running():
+    async with office.runner.run_in_background():
         office.engine.gate.clear()
         await until(lambda: office.engine.running == 4)
         assert (await states(database)).get("running") == 4
     assert await states(database) == {"waiting": 6}
     other = office_on(database)
-    async with other.runner.running():
+    async with other.runner.run_in_background():
         assert (await other.ended(batch.id)).succeeded == 6
 
 
@@ -159,12 +159,12 @@ async def test_the_items_of_a_server_that_is_gone_are_run_again(
 
     monkeypatch.setattr(office.runner, "_maintain", cut_off)
     batch = await office.create(requests(4))
-    async with office.runner.running():
+    async with office.runner.run_in_background():
         office.engine.gate.clear()
         await until(lambda: office.engine.running == 4)
         other = office_on(database)
         clock.now += LEASE_SECONDS + 1
-        async with other.runner.running():
+        async with other.runner.run_in_background():
             assert (await other.ended(batch.id)).succeeded == 4
             # And when it comes back, it has nothing to say any more.
             before = await office.results(batch.id)
@@ -187,12 +187,12 @@ async def test_a_clock_that_is_put_back_keeps_no_item(
 
     monkeypatch.setattr(BatchItemStore, "give_back", lambda _: killed())
     batch = await office.create(requests(4))
-    async with office.runner.running():
+    async with office.runner.run_in_background():
         office.engine.gate.clear()
         await until(lambda: office.engine.running == 4)
     clock.now -= 24 * 60 * 60
     other = office_on(database)
-    async with other.runner.running():
+    async with other.runner.run_in_background():
         assert (await other.ended(batch.id)).succeeded == 4
 
 
@@ -201,7 +201,7 @@ async def test_servers_share_the_work(office_on: Callable[[Database], Office], d
         offices = [office_on(await stack.enter_async_context(Database.open(database_url))) for _ in range(3)]
         batch = await offices[0].create(requests(90))
         for each in offices:
-            await stack.enter_async_context(each.runner.running())
+            await stack.enter_async_context(each.runner.run_in_background())
         assert (await offices[1].ended(batch.id)).succeeded == 90
         done = [len(each.engine.jobs) for each in offices]
         assert sum(done) == 90
@@ -214,7 +214,7 @@ async def test_a_small_batch_waits_for_no_large_one(office: Office) -> None:
     large = await office.create(requests(60, "large"))
     small = await office.create(requests(5, "small"))
     theirs = await office.create(requests(5, "theirs"), tenant="t")
-    async with office.runner.running():
+    async with office.runner.run_in_background():
         for batch, tenant in ((small, ""), (theirs, "t")):
             await office.ended(batch.id, tenant)
         assert (await office.desk.get("", large.id)).status == "in_progress"
@@ -229,7 +229,7 @@ async def test_a_small_batch_waits_for_no_large_one(office: Office) -> None:
 async def test_cancelling_stops_what_runs_and_begins_nothing_more(office: Office) -> None:
     office.engine.gate.clear()
     batch = await office.create(requests(30))
-    async with office.runner.running():
+    async with office.runner.run_in_background():
         await until(lambda: office.engine.running == 4)
         canceling = await office.desk.cancel("", batch.id)
         assert canceling.status == "canceling"
@@ -244,7 +244,7 @@ async def test_cancelling_stops_what_runs_and_begins_nothing_more(office: Office
 
 async def test_what_was_answered_before_the_cancelling_stays(office: Office) -> None:
     batch = await office.create(requests(8))
-    async with office.runner.running():
+    async with office.runner.run_in_background():
         await until(lambda: len(office.engine.jobs) >= 2)
         office.engine.gate.clear()
         await until(lambda: office.engine.running == 4 or len(office.engine.jobs) == 8)
@@ -260,14 +260,14 @@ async def test_a_batch_that_nobody_runs_can_be_cancelled(office: Office) -> None
     batch = await office.create(requests(3))
     assert (await office.desk.cancel("", batch.id)).status == "canceling"
     assert (await office.desk.cancel("", batch.id)).status == "canceling"
-    async with office.runner.running():
+    async with office.runner.run_in_background():
         assert (await office.ended(batch.id)).canceled == 3
     assert office.engine.jobs == []
 
 
 async def test_what_is_not_answered_in_a_day_expires(office: Office, clock: Clock) -> None:
     batch = await office.create(requests(8))
-    async with office.runner.running():
+    async with office.runner.run_in_background():
         await until(lambda: len(office.engine.jobs) >= 1)
         office.engine.gate.clear()
         await until(lambda: office.engine.running == 4 or len(office.engine.jobs) == 8)
@@ -288,7 +288,7 @@ async def test_what_is_not_answered_in_a_day_expires(office: Office, clock: Cloc
 async def test_an_item_of_an_expired_batch_is_not_begun(office: Office, clock: Clock) -> None:
     batch = await office.create(requests(3))
     clock.now += BATCH_LIFETIME_SECONDS
-    async with office.runner.running():
+    async with office.runner.run_in_background():
         assert (await office.ended(batch.id)).expired == 3
     assert office.engine.jobs == []
 
@@ -297,7 +297,7 @@ async def test_results_go_after_29_days_and_the_batch_stays(
     office: Office, clock: Clock, database: Database
 ) -> None:
     batch = await office.create(requests(3))
-    async with office.runner.running():
+    async with office.runner.run_in_background():
         await office.ended(batch.id)
         clock.now += RESULT_RETENTION_SECONDS - 1
         office.runner.look()
@@ -310,7 +310,7 @@ async def test_results_go_after_29_days_and_the_batch_stays(
     archived = await office.desk.get("", batch.id)
     assert (archived.archived_at, archived.succeeded) == (clock.now, 3)
     with pytest.raises(NotFoundError, match="no longer available"):
-        await office.desk.results("", batch.id)
+        await office.desk.read_results("", batch.id)
 
 
 async def test_a_batch_is_deleted_with_all_its_items_and_only_once_it_has_ended(
@@ -319,7 +319,7 @@ async def test_a_batch_is_deleted_with_all_its_items_and_only_once_it_has_ended(
     batch = await office.create(requests(3))
     with pytest.raises(InvalidRequestError, match="cannot be deleted while it is processing; cancel it first"):
         await office.desk.delete("", batch.id)
-    async with office.runner.running():
+    async with office.runner.run_in_background():
         await office.ended(batch.id)
         await office.desk.delete("", batch.id)
         with pytest.raises(NotFoundError):
@@ -336,9 +336,9 @@ async def test_results_that_go_while_they_are_read_are_not_taken_for_all(
     office: Office, database: Database
 ) -> None:
     batch = await office.create(requests(150))
-    async with office.runner.running():
+    async with office.runner.run_in_background():
         await office.ended(batch.id)
-    lines = await office.desk.results("", batch.id)
+    lines = await office.desk.read_results("", batch.id)
     await anext(lines)
     async with database.write() as connection:
         await connection.execute(batch_items.delete())
@@ -354,8 +354,8 @@ async def test_what_was_received_in_part_is_never_run_and_cleaned_up(
         await connection.execute(update(batches).values(status="receiving", expires_at=clock.now + 60))
     with pytest.raises(NotFoundError):
         await office.desk.get("", batch.id)
-    assert await office.desk.page("", 20, None, None) == ([], False)
-    async with office.runner.running():
+    assert await office.desk.list_page("", 20, None, None) == ([], False)
+    async with office.runner.run_in_background():
         await asyncio.sleep(0.1)
         assert await states(database) == {"waiting": 3}
         clock.now += 61
@@ -377,7 +377,7 @@ async def test_it_goes_on_when_the_database_is_away_for_a_while(
         return real(self)
 
     batch = await office.create(requests(10))
-    async with office.runner.running():
+    async with office.runner.run_in_background():
         monkeypatch.setattr(Database, "write", flaky)
         assert (await office.ended(batch.id)).succeeded == 10
         monkeypatch.undo()
@@ -399,7 +399,7 @@ async def test_what_the_database_did_before_it_went_away_strands_no_item(
             raise OSError("connection reset")
 
     batch = await office.create(requests(20))
-    async with office.runner.running():
+    async with office.runner.run_in_background():
         if is_cancelled:
             office.engine.gate.clear()
             await until(lambda: office.engine.running == 4)
@@ -426,7 +426,7 @@ async def test_a_batch_is_cancelled_even_if_the_database_fails_in_between(
 
     office.engine.gate.clear()
     batch = await office.create(requests(4))
-    async with office.runner.running():
+    async with office.runner.run_in_background():
         await until(lambda: office.engine.running == 4)
         monkeypatch.setattr(BatchItemStore, "record", failing)
         await office.desk.cancel("", batch.id)
@@ -458,7 +458,7 @@ async def test_leases_are_renewed_while_a_large_batch_is_cleared_away(
     noted(BatchStore, "clear")
     batch = await office.create(requests(30))
     await office.desk.cancel("", batch.id)
-    async with office.runner.running():
+    async with office.runner.run_in_background():
         assert (await office.ended(batch.id)).canceled == 30
         await office.desk.delete("", batch.id)
         while await states(database):
@@ -471,7 +471,7 @@ async def test_leases_are_renewed_while_a_large_batch_is_cleared_away(
 
 async def test_records_are_kept_as_of_any_turn(office: Office) -> None:
     batch = await office.create([request("a"), {"custom_id": "b", "params": params(max_tokens=1)}], tenant="t")
-    async with office.runner.running():
+    async with office.runner.run_in_background():
         await office.ended(batch.id, "t")
     assert {(r.origin.tenant, r.origin.priority, r.outcome) for r in office.records} == {
         ("t", "batch", "end_turn"),
@@ -485,13 +485,13 @@ async def test_what_a_key_sets_aside_it_sets_aside_for_its_batches(office: Offic
     await add_key(office.database, key)
     for key_id in ("key_1", None):
         batch = await office.desk.create(upload({"requests": [request("a")]}), "", key_id)
-        async with office.runner.running():
+        async with office.runner.run_in_background():
             await office.ended(batch.id)
     assert [record.origin.waived for record in office.records] == [{"hate", "fraud"}, set()]
 
 
 async def test_it_ends_though_news_come_at_the_same_moment(office: Office) -> None:
     for _ in range(3):
-        async with office.runner.running():
+        async with office.runner.run_in_background():
             await asyncio.sleep(0.05)  # both loops wait by now
             office.runner.look()

@@ -67,7 +67,7 @@ async def test_its_whole_life(client: httpx.AsyncClient, office: Office) -> None
     status, kind, message = error(await client.delete(one))
     assert (status, kind) == (400, "invalid_request_error")
     assert "cancel it first" in message
-    async with office.runner.running():
+    async with office.runner.run_in_background():
         await office.ended(made["id"])
     ended = (await client.get(one)).json()
     assert ended["processing_status"] == "ended"
@@ -102,7 +102,7 @@ async def test_cancelling(client: httpx.AsyncClient, office: Office) -> None:
     canceling = (await client.post(f"{PATH}/{batch_id}/cancel")).json()
     assert canceling["processing_status"] == "canceling"
     assert canceling["cancel_initiated_at"] is not None
-    async with office.runner.running():
+    async with office.runner.run_in_background():
         await office.ended(batch_id)
     results = await client.get(f"{PATH}/{batch_id}/results")
     assert [json.loads(line)["result"] for line in results.text.splitlines()] == [{"type": "canceled"}] * 2
@@ -110,7 +110,7 @@ async def test_cancelling(client: httpx.AsyncClient, office: Office) -> None:
 
 async def test_results_are_where_the_client_reached_us(client: httpx.AsyncClient, office: Office) -> None:
     batch_id = await created(client)
-    async with office.runner.running():
+    async with office.runner.run_in_background():
         await office.ended(batch_id)
     headers = {"host": "models.example:8443", "x-forwarded-host": "evil.example", "forwarded": "host=evil.example"}
     batch = (await client.get(f"{PATH}/{batch_id}", headers=headers)).json()

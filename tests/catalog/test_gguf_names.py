@@ -2,7 +2,7 @@
 
 import pytest
 
-from commonweight.catalog.gguf_names import is_model, list_parts, match_quantisation, quantisation
+from commonweight.catalog.gguf_names import is_model, list_parts, match_quantisation, parse_quantisation
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_parts() -> None:
     ],
 )
 def test_quantisations(name: str, expected: str | None) -> None:
-    assert quantisation(name) == expected
+    assert parse_quantisation(name) == expected
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from commonweight.catalog.reference import (
     parse_reference,
 )
 from commonweight.catalog.resolve import resolve, resolve_local
-from commonweight.catalog.starter import starter
+from commonweight.catalog.starter import find_starter
 
 pytest_plugins = "fake_hub_fixtures"
 
@@ -139,7 +139,7 @@ def test_any_text_is_a_reference_that_says_the_same_again_or_an_error(text: str)
 
 
 def test_the_starter() -> None:
-    assert resolve(None) == resolve("starter") == resolve_local("starter") == starter()
+    assert resolve(None) == resolve("starter") == resolve_local("starter") == find_starter()
 
 
 def test_a_starter_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:

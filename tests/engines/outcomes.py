@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from commonweight.catalog.gguf import Gguf
-from commonweight.catalog.starter import starter
+from commonweight.catalog.starter import find_starter
 from commonweight.engines.contract import Admitted, Engine, EngineEvent, Finish, Job, Prefilled, Sampling, Step
 from commonweight.engines.llama import WorkerConfig
 from commonweight.prompting import Tokenizer
@@ -19,7 +19,7 @@ GREEDY = Sampling(temperature=0)
 
 
 def starter_path() -> Path:
-    path = starter()
+    path = find_starter()
     assert path is not None, "the starter extra is not installed"
     return path
 

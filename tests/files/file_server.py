@@ -58,7 +58,7 @@ async def serving(
         engine = Replay(tokenizer, script)
         async with Library.open(database, folder, quota) as library:
             signer = Signer(bytes(32), Purpose.THINKING_SIGNATURE)
-            assistant = Assistant(ModelCard.of(gguf), tokenizer, engine, signer, files=library.load)
+            assistant = Assistant(ModelCard.from_gguf(gguf), tokenizer, engine, signer, files=library.load)
             app = create_app(assistant, Keyring(None, database), library=library)
             server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
             with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -150,7 +150,7 @@ async def test_tenants_see_their_own_files_only(shelf: Library, folder: Path) ->
         with pytest.raises(NotFoundError, match=f"File not found: {ours.id}"):
             await call
     assert await shelf.find("theirs", [ours.id, theirs.id]) == [theirs]
-    assert await shelf.page("theirs", 10) == ([theirs], False)
+    assert await shelf.list_page("theirs", 10) == ([theirs], False)
     await shelf.delete("ours", ours.id)
     assert await content(shelf, theirs, "theirs") == b"same"
     await shelf.delete("theirs", theirs.id)
@@ -180,16 +180,16 @@ async def test_pages_go_forward_and_back(shelf: Library, clock: Clock) -> None:
         files.append(await upload(shelf, b"%d" % i))
     files.sort(key=lambda file: (file.created_at, file.id), reverse=True)
     places = [(file.created_at, file.id) for file in files]
-    assert await shelf.page("t", 7) == (files, False)
-    assert await shelf.page("t", 3) == (files[:3], True)
-    assert await shelf.page("t", 3, after=places[2]) == (files[3:6], True)
-    assert await shelf.page("t", 3, after=places[5]) == (files[6:], False)
-    assert await shelf.page("t", 3, after=places[6]) == ([], False)
-    assert await shelf.page("t", 3, before=places[5]) == (files[2:5], True)
-    assert await shelf.page("t", 3, before=places[2]) == (files[:2], False)
-    assert await shelf.page("t", 9, after=places[0], before=places[4]) == (files[1:4], False)
+    assert await shelf.list_page("t", 7) == (files, False)
+    assert await shelf.list_page("t", 3) == (files[:3], True)
+    assert await shelf.list_page("t", 3, after=places[2]) == (files[3:6], True)
+    assert await shelf.list_page("t", 3, after=places[5]) == (files[6:], False)
+    assert await shelf.list_page("t", 3, after=places[6]) == ([], False)
+    assert await shelf.list_page("t", 3, before=places[5]) == (files[2:5], True)
+    assert await shelf.list_page("t", 3, before=places[2]) == (files[:2], False)
+    assert await shelf.list_page("t", 9, after=places[0], before=places[4]) == (files[1:4], False)
     await shelf.delete("t", files[2].id)
-    assert await shelf.page("t", 2, after=places[2]) == (files[3:5], True)
+    assert await shelf.list_page("t", 2, after=places[2]) == (files[3:5], True)
 
 
 # Limits
@@ -267,7 +267,7 @@ async def test_files_expire(shelf: Library, folder: Path, clock: Clock) -> None:
     clock.time += library.EXPIRED_RETENTION_SECONDS + 1
     await shelf.sweep()
     assert await shelf.find("t", [file.id, alone.id]) == []
-    assert await shelf.page("other", 9) == ([twin], False)
+    assert await shelf.list_page("other", 9) == ([twin], False)
 
 
 # What servers leave behind when they die
@@ -345,7 +345,7 @@ async def test_a_database_that_is_gone_is_the_servers_trouble(
         for call in (
             shelf.keep(incoming, "t"),
             shelf.get("t", file.id),
-            shelf.page("t", 1),
+            shelf.list_page("t", 1),
             shelf.delete("t", file.id),
             upload(shelf, b"y"),
         ):
@@ -389,7 +389,7 @@ async def test_a_full_disk_is_an_error_and_leaves_nothing(
                 await upload(shelf, *[b"x" * 2**20] * 9)
             assert (caught.value.status, caught.value.should_retry) == (500, False)
             assert [path.name for path in on_disk(folder)] == [kept.blob]
-            assert await shelf.page("t", 9) == ([kept], False)
+            assert await shelf.list_page("t", 9) == ([kept], False)
             await upload(shelf, *[b"y" * 2**20] * 3)  # what fits still comes in
 
 

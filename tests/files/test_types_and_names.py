@@ -23,7 +23,7 @@ def sniffed(data: bytes, declared: str = "", at_once: int = 1000) -> str:
     sniffer = Sniffer()
     for start in range(0, len(data), at_once):
         sniffer.feed(data[start : start + at_once])
-    return sniffer.mime_type(declared)
+    return sniffer.detect_mime_type(declared)
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 1000])

@@ -14,7 +14,7 @@ from commonweight.messages.edits import (
     ThinkingTurns,
     ToolUses,
 )
-from commonweight.messages.errors import invalid_request
+from commonweight.messages.errors import make_invalid_request_error
 
 THINKING = "clear_thinking_20251015"
 TOOL_USES = "clear_tool_uses_20250919"
@@ -95,4 +95,4 @@ def test_there_need_be_none(fields: dict[str, Any]) -> None:
 def test_what_is_wrong_is_said_with_its_place(edit: object, message: str) -> None:
     with pytest.raises(ValidationError) as error:
         ContextManagement.model_validate({"edits": [{"type": THINKING}, edit]})
-    assert invalid_request(error.value).message == message
+    assert make_invalid_request_error(error.value).message == message

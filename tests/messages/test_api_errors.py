@@ -37,12 +37,12 @@ KINDS = [
 def test_status_and_body_are_the_apis(kind: type[ApiError], status: int, name: str) -> None:
     error = kind("what happened: é 中")
     assert error.status == status
-    assert error.body("req_1") == {
+    assert error.to_body("req_1") == {
         "type": "error",
         "error": {"type": name, "message": "what happened: é 中"},
         "request_id": "req_1",
     }
-    assert json.loads(error.json("req_1")) == error.body("req_1")
+    assert json.loads(error.to_json("req_1")) == error.to_body("req_1")
 
 
 def test_an_error_reads_as_its_message() -> None:
@@ -56,7 +56,7 @@ def test_an_error_may_say_what_to_do() -> None:
 
 
 def test_programs_can_tell_errors_of_one_kind_apart() -> None:
-    assert NotFoundError("gone", details={"error_code": "file_expired"}).body("req_1")["error"] == {
+    assert NotFoundError("gone", details={"error_code": "file_expired"}).to_body("req_1")["error"] == {
         "type": "not_found_error",
         "message": "gone",
         "details": {"error_code": "file_expired"},

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from commonweight.messages.content import DocumentBlock, TextBlock, ToolResultBlock, walk
 from commonweight.messages.conversation import MessageParam
-from commonweight.messages.errors import invalid_request
+from commonweight.messages.errors import make_invalid_request_error
 
 TEXT = {"type": "text", "text": "hello"}
 PNG = {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}
@@ -105,7 +105,7 @@ def parsed(content: object) -> MessageParam:
 def refusal(content: object) -> str:
     with pytest.raises(ValidationError) as error:
         parsed(content)
-    return invalid_request(error.value).message
+    return make_invalid_request_error(error.value).message
 
 
 def said_again(sent: object, understood: object) -> None:

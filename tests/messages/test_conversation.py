@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from commonweight.messages.errors import invalid_request
+from commonweight.messages.errors import make_invalid_request_error
 from commonweight.messages.request import CountTokensRequest
 
 Message = dict[str, Any]
@@ -167,7 +167,7 @@ def test_valid_conversations(messages: list[Message]) -> None:
 def test_what_is_wrong_is_said_with_its_place(messages: list[Message], message: str) -> None:
     with pytest.raises(ValidationError) as error:
         parsed(messages)
-    assert invalid_request(error.value).message == message
+    assert make_invalid_request_error(error.value).message == message
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def folded(events: list[StreamEvent]) -> Message:
     fold = MessageFold()
     for event in events:
         fold.add(event)
-    return fold.message()
+    return fold.build_message()
 
 
 def one(beginning: OutputBlock, *deltas: Delta) -> OutputBlock:
@@ -152,8 +152,8 @@ def test_looking_early_changes_nothing(blocks: list[Told], start: Usage, end: tu
     fold = MessageFold()
     for event in events:
         fold.add(event)
-        assert len(fold.message().content) <= len(blocks)
-    assert fold.message() == folded(events)
+        assert len(fold.build_message().content) <= len(blocks)
+    assert fold.build_message() == folded(events)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from commonweight.messages.errors import InvalidRequestError, invalid_request
+from commonweight.messages.errors import InvalidRequestError, make_invalid_request_error
 from commonweight.messages.request import CountTokensRequest, MessageRequest
 
 USER = {"role": "user", "content": "hello"}
@@ -30,7 +30,7 @@ def accepted(**fields: object) -> MessageRequest:
 def refusal(body: object, model: type[CountTokensRequest] = MessageRequest) -> str:
     with pytest.raises(ValidationError) as error:
         model.model_validate(body)
-    refused = invalid_request(error.value)
+    refused = make_invalid_request_error(error.value)
     assert isinstance(refused, InvalidRequestError)
     return refused.message
 
@@ -244,7 +244,7 @@ def test_there_is_a_bound_on_messages_and_stop_sequences() -> None:
 def test_a_refused_thread_says_that_the_conversation_can_be_sent_without_it() -> None:
     with pytest.raises(ValidationError) as error:
         accepted(thread={"type": "continue", "previous_message_id": "msg_1"})
-    assert invalid_request(error.value).details == {"error_code": "thread_unsupported_request"}
+    assert make_invalid_request_error(error.value).details == {"error_code": "thread_unsupported_request"}
 
 
 def test_the_schema_of_the_answer_has_two_names() -> None:
@@ -363,7 +363,7 @@ def test_any_json_is_a_request_or_is_refused_in_one_line(body: object) -> None:
     try:
         request = MessageRequest.model_validate(body)
     except ValidationError as error:
-        message = invalid_request(error).message
+        message = make_invalid_request_error(error).message
         assert message.strip() == message != ""
         assert "http" not in message  # no link into pydantic's manual
     else:

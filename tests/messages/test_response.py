@@ -11,14 +11,14 @@ from pydantic import BaseModel
 
 from commonweight.messages import citations, events, response
 from commonweight.messages.models import ModelInfo
-from commonweight.messages.response import Message, TokenCount, Usage, new_id
+from commonweight.messages.response import Message, TokenCount, Usage, make_id
 
 USAGE = Usage(input_tokens=3, output_tokens=1)
 
 
 @pytest.mark.parametrize("prefix", ["msg", "req", "toolu"])
 def test_ids_are_opaque_and_fresh(prefix: str) -> None:
-    ids = {new_id(prefix) for _ in range(1000)}
+    ids = {make_id(prefix) for _ in range(1000)}
     assert len(ids) == 1000
     assert all(re.fullmatch(prefix + "_[0-9A-Za-z]{24}", made) for made in ids)
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from commonweight.messages.errors import invalid_request
+from commonweight.messages.errors import make_invalid_request_error
 from commonweight.messages.request import CountTokensRequest
 from commonweight.messages.tools import CustomTool, FreeToolChoice, NamedToolChoice, Tool
 
@@ -49,7 +49,7 @@ def only(tool: dict[str, Any]) -> Tool:
 def refusal(tools: object, choice: object = None, messages: object = None) -> str:
     with pytest.raises(ValidationError) as error:
         parsed(tools, choice, messages)
-    return invalid_request(error.value).message
+    return make_invalid_request_error(error.value).message
 
 
 @pytest.mark.parametrize("kind", [{}, {"type": None}, {"type": "custom"}], ids=str)

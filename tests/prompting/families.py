@@ -132,7 +132,10 @@ class Family:
         tokenizer = self.tokenizer
         assert tokenizer.bos_id is not None
         assert tokenizer.eos_id is not None
-        bos_token, eos_token = tokenizer.text_of(tokenizer.bos_id), tokenizer.text_of(tokenizer.eos_id)
+        bos_token, eos_token = (
+            tokenizer.get_token_text(tokenizer.bos_id),
+            tokenizer.get_token_text(tokenizer.eos_id),
+        )
         template = ChatTemplate(self.template_source, bos_token=bos_token, eos_token=eos_token)
         variables: dict[str, Any] = {self.switch: False} if self.switch else {}
         return template.render([{"role": role, "content": text} for role, text in turns], **variables)

@@ -10,7 +10,7 @@ from model_writers import WRITERS, Answer, ModelWriter, as_json, read, vocabular
 from vocabularies import starter_tokenizer
 
 from commonweight.prompting.constrain.grammar import MAX_QUOTABLE_CHARACTERS, AnswerRules, GrammarWriter
-from commonweight.prompting.constrain.lark import MarkupWriter, quote_string, regex_containing
+from commonweight.prompting.constrain.lark import MarkupWriter, make_regex_containing, quote_string
 from commonweight.prompting.constrain.schema import BadSchemaError
 from commonweight.prompting.formats import GENERIC, Tags
 
@@ -420,7 +420,7 @@ def test_any_text_can_stand_in_a_grammar(text: str) -> None:
     writer = writer_for("generic-in-text")
     tokens = Answer(writer).text(text).tokens()
     assert writer.guide_of(f"start: {quote_string(text)}\n").accepts(tokens)
-    without = writer.guide_of(f"start: TEXT\nTEXT: /(.|\\n)*/ & ~{regex_containing(text)}\n")
+    without = writer.guide_of(f"start: TEXT\nTEXT: /(.|\\n)*/ & ~{make_regex_containing(text)}\n")
     assert without.accepts(Answer(writer).text(text[:-1]).tokens())
     assert not without.accepts([*Answer(writer).text("a").tokens(), *tokens, *tokens])
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from model_writers import Answer, as_json, writer_for
 
 from commonweight.prompting.constrain.arguments import KINDS, Argument, read_arguments
-from commonweight.prompting.constrain.schema import MAX_SCHEMA_CHARACTERS, BadSchemaError, json_grammar
+from commonweight.prompting.constrain.schema import MAX_SCHEMA_CHARACTERS, BadSchemaError, make_json_grammar
 
 Schema = dict[str, Any]
 
@@ -19,7 +19,7 @@ TEXT, NUMBER = {"type": "string"}, {"type": "number"}
 def fits(schema: Schema, text: str) -> bool:
     """Whether a schema's grammar takes this text."""
     writer = writer_for("generic-in-text")
-    return writer.guide_of(f"start: {json_grammar(schema)}\n").accepts(Answer(writer).text(text).tokens())
+    return writer.guide_of(f"start: {make_json_grammar(schema)}\n").accepts(Answer(writer).text(text).tokens())
 
 
 def holds(schema: Schema, value: object) -> bool:
@@ -152,7 +152,7 @@ def nested(depth: int, within: str) -> Schema:
 )
 def test_what_no_answer_can_be_held_to_is_refused(schema: Schema, problem: str) -> None:
     with pytest.raises(BadSchemaError) as caught:
-        json_grammar(schema)
+        make_json_grammar(schema)
     assert str(caught.value) == problem
 
 
@@ -173,7 +173,7 @@ def test_what_no_answer_can_be_held_to_is_refused(schema: Schema, problem: str) 
     ids=range(7),
 )
 def test_large_schemas_are_taken(schema: Schema) -> None:
-    assert json_grammar(schema)
+    assert make_json_grammar(schema)
 
 
 def test_json_is_spaced_as_templates_space_it() -> None:

@@ -84,7 +84,7 @@ def test_control_tokens_are_no_text(tokenizer_of: Callable[[], Tokenizer]) -> No
     assert tokenizer.bos_id is not None
     assert tokenizer.eos_id is not None
     assert tokenizer.decode(tokenizer.bos_id) == tokenizer.decode(tokenizer.eos_id) == b""
-    assert tokenizer.special_tokens[tokenizer.text_of(tokenizer.eos_id)] == tokenizer.eos_id
+    assert tokenizer.special_tokens[tokenizer.get_token_text(tokenizer.eos_id)] == tokenizer.eos_id
 
 
 def test_long_texts_and_long_tokens_fit() -> None:

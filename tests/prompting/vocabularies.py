@@ -9,7 +9,7 @@ from pathlib import Path
 import llama_cpp.llama_cpp as llama
 
 from commonweight.catalog.gguf import Gguf
-from commonweight.catalog.starter import starter
+from commonweight.catalog.starter import find_starter
 from commonweight.prompting import Tokenizer
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6
@@ -21,7 +21,7 @@ Token = tuple[str, int]
 @cache
 def starter_gguf() -> Gguf:
     """The starter model's file; only its vocabulary is read."""
-    path = starter()
+    path = find_starter()
     assert path is not None, "install the extra `starter`"
     return Gguf(path)
 

@@ -40,7 +40,7 @@ def application(
     tokenizer = Tokenizer(gguf)
     metrics, limiter = Metrics(), Limiter()
     assistant = Assistant(
-        ModelCard.of(gguf),
+        ModelCard.from_gguf(gguf),
         tokenizer,
         Replay(tokenizer, script),
         Signer(bytes(32), Purpose.THINKING_SIGNATURE),

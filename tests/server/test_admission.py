@@ -39,7 +39,7 @@ def replaying(*listeners: TurnListener) -> Iterator[Assistant]:
         tokenizer = Tokenizer(gguf)
         engine = Engine(tokenizer, lambda _: "One, two, three, four, five.")
         signer = Signer(bytes(32), Purpose.THINKING_SIGNATURE)
-        yield Assistant(ModelCard.of(gguf), tokenizer, engine, signer, listeners=listeners)
+        yield Assistant(ModelCard.from_gguf(gguf), tokenizer, engine, signer, listeners=listeners)
 
 
 @contextlib.asynccontextmanager

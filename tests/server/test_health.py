@@ -57,7 +57,7 @@ async def test_while_the_engine_starts_again_the_process_lives_and_is_not_ready(
     tokenizer = Tokenizer(gguf)
     engine = Replay(tokenizer, [])
     app = create_app(
-        Assistant(ModelCard.of(gguf), tokenizer, engine, Signer(bytes(32), Purpose.THINKING_SIGNATURE)),
+        Assistant(ModelCard.from_gguf(gguf), tokenizer, engine, Signer(bytes(32), Purpose.THINKING_SIGNATURE)),
         Keyring(None),
     )
     engine.is_ready = False

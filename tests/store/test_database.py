@@ -10,7 +10,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, func, select, text, update
 from sqlalchemy.exc import IntegrityError
 
-from commonweight.store import Database, DatabaseError, sqlite_url
+from commonweight.store import Database, DatabaseError, make_sqlite_url
 from commonweight.store.schema import keys, leases, metadata
 
 KEY = {"name": "n", "tenant": "t", "hint": "h", "scopes": "", "created_at": 1.0}
@@ -125,13 +125,13 @@ async def test_what_is_wrong_is_said_without_the_password(url: str, problem: str
 async def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "commonweight.db").write_bytes(b"no database at all, but long enough to be read as one" * 100)
     with pytest.raises(DatabaseError, match="file is not a database"):
-        async with Database.open(sqlite_url(tmp_path)):
+        async with Database.open(make_sqlite_url(tmp_path)):
             pass
 
 
 async def test_sqlite_writes_ahead_and_keeps_others_out(tmp_path: Path) -> None:
     folder = tmp_path / "data"
-    async with Database.open(sqlite_url(folder)):
+    async with Database.open(make_sqlite_url(folder)):
         connection = sqlite3.connect(folder / "commonweight.db")
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         connection.close()
@@ -140,7 +140,7 @@ async def test_sqlite_writes_ahead_and_keeps_others_out(tmp_path: Path) -> None:
 
 async def test_nobody_else_reads_a_database_in_a_folder_that_is_open_to_all(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
-    async with Database.open(sqlite_url(tmp_path)) as database, database.write() as connection:
+    async with Database.open(make_sqlite_url(tmp_path)) as database, database.write() as connection:
         await connection.execute(keys.insert().values(id="a", digest="d", **KEY))
         files = list(tmp_path.iterdir())
         assert len(files) == 3

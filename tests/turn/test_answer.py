@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from commonweight.catalog.gguf import Gguf
-from commonweight.catalog.starter import starter
+from commonweight.catalog.starter import find_starter
 from commonweight.engines.contract import Admitted, CacheWrites, EngineEvent, Finish, Prefilled, Step, Timings
 from commonweight.messages.events import ContentBlockDelta, MessageFold, MessageStart, StreamEvent
 from commonweight.messages.request import MessageRequest
@@ -35,7 +35,7 @@ THINKING = """\
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Iterator[Tokenizer]:
-    path = starter()
+    path = find_starter()
     assert path is not None, "the starter extra is not installed"
     gguf = Gguf(path)
     yield Tokenizer(gguf)
@@ -68,7 +68,7 @@ def folded(events: list[StreamEvent]) -> Message:
     fold = MessageFold()
     for event in events:
         fold.add(event)
-    return fold.message()
+    return fold.build_message()
 
 
 def answered(tokenizer: Tokenizer, said: str, *ending: EngineEvent, **options: Any) -> Message:

@@ -118,7 +118,9 @@ async def turn(
     engine = Scripted(tokenizer.encode(said), asked, heads, list(answered))
     records: list[TurnRecord] = []
     signer = Signer(bytes(32), Purpose.THINKING_SIGNATURE)
-    assistant = Assistant(ModelCard.of(gguf), tokenizer, engine, signer, guard=guard, listeners=[records.append])
+    assistant = Assistant(
+        ModelCard.from_gguf(gguf), tokenizer, engine, signer, guard=guard, listeners=[records.append]
+    )
     events = [event async for event in assistant.stream(await assistant.prepare(of or request(), ORIGIN))]
     return events, records[0], engine
 
@@ -127,7 +129,7 @@ def folded(events: list[StreamEvent]) -> Message:
     fold = MessageFold()
     for event in events:
         fold.add(event)
-    return fold.message()
+    return fold.build_message()
 
 
 STORY = "The lighthouse keeper wrote down the weather every evening, and in the morning he cleaned the glass. " * 4
@@ -229,7 +231,7 @@ async def test_a_refusal_leaves_no_half_of_a_call(gguf: Gguf, guard: Guard) -> N
 async def test_refused_reasoning_is_not_signed(gguf: Gguf, guard: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
     from test_answer import THINKING
 
-    original = ModelCard.of
+    original = ModelCard.from_gguf
 
     def thinking(opened: Gguf) -> ModelCard:
         from dataclasses import replace

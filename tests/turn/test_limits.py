@@ -30,7 +30,7 @@ def assistant(gguf: Gguf, max_output: int | None = None) -> Assistant:
     tokenizer = Tokenizer(gguf)
     engine = Replay(tokenizer, ["Fine."], window=WINDOW)
     signer = Signer(bytes(32), Purpose.THINKING_SIGNATURE)
-    return Assistant(ModelCard.of(gguf), tokenizer, engine, signer, max_output=max_output)
+    return Assistant(ModelCard.from_gguf(gguf), tokenizer, engine, signer, max_output=max_output)
 
 
 def request(words: int, max_tokens: int = 10) -> MessageRequest:

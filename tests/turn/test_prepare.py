@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from commonweight.catalog.gguf import Gguf
-from commonweight.catalog.starter import starter
+from commonweight.catalog.starter import find_starter
 from commonweight.messages.request import CountTokensRequest
 from commonweight.prompting import Renderer, Tokenizer
 from commonweight.signing import Purpose, Signer
@@ -17,7 +17,7 @@ def document(text: str) -> dict[str, Any]:
 
 
 def test_documents_keep_their_numbers_when_one_is_cleared() -> None:
-    path = starter()
+    path = find_starter()
     assert path is not None, "the starter extra is not installed"
     gguf = Gguf(path)
     tokenizer = Tokenizer(gguf)

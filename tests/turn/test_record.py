@@ -85,7 +85,9 @@ def assistant(
     records: list[TurnRecord] = []
     signer = Signer(bytes(32), Purpose.THINKING_SIGNATURE)
     engine = Scripted(list(events))
-    made = Assistant(ModelCard.of(gguf), Tokenizer(gguf), engine, signer, listeners=[*listeners, records.append])
+    made = Assistant(
+        ModelCard.from_gguf(gguf), Tokenizer(gguf), engine, signer, listeners=[*listeners, records.append]
+    )
     return made, records
 
 

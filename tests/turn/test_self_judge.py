@@ -72,7 +72,9 @@ def gguf() -> Iterator[Gguf]:
 
 def judge_of(gguf: Gguf, engine: Sure | LlamaEngine) -> SelfJudge:
     tokenizer = Tokenizer(gguf)
-    return SelfJudge(Renderer(tokenizer, ModelCard.of(gguf).chat_template), engine, sorted(tokenizer.end_ids))
+    return SelfJudge(
+        Renderer(tokenizer, ModelCard.from_gguf(gguf).chat_template), engine, sorted(tokenizer.end_ids)
+    )
 
 
 async def test_the_two_words_share_what_is_likely(gguf: Gguf) -> None:
@@ -107,7 +109,7 @@ async def test_a_principle_is_read_once_for_a_tenant(gguf: Gguf, monkeypatch: py
 
     monkeypatch.setattr(PendingJob, "put", watched)
     engine = LlamaEngine(
-        WorkerConfig(path=str(ModelCard.of(gguf).path), window=1024, cells=4096, sequences=2, threads=1)
+        WorkerConfig(path=str(ModelCard.from_gguf(gguf).path), window=1024, cells=4096, sequences=2, threads=1)
     )
     judge = judge_of(gguf, engine)
     await engine.start()

@@ -18,7 +18,7 @@ from typing import Any, TypeVar, get_args
 
 from commonweight.access.principal import SCOPES, UNLIMITED, Limits, Principal, Scope
 from commonweight.messages.errors import AuthenticationError, UnavailableError
-from commonweight.messages.response import new_id
+from commonweight.messages.response import make_id
 from commonweight.store import Database
 from commonweight.store.failures import FAILURES
 from commonweight.store.keys import ApiKey, find_key, has_keys
@@ -60,10 +60,10 @@ def make_key(
     now = time.time() if now is None else now
     secret = PREFIX + "".join(secrets.choice(_LETTERS) for _ in range(_RANDOM_CHARACTERS))
     record = ApiKey(
-        id=new_id("key"),
+        id=make_id("key"),
         name=name,
         tenant=tenant,
-        digest=_digest(secret),
+        digest=_hash_secret(secret),
         hint=secret[: len(PREFIX) + _HINT_CHARACTERS],
         scopes=" ".join(scope for scope in get_args(Scope) if scope in scopes),
         requests_per_minute=limits.requests_per_minute,
@@ -84,7 +84,7 @@ class Keyring:
     ) -> None:
         if key == "":
             raise ValueError("an empty key would let everyone in")
-        self._digest = None if key is None else _digest(key)
+        self._digest = None if key is None else _hash_secret(key)
         self._database = database
         self._now = now
         self._is_locked = key is not None
@@ -100,7 +100,7 @@ class Keyring:
             UnavailableError: the database cannot be asked.
         """
         try:
-            return await self._principal(headers)
+            return await self._find_principal(headers)
         except FAILURES as error:
             # A key that was valid a minute ago may have been revoked since, so none is accepted.
             raise UnavailableError("API keys cannot be checked at the moment", retry_after=5) from error
@@ -114,7 +114,7 @@ class Keyring:
             await self._share_search("", self._look(self._database))
         return self._is_locked
 
-    async def _principal(self, headers: Mapping[str, str]) -> Principal:
+    async def _find_principal(self, headers: Mapping[str, str]) -> Principal:
         if not await self.needs_key():
             return Principal()
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
@@ -122,18 +122,18 @@ class Keyring:
         shown = bearer.strip() if is_bearer else headers.get("x-api-key")
         if shown is None:
             raise AuthenticationError("x-api-key header is required")
-        digest = _digest(shown)
+        digest = _hash_secret(shown)
         # Digests are compared, so that not even the length of a key can be told from the time it takes.
         if self._digest is not None and hmac.compare_digest(digest, self._digest):
             return Principal()
         key = None
         if self._database is not None and shown.startswith(PREFIX):
-            key = await self._key(self._database, digest)
+            key = await self._find_key(self._database, digest)
         if key is None or not hmac.compare_digest(digest, key.digest) or not key.is_valid(self._now()):
             raise AuthenticationError("Invalid bearer token" if is_bearer else "invalid x-api-key")
         return _make_principal(key)
 
-    async def _key(self, database: Database, digest: str) -> ApiKey | None:
+    async def _find_key(self, database: Database, digest: str) -> ApiKey | None:
         at, key = self._found.get(digest, (-math.inf, None))
         if time.monotonic() - at >= CACHE_SECONDS:
             key = await self._share_search(digest, self._find(database, digest))
@@ -171,5 +171,5 @@ def _make_principal(key: ApiKey) -> Principal:
     return Principal(key.tenant, key.id, scopes, limits, frozenset(key.waived.split()))
 
 
-def _digest(key: str) -> str:
+def _hash_secret(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()

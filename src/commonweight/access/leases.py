@@ -4,9 +4,9 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from commonweight.messages.response import new_id
+from commonweight.messages.response import make_id
 from commonweight.store import Database
-from commonweight.store.failures import FAILURES, reason
+from commonweight.store.failures import FAILURES, get_reason
 from commonweight.store.limits import LEASE_SECONDS, lease, release, renew
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ class Leases:
     async def take(self, key_id: str, limit: int) -> str | None:
         """A new lease for a key, unless as many as its limit are held."""
         assert self._database is not None
-        lease_id = new_id("lease")
+        lease_id = make_id("lease")
         async with self._database.write() as connection:
             if not await lease(connection, key_id, lease_id, limit, self._now):
                 return None
@@ -49,7 +49,7 @@ class Leases:
             try:
                 await self._renew()
             except FAILURES as error:
-                log.warning("could not renew the leases of running requests (%s)", reason(error))
+                log.warning("could not renew the leases of running requests (%s)", get_reason(error))
 
     async def _renew(self) -> None:
         assert self._database is not None

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 
 from commonweight.store import Database
-from commonweight.store.failures import FAILURES, reason
+from commonweight.store.failures import FAILURES, get_reason
 from commonweight.store.usage import SECONDS_PER_DAY, StoredContent, UsageRecord, add_usage, forget_contents
 from commonweight.turn import TurnRecord
 
@@ -67,12 +67,12 @@ class Ledger:
         """Queue a record."""
         if len(self._records) >= MAX_PENDING_RECORDS:
             self._drop()
-        content = self._content(record)
+        content = self._make_content(record)
         self._records.append((_make_usage_record(record), content))
-        self._characters += _size(content)
+        self._characters += _measure_size(content)
         self._news.set()
 
-    def _content(self, record: TurnRecord) -> StoredContent | None:
+    def _make_content(self, record: TurnRecord) -> StoredContent | None:
         if self._keep_content is None:
             return None
         if self._characters > MAX_PENDING_CHARACTERS:
@@ -93,7 +93,7 @@ class Ledger:
 
     def _drop(self) -> None:
         _, content = self._records.popleft()
-        self._characters -= _size(content)
+        self._characters -= _measure_size(content)
         self._lost += 1
         if self._lost == 1 or self._lost % 1000 == 0:
             log.error("%d usage records are lost: the database takes none", self._lost)
@@ -114,20 +114,20 @@ class Ledger:
                 )
             except FAILURES as error:
                 log.warning(
-                    "%d usage records wait: the database takes none (%s)", len(self._records), reason(error)
+                    "%d usage records wait: the database takes none (%s)", len(self._records), get_reason(error)
                 )
                 await asyncio.sleep(1 if self._is_closing else WRITE_RETRY_SECONDS)
                 continue
             for _, content in batch[self._lost - lost :]:
                 self._records.popleft()
-                self._characters -= _size(content)
+                self._characters -= _measure_size(content)
 
     async def _sweep(self) -> None:
         while True:
             try:
                 await forget_contents(self._database, self._now())
             except FAILURES as error:
-                log.warning("contents whose time is over could not be deleted (%s)", reason(error))
+                log.warning("contents whose time is over could not be deleted (%s)", get_reason(error))
             await asyncio.sleep(SWEEP_INTERVAL_SECONDS)
 
 
@@ -154,5 +154,5 @@ def _make_usage_record(record: TurnRecord) -> UsageRecord:
     )
 
 
-def _size(content: StoredContent | None) -> int:
+def _measure_size(content: StoredContent | None) -> int:
     return 0 if content is None else len(content.request) + len(content.response or "")

@@ -20,7 +20,7 @@ from commonweight.messages.errors import OverloadedError, RateLimitError, Unavai
 from commonweight.messages.events import MessageStop, StreamEvent
 from commonweight.messages.response import Usage
 from commonweight.store import Database
-from commonweight.store.failures import FAILURES, reason
+from commonweight.store.failures import FAILURES, get_reason
 from commonweight.store.limits import SECONDS_PER_MINUTE, release, settle, take
 from commonweight.turn import TurnRecord
 
@@ -206,7 +206,7 @@ class Admission:
                     await release(connection, lease)
         except FAILURES as error:
             # The request is answered. Its place becomes free by itself, and the key has had a little for nothing.
-            log.warning("could not settle what key %s has used (%s)", key, reason(error))
+            log.warning("could not settle what key %s has used (%s)", key, get_reason(error))
 
 
 @contextlib.contextmanager

@@ -18,12 +18,18 @@ class RoundRobin:
         batches = list(batches)
         known = {key for batch in batches for key in ((batch.tenant, None), (batch.tenant, batch.id))}
         self._served = {key: tick for key, tick in self._served.items() if key in known}
-        return sorted(batches, key=lambda batch: (self._last(batch.tenant), self._last(batch.tenant, batch.id)))
+        return sorted(
+            batches,
+            key=lambda batch: (
+                self._find_last_served(batch.tenant),
+                self._find_last_served(batch.tenant, batch.id),
+            ),
+        )
 
     def serve(self, batch: OpenBatch) -> None:
         """Note that an item of the batch was claimed."""
         tick = next(self._ticks)
         self._served[batch.tenant, None] = self._served[batch.tenant, batch.id] = tick
 
-    def _last(self, tenant: str, batch_id: str | None = None) -> int:
+    def _find_last_served(self, tenant: str, batch_id: str | None = None) -> int:
         return self._served.get((tenant, batch_id), 0)

@@ -14,10 +14,10 @@ from pydantic import ValidationError
 
 from commonweight.batches.round_robin import RoundRobin
 from commonweight.messages.batches import ErroredResult, SucceededResult
-from commonweight.messages.errors import ApiError, InvalidRequestError, OverloadedError, invalid_request
+from commonweight.messages.errors import ApiError, InvalidRequestError, OverloadedError, make_invalid_request_error
 from commonweight.messages.events import fold_stream
 from commonweight.messages.request import MessageRequest
-from commonweight.messages.response import Message, new_id
+from commonweight.messages.response import Message, make_id
 from commonweight.store import Database
 from commonweight.store.batch_items import BatchItemStore, Claim, ItemOutcome
 from commonweight.store.batches import BatchStore
@@ -50,7 +50,7 @@ class BatchRunner:
     ) -> None:
         self._assistant = assistant
         self._batches = BatchStore(database)
-        self._items = BatchItemStore(database, new_id("runner"))
+        self._items = BatchItemStore(database, make_id("runner"))
         self._now = now
         self._slots = asyncio.Semaphore(at_once)
         self._rotation = RoundRobin()
@@ -65,7 +65,7 @@ class BatchRunner:
         self._has_news.set()
 
     @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    async def run_in_background(self) -> AsyncIterator[None]:
         """Run batches until the block ends. Unfinished items are released to other runners."""
         loops = [asyncio.create_task(self._feed()), asyncio.create_task(self._maintain_forever())]
         try:
@@ -108,15 +108,15 @@ class BatchRunner:
     # Running one
 
     async def _run(self, claim: Claim) -> None:
-        state, result = await self._result(claim)
+        state, result = await self._compute_result(claim)
         await _retry(lambda: self._items.record(*claim.place, state, result))
         await _retry(lambda: self._batches.end(claim.batch.id, self._now()))
 
-    async def _result(self, claim: Claim) -> tuple[ItemOutcome, str]:
+    async def _compute_result(self, claim: Claim) -> tuple[ItemOutcome, str]:
         """Outcome of the item, retried while the engine is full or has crashed."""
         crashes = attempts = 0
         while True:
-            request_id = new_id("req")
+            request_id = make_id("req")
             batch = claim.batch
             origin = Origin(request_id, batch.tenant, batch.key_id, "batch", batch.waived)
             try:
@@ -209,11 +209,11 @@ def _parse_request(params: str) -> MessageRequest:
     try:
         return MessageRequest.model_validate(pydantic_core.from_json(params, allow_inf_nan=False))
     except ValidationError as error:
-        raise invalid_request(error) from error
+        raise make_invalid_request_error(error) from error
     except ValueError as error:
         raise InvalidRequestError(f"The request is not valid JSON: {error}") from error
 
 
 def _make_errored_result(error: ApiError, request_id: str) -> tuple[ItemOutcome, str]:
     # In ASCII, because the message may quote what no database takes.
-    return "errored", json.dumps(ErroredResult(error=error.body(request_id)).model_dump())
+    return "errored", json.dumps(ErroredResult(error=error.to_body(request_id)).model_dump())

@@ -10,7 +10,7 @@ from typing import BinaryIO, NoReturn
 
 from commonweight.batches.upload import read_requests
 from commonweight.messages.errors import InvalidRequestError, NotFoundError
-from commonweight.messages.response import new_id
+from commonweight.messages.response import make_id
 from commonweight.store import Database
 from commonweight.store.batches import Batch, BatchStore, NewItem
 
@@ -51,7 +51,7 @@ class BatchService:
         Raises:
             InvalidRequestError, RequestTooLargeError: in the API's words.
         """
-        batch_id = new_id("msgbatch")
+        batch_id = make_id("msgbatch")
         async with self._reading:  # seconds of work, and the memory it takes, once and not many times
             now = self._now()
             await self._store.begin(batch_id, tenant, key_id, now, now + UPLOAD_TIMEOUT_SECONDS)
@@ -80,7 +80,7 @@ class BatchService:
         """
         return await self._find(tenant, batch_id) or _raise_not_found(batch_id)
 
-    async def page(
+    async def list_page(
         self, tenant: str, limit: int, after_id: str | None, before_id: str | None
     ) -> tuple[list[Batch], bool]:
         """A page of batches, newest first, and whether there are more.
@@ -122,7 +122,7 @@ class BatchService:
             )
         self._on_change()
 
-    async def results(self, tenant: str, batch_id: str) -> AsyncIterator[str]:
+    async def read_results(self, tenant: str, batch_id: str) -> AsyncIterator[str]:
         """Results as JSON Lines, one per request, read from the database while they are sent.
 
         Raises:
@@ -141,7 +141,7 @@ class BatchService:
 
     async def _read_lines(self, batch: Batch) -> AsyncIterator[str]:
         last, told = -1, 0
-        while page := await self._store.results(batch.id, last, RESULTS_PER_READ):
+        while page := await self._store.read_results(batch.id, last, RESULTS_PER_READ):
             yield "".join(
                 f'{{"custom_id":{json.dumps(item.custom_id)},"result":{item.result or _encode(item.state)}}}\n'
                 for item in page

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, NoReturn
 from pydantic import ValidationError
 
 from commonweight.messages.batches import MAX_REQUESTS, BatchRequest
-from commonweight.messages.errors import InvalidRequestError, RequestTooLargeError, invalid_request
+from commonweight.messages.errors import InvalidRequestError, RequestTooLargeError, make_invalid_request_error
 
 MAX_VALUE_CHARACTERS = 32 * 1024 * 1024
 """Characters of one request: as many as bytes may be sent to ``/v1/messages``."""
@@ -30,13 +30,13 @@ def read_requests(upload: BinaryIO) -> Iterator[BatchRequest]:
     """
     text = _JsonText(upload)
     if not text.skip("{"):
-        text.value()
+        text.read_value()
         text.end()
         raise InvalidRequestError("Input should be an object")
     are_read = False
     for name in _read_members(text):
         if name != "requests":
-            text.value()
+            text.read_value()
         elif are_read:
             raise InvalidRequestError("requests: given more than once")
         else:
@@ -54,7 +54,7 @@ def _read_members(text: "_JsonText") -> Iterator[str]:
     while True:
         if text.peek() != '"':
             text.fail("expected a name")
-        name = text.value()
+        name = text.read_value()
         text.expect(":")
         yield name
         if text.skip("}"):
@@ -64,7 +64,7 @@ def _read_members(text: "_JsonText") -> Iterator[str]:
 
 def _read_items(text: "_JsonText") -> Iterator[BatchRequest]:
     if not text.skip("["):
-        text.value()
+        text.read_value()
         raise InvalidRequestError("requests: Input should be a valid list")
     if text.skip("]"):
         raise InvalidRequestError("requests: List should have at least 1 item after validation, not 0")
@@ -85,9 +85,9 @@ def _read_items(text: "_JsonText") -> Iterator[BatchRequest]:
 
 def _read_item(text: "_JsonText", number: int) -> BatchRequest:
     try:
-        return BatchRequest.model_validate(text.value())
+        return BatchRequest.model_validate(text.read_value())
     except ValidationError as error:
-        raise invalid_request(error, within=("requests", number)) from error
+        raise make_invalid_request_error(error, within=("requests", number)) from error
     except RequestTooLargeError as error:
         raise RequestTooLargeError(f"requests.{number}: {error.message}") from error
 
@@ -131,7 +131,7 @@ class _JsonText:
         if self.peek():
             self.fail("expected the end")
 
-    def value(self) -> Any:  # noqa: ANN401 - it is JSON
+    def read_value(self) -> Any:  # noqa: ANN401 - it is JSON
         """The next value.
 
         Raises:

@@ -18,7 +18,7 @@ class _HashedFile(msgspec.Struct, array_like=True, frozen=True):
     sha256: str
 
 
-def sha256_of(path: Path) -> str:
+def compute_sha256(path: Path) -> str:
     """The SHA-256 of the file's content, in lower-case hex.
 
     A file whose resolved path, size and modification time are as before is not read again. Raises OSError

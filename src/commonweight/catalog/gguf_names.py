@@ -30,7 +30,7 @@ def list_parts(name: str) -> list[str]:
     return [f"{stem}-{i:05}-of-{total}.gguf" for i in range(1, int(total) + 1)]
 
 
-def quantisation(name: str) -> str | None:
+def parse_quantisation(name: str) -> str | None:
     """The quantisation that a file name states, as it is written there, such as ``Q4_K_M``.
 
     The last one of several, and of the file rather than of its folder; a type of float only without another.
@@ -49,6 +49,6 @@ def match_quantisation(names: Iterable[str], wanted: str) -> list[str]:
     Parts are what hyphens, dots and slashes separate: ``Q4_K`` is no part of ``model-Q4_K_M.gguf``.
     """
     names = list(names)
-    exact = [name for name in names if (quantisation(name) or "").casefold() == wanted.casefold()]
+    exact = [name for name in names if (parse_quantisation(name) or "").casefold() == wanted.casefold()]
     part = re.compile(rf"(?<![^-./]){re.escape(wanted)}(?=[-./])", re.IGNORECASE)
     return exact or [name for name in names if part.search(name)]

@@ -70,7 +70,7 @@ def check_header(path: Path) -> None:
     keys = _check_file(path)
     if _TOKENS not in keys:
         raise UnreadableModelError(f"{path} holds no vocabulary")
-    for part in _parts(path, keys.get("split.count", 1)):
+    for part in _list_parts(path, keys.get("split.count", 1)):
         _check_file(part)
 
 
@@ -91,7 +91,7 @@ def _check_file(path: Path) -> dict[str, int]:
         raise UnreadableModelError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _parts(path: Path, count: int) -> Iterator[Path]:
+def _list_parts(path: Path, count: int) -> Iterator[Path]:
     """The other files of a model, by the names under which llama.cpp looks for them."""
     if count <= 1:
         return

@@ -21,9 +21,9 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from commonweight.catalog.checksum import sha256_of
+from commonweight.catalog.checksum import compute_sha256
 from commonweight.catalog.gguf_names import is_model, list_parts, match_quantisation
-from commonweight.catalog.nearest import did_you_mean, find_nearest
+from commonweight.catalog.nearest import find_nearest, format_suggestions
 from commonweight.catalog.reference import (
     BadReferenceError,
     HubFileReference,
@@ -109,7 +109,7 @@ def list_cached() -> list[Path]:
     return sorted(path for path in found if path.exists() and is_model(path.name))
 
 
-def name_cached(path: Path) -> str:
+def make_cached_reference(path: Path) -> str:
     """The reference to a file that :func:`list_cached` lists; its path if there is none."""
     folder, _, commit, *name = path.relative_to(_cache()).parts
     repo = folder.removeprefix("models--").replace("--", "/", 1)
@@ -154,23 +154,23 @@ def _fetch(file: HubFileReference) -> Path:
     return path
 
 
-def stated_sha256(path: Path) -> str | None:
+def find_stated_sha256(path: Path) -> str | None:
     """SHA-256 that the hub states for a file in its cache; None if it states none."""
     # One hop only: a blob may itself link to the store that repositories share, where names are xet hashes.
     # Small files kept in plain git have a 40-digit etag, and a file system without links loses the etag.
-    blob = _blob(path)
+    blob = _find_blob(path)
     return blob.name if _SHA256.fullmatch(blob.name) else None
 
 
-def _blob(path: Path) -> Path:
+def _find_blob(path: Path) -> Path:
     return path.parent / path.readlink() if path.is_symlink() else path
 
 
 def _check(path: Path) -> None:
-    stated = stated_sha256(path)
-    found = stated and sha256_of(path)
+    stated = find_stated_sha256(path)
+    found = stated and compute_sha256(path)
     if found != stated:
-        for step in (path.resolve(), _blob(path), path):
+        for step in (path.resolve(), _find_blob(path), path):
             step.unlink(missing_ok=True)
         raise CorruptDownloadError(
             f"{path.name} is corrupt: the hub states SHA-256 {stated}, the content has {found}; "
@@ -193,7 +193,7 @@ def _explain(reference: HubFileReference | HubRepoReference, error: BaseExceptio
         case RemoteEntryNotFoundError():
             why = f"the repository has no such file; its files are at {page}/tree/{reference.revision}"
             if isinstance(reference, HubFileReference):
-                why += did_you_mean(_list_near(reference))
+                why += format_suggestions(_list_near(reference))
         case HfHubHTTPError(response=response) if response.status_code in (401, 403):
             why = f"the hub refused (HTTP {response.status_code}); log in with `hf auth login`"
         case HfHubHTTPError(response=response):

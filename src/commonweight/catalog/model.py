@@ -26,7 +26,7 @@ class ModelCard:
     created_at: datetime
 
     @classmethod
-    def of(cls, gguf: Gguf) -> "ModelCard":
+    def from_gguf(cls, gguf: Gguf) -> "ModelCard":
         """Read the card of an open file."""
         metadata = gguf.metadata
         architecture = metadata.get("general.architecture", "")

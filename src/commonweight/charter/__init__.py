@@ -2,7 +2,7 @@
 
 from importlib.resources import files
 
-from commonweight.charter.difference import Change, differences
+from commonweight.charter.difference import Change, compare_charters
 from commonweight.charter.lint import lint
 from commonweight.charter.principle import Charter, Principle
 from commonweight.charter.problems import CharterError, Problem
@@ -11,4 +11,14 @@ from commonweight.charter.reading import parse
 DEFAULT = files(__name__) / "default.md"
 """The charter that ships with the package: our own words, CC0."""
 
-__all__ = ["DEFAULT", "Change", "Charter", "CharterError", "Principle", "Problem", "differences", "lint", "parse"]
+__all__ = [
+    "DEFAULT",
+    "Change",
+    "Charter",
+    "CharterError",
+    "Principle",
+    "Problem",
+    "compare_charters",
+    "lint",
+    "parse",
+]

@@ -19,7 +19,7 @@ class Change(NamedTuple):
     """Reason to review the change; empty if there is none."""
 
 
-def differences(old: Charter, new: Charter) -> list[Change]:
+def compare_charters(old: Charter, new: Charter) -> list[Change]:
     """All differences in meaning, in the order of the new file; removed principles come last."""
     changes = [
         Change(new.id, field, "changed", _format(getattr(old, field)), _format(getattr(new, field)))

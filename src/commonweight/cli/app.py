@@ -88,7 +88,7 @@ def serve(
 
     configure_logging(log_format, log_level)
     settings = AssistantSettings(
-        model=model, engine=engine, remote=choice.remote(), guard=guard_settings, max_output=max_output
+        model=model, engine=engine, remote=choice.make_settings(), guard=guard_settings, max_output=max_output
     )
     serve_until_interrupted(settings, server, DataFolder.from_options(data, database))
 
@@ -190,7 +190,7 @@ def doctor(
     from commonweight.cli.doctor import doctor as examine
     from commonweight.runtime.data import DataFolder
 
-    settings = AssistantSettings(model=model, engine=engine, remote=choice.remote())
+    settings = AssistantSettings(model=model, engine=engine, remote=choice.make_settings())
     if not examine(settings, DataFolder.from_options(data, database), host=server.host, port=server.port):
         raise typer.Exit(1)
 

@@ -93,10 +93,10 @@ def diff(
     new: CharterArgument = None,
 ) -> None:
     """Show what changed in meaning between two charters, principle by principle."""
-    from commonweight.charter import differences
+    from commonweight.charter import compare_charters
     from commonweight.runtime.guard import read_charter
 
-    changes = differences(read_charter(old), read_charter(new))
+    changes = compare_charters(read_charter(old), read_charter(new))
     console = make_console()
     where = ""
     for change in changes:

@@ -34,7 +34,7 @@ class ConformanceReport:
         """Whether nothing failed."""
         return all(outcome.status != "failed" for outcome in self.outcomes)
 
-    def sections(self) -> dict[str, list["Outcome"]]:
+    def group_by_section(self) -> dict[str, list["Outcome"]]:
         """Outcomes by section, in the order they came."""
         sections: dict[str, list[Outcome]] = {}
         for outcome in self.outcomes:
@@ -88,7 +88,7 @@ def print_table(report: ConformanceReport) -> None:
     table = Table("passed", "of", "n/a", "section", title=f"{report.model} at {report.url}")
     for column in table.columns[:3]:
         column.justify = "right"
-    for name, outcomes in report.sections().items():
+    for name, outcomes in report.group_by_section().items():
         table.add_row(*_count_outcomes(outcomes), _list_failures(name, outcomes))
     table.add_section()
     table.add_row(*_count_outcomes(report.outcomes), "all", style="bold")
@@ -121,7 +121,7 @@ def print_json(report: ConformanceReport) -> None:
                 "passed": report.passed,
                 "sections": {
                     name: [_to_json(outcome) for outcome in outcomes]
-                    for name, outcomes in report.sections().items()
+                    for name, outcomes in report.group_by_section().items()
                 },
             },
             indent=2,

@@ -7,12 +7,12 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
-from commonweight.catalog.checksum import sha256_of
+from commonweight.catalog.checksum import compute_sha256
 from commonweight.catalog.gguf import Gguf
 from commonweight.catalog.hub import list_cached
 from commonweight.catalog.model import ModelCard
 from commonweight.catalog.resolve import resolve
-from commonweight.catalog.starter import starter
+from commonweight.catalog.starter import find_starter
 from commonweight.cli.terminal import make_console
 from commonweight.engines.llama.model.load_check import check_loads
 
@@ -20,7 +20,7 @@ from commonweight.engines.llama.model.load_check import check_loads
 def list_models() -> None:
     """Print the models that need no download, each with the command that serves it."""
     console = make_console()
-    first = starter()
+    first = find_starter()
     if first is not None:
         _list(console, first, "commonweight serve")
     for path in list_cached():
@@ -38,7 +38,7 @@ def show_model(reference: str | None) -> None:
     path = resolve(reference)
     check_loads(path)
     gguf = Gguf(path)
-    card = ModelCard.of(gguf)
+    card = ModelCard.from_gguf(gguf)
     gguf.close()
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="dim")
@@ -52,7 +52,7 @@ def show_model(reference: str | None) -> None:
         ("window", f"{card.trained_window:,} tokens"),
         ("licence", card.licence or "not stated in the file"),
         ("file", str(card.path)),
-        ("sha256", sha256_of(card.path)),
+        ("sha256", compute_sha256(card.path)),
         ("template", card.chat_template or "none: answers continue a plain transcript"),
     ):
         table.add_row(name, value)

@@ -23,7 +23,7 @@ def serve(settings: AssistantSettings, server: ServerSettings, data: DataFolder)
             data,
             callbacks=ServerCallbacks(
                 on_progress=bar.update,
-                on_started=lambda running: _welcome(console, running),
+                on_started=lambda running: _print_welcome(console, running),
                 on_draining=lambda seconds: console.print(
                     f"\nStopping. Running requests get {seconds:g} seconds; Ctrl-C again ends them now."
                 ),
@@ -31,7 +31,7 @@ def serve(settings: AssistantSettings, server: ServerSettings, data: DataFolder)
         )
 
 
-def _welcome(console: Console, running: RunningServer) -> None:
+def _print_welcome(console: Console, running: RunningServer) -> None:
     card, url = running.assistant.card, running.url
     request = {"model": card.id, "max_tokens": 100, "messages": [{"role": "user", "content": "Hello!"}]}
     key_header = ' -H "x-api-key: $COMMONWEIGHT_API_KEY"' if running.has_key else ""

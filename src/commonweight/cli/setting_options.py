@@ -26,7 +26,7 @@ class EngineChoice:
     key: str | None = None
     read_timeout: float = 300
 
-    def remote(self) -> RemoteSettings | None:
+    def make_settings(self) -> RemoteSettings | None:
         """Settings of remote engines; None for the embedded one."""
         kind = None if self.kind == "llama" else self.kind
         return make_remote_settings(kind, self.urls, self.key, self.read_timeout)

@@ -54,8 +54,8 @@ class Stream:
 
     def deltas(self, kind: str) -> list[Json]:
         """The deltas of one type, in order."""
-        deltas = (event["delta"] for event in self.events if event["type"] == "content_block_delta")
-        return [delta for delta in deltas if delta["type"] == kind]
+        list_deltas = (event["delta"] for event in self.events if event["type"] == "content_block_delta")
+        return [delta for delta in list_deltas if delta["type"] == kind]
 
 
 def read_stream(body: str) -> Stream:

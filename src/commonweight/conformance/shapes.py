@@ -108,11 +108,11 @@ def check_instance(instance: object, schema: Json) -> None:
         raise AssertionError(f"{instance} is not valid for its schema: {error.message}") from error
 
 
-def calls_of(message: Json) -> list[Json]:
+def list_calls(message: Json) -> list[Json]:
     """The ``tool_use`` blocks."""
     return [block for block in message["content"] if block["type"] == "tool_use"]
 
 
-def text_of(message: Json) -> str:
+def join_text(message: Json) -> str:
     """All text."""
     return "".join(block["text"] for block in message["content"] if block["type"] == "text")

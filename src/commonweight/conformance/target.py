@@ -65,7 +65,7 @@ class Target:
         supported = place.get("supported") if isinstance(place, dict) else None
         return supported if isinstance(supported, bool) else None
 
-    def beta(self, betas: str) -> "Target":
+    def with_betas(self, betas: str) -> "Target":
         """The same server, asked with a list of betas."""
         return replace(self, betas=betas)
 
@@ -90,7 +90,7 @@ class Target:
         """Read something."""
         return await self.http.get(path, params=parameters, headers=self.headers)
 
-    async def message(self, **changes: object) -> Json:
+    async def create_message(self, **changes: object) -> Json:
         """The answer to a request, not streamed."""
         return check_accepted(await self.post(self.request(**changes)))
 
@@ -100,13 +100,13 @@ class Target:
         assert response.status_code == 200, f"HTTP {response.status_code}: {response.text[:200]}"
         return read_stream(response.text)
 
-    async def refusal(self, path: str = MESSAGES, /, **changes: object) -> str:
+    async def read_refusal(self, path: str = MESSAGES, /, **changes: object) -> str:
         """The message with which an invalid request is refused."""
         return check_error(await self.post(self.request(**changes), path), 400, "invalid_request_error")
 
-    async def size(self, **changes: object) -> int:
+    async def count_prompt_tokens(self, **changes: object) -> int:
         """Prompt tokens of a request, as its usage reports them."""
-        return prompt_tokens((await self.message(**{"max_tokens": 1, **changes}))["usage"])
+        return prompt_tokens((await self.create_message(**{"max_tokens": 1, **changes}))["usage"])
 
     async def count(self, **changes: object) -> int:
         """Prompt tokens of a request, as ``count_tokens`` says."""

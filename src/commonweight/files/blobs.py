@@ -56,7 +56,7 @@ class BlobFolder:
 
     def keep(self, arriving: "IncomingBlob", name: str) -> None:
         """Move a finished upload to its final name; an existing file has the same content."""
-        path = self._path(name)
+        path = self._make_path(name)
         with self._room():
             path.parent.mkdir(exist_ok=True, mode=0o700)
             arriving.path.replace(path)
@@ -69,13 +69,13 @@ class BlobFolder:
         Raises:
             FileNotFoundError: it was removed.
         """
-        return self._path(name).open("rb")
+        return self._make_path(name).open("rb")
 
     def remove(self, name: str) -> None:
         """Remove a content, if it is there."""
-        self._path(name).unlink(missing_ok=True)
+        self._make_path(name).unlink(missing_ok=True)
 
-    def names(self) -> Iterator[str]:
+    def list_names(self) -> Iterator[str]:
         """All contents."""
         for path in self._folder.glob("[0-9a-f][0-9a-f]/*"):
             if _NAME.fullmatch(path.name):
@@ -88,7 +88,7 @@ class BlobFolder:
                 if path.stat().st_mtime < time.time() - ABANDONED_AFTER_SECONDS:
                     path.unlink()
 
-    def _path(self, name: str) -> Path:
+    def _make_path(self, name: str) -> Path:
         return self._folder / name[:2] / name
 
     @contextlib.contextmanager

@@ -22,10 +22,10 @@ from commonweight.messages.errors import (
     RequestTooLargeError,
     UnavailableError,
 )
-from commonweight.messages.response import new_id
+from commonweight.messages.response import make_id
 from commonweight.prompting.documents import UploadedFile
 from commonweight.store import Database
-from commonweight.store.failures import FAILURES, reason
+from commonweight.store.failures import FAILURES, get_reason
 from commonweight.store.files import FileTable, Position, StoredFile
 
 log = logging.getLogger(__name__)
@@ -73,19 +73,19 @@ class Upload:
             ApiError: the disk is full.
         """
         if self.size + len(data) > MAX_FILE_BYTES:
-            raise too_large()
+            raise make_too_large_error()
         self._admit(len(data))
         self.size += len(data)
         self._sniffer.feed(data)
         self._blobs.write(self.arriving, data)
 
-    def mime_type(self) -> str:
+    def detect_mime_type(self) -> str:
         """Media type of the whole content.
 
         Raises:
             InvalidRequestError: not what it is declared to be.
         """
-        return self._sniffer.mime_type(self.declared)
+        return self._sniffer.detect_mime_type(self.declared)
 
 
 class Library:
@@ -110,7 +110,7 @@ class Library:
         ``quota``: bytes of each tenant's files.
         """
         table = FileTable(database)
-        blobs = await asyncio.to_thread(BlobFolder, folder / await table.folder())
+        blobs = await asyncio.to_thread(BlobFolder, folder / await table.get_folder_name())
         library = cls(table, blobs, quota, now)
         sweeping = asyncio.create_task(library._sweep_forever())
         try:
@@ -152,11 +152,11 @@ class Library:
             InvalidRequestError: it is not what it is declared to be, or the quota is used up.
             ApiError: the disk is full.
         """
-        mime_type = upload.mime_type()
+        mime_type = upload.detect_mime_type()
         blob = await asyncio.to_thread(self._blobs.finish, upload.arriving)
         now = self._now()
         file = StoredFile(
-            id=new_id("file"),
+            id=make_id("file"),
             tenant=tenant,
             key_id=key_id,
             filename=upload.name or make_name(mime_type),
@@ -199,12 +199,12 @@ class Library:
         with _translate_failures():
             return await self._table.find(tenant, names)
 
-    async def page(
+    async def list_page(
         self, tenant: str, limit: int, after: Position | None = None, before: Position | None = None
     ) -> tuple[list[StoredFile], bool]:
         """Files of a tenant, newest first, and whether there are more; see :meth:`FileTable.page`."""
         with _translate_failures():
-            return await self._table.page(tenant, limit, after, before)
+            return await self._table.list_page(tenant, limit, after, before)
 
     async def delete(self, tenant: str, file_id: str) -> None:
         """Delete a file, and its content if it is no other file's.
@@ -256,8 +256,8 @@ class Library:
         now = self._now()
         await self._table.expire(now, now - EXPIRED_RETENTION_SECONDS)
         await asyncio.to_thread(self._blobs.sweep)
-        stored = await asyncio.to_thread(lambda: set(self._blobs.names()))
-        await self._release(stored - await self._table.blobs())
+        stored = await asyncio.to_thread(lambda: set(self._blobs.list_names()))
+        await self._release(stored - await self._table.list_blobs())
 
     async def _release(self, blobs: Iterable[str]) -> None:
         """Remove contents that no file refers to."""
@@ -272,7 +272,7 @@ class Library:
             try:
                 await self.sweep()
             except FAILURES as error:
-                log.warning("files could not be swept, which is tried again: %s", reason(error))
+                log.warning("files could not be swept, which is tried again: %s", get_reason(error))
             await asyncio.sleep(SWEEP_INTERVAL_SECONDS)
 
     def _require_content(self, file: StoredFile) -> None:
@@ -304,11 +304,11 @@ def _translate_failures() -> Iterator[None]:
     try:
         yield
     except FAILURES as error:
-        log.error("files cannot be reached: %s", reason(error))
+        log.error("files cannot be reached: %s", get_reason(error))
         raise UnavailableError("Files cannot be reached at the moment", retry_after=5) from error
 
 
-def too_large() -> RequestTooLargeError:
+def make_too_large_error() -> RequestTooLargeError:
     """The error for a file beyond the limit."""
     return RequestTooLargeError(f"file: the file exceeds the maximum size of {MAX_FILE_BYTES} bytes")
 

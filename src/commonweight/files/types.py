@@ -34,7 +34,7 @@ class Sniffer:
         if self._is_text:
             self._read(data)
 
-    def mime_type(self, declared: str) -> str:
+    def detect_mime_type(self, declared: str) -> str:
         """Media type of the whole file.
 
         PDFs and pictures are known by how they begin, and text is what is UTF-8 without NUL. Where a client

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field
 
 from commonweight.messages.response import Message
-from commonweight.messages.wire import WireModel, refusal
+from commonweight.messages.wire import WireModel, make_validation_error
 
 MAX_REQUESTS = 100_000
 """Requests of one batch."""
@@ -15,12 +15,12 @@ MAX_REQUESTS = 100_000
 def _check_params(params: object) -> object:
     """Refuse what makes the whole batch invalid; other errors become the result of their request."""
     if not isinstance(params, dict):
-        raise refusal("Input should be an object")
+        raise make_validation_error("Input should be an object")
     if params.get("stream"):
-        raise refusal("streaming is not supported in a batch", field="stream")
+        raise make_validation_error("streaming is not supported in a batch", field="stream")
     max_tokens = params.get("max_tokens")
     if max_tokens == 0 and not isinstance(max_tokens, bool):
-        raise refusal("Input should be greater than or equal to 1 in a batch", field="max_tokens")
+        raise make_validation_error("Input should be greater than or equal to 1 in a batch", field="max_tokens")
     return params
 
 

@@ -18,7 +18,7 @@ from commonweight.messages.content import (
     ToolResultBlock,
     ToolUseBlock,
 )
-from commonweight.messages.wire import WireModel, refusal
+from commonweight.messages.wire import WireModel, make_validation_error
 
 Effort = Literal["low", "medium", "high", "xhigh", "max"]
 
@@ -53,7 +53,7 @@ class MessageParam(WireModel):
         return self.role == "system" and self.is_empty and self.output_config is not None
 
 
-def effort_at_end(messages: Sequence[MessageParam], at_first: Effort | None) -> Effort | None:
+def find_final_effort(messages: Sequence[MessageParam], at_first: Effort | None) -> Effort | None:
     """Effort of the next turn.
 
     A system message behind a user's message applies to the turn that answers it; elsewhere to the user's next
@@ -77,7 +77,7 @@ def effort_at_end(messages: Sequence[MessageParam], at_first: Effort | None) -> 
 def check_messages(messages: Sequence[MessageParam]) -> None:
     """Refuse a conversation that no model could continue."""
     if not messages:
-        raise refusal("messages: at least one message is required")
+        raise make_validation_error("messages: at least one message is required")
     for i, message in enumerate(messages):
         if not message.is_directive:
             _check_content(message, i, is_last=i == len(messages) - 1)
@@ -89,24 +89,26 @@ def _check_content(message: MessageParam, i: int, *, is_last: bool) -> None:
     role, blocks = message.role, message.content
     if message.is_empty:
         if role == "system":
-            raise refusal(f"messages.{i}: system content must contain at least one block")
+            raise make_validation_error(f"messages.{i}: system content must contain at least one block")
         if role == "user" or not is_last:
-            raise refusal(
+            raise make_validation_error(
                 f"messages.{i}: all messages must have non-empty content except for the optional "
                 "final assistant message"
             )
         return
     texts = [block.text for block in blocks if isinstance(block, TextBlock)]
     if "" in texts:
-        raise refusal("messages: text content blocks must be non-empty")
+        raise make_validation_error("messages: text content blocks must be non-empty")
     if len(texts) == len(blocks) and not any(text.strip() for text in texts):
-        raise refusal("messages: text content blocks must contain non-whitespace text")
+        raise make_validation_error("messages: text content blocks must contain non-whitespace text")
     if role == "system" and not all(isinstance(block, TextBlock | ToolChangeBlock) for block in blocks):
-        raise refusal(f"messages.{i}: role 'system' supports text, tool_addition, and tool_removal blocks only")
+        raise make_validation_error(
+            f"messages.{i}: role 'system' supports text, tool_addition, and tool_removal blocks only"
+        )
     if role == "user" and any(isinstance(block, ToolUseBlock) for block in blocks):
-        raise refusal(f"messages.{i}: `tool_use` blocks can only be in `assistant` messages")
+        raise make_validation_error(f"messages.{i}: `tool_use` blocks can only be in `assistant` messages")
     if role == "assistant" and any(isinstance(block, ToolResultBlock) for block in blocks):
-        raise refusal(f"messages.{i}: `tool_result` blocks can only be in `user` messages")
+        raise make_validation_error(f"messages.{i}: `tool_result` blocks can only be in `user` messages")
 
 
 def _check_system_places(messages: Sequence[MessageParam]) -> None:
@@ -117,11 +119,11 @@ def _check_system_places(messages: Sequence[MessageParam]) -> None:
         elif message.is_directive:
             continue
         elif spoken is None:
-            raise refusal(
+            raise make_validation_error(
                 f"messages.{i}: use the top-level 'system' parameter for the initial system prompt{_ANYWHERE}"
             )
         elif spoken.role == "assistant" and not isinstance(spoken.content[-1], ServerToolResultBlock):
-            raise refusal(
+            raise make_validation_error(
                 f"messages.{i}: role 'system' must follow a 'user' message or an 'assistant' message ending in a "
                 f"server tool result{_ANYWHERE}"
             )
@@ -151,7 +153,7 @@ def _collect_calls(blocks: Sequence[_Placed], ids: set[str]) -> dict[str, int]:
     for i, j, block in blocks:
         if isinstance(block, ToolUseBlock):
             if block.id in ids:
-                raise refusal(f"messages.{i}.content.{j}: `tool_use` ids must be unique")
+                raise make_validation_error(f"messages.{i}.content.{j}: `tool_use` ids must be unique")
             ids.add(block.id)
             calls[block.id] = i
     return calls
@@ -162,20 +164,20 @@ def _check_results(blocks: Sequence[_Placed], calls: dict[str, int]) -> None:
     for i, j, block in blocks:
         if isinstance(block, ToolResultBlock):
             if block.tool_use_id not in calls:
-                raise refusal(
+                raise make_validation_error(
                     f"messages.{i}.content.{j}: unexpected `tool_use_id` found in `tool_result` blocks: "
                     f"{block.tool_use_id}. Each `tool_result` block must have a corresponding `tool_use` block in "
                     "the previous message."
                 )
             if block.tool_use_id in answered:
-                raise refusal(
+                raise make_validation_error(
                     f"messages.{i}.content.{j}: each tool_use must have a single result. "
                     f"Found multiple `tool_result` blocks with id: {block.tool_use_id}"
                 )
             answered.add(block.tool_use_id)
     missing = [call for call in calls if call not in answered]
     if missing:
-        raise refusal(
+        raise make_validation_error(
             f"messages.{calls[missing[0]]}: `tool_use` ids were found without `tool_result` blocks immediately "
             f"after: {', '.join(missing)}. Each `tool_use` block must have a corresponding `tool_result` block in "
             "the next message."

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from commonweight.messages.wire import WireModel, refusal
+from commonweight.messages.wire import WireModel, make_validation_error
 
 
 class InputTokens(WireModel):
@@ -67,7 +67,7 @@ class ClearToolUses(WireModel):
 
 def _refuse_compaction(edit: object) -> object:
     if isinstance(edit, dict) and edit.get("type") == "compact_20260112":
-        raise refusal("compact_20260112 is not supported by this server")
+        raise make_validation_error("compact_20260112 is not supported by this server")
     return edit
 
 

@@ -29,16 +29,16 @@ class ApiError(Exception):
         self.should_retry = should_retry
         """Overrides clients' rule for retries by status."""
 
-    def body(self, request_id: str) -> dict[str, Any]:
+    def to_body(self, request_id: str) -> dict[str, Any]:
         """The JSON body of the answer, and of an ``error`` event in a stream."""
         error: dict[str, Any] = {"type": self.type, "message": self.message}
         if self.details is not None:
             error["details"] = self.details
         return {"type": "error", "error": error, "request_id": request_id}
 
-    def json(self, request_id: str) -> bytes:
+    def to_json(self, request_id: str) -> bytes:
         """The body, encoded."""
-        return json.dumps(self.body(request_id), ensure_ascii=False).encode()
+        return json.dumps(self.to_body(request_id), ensure_ascii=False).encode()
 
 
 class InvalidRequestError(ApiError):
@@ -121,7 +121,7 @@ class OverloadedError(ApiError):
     type = "overloaded_error"
 
 
-def invalid_request(error: ValidationError, within: tuple[str | int, ...] = ()) -> InvalidRequestError:
+def make_invalid_request_error(error: ValidationError, within: tuple[str | int, ...] = ()) -> InvalidRequestError:
     """The API's sentence for the first thing that is wrong: ``messages.0.role: Input should be ...``.
 
     ``within`` is the place of what was validated, if it is a part of the request.

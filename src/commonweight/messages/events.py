@@ -164,7 +164,7 @@ class MessageFold:
             case _:
                 pass
 
-    def message(self) -> Message:
+    def build_message(self) -> Message:
         """The message so far. Of a tool call's input it holds what parses when the call was cut off."""
         content = [_apply_deltas(start, deltas) for start, deltas in self._blocks]
         return self._require_message().model_copy(update={"content": content})
@@ -181,7 +181,7 @@ async def fold_stream(stream: AsyncGenerator[StreamEvent]) -> Message:
     async with contextlib.aclosing(stream) as events:
         async for event in events:
             fold.add(event)
-    return fold.message()
+    return fold.build_message()
 
 
 def _apply_deltas(start: OutputBlock, deltas: Sequence[Delta]) -> OutputBlock:

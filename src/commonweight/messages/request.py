@@ -19,11 +19,11 @@ from commonweight.messages.conversation import (
     MessageOutputConfig,
     MessageParam,
     check_messages,
-    effort_at_end,
+    find_final_effort,
 )
 from commonweight.messages.edits import ContextManagement
 from commonweight.messages.tools import Tool, ToolChoice, check_tools
-from commonweight.messages.wire import WireModel, refusal
+from commonweight.messages.wire import WireModel, make_validation_error
 
 __all__ = ["CountTokensRequest", "MessageParam", "MessageRequest"]
 
@@ -74,7 +74,7 @@ def _refuse(value: object, info: ValidationInfo) -> object:
     if value is None or value == []:
         return None
     error_code = "thread_unsupported_request" if info.field_name == "thread" else None
-    raise refusal("not supported by this server", error_code=error_code)
+    raise make_validation_error("not supported by this server", error_code=error_code)
 
 
 Unsupported = Annotated[None, BeforeValidator(_refuse)]
@@ -106,9 +106,11 @@ class CountTokensRequest(WireModel):
         self._check_references()
         if self.output_schema is not None:
             if self.messages[-1].role == "assistant" and not self.messages[-1].is_empty:
-                raise refusal("output_config.format: cannot be combined with a prefilled assistant message")
+                raise make_validation_error(
+                    "output_config.format: cannot be combined with a prefilled assistant message"
+                )
             if self.wants_citations:
-                raise refusal("output_config.format: cannot be combined with citations")
+                raise make_validation_error("output_config.format: cannot be combined with citations")
         return self
 
     def _check_references(self) -> None:
@@ -117,7 +119,9 @@ class CountTokensRequest(WireModel):
             names = {tool.name for tool in self.tools}
             for where, block in self.blocks():
                 if isinstance(block, ToolReferenceBlock) and block.tool_name not in names:
-                    raise refusal(f"{where}: Tool reference '{block.tool_name}' not found in available tools")
+                    raise make_validation_error(
+                        f"{where}: Tool reference '{block.tool_name}' not found in available tools"
+                    )
 
     def blocks(self) -> Iterator[tuple[str, WireModel]]:
         """Every block with its place, in the order in which they end in the prompt; see ``content.walk``."""
@@ -154,7 +158,7 @@ class CountTokensRequest(WireModel):
     @property
     def effort(self) -> Effort | None:
         """Effort of the next turn, from its message or the request."""
-        return effort_at_end(self.messages, None if self.output_config is None else self.output_config.effort)
+        return find_final_effort(self.messages, None if self.output_config is None else self.output_config.effort)
 
 
 class MessageRequest(CountTokensRequest):
@@ -179,7 +183,7 @@ class MessageRequest(CountTokensRequest):
     @model_validator(mode="after")
     def _check_settings(self) -> "MessageRequest":
         if any(not stop.strip() for stop in self.stop_sequences or ()):
-            raise refusal("stop_sequences: each stop sequence must contain non-whitespace")
+            raise make_validation_error("stop_sequences: each stop sequence must contain non-whitespace")
         if isinstance(self.thinking, BudgetedThinking) and self.thinking.budget_tokens >= self.max_tokens:
-            raise refusal("`max_tokens` must be greater than `thinking.budget_tokens`.")
+            raise make_validation_error("`max_tokens` must be greater than `thinking.budget_tokens`.")
         return self

@@ -21,7 +21,7 @@ StopReason = Literal[
 _ALPHABET = string.ascii_letters + string.digits
 
 
-def new_id(prefix: str) -> str:
+def make_id(prefix: str) -> str:
     """A fresh opaque id such as ``msg_...``: 24 random characters, about 143 bits."""
     return prefix + "_" + "".join(secrets.choice(_ALPHABET) for _ in range(24))
 

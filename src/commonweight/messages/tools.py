@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from commonweight.messages.content import CacheControl
 from commonweight.messages.published_tools import PUBLISHED_TOOLS
-from commonweight.messages.wire import WireModel, refusal
+from commonweight.messages.wire import WireModel, make_validation_error
 
 _UNSUPPORTED_PREFIXES = (
     *("web_search_", "web_fetch_", "code_execution_", "tool_search_tool_", "advisor_", "mcp_toolset"),
@@ -31,9 +31,9 @@ class BaseTool(WireModel):
 
 def _check_object_schema(schema: dict[str, Any]) -> dict[str, Any]:
     if "type" not in schema:
-        raise refusal("Field required", field="type")
+        raise make_validation_error("Field required", field="type")
     if schema["type"] != "object":
-        raise refusal("Input should be 'object'", field="type")
+        raise make_validation_error("Input should be 'object'", field="type")
     return schema
 
 
@@ -99,7 +99,7 @@ def _add_type(tool: object) -> object:
         return tool
     kind = tool.get("type")
     if isinstance(kind, str) and kind.startswith(_UNSUPPORTED_PREFIXES):
-        raise refusal(f"{kind} is not supported by this server")
+        raise make_validation_error(f"{kind} is not supported by this server")
     return tool if kind is not None else {**tool, "type": "custom"}
 
 
@@ -132,17 +132,17 @@ def check_tools(tools: Sequence[BaseTool], choice: ToolChoice | None) -> None:
     """Refuse repeated names, tools that are all deferred, and a choice that no tool fits."""
     names = {tool.name for tool in tools}
     if len(names) < len(tools):
-        raise refusal("tools: Tool names must be unique.")
+        raise make_validation_error("tools: Tool names must be unique.")
     for tool in tools:
         if tool.defer_loading and tool.cache_control is not None:
-            raise refusal(
+            raise make_validation_error(
                 f"Tool '{tool.name}' cannot have both defer_loading=true and cache_control set. "
                 "Tools with defer_loading cannot use prompt caching."
             )
     if tools and all(tool.defer_loading for tool in tools):
-        raise refusal("All tools have defer_loading set. At least one tool must be non-deferred.")
+        raise make_validation_error("All tools have defer_loading set. At least one tool must be non-deferred.")
     if isinstance(choice, NamedToolChoice):
         if choice.name not in names:
-            raise refusal(f"Tool '{choice.name}' not found in provided tools")
+            raise make_validation_error(f"Tool '{choice.name}' not found in provided tools")
     elif choice is not None and choice.type == "any" and not tools:
-        raise refusal("tool_choice.any may only be specified while providing tools")
+        raise make_validation_error("tool_choice.any may only be specified while providing tools")

@@ -40,7 +40,9 @@ def _list_field_names(model: type[BaseModel]) -> frozenset[str]:
     return frozenset(field.alias or name for name, field in model.model_fields.items())
 
 
-def refusal(message: str, *, field: str | None = None, error_code: str | None = None) -> PydanticCustomError:
+def make_validation_error(
+    message: str, *, field: str | None = None, error_code: str | None = None
+) -> PydanticCustomError:
     """Validation error with a message in the API's words, for validators to raise.
 
     The sentence follows the place that is being validated, and ``field`` in it; a check of the whole request has

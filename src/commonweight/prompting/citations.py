@@ -34,7 +34,7 @@ class QuotableText:
             return None
         return self._source_position(start), self._source_position(start + len(bare_quote) - 1) + 1
 
-    def part_at(self, position: int) -> int:
+    def find_part(self, position: int) -> int:
         """Index of the part with the character at ``position``."""
         return bisect_right(self._part_starts, position) - 1
 

@@ -84,7 +84,7 @@ def locate_quote(document: Document, quote: str) -> Citation | None:
     start, end = span
     cited = document.quotable.text[start:end]
     index, title = document.index, document.title
-    first, last = document.quotable.part_at(start), document.quotable.part_at(end - 1)
+    first, last = document.quotable.find_part(start), document.quotable.find_part(end - 1)
     blocks = "".join(document.parts[first : last + 1])  # blocks are cited whole
     match document.kind:
         case "text":

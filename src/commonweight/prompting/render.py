@@ -72,8 +72,8 @@ class Renderer:
         self._turn_ends = () if chat_template else (PLAIN_TURN_END,)
         self.template = template = ChatTemplate(
             chat_template or PLAIN_TEMPLATE,
-            bos_token="" if tokenizer.bos_id is None else tokenizer.text_of(tokenizer.bos_id),
-            eos_token="" if tokenizer.eos_id is None else tokenizer.text_of(tokenizer.eos_id),
+            bos_token="" if tokenizer.bos_id is None else tokenizer.get_token_text(tokenizer.bos_id),
+            eos_token="" if tokenizer.eos_id is None else tokenizer.get_token_text(tokenizer.eos_id),
         )
         thinking = template.thinking
         tags = [thinking.opening, thinking.closing] if thinking else []

@@ -9,7 +9,7 @@ from commonweight.catalog.gguf import Gguf
 from commonweight.catalog.integrity import check_content
 from commonweight.catalog.model import ModelCard
 from commonweight.catalog.resolve import resolve
-from commonweight.catalog.starter import starter
+from commonweight.catalog.starter import find_starter
 from commonweight.engines.grammars import GrammarCompiler
 from commonweight.engines.llama import LlamaEngine, plan_worker
 from commonweight.engines.llama.model.load_check import check_loads
@@ -43,7 +43,7 @@ def locate_model(settings: AssistantSettings) -> AssistantSettings:
     path = resolve(settings.model)
     with contextlib.suppress(FileNotFoundError):  # whatever opens it says that better
         check_content(path)
-    if path != starter() and settings.remote is None:
+    if path != find_starter() and settings.remote is None:
         check_loads(path)
     return replace(settings, model=str(path))
 
@@ -67,7 +67,7 @@ async def open_assistant(
         report: gets lines for people on what was set up: the charter, the memory that was set aside.
     """
     with contextlib.closing(Gguf(resolve(settings.model))) as gguf:
-        card = ModelCard.of(gguf)
+        card = ModelCard.from_gguf(gguf)
         key = (data or DataFolder.from_options()).load_key()
         tokenizer = Tokenizer(gguf)
         renderer = Renderer(tokenizer, card.chat_template)
@@ -106,7 +106,7 @@ def open_remote_engine(
     settings: AssistantSettings, remote: RemoteSettings, gguf: Gguf, key: bytes
 ) -> RemoteEngine:
     """Make a remote engine, not started yet. Of the model, only vocabulary and template are used."""
-    tokenizer, card = Tokenizer(gguf), ModelCard.of(gguf)
+    tokenizer, card = Tokenizer(gguf), ModelCard.from_gguf(gguf)
     return _make_remote_engine(settings, remote, gguf, Renderer(tokenizer, card.chat_template), key)
 
 

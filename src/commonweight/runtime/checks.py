@@ -34,7 +34,7 @@ from commonweight.runtime.errors import UserError
 from commonweight.runtime.network import bind_listener
 from commonweight.runtime.settings import AssistantSettings
 from commonweight.runtime.tracing import ENDPOINT_VARIABLES
-from commonweight.store import DatabaseError, revisions
+from commonweight.store import DatabaseError, read_revisions
 
 log = logging.getLogger(__name__)
 
@@ -153,7 +153,7 @@ def check_model(settings: AssistantSettings) -> Iterator[Finding]:
         if settings.remote is None:
             check_loads(path)
         with contextlib.closing(Gguf(path)) as gguf:
-            card = ModelCard.of(gguf)
+            card = ModelCard.from_gguf(gguf)
             found = asyncio.run(check_servers(settings, settings.remote, gguf)) if settings.remote else None
         is_known = check_content(path)
     except (OSError, ModelNotFoundError) as error:
@@ -227,7 +227,7 @@ def check_cache_folder() -> Finding:
 async def check_database(data: DataFolder) -> Finding:
     """Check whether the database can be reached, and its schema's version. Nothing is changed."""
     try:
-        found = await revisions(data.database or f"sqlite+aiosqlite:///{data.path / 'commonweight.db'}")
+        found = await read_revisions(data.database or f"sqlite+aiosqlite:///{data.path / 'commonweight.db'}")
     except DatabaseError as error:
         return Finding("database", "fail", str(error), "is the URL right, and the database running?")
     if not found.is_known:

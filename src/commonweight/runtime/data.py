@@ -6,7 +6,7 @@ from pathlib import Path
 import platformdirs
 
 from commonweight.signing import load_key
-from commonweight.store import sqlite_url
+from commonweight.store import make_sqlite_url
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class DataFolder:
     @property
     def database_url(self) -> str:
         """The URL of the database. The folder is made if need be."""
-        return self.database or sqlite_url(self.path)
+        return self.database or make_sqlite_url(self.path)
 
     def load_key(self) -> bytes:
         """Load the installation's secret key, which is created on first use."""

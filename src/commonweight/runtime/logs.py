@@ -13,7 +13,7 @@ from typing import Literal
 from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
-from commonweight.server.request_log import current_request
+from commonweight.server.request_log import get_current_request
 
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -31,7 +31,7 @@ def configure_logging(form: LogFormat, level: LogLevel) -> None:
 
 
 def _add_request_id(record: logging.LogRecord) -> bool:
-    request = current_request()
+    request = get_current_request()
     if request is not None and not hasattr(record, "request_id"):
         record.request_id = request.request_id
     return True

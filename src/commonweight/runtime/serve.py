@@ -123,7 +123,7 @@ async def _serve(
         # What gives the engine work of its own accord is entered here, and left as soon as draining begins.
         background = await services.enter_async_context(contextlib.AsyncExitStack())
         runner = BatchRunner(assistant, database)
-        await background.enter_async_context(runner.running())
+        await background.enter_async_context(runner.run_in_background())
         app = create_app(
             assistant,
             keyring,

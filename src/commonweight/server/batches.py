@@ -61,7 +61,7 @@ def make_batches_router(desk: BatchService, limiter: Limiter) -> APIRouter:
         after_id: str | None = None,
         before_id: str | None = None,
     ) -> MessageBatchPage:
-        batches, has_more = await desk.page(request.state.principal.tenant, limit, after_id, before_id)
+        batches, has_more = await desk.list_page(request.state.principal.tenant, limit, after_id, before_id)
         return MessageBatchPage(
             data=[_make_batch(batch, request) for batch in batches],
             has_more=has_more,
@@ -84,7 +84,7 @@ def make_batches_router(desk: BatchService, limiter: Limiter) -> APIRouter:
 
     @router.get("/{batch_id}/results", response_class=Response, responses=ERRORS | _RESULTS)
     async def get_results(request: Request, batch_id: str) -> Response:
-        lines = await desk.results(request.state.principal.tenant, batch_id)
+        lines = await desk.read_results(request.state.principal.tenant, batch_id)
         return StreamingResponse(lines, media_type="application/x-jsonl")
 
     return router

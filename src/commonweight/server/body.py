@@ -13,7 +13,7 @@ from commonweight.messages.errors import (
     InvalidRequestError,
     OverloadedError,
     RequestTooLargeError,
-    invalid_request,
+    make_invalid_request_error,
 )
 from commonweight.messages.wire import WireModel
 
@@ -89,4 +89,4 @@ def _parse(body: bytearray, model: type[WireModelT]) -> WireModelT:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise invalid_request(error) from error
+        raise make_invalid_request_error(error) from error

@@ -25,7 +25,7 @@ from commonweight.messages.errors import (
     OverloadedError,
     SlowRequestError,
 )
-from commonweight.messages.response import new_id
+from commonweight.messages.response import make_id
 
 log = logging.getLogger(__name__)
 
@@ -231,9 +231,9 @@ class Connection(HttpToolsProtocol):
             if cycle.response_started or not cycle.more_body:  # the error would seem the answer, or a part of it
                 self.transport.abort()
                 return
-        request_id = new_id("req")
+        request_id = make_id("req")
         log.info("refused before it was a request: %s", error.message, extra={"request_id": request_id})
-        body = error.json(request_id)
+        body = error.to_json(request_id)
         fields = {"content-type": "application/json", "content-length": len(body), "request-id": request_id}
         if error.retry_after is not None:
             fields["retry-after"] = error.retry_after

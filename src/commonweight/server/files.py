@@ -90,7 +90,7 @@ def make_files_router(library: Library) -> APIRouter:
                 raise InvalidRequestError(f"ids: at most {MAX_IDS} may be given")
             files, has_more = await library.find(tenant, ids), False
         else:
-            files, has_more = await library.page(tenant, limit or DEFAULT_PAGE_SIZE, after, before)
+            files, has_more = await library.list_page(tenant, limit or DEFAULT_PAGE_SIZE, after, before)
         if _is_beta(request):
             return BetaFilePage(
                 data=[_make_beta_metadata(file) for file in files],

@@ -19,10 +19,10 @@ from commonweight.messages.errors import (
     NotFoundError,
     UnavailableError,
 )
-from commonweight.messages.response import new_id
+from commonweight.messages.response import make_id
 from commonweight.server.lifecycle import Lifecycle
 from commonweight.server.request_log import RequestListener, RequestRecord, record_error, set_current
-from commonweight.store.failures import FAILURES, reason
+from commonweight.store.failures import FAILURES, get_reason
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = RequestRecord(new_id("req"), scope["method"], scope["path"])
+        exchange = RequestRecord(make_id("req"), scope["method"], scope["path"])
         set_current(exchange)
         started = time.perf_counter()
         try:
@@ -88,7 +88,7 @@ def make_error_response(error: ApiError, request_id: str) -> JSONResponse:
     headers = {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
     if error.should_retry is not None:
         headers["x-should-retry"] = str(error.should_retry).lower()
-    return JSONResponse(error.body(request_id), status_code=error.status, headers=headers)
+    return JSONResponse(error.to_body(request_id), status_code=error.status, headers=headers)
 
 
 async def on_api_error(request: Request, error: Exception) -> JSONResponse:
@@ -119,7 +119,7 @@ async def on_bad_parameter(request: Request, error: Exception) -> JSONResponse:
 
 async def on_store_failure(request: Request, error: Exception) -> JSONResponse:
     """FastAPI's handler for a database or disk that is unavailable."""
-    log.error("%s: %s: %s", request.state.request_id, type(error).__name__, reason(error))
+    log.error("%s: %s: %s", request.state.request_id, type(error).__name__, get_reason(error))
     unavailable = UnavailableError("The server cannot get at its data at the moment.", retry_after=5)
     return make_error_response(unavailable, request.state.request_id)
 

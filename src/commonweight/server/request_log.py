@@ -32,7 +32,7 @@ RequestListener = Callable[[RequestRecord], None]
 _current: ContextVar[RequestRecord | None] = ContextVar("exchange", default=None)
 
 
-def current_request() -> RequestRecord | None:
+def get_current_request() -> RequestRecord | None:
     """Get the record of the request that this task, or the one that started it, serves."""
     return _current.get()
 
@@ -44,11 +44,11 @@ def set_current(exchange: RequestRecord) -> None:
 
 def record_error(error_type: str) -> None:
     """Record an error that is sent to the current client."""
-    if exchange := current_request():
+    if exchange := get_current_request():
         exchange.error = error_type
 
 
 def record_turn(record: TurnRecord) -> None:
     """A listener of turns: record a turn with its HTTP request."""
-    if exchange := current_request():
+    if exchange := get_current_request():
         exchange.turn = record

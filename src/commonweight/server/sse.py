@@ -120,4 +120,4 @@ class EventSourceResponse(Response):
             log.error("a stream failed", exc_info=error)
             error = ApiError("Internal server error")
         record_error(error.type)
-        return b"event: error\ndata: " + error.json(self._request_id) + b"\n\n"
+        return b"event: error\ndata: " + error.to_json(self._request_id) + b"\n\n"

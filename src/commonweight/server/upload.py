@@ -10,9 +10,9 @@ from pydantic import Field, TypeAdapter, ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 
-from commonweight.files import MAX_FILE_BYTES, Upload, too_large
+from commonweight.files import MAX_FILE_BYTES, Upload, make_too_large_error
 from commonweight.files.types import UNKNOWN
-from commonweight.messages.errors import InvalidRequestError, invalid_request
+from commonweight.messages.errors import InvalidRequestError, make_invalid_request_error
 from commonweight.server.body import check_encoding
 
 WRITE_CHUNK_BYTES = 2**20
@@ -41,7 +41,7 @@ async def read_form(request: Request, upload: Upload) -> int | None:
     check_encoding(request)
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > MAX_FILE_BYTES + MAX_FORM_OVERHEAD_BYTES:
-        raise too_large()
+        raise make_too_large_error()
     form = UploadForm(request.headers.get("content-type", ""), upload)
     pending: list[bytes] = []
     total = waiting = 0
@@ -50,7 +50,7 @@ async def read_form(request: Request, upload: Upload) -> int | None:
         waiting += len(chunk)
         total += len(chunk)
         if total > MAX_FILE_BYTES + MAX_FORM_OVERHEAD_BYTES:
-            raise too_large()
+            raise make_too_large_error()
         if waiting >= WRITE_CHUNK_BYTES:
             await asyncio.to_thread(form.feed, b"".join(pending))
             pending.clear()
@@ -112,7 +112,7 @@ class UploadForm:
         try:
             return _lifetime.validate_python(given.decode(errors="replace"))
         except ValidationError as error:
-            raise invalid_request(error, (LIFETIME_FIELD,)) from error
+            raise make_invalid_request_error(error, (LIFETIME_FIELD,)) from error
 
     def _on_header_field(self, data: bytes, start: int, end: int) -> None:
         self._header += data[start:end]

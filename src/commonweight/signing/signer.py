@@ -42,7 +42,7 @@ class Signer:
         if len(data) > _MAX_TEXT_BYTES:
             raise ValueError(f"a text of {len(data)} bytes is too long to sign")
         body = zlib.compress(data)
-        return _PREFIX + base64.b64encode(self._mac(body) + body).decode()
+        return _PREFIX + base64.b64encode(self._compute_mac(body) + body).decode()
 
     def read(self, signature: str) -> str | None:
         """Read the text; None for a signature of another server or version, which cannot be read.
@@ -54,7 +54,7 @@ class Signer:
             return None
         signed = _decode(signature.removeprefix(_PREFIX))
         mac, body = signed[:_MAC_BYTES], signed[_MAC_BYTES:]
-        if not hmac.compare_digest(mac, self._mac(body)):
+        if not hmac.compare_digest(mac, self._compute_mac(body)):
             raise TamperedError("the signature is not authentic")
         unpacker = zlib.decompressobj()
         data = unpacker.decompress(body, _MAX_TEXT_BYTES + 1)
@@ -62,7 +62,7 @@ class Signer:
             raise TamperedError("the signature holds more than we ever sign")
         return data.decode()
 
-    def _mac(self, body: bytes) -> bytes:
+    def _compute_mac(self, body: bytes) -> bytes:
         return compute_mac(self._key, self._purpose, body)[:_MAC_BYTES]
 
 

@@ -1,5 +1,5 @@
 """Database access: connection, migrations, tables and queries. No policy."""
 
-from commonweight.store.database import Database, DatabaseError, Revisions, revisions, sqlite_url
+from commonweight.store.database import Database, DatabaseError, Revisions, make_sqlite_url, read_revisions
 
-__all__ = ["Database", "DatabaseError", "Revisions", "revisions", "sqlite_url"]
+__all__ = ["Database", "DatabaseError", "Revisions", "make_sqlite_url", "read_revisions"]

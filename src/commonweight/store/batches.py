@@ -134,7 +134,7 @@ class BatchStore:
         async with self._database.write() as connection:
             return await _change(connection, batch_id, ("ended", "receiving"), status="deleted")
 
-    async def results(self, batch_id: str, after: int, limit: int) -> list[ItemResult]:
+    async def read_results(self, batch_id: str, after: int, limit: int) -> list[ItemResult]:
         """Results from the one after number ``after`` on."""
         columns = [batch_items.c[field.name] for field in fields(ItemResult)]
         query = (

@@ -48,7 +48,7 @@ class Database:
                 await _upgrade_tables(engine)
             except (DBAPIError, OSError) as error:
                 raise DatabaseError(
-                    f"cannot use the database at {_hide_password(url)}: {_reason(error)}"
+                    f"cannot use the database at {_hide_password(url)}: {_get_reason(error)}"
                 ) from error
             yield cls(engine)
         finally:
@@ -97,7 +97,7 @@ class Revisions:
     """False: a newer version of this program has changed them."""
 
 
-async def revisions(url: str) -> Revisions:
+async def read_revisions(url: str) -> Revisions:
     """Read the migration state of the database at a URL, without changing it.
 
     Raises:
@@ -111,12 +111,12 @@ async def revisions(url: str) -> Revisions:
         async with engine.connect() as connection:
             return await connection.run_sync(_read_revisions)
     except (DBAPIError, OSError) as error:
-        raise DatabaseError(f"cannot use the database at {_hide_password(url)}: {_reason(error)}") from error
+        raise DatabaseError(f"cannot use the database at {_hide_password(url)}: {_get_reason(error)}") from error
     finally:
         await engine.dispose()
 
 
-def sqlite_url(folder: Path) -> str:
+def make_sqlite_url(folder: Path) -> str:
     """URL of the SQLite database in a data folder; creates both, readable by this user only."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     file = folder / "commonweight.db"
@@ -209,6 +209,6 @@ def _hide_password(url: str) -> str:
     return "what was given"
 
 
-def _reason(error: Exception) -> str:
+def _get_reason(error: Exception) -> str:
     cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
     return str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__

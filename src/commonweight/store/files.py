@@ -57,7 +57,7 @@ class FileTable:
                 await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
             yield connection
 
-    async def folder(self) -> str:
+    async def get_folder_name(self) -> str:
         """The name of the folder that holds the contents of this database's files, and of no other's."""
         async with self.exclusive() as connection:
             name = (await connection.execute(select(library.c.folder))).scalar_one_or_none()
@@ -85,7 +85,7 @@ class FileTable:
         found = await connection.execute(select(files.c.id).where(files.c.blob == blob).limit(1))
         return found.first() is not None
 
-    async def blobs(self) -> set[str]:
+    async def list_blobs(self) -> set[str]:
         """The contents of all files."""
         async with self._database.read() as connection:
             found = await connection.execute(select(files.c.blob).where(files.c.blob.is_not(None)).distinct())
@@ -101,7 +101,7 @@ class FileTable:
                 found += [StoredFile(**row) for row in (await connection.execute(query)).mappings()]
         return sorted(found, key=lambda file: (file.created_at, file.id), reverse=True)
 
-    async def page(
+    async def list_page(
         self, tenant: str, limit: int, after: Position | None = None, before: Position | None = None
     ) -> tuple[list[StoredFile], bool]:
         """Files of a tenant, newest first, and whether there are more.

@@ -35,7 +35,7 @@ from commonweight.messages.response import (
     StopDetails,
     StopReason,
     Usage,
-    new_id,
+    make_id,
 )
 from commonweight.prompting import OutputParser, Prompt
 from commonweight.prompting.documents import locate_quote
@@ -153,7 +153,7 @@ class Answer:
                 begun = usage.model_copy(update={"output_tokens": 1})
                 yield MessageStart(
                     message=Message(
-                        id=new_id("msg"), model=self._model, diagnostics=self._diagnostics, usage=begun
+                        id=make_id("msg"), model=self._model, diagnostics=self._diagnostics, usage=begun
                     )
                 )
             case Step(token_id):
@@ -234,5 +234,5 @@ class Answer:
 
 def _make_tool_use_id(call_id: str | None) -> str:
     """Make a fresh id. It ends with the model's own id, if there is one, so that prompts can restore that."""
-    fresh = new_id("toolu")
+    fresh = make_id("toolu")
     return fresh if call_id is None else fresh[: -len(call_id)] + call_id

@@ -27,7 +27,7 @@ class ReleaseGate:
     @property
     def message(self) -> Message:
         """The message as far as it was released."""
-        return self._fold.message()
+        return self._fold.build_message()
 
     def push(self, events: Iterable[StreamEvent], *, is_held: bool = False) -> list[StreamEvent]:
         """Add events; returns those to send now. ``is_held``: hold all of them."""

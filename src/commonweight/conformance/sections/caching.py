@@ -145,13 +145,13 @@ async def nothing_is_written_without_a_mark(target: Target) -> None:
 async def marks_that_cannot_be(target: Target) -> None:
     """Unknown types and times are refused (§5)."""
     for mark in ({"type": "forever"}, {"type": "ephemeral", "ttl": "2h"}, {}):
-        refusal = await target.refusal(messages=[user([text("Say hello.", cache_control=mark)])])
+        refusal = await target.read_refusal(messages=[user([text("Say hello.", cache_control=mark)])])
         assert "cache_control" in refusal, f"{mark} is refused for: {refusal}"
 
 
 async def usage(target: Target, **changes: object) -> Json:
     """What a request used, where a count that is not there is nought."""
-    message = await target.message(**{"max_tokens": 1, "messages": GREETING, **changes})
+    message = await target.create_message(**{"max_tokens": 1, "messages": GREETING, **changes})
     used: Json = message["usage"]
     return used | {
         part: used.get(part) or 0 for part in ("cache_creation_input_tokens", "cache_read_input_tokens")

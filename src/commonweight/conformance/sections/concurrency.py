@@ -18,9 +18,9 @@ BUSY_ERRORS = {429: "rate_limit_error", 503: "api_error", 529: "overloaded_error
 async def everybody_gets_their_own_answer(target: Target) -> None:
     """Requests at once get answers of their own: prompt, length and id (§8)."""
     prompts = [[user("Count from 1 to 100, with commas." + " Please." * i)] for i in range(CONCURRENT_REQUESTS)]
-    sizes = [await target.size(messages=prompt) for prompt in prompts]
+    sizes = [await target.count_prompt_tokens(messages=prompt) for prompt in prompts]
     answers = await asyncio.gather(
-        *(target.message(messages=prompt, max_tokens=i + 1) for i, prompt in enumerate(prompts))
+        *(target.create_message(messages=prompt, max_tokens=i + 1) for i, prompt in enumerate(prompts))
     )
     for i, (message, size) in enumerate(zip(answers, sizes, strict=True)):
         assert prompt_tokens(message["usage"]) == size, (
@@ -44,7 +44,7 @@ async def calls_at_once(target: Target) -> None:
     """Forced calls at once are each valid for their own tools (§7)."""
     tools = [WEATHER, CLOCK] * 2
     answers = await asyncio.gather(
-        *(target.message(tools=[tool], tool_choice=ONE, max_tokens=64) for tool in tools)
+        *(target.create_message(tools=[tool], tool_choice=ONE, max_tokens=64) for tool in tools)
     )
     for tool, message in zip(tools, answers, strict=True):
         check_one_call(message, tool)
@@ -54,7 +54,7 @@ async def calls_at_once(target: Target) -> None:
 async def the_same_request_at_once(target: Target) -> None:
     """Requests that are the same report the same prompt, whoever computed it (§8)."""
     answers = await asyncio.gather(
-        *(target.message(messages=COUNTING, max_tokens=2) for _ in range(CONCURRENT_REQUESTS))
+        *(target.create_message(messages=COUNTING, max_tokens=2) for _ in range(CONCURRENT_REQUESTS))
     )
     sizes = {prompt_tokens(message["usage"]) for message in answers}
     assert len(sizes) == 1, f"the same prompt has {sorted(sizes)} tokens"
@@ -75,13 +75,14 @@ async def counting_while_a_stream_runs(target: Target) -> None:
 async def clients_that_give_up(target: Target) -> None:
     """Clients that leave before their answer, and in the middle of it, do no harm (§10)."""
     waiting = [
-        asyncio.create_task(target.message(messages=STORY, max_tokens=2000)) for _ in range(CONCURRENT_REQUESTS)
+        asyncio.create_task(target.create_message(messages=STORY, max_tokens=2000))
+        for _ in range(CONCURRENT_REQUESTS)
     ]
     await asyncio.sleep(0.5)
     for task in waiting:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
-    await target.message(max_tokens=64, messages=GREETING, stop_sequences=ENDS_SOON)
+    await target.create_message(max_tokens=64, messages=GREETING, stop_sequences=ENDS_SOON)
 
 
 @check()

@@ -26,7 +26,7 @@ async def a_prompt_that_is_too_long(target: Target) -> None:
     """It is refused in the words that agents compact for, with both numbers, streamed or not (§9.4)."""
     body: Json = {"messages": [user("word " * int((target.window or MAX_WINDOW_TOKENS) * 1.1))]}
     for more in ({}, {"stream": True}):
-        message = await target.refusal(**body, **more)
+        message = await target.read_refusal(**body, **more)
         match = re.fullmatch(r"prompt is too long: (\d+) tokens > (\d+) maximum", message)
         assert match, f"refused in other words: {message}"
         tokens, limit = map(int, match.groups())
@@ -51,16 +51,16 @@ async def room_for_the_declared_output(target: Target) -> None:
     limit = target.info.get("max_tokens")
     if limit is None:
         raise NotApplicableError("declares no max_tokens")
-    await target.message(max_tokens=limit, stop_sequences=ENDS_SOON)
+    await target.create_message(max_tokens=limit, stop_sequences=ENDS_SOON)
 
 
 @check()
 async def an_edit_of_nothing(target: Target) -> None:
     """Agents always ask for `clear_thinking` that keeps all, which changes nothing (§5)."""
-    bare = await target.size()
+    bare = await target.count_prompt_tokens()
     for keep in ("all", {"type": "all"}):
         edits = {"edits": [{"type": "clear_thinking_20251015", "keep": keep}]}
-        message = await target.beta(BETA).message(context_management=edits, max_tokens=1)
+        message = await target.with_betas(BETA).create_message(context_management=edits, max_tokens=1)
         size = prompt_tokens(message["usage"])
         assert size == bare, f"{size} tokens with the edit, {bare} without"
         assert not list_applied(message), f"applied: {list_applied(message)}"
@@ -69,7 +69,7 @@ async def an_edit_of_nothing(target: Target) -> None:
 @check(needs="context_management.clear_tool_uses_20250919")
 async def old_tool_results_are_cleared(target: Target) -> None:
     """`clear_tool_uses` keeps the last uses, and reports what it cleared (§5)."""
-    whole = await target.size(tools=[WEATHER], messages=HISTORY)
+    whole = await target.count_prompt_tokens(tools=[WEATHER], messages=HISTORY)
     message = await apply_edit(target, clear(keep=1))
     assert len(list_applied(message)) == 1, f"applied: {list_applied(message)}"
     edit = list_applied(message)[0]
@@ -95,7 +95,7 @@ async def inputs_are_cleared_too(target: Target) -> None:
 @check(needs="context_management.clear_tool_uses_20250919")
 async def what_is_kept(target: Target) -> None:
     """Excluded tools, edits below their trigger and too small a gain leave the prompt as it is (§5)."""
-    whole = await target.size(tools=[WEATHER], messages=HISTORY)
+    whole = await target.count_prompt_tokens(tools=[WEATHER], messages=HISTORY)
     for edit in (
         clear(keep=0, exclude_tools=["get_weather"]),
         clear(keep=0, trigger={"type": "tool_uses", "value": 50}),
@@ -113,7 +113,7 @@ async def what_is_kept(target: Target) -> None:
 async def a_stream_reports_edits(target: Target) -> None:
     """A stream reports edits with its last `message_delta` (§10)."""
     management = {"edits": [clear(keep=1)]}
-    stream = await target.beta(BETA).stream(
+    stream = await target.with_betas(BETA).stream(
         context_management=management, tools=[WEATHER], messages=HISTORY, max_tokens=1
     )
     edits = (stream.events[-2].get("context_management") or {}).get("applied_edits")
@@ -159,7 +159,7 @@ def clear(keep: int, **more: object) -> Json:
 
 async def apply_edit(target: Target, edit: Json) -> Json:
     """The answer to the history after an edit."""
-    return await target.beta(BETA).message(
+    return await target.with_betas(BETA).create_message(
         context_management={"edits": [edit]}, tools=[WEATHER], messages=HISTORY, max_tokens=1
     )
 

@@ -106,6 +106,6 @@ async def what_cannot_be_run_cannot_be_counted(target: Target) -> None:
 
 async def check_true(target: Target, **changes: object) -> int:
     """A count that is what a run reports."""
-    counted, run = await target.count(**changes), await target.size(**changes)
+    counted, run = await target.count(**changes), await target.count_prompt_tokens(**changes)
     assert counted == run, f"{counted} tokens counted and {run} run"
     return counted

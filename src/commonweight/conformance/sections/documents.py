@@ -15,9 +15,11 @@ IMAGE: Json = {"type": "image", "source": base64_source("image/png", png())}
 @check()
 async def a_text_document(target: Target) -> None:
     """A document of plain text is part of the prompt, with its title and context (§6)."""
-    bare = await target.size()
-    alone = await target.size(messages=ask(document()))
-    titled = await target.size(messages=ask(document() | {"title": "The garden", "context": "Written in May."}))
+    bare = await target.count_prompt_tokens()
+    alone = await target.count_prompt_tokens(messages=ask(document()))
+    titled = await target.count_prompt_tokens(
+        messages=ask(document() | {"title": "The garden", "context": "Written in May."})
+    )
     assert alone > bare + 15, f"{alone} tokens with the document, {bare} without"
     assert titled > alone, f"{titled} tokens with title and context, {alone} without"
 
@@ -25,9 +27,9 @@ async def a_text_document(target: Target) -> None:
 @check()
 async def a_document_of_blocks(target: Target) -> None:
     """A document of content blocks, or of one string, is part of the prompt (§6)."""
-    bare = await target.size()
+    bare = await target.count_prompt_tokens()
     for content in ([text(line) for line in LINES], PLAIN):
-        size = await target.size(
+        size = await target.count_prompt_tokens(
             messages=ask({"type": "document", "source": {"type": "content", "content": content}})
         )
         assert size > bare + 15, f"{size} tokens with the document, {bare} without"
@@ -37,9 +39,9 @@ async def a_document_of_blocks(target: Target) -> None:
 async def a_pdf(target: Target) -> None:
     """The text of a PDF is part of the prompt, of every page (§6)."""
     bare, one, three = (
-        await target.size(),
-        await target.size(messages=ask(pdf_document(LINES[0]))),
-        await target.size(messages=ask(pdf_document(*LINES))),
+        await target.count_prompt_tokens(),
+        await target.count_prompt_tokens(messages=ask(pdf_document(LINES[0]))),
+        await target.count_prompt_tokens(messages=ask(pdf_document(*LINES))),
     )
     assert bare < one < three, f"{bare} tokens without a PDF, {one} with a page, {three} with three"
 
@@ -47,7 +49,7 @@ async def a_pdf(target: Target) -> None:
 @check(lacks="pdf_input")
 async def no_pdf_where_there_is_none(target: Target) -> None:
     """A server that cannot read PDFs refuses one in the words that agents act on (§9.4)."""
-    refusal = await target.refusal(messages=ask(pdf_document(LINES[0])))
+    refusal = await target.read_refusal(messages=ask(pdf_document(LINES[0])))
     assert "does not support pdf input" in refusal.lower(), f"refused in other words: {refusal}"
 
 
@@ -60,23 +62,25 @@ async def documents_that_cannot_be(target: Target) -> None:
         {"type": "base64", "media_type": "application/zip", "data": "AAAA"},
         {"type": "carrier_pigeon"},
     ):
-        refusal = await target.refusal(messages=ask({"type": "document", "source": source}))
+        refusal = await target.read_refusal(messages=ask({"type": "document", "source": source}))
         assert "messages.0.content.0" in refusal, f"the refusal does not say where: {refusal}"
 
 
 @check()
 async def documents_in_tool_results(target: Target) -> None:
     """Documents within a tool result are part of the prompt (§6)."""
-    empty = await target.size(tools=[WEATHER], messages=after_tool_result([text("See below.")]))
-    size = await target.size(tools=[WEATHER], messages=after_tool_result([text("See below."), document()]))
+    empty = await target.count_prompt_tokens(tools=[WEATHER], messages=after_tool_result([text("See below.")]))
+    size = await target.count_prompt_tokens(
+        tools=[WEATHER], messages=after_tool_result([text("See below."), document()])
+    )
     assert size > empty + 15, f"{size} tokens with the document, {empty} without"
 
 
 @check(needs="pdf_input")
 async def a_pdf_in_a_tool_result(target: Target) -> None:
     """A PDF within a tool result, as agents send what they read, is part of the prompt (§6)."""
-    empty = await target.size(tools=[WEATHER], messages=after_tool_result([text("PDF file read.")]))
-    size = await target.size(
+    empty = await target.count_prompt_tokens(tools=[WEATHER], messages=after_tool_result([text("PDF file read.")]))
+    size = await target.count_prompt_tokens(
         tools=[WEATHER], messages=after_tool_result([text("PDF file read."), pdf_document(*LINES)])
     )
     assert size > empty + 15, f"{size} tokens with the PDF, {empty} without"
@@ -85,16 +89,16 @@ async def a_pdf_in_a_tool_result(target: Target) -> None:
 @check()
 async def search_results(target: Target) -> None:
     """Search results are part of the prompt, from the user and from a tool (§6)."""
-    bare = await target.size()
-    size = await target.size(messages=ask(search_result()))
+    bare = await target.count_prompt_tokens()
+    size = await target.count_prompt_tokens(messages=ask(search_result()))
     assert size > bare + 15, f"{size} tokens with a search result, {bare} without"
-    await target.message(tools=[WEATHER], messages=after_tool_result([search_result()]), max_tokens=1)
+    await target.create_message(tools=[WEATHER], messages=after_tool_result([search_result()]), max_tokens=1)
 
 
 @check()
 async def uncited_documents(target: Target) -> None:
     """Where citations are not asked for there are none (§11)."""
-    message = await target.message(messages=ask(document(), "Quote it."), max_tokens=24)
+    message = await target.create_message(messages=ask(document(), "Quote it."), max_tokens=24)
     assert not citations_of(message), f"citations: {citations_of(message)}"
 
 
@@ -137,9 +141,9 @@ async def citations_of_search_results(target: Target) -> None:
 @check(lacks="image_input")
 async def no_image_where_there_is_none(target: Target) -> None:
     """A model that sees nothing refuses an image by its place, so that agents can leave it out (§9.4)."""
-    refusal = await target.refusal(messages=[user([text("Look:"), IMAGE])])
+    refusal = await target.read_refusal(messages=[user([text("Look:"), IMAGE])])
     assert refusal.startswith("messages.0.content.1.image"), f"the refusal does not name the block: {refusal}"
-    refusal = await target.refusal(tools=[WEATHER], messages=after_tool_result([text("Look:"), IMAGE]))
+    refusal = await target.read_refusal(tools=[WEATHER], messages=after_tool_result([text("Look:"), IMAGE]))
     place = "messages.2.content.0.tool_result.content.1.image"
     assert refusal.startswith(place), f"the refusal does not name the block: {refusal}"
 
@@ -147,9 +151,9 @@ async def no_image_where_there_is_none(target: Target) -> None:
 @check(needs="image_input")
 async def an_image(target: Target) -> None:
     """An image is part of the prompt, from the user and in a tool result (§6)."""
-    bare, size = await target.size(), await target.size(messages=ask(IMAGE))
+    bare, size = await target.count_prompt_tokens(), await target.count_prompt_tokens(messages=ask(IMAGE))
     assert size > bare, f"{size} tokens with an image, {bare} without"
-    await target.message(tools=[WEATHER], messages=after_tool_result([IMAGE]), max_tokens=1)
+    await target.create_message(tools=[WEATHER], messages=after_tool_result([IMAGE]), max_tokens=1)
 
 
 @check()
@@ -159,7 +163,7 @@ async def images_that_cannot_be(target: Target) -> None:
         {"type": "base64", "media_type": "image/png", "data": "%%%"},
         {"type": "base64", "media_type": "image/tiff", "data": "AAAA"},
     ):
-        refusal = await target.refusal(messages=ask({"type": "image", "source": source}))
+        refusal = await target.read_refusal(messages=ask({"type": "image", "source": source}))
         assert "messages.0.content.0" in refusal, f"the refusal does not say where: {refusal}"
 
 
@@ -211,7 +215,7 @@ async def check_citations(target: Target, source: Json, first: Json) -> None:
         question = user(f"Quote the {line} sentence, as before.")
         messages = [*ask(source | CITED, "Quote the first sentence."), shown, question]
         arguments: Json = {"messages": messages, "max_tokens": 64, "temperature": 0}
-        whole, stream = await target.message(**arguments), await target.stream(**arguments)
+        whole, stream = await target.create_message(**arguments), await target.stream(**arguments)
         for message in (whole, stream.message):
             for citation in citations_of(message):
                 assert citation["type"] == first["type"], f"the type is {citation['type']}, not {first['type']}"

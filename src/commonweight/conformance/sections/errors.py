@@ -53,7 +53,7 @@ async def the_shape_of_an_error(target: Target) -> None:
 async def invalid_fields_are_named(target: Target) -> None:
     """A refusal begins with the path of what is wrong, such as `messages.0.content` (§9.1)."""
     for changes, place in WRONG:
-        refusal = await target.refusal(**changes)
+        refusal = await target.read_refusal(**changes)
         assert refusal.startswith(place), f"{changes} is refused for: {refusal}"
 
 
@@ -71,29 +71,29 @@ async def missing_fields_are_named(target: Target) -> None:
 async def empty_messages(target: Target) -> None:
     """Only a last assistant message may be empty, and no text block (§5)."""
     for content in ("", [], [text("")]):
-        refusal = await target.refusal(messages=[user(content), *GREETING])
+        refusal = await target.read_refusal(messages=[user(content), *GREETING])
         assert "messages" in refusal, f"an empty message is refused for: {refusal}"
-    await target.message(messages=[*GREETING, assistant("")])
+    await target.create_message(messages=[*GREETING, assistant("")])
 
 
 @check()
 async def more_messages_than_are_allowed(target: Target) -> None:
     """A conversation has at most 100,000 messages (§5)."""
-    refusal = await target.refusal(messages=GREETING * 100_001)
+    refusal = await target.read_refusal(messages=GREETING * 100_001)
     assert refusal.startswith("messages"), f"refused for: {refusal}"
 
 
 @check()
 async def a_begun_answer_that_ends_in_space(target: Target) -> None:
     """A begun answer must not end in white space (§5)."""
-    refusal = await target.refusal(messages=[*GREETING, assistant("Hello ")])
+    refusal = await target.read_refusal(messages=[*GREETING, assistant("Hello ")])
     assert "final assistant content cannot end with trailing whitespace" in refusal, f"refused for: {refusal}"
 
 
 @check()
 async def blank_stop_sequences(target: Target) -> None:
     """A stop sequence must hold more than white space (§5)."""
-    refusal = await target.refusal(stop_sequences=[" "])
+    refusal = await target.read_refusal(stop_sequences=[" "])
     assert refusal.startswith("stop_sequences"), f"refused for: {refusal}"
 
 
@@ -178,5 +178,5 @@ async def the_sdk_raises_its_own(target: Target) -> None:
 async def errors_while_counting(target: Target) -> None:
     """Counting refuses in the same shape and words (§9.1)."""
     for changes, place in (({"messages": []}, "messages"), ({"system": 3}, "system")):
-        refusal = await target.refusal(COUNT, **changes)
+        refusal = await target.read_refusal(COUNT, **changes)
         assert refusal.startswith(place), f"{changes} is refused for: {refusal}"

@@ -15,7 +15,7 @@ from commonweight.conformance.conversation import (
     tool_use,
     user,
 )
-from commonweight.conformance.shapes import check_error, check_message, text_of
+from commonweight.conformance.shapes import check_error, check_message, join_text
 from commonweight.conformance.target import NEW_VERSION, Target
 from commonweight.conformance.toolbox import WEATHER
 
@@ -28,13 +28,13 @@ BILLING = "x-anthropic-billing-header: cc_version=2.1.330.{}; cc_entrypoint=cli;
 @check()
 async def the_shape_of_a_message(target: Target) -> None:
     """An answer has all fields of a `Message`, which agree with each other (§8)."""
-    check_message(await target.message())
+    check_message(await target.create_message())
 
 
 @check()
 async def ids_of_messages(target: Target) -> None:
     """The id of a message begins with `msg_`, and is never the same (§8)."""
-    ids = [(await target.message(max_tokens=1))["id"] for _ in range(2)]
+    ids = [(await target.create_message(max_tokens=1))["id"] for _ in range(2)]
     assert all(id_.startswith("msg_") for id_ in ids), f"the ids are {ids}"
     assert len(set(ids)) == len(ids), f"the same id twice: {ids[0]}"
 
@@ -50,31 +50,34 @@ async def the_sdk_reads_it(target: Target) -> None:
 async def any_model_name_is_echoed(target: Target) -> None:
     """Whatever model a client asks for, the served one answers under that name (§1.8)."""
     for name in ("claude-opus-5-5", "qwen3-coder"):
-        model = (await target.message(model=name, max_tokens=1))["model"]
+        model = (await target.create_message(model=name, max_tokens=1))["model"]
         assert model == name, f"asked for {name!r}, answered as {model!r}"
 
 
 @check()
 async def a_string_is_one_text_block(target: Target) -> None:
     """`"x"` and `[{"type":"text","text":"x"}]` are the same, in messages and in `system` (§1.7)."""
-    as_strings = await target.size(system="Be brief.", messages=[user("Say hello.")])
-    as_blocks = await target.size(system=[text("Be brief.")], messages=[user([text("Say hello.")])])
+    as_strings = await target.count_prompt_tokens(system="Be brief.", messages=[user("Say hello.")])
+    as_blocks = await target.count_prompt_tokens(system=[text("Be brief.")], messages=[user([text("Say hello.")])])
     assert as_strings == as_blocks, f"{as_strings} tokens as strings and {as_blocks} as blocks"
 
 
 @check()
 async def the_system_prompt_is_read(target: Target) -> None:
     """A longer `system` is a longer prompt, and so is a further block of it (§5)."""
-    short, long = await target.size(system="Be brief."), await target.size(system="Be brief. " + "Be kind. " * 9)
+    short, long = (
+        await target.count_prompt_tokens(system="Be brief."),
+        await target.count_prompt_tokens(system="Be brief. " + "Be kind. " * 9),
+    )
     assert long > short, f"{long} tokens with 9 more sentences, {short} without"
-    blocks = await target.size(system=[text("Be brief."), text("Be kind.")])
+    blocks = await target.count_prompt_tokens(system=[text("Be brief."), text("Be kind.")])
     assert blocks > short, f"{blocks} tokens with two blocks, {short} with one"
 
 
 @check()
 async def turns_of_the_same_role(target: Target) -> None:
     """Consecutive messages of one role are one turn, not an error (§5)."""
-    await target.message(
+    await target.create_message(
         messages=[user("Say hello."), user("And goodbye."), assistant("Hello."), assistant("Bye."), user("Again.")]
     )
 
@@ -82,27 +85,27 @@ async def turns_of_the_same_role(target: Target) -> None:
 @check()
 async def system_messages_in_the_conversation(target: Target) -> None:
     """A message may have the role `system`, as a string or blocks, and the model reads it (§1.4, §5)."""
-    bare = await target.size()
+    bare = await target.count_prompt_tokens()
     for content in ("You are in a terminal.", [text("You are in a terminal.")]):
-        size = await target.size(messages=[*GREETING, system(content)])
+        size = await target.count_prompt_tokens(messages=[*GREETING, system(content)])
         assert size > bare, f"{size} tokens with a system message, {bare} without"
-    await target.message(messages=[*GREETING, system("Be brief."), assistant("Hello."), user("Again.")])
+    await target.create_message(messages=[*GREETING, system("Be brief."), assistant("Hello."), user("Again.")])
 
 
 @check()
 async def settings_in_a_system_message(target: Target) -> None:
     """A system message may carry `output_config` and `clear_at`, and nothing else (§5)."""
     effort = {"effort": "low"}
-    await target.message(messages=[*GREETING, {**system("Be brief."), "output_config": effort}])
-    await target.message(messages=[*GREETING, {**system("Be brief."), "clear_at": "next_user_message"}])
-    await target.message(messages=[*GREETING, {**system([]), "output_config": effort}])
+    await target.create_message(messages=[*GREETING, {**system("Be brief."), "output_config": effort}])
+    await target.create_message(messages=[*GREETING, {**system("Be brief."), "clear_at": "next_user_message"}])
+    await target.create_message(messages=[*GREETING, {**system([]), "output_config": effort}])
 
 
 @check()
 async def the_attribution_block_is_dropped(target: Target) -> None:
     """A first system block that starts with `x-anthropic-billing-header` is not part of the prompt (§1.6)."""
-    bare = await target.size(system=[text("Be brief.")])
-    size = await target.size(system=[text(BILLING.format("a1b")), text("Be brief.")])
+    bare = await target.count_prompt_tokens(system=[text("Be brief.")])
+    size = await target.count_prompt_tokens(system=[text(BILLING.format("a1b")), text("Be brief.")])
     assert size == bare, f"{size} tokens with the block, {bare} without"
 
 
@@ -110,7 +113,7 @@ async def the_attribution_block_is_dropped(target: Target) -> None:
 async def a_coding_agents_request(target: Target) -> None:
     """All that a coding agent sends at once is accepted (§13)."""
     mark = {"cache_control": {"type": "ephemeral", "ttl": "1h"}}
-    await target.beta(AGENTS_BETAS).message(
+    await target.with_betas(AGENTS_BETAS).create_message(
         max_tokens=32000,
         stop_sequences=ENDS_SOON,
         system=[text(BILLING.format("f00")), text("You are an agent.", **mark)],
@@ -170,17 +173,20 @@ async def the_sdk_holds_a_conversation(target: Target) -> None:
 async def a_last_assistant_message_is_continued(target: Target) -> None:
     """An answer continues the assistant's last message, and does not repeat it (§5)."""
     begun = "Certainly. The last word of this line, number 4711, is heliotrope, and"
-    message = await target.message(messages=[*GREETING, assistant(begun)])
-    said = text_of(message)
+    message = await target.create_message(messages=[*GREETING, assistant(begun)])
+    said = join_text(message)
     assert not said.lstrip().startswith(begun), f"the answer repeats what was begun: {said!r}"
-    size, bare = await target.size(messages=[*GREETING, assistant(begun)]), await target.size()
+    size, bare = (
+        await target.count_prompt_tokens(messages=[*GREETING, assistant(begun)]),
+        await target.count_prompt_tokens(),
+    )
     assert size > bare, f"the begun answer is no part of the prompt: {size} tokens with it, {bare} without"
 
 
 @check()
 async def stop_sequences(target: Target) -> None:
     """The answer ends before a stop sequence, which is reported (§5)."""
-    message = await target.message(max_tokens=64, messages=STORY, stop_sequences=ENDS_SOON)
+    message = await target.create_message(max_tokens=64, messages=STORY, stop_sequences=ENDS_SOON)
     check_stopped(message, ENDS_SOON)
 
 
@@ -194,7 +200,7 @@ async def stop_sequences_in_a_stream(target: Target) -> None:
 @check()
 async def max_tokens_ends_the_answer(target: Target) -> None:
     """After `max_tokens` the answer ends, and says that this is why (§8)."""
-    message = await target.message(max_tokens=6, messages=COUNTING, temperature=0)
+    message = await target.create_message(max_tokens=6, messages=COUNTING, temperature=0)
     usage = message["usage"]
     assert message["stop_reason"] == "max_tokens", f"stop_reason is {message['stop_reason']!r}"
     assert usage["output_tokens"] == 6, f"{usage['output_tokens']} output tokens where 6 were allowed"
@@ -203,7 +209,7 @@ async def max_tokens_ends_the_answer(target: Target) -> None:
 @check()
 async def no_tokens_wanted(target: Target) -> None:
     """`max_tokens: 0` reads the prompt and answers nothing (§5)."""
-    message = await target.message(max_tokens=0)
+    message = await target.create_message(max_tokens=0)
     assert message["content"] == [], f"content is {message['content']}"
     assert message["usage"]["output_tokens"] == 0, f"{message['usage']['output_tokens']} output tokens"
 
@@ -221,8 +227,8 @@ async def more_tokens_wanted_than_there_are(target: Target) -> None:
 @check()
 async def sampling_settings(target: Target) -> None:
     """`temperature`, `top_p` and `top_k` are accepted under 2023-06-01 (§5)."""
-    await target.message(temperature=1.0, top_p=0.9, top_k=40)
-    await target.message(temperature=0)
+    await target.create_message(temperature=1.0, top_p=0.9, top_k=40)
+    await target.create_message(temperature=0)
 
 
 @check()
@@ -240,7 +246,7 @@ async def temperature_in_the_new_version(target: Target) -> None:
 async def the_likeliest_answer(target: Target) -> None:
     """At temperature 0, and with one choice, answers are alike (§5)."""
     answers = [
-        text_of(await target.message(max_tokens=4, messages=COUNTING, **settings))
+        join_text(await target.create_message(max_tokens=4, messages=COUNTING, **settings))
         for settings in ({"temperature": 0}, {"temperature": 1, "top_k": 1}, {"temperature": 0})
     ]
     # Two of three: a tie between tokens may fall either way with the shape of a batch.
@@ -250,15 +256,17 @@ async def the_likeliest_answer(target: Target) -> None:
 @check()
 async def text_of_any_script(target: Target) -> None:
     """Text in any script, with emoji and controls, is read as UTF-8 (§6)."""
-    await target.message(max_tokens=4, messages=[user("Grüße, 你好, שלום, 👩‍👩‍👧‍👦, \u0000 \u202e \ufffe")])
+    await target.create_message(max_tokens=4, messages=[user("Grüße, 你好, שלום, 👩‍👩‍👧‍👦, \u0000 \u202e \ufffe")])
 
 
 @check()
 async def cache_control_anywhere(target: Target) -> None:
     """`cache_control` is accepted wherever it may stand, and is no part of the prompt (§1.7, §5)."""
     mark = {"cache_control": {"type": "ephemeral"}}
-    bare = await target.size(system=[text("Be brief.")], tools=[WEATHER], messages=[user([text("Say hello.")])])
-    size = await target.size(
+    bare = await target.count_prompt_tokens(
+        system=[text("Be brief.")], tools=[WEATHER], messages=[user([text("Say hello.")])]
+    )
+    size = await target.count_prompt_tokens(
         system=[text("Be brief.", **mark)],
         tools=[WEATHER | mark],
         messages=[user([text("Say hello.", **mark)])],
@@ -269,7 +277,7 @@ async def cache_control_anywhere(target: Target) -> None:
 
 def check_stopped(message: Json, stops: list[str]) -> None:
     """It ended at one of the stop sequences, with none of them in its text."""
-    reason, sequence, said = message["stop_reason"], message["stop_sequence"], text_of(message)
+    reason, sequence, said = message["stop_reason"], message["stop_sequence"], join_text(message)
     assert reason == "stop_sequence", f"stop_reason is {reason!r} after {said!r}"
     assert sequence in stops, f"stop_sequence is {sequence!r}"
     seen = [stop for stop in stops if stop in said]

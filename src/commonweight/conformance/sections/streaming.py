@@ -5,7 +5,7 @@ import anthropic
 from commonweight.conformance.checks import check
 from commonweight.conformance.conversation import COUNTING, ENDS_SOON, GREETING, STORY, Json, assistant
 from commonweight.conformance.grammar import fold
-from commonweight.conformance.shapes import check_error, check_message, prompt_tokens, text_of
+from commonweight.conformance.shapes import check_error, check_message, join_text, prompt_tokens
 from commonweight.conformance.target import Target
 
 WIRE_EVENTS = {
@@ -57,7 +57,7 @@ async def text_comes_in_pieces(target: Target) -> None:
 async def a_stream_tells_what_a_message_says(target: Target) -> None:
     """Streamed or not, an answer has the same fields, prompt tokens and ending (§8, §10)."""
     arguments: Json = {"max_tokens": 4, "messages": COUNTING, "temperature": 0}
-    streamed, message = (await target.stream(**arguments)).message, await target.message(**arguments)
+    streamed, message = (await target.stream(**arguments)).message, await target.create_message(**arguments)
     assert streamed.keys() == message.keys(), f"not in both: {sorted(streamed.keys() ^ message.keys())}"
     for what, told in (
         ("stop_reason", [streamed["stop_reason"], message["stop_reason"]]),
@@ -93,7 +93,7 @@ async def the_sdk_adds_it_up(target: Target) -> None:
         made = getattr(final, name)
         assert made == told[name], f"{name}: {made!r} by the SDK, {told[name]!r} by the events"
     text = "".join(block.text for block in final.content if isinstance(block, anthropic.types.TextBlock))
-    assert text == text_of(told), f"text: {text!r} by the SDK, {text_of(told)!r} by the events"
+    assert text == join_text(told), f"text: {text!r} by the SDK, {join_text(told)!r} by the events"
 
 
 @check()
@@ -124,4 +124,4 @@ async def a_stream_that_nobody_reads(target: Target) -> None:
         async for line in response.aiter_lines():
             if "content_block_delta" in line:
                 break
-    await target.message(max_tokens=64, stop_sequences=ENDS_SOON, messages=GREETING)
+    await target.create_message(max_tokens=64, stop_sequences=ENDS_SOON, messages=GREETING)

@@ -7,7 +7,7 @@ import pydantic
 
 from commonweight.conformance.checks import check
 from commonweight.conformance.conversation import GREETING, Json, assistant, user
-from commonweight.conformance.shapes import calls_of, check_instance, text_of
+from commonweight.conformance.shapes import check_instance, join_text, list_calls
 from commonweight.conformance.target import Target
 from commonweight.conformance.toolbox import WEATHER
 
@@ -56,7 +56,7 @@ class Choice(pydantic.BaseModel):
 @check(needs="structured_outputs")
 async def an_answer_in_json(target: Target) -> None:
     """With a format the answer is exactly one text block, whose JSON is valid for the schema (§5)."""
-    message = await target.message(output_config=as_json(SCHEMA), max_tokens=64)
+    message = await target.create_message(output_config=as_json(SCHEMA), max_tokens=64)
     check_answer(message, SCHEMA)
 
 
@@ -70,14 +70,14 @@ async def streamed_json(target: Target) -> None:
 @check(needs="structured_outputs")
 async def nested_schemas(target: Target) -> None:
     """Arrays, references and unions are kept to (§5)."""
-    message = await target.message(output_config=as_json(NESTED), max_tokens=96)
+    message = await target.create_message(output_config=as_json(NESTED), max_tokens=96)
     check_answer(message, NESTED)
 
 
 @check(needs="structured_outputs")
 async def raw_schemas(target: Target) -> None:
     """Schemas that no SDK has prepared are accepted and kept to (§5)."""
-    message = await target.message(output_config=as_json(RAW), max_tokens=96)
+    message = await target.create_message(output_config=as_json(RAW), max_tokens=96)
     if message["stop_reason"] == "end_turn":  # properties are free here, so that an answer may be long
         check_answer(message, RAW)
 
@@ -93,7 +93,9 @@ async def the_sdk_parses_it(target: Target) -> None:
 async def the_older_parameter(target: Target) -> None:
     """The name of the beta, `output_format` at the top, means the same (§5)."""
     form = as_json(SCHEMA)["format"]
-    message = await target.beta("structured-outputs-2025-11-13").message(output_format=form, max_tokens=64)
+    message = await target.with_betas("structured-outputs-2025-11-13").create_message(
+        output_format=form, max_tokens=64
+    )
     check_answer(message, SCHEMA)
 
 
@@ -101,10 +103,10 @@ async def the_older_parameter(target: Target) -> None:
 async def json_beside_tools(target: Target) -> None:
     """With tools the answer is a call or JSON: with `none` JSON, with `any` a call (§5)."""
     arguments: Json = {"output_config": as_json(SCHEMA), "tools": [WEATHER], "max_tokens": 64}
-    check_answer(await target.message(**arguments, tool_choice={"type": "none"}), SCHEMA)
-    forced = await target.message(**arguments, tool_choice={"type": "any"})
-    assert calls_of(forced), f"no call, but {[block['type'] for block in forced['content']]}"
-    free = await target.message(**arguments)
+    check_answer(await target.create_message(**arguments, tool_choice={"type": "none"}), SCHEMA)
+    forced = await target.create_message(**arguments, tool_choice={"type": "any"})
+    assert list_calls(forced), f"no call, but {[block['type'] for block in forced['content']]}"
+    free = await target.create_message(**arguments)
     if free["stop_reason"] == "end_turn":
         check_answer(free, SCHEMA)
 
@@ -112,14 +114,14 @@ async def json_beside_tools(target: Target) -> None:
 @check(needs="structured_outputs")
 async def json_cut_by_max_tokens(target: Target) -> None:
     """JSON that `max_tokens` cuts ends with `max_tokens` (§8)."""
-    message = await target.message(output_config=as_json(SCHEMA), max_tokens=2)
+    message = await target.create_message(output_config=as_json(SCHEMA), max_tokens=2)
     assert message["stop_reason"] == "max_tokens", f"stop_reason is {message['stop_reason']!r}"
 
 
 @check(needs="structured_outputs")
 async def a_null_format(target: Target) -> None:
     """A format of null asks for nothing (§5)."""
-    await target.message(output_config={"format": None, "effort": "low"})
+    await target.create_message(output_config={"format": None, "effort": "low"})
 
 
 @check(needs="structured_outputs")
@@ -133,14 +135,14 @@ async def formats_that_cannot_be(target: Target) -> None:
         {"type": "json_schema", "schema": {"$ref": "#/$defs/missing"}},
         {"type": "json_schema", "schema": {"$ref": "https://example.com/schema.json"}},
     ):
-        refusal = await target.refusal(output_config={"format": form})
+        refusal = await target.read_refusal(output_config={"format": form})
         assert refusal.startswith("output_config.format"), f"{form} is refused for: {refusal}"
 
 
 @check(needs="structured_outputs")
 async def no_format_for_a_begun_answer(target: Target) -> None:
     """A format together with a begun answer is refused (§5)."""
-    await target.refusal(output_config=as_json(SCHEMA), messages=[*GREETING, assistant('{"colour":')])
+    await target.read_refusal(output_config=as_json(SCHEMA), messages=[*GREETING, assistant('{"colour":')])
 
 
 @check(needs="structured_outputs citations")
@@ -149,13 +151,13 @@ async def no_format_with_citations(target: Target) -> None:
     source = {"type": "text", "media_type": "text/plain", "data": "Grass is green."}
     document = {"type": "document", "source": source, "citations": {"enabled": True}}
     question: Json = {"type": "text", "text": "What is green?"}
-    await target.refusal(output_config=as_json(SCHEMA), messages=[user([document, question])])
+    await target.read_refusal(output_config=as_json(SCHEMA), messages=[user([document, question])])
 
 
 @check(lacks="structured_outputs")
 async def no_format_where_there_is_none(target: Target) -> None:
     """A server without structured outputs refuses a format in the words that agents act on (§9.4)."""
-    refusal = await target.refusal(output_config=as_json(SCHEMA))
+    refusal = await target.read_refusal(output_config=as_json(SCHEMA))
     assert refusal == "output_config.format: Extra inputs are not permitted", f"refused in other words: {refusal}"
 
 
@@ -169,8 +171,8 @@ def check_answer(message: Json, schema: Json) -> None:
     kinds = [block["type"] for block in message["content"]]
     assert kinds == ["text"], f"the blocks are {kinds}"
     try:
-        answer = json.loads(text_of(message))
+        answer = json.loads(join_text(message))
     except ValueError as error:
-        raise AssertionError(f"no JSON: {text_of(message)!r}") from error
+        raise AssertionError(f"no JSON: {join_text(message)!r}") from error
     check_instance(answer, schema)
     assert message["stop_reason"] == "end_turn", f"stop_reason is {message['stop_reason']!r}"

@@ -30,7 +30,7 @@ async def thinking_with_a_budget(target: Target) -> None:
 async def thinking_switched_off(target: Target) -> None:
     """With `disabled`, and without asking, there is no thinking block (§5)."""
     for more in ({}, {"thinking": {"type": "disabled"}}):
-        message = await target.message(**more, max_tokens=64, stop_sequences=ENDS_SOON)
+        message = await target.create_message(**more, max_tokens=64, stop_sequences=ENDS_SOON)
         assert not thoughts(message), "a thinking block that nobody asked for"
 
 
@@ -51,7 +51,7 @@ async def every_display(target: Target) -> None:
 async def every_effort(target: Target) -> None:
     """Each `effort` is accepted, whether or not the model has any use for it (§5)."""
     for effort in ("low", "medium", "high", "xhigh", "max"):
-        await target.message(output_config={"effort": effort}, max_tokens=1)
+        await target.create_message(output_config={"effort": effort}, max_tokens=1)
 
 
 @check()
@@ -64,9 +64,9 @@ async def settings_that_cannot_be(target: Target) -> None:
         {"type": "sometimes"},
         BUDGET | {"display": "sung"},
     ):
-        refusal = await target.refusal(thinking=setting, max_tokens=MAX_TOKENS)
+        refusal = await target.read_refusal(thinking=setting, max_tokens=MAX_TOKENS)
         assert "thinking" in refusal or "budget_tokens" in refusal, f"{setting} is refused for: {refusal}"
-    refusal = await target.refusal(output_config={"effort": "heroic"})
+    refusal = await target.read_refusal(output_config={"effort": "heroic"})
     assert "effort" in refusal, f"an unknown effort is refused for: {refusal}"
 
 
@@ -116,7 +116,7 @@ async def thinking_goes_back(target: Target) -> None:
     """Thinking blocks are accepted as they were answered, shown or omitted (§6)."""
     for display in ("summarized", "omitted"):
         message = await think(target, BUDGET | {"display": display})
-        await target.message(
+        await target.create_message(
             messages=send_back(message), thinking=BUDGET, max_tokens=MAX_TOKENS, stop_sequences=ENDS_SOON
         )
 
@@ -130,7 +130,7 @@ async def tampered_thinking(target: Target) -> None:
         middle = len(block["signature"]) // 2
         other = "A" if block["signature"][middle] != "A" else "B"
         block["signature"] = block["signature"][:middle] + other + block["signature"][middle + 1 :]
-    refusal = await target.refusal(messages=send_back(message), thinking=BUDGET, max_tokens=MAX_TOKENS)
+    refusal = await target.read_refusal(messages=send_back(message), thinking=BUDGET, max_tokens=MAX_TOKENS)
     known = "signature` in `thinking` block", "signature in thinking block", "cannot be modified"
     assert any(words.replace("`", "") in refusal.replace("`", "") for words in known), f"refused for: {refusal}"
 
@@ -144,7 +144,7 @@ async def thinking_of_others(target: Target) -> None:
         "signature": "EqQBCgIYAhIM1gbcDa9GJwZA",
     }
     said: Json = {"type": "text", "text": "Hello."}
-    await target.message(messages=[*GREETING, assistant([foreign, said]), user("Again.")], max_tokens=1)
+    await target.create_message(messages=[*GREETING, assistant([foreign, said]), user("Again.")], max_tokens=1)
 
 
 def request(target: Target, thinking: Json, **changes: object) -> Json:
@@ -154,7 +154,7 @@ def request(target: Target, thinking: Json, **changes: object) -> Json:
 
 async def think(target: Target, thinking: Json) -> Json:
     """The answer to a greeting."""
-    return await target.message(**request(target, thinking))
+    return await target.create_message(**request(target, thinking))
 
 
 async def stream_thinking(target: Target, thinking: Json) -> Stream:

@@ -16,7 +16,7 @@ from commonweight.conformance.conversation import (
     tool_use,
     user,
 )
-from commonweight.conformance.shapes import CUT_STOP_REASONS, calls_of, check_ending, check_error, check_instance
+from commonweight.conformance.shapes import CUT_STOP_REASONS, check_ending, check_error, check_instance, list_calls
 from commonweight.conformance.target import Target
 from commonweight.conformance.toolbox import AGENTS_KEYWORDS, CLOCK, DEMANDING, WEATHER
 
@@ -30,10 +30,10 @@ ONE = {"type": "any", "disable_parallel_tool_use": True}
 async def free_choice(target: Target) -> None:
     """With `auto`, and without a choice, the answer is a valid message, whatever the model does (§7)."""
     for more in ({}, {"tool_choice": {"type": "auto"}}):
-        message = await target.message(tools=[WEATHER, CLOCK], messages=QUESTION, max_tokens=48, **more)
+        message = await target.create_message(tools=[WEATHER, CLOCK], messages=QUESTION, max_tokens=48, **more)
         check_ending(message)
         if message["stop_reason"] not in CUT_STOP_REASONS:
-            for call in calls_of(message):
+            for call in list_calls(message):
                 check_call(call, WEATHER, CLOCK)
 
 
@@ -42,7 +42,7 @@ async def any_tool(target: Target) -> None:
     """With `any` the model calls one of the tools, with input that is valid for it (§5, §7)."""
     message = await force_tool(target, ANY)
     check_ending(message)
-    calls = calls_of(message)
+    calls = list_calls(message)
     # The tokens may end within a further call.
     whole = calls[:-1] if message["stop_reason"] in CUT_STOP_REASONS else calls
     assert whole, f"no whole call, but {[block['type'] for block in message['content']]}"
@@ -61,9 +61,12 @@ async def this_tool(target: Target) -> None:
 @check()
 async def no_tool(target: Target) -> None:
     """With `none` the model calls nothing, but still knows of the tools, so that the prompt stays (§5)."""
-    message = await target.message(tools=[WEATHER, CLOCK], tool_choice={"type": "none"}, messages=QUESTION)
-    assert not calls_of(message), f"a call: {calls_of(message)}"
-    bare, shown = await target.size(), await target.size(tools=[WEATHER], tool_choice={"type": "none"})
+    message = await target.create_message(tools=[WEATHER, CLOCK], tool_choice={"type": "none"}, messages=QUESTION)
+    assert not list_calls(message), f"a call: {list_calls(message)}"
+    bare, shown = (
+        await target.count_prompt_tokens(),
+        await target.count_prompt_tokens(tools=[WEATHER], tool_choice={"type": "none"}),
+    )
     assert shown > bare, f"{shown} prompt tokens with a tool and {bare} without"
 
 
@@ -77,7 +80,7 @@ async def one_call_at_a_time(target: Target) -> None:
 async def ids_of_calls(target: Target) -> None:
     """The id of a call begins with `toolu_`, and is never the same (§8)."""
     messages = [await force_tool(target, choice) for choice in (ANY | {"disable_parallel_tool_use": False}, ONE)]
-    ids = [call["id"] for message in messages for call in calls_of(message)]
+    ids = [call["id"] for message in messages for call in list_calls(message)]
     assert len(ids) >= 2, "two forced answers have less than two calls"
     assert len(set(ids)) == len(ids), f"the same id twice: {ids}"
     assert all(id_.startswith("toolu_") for id_ in ids), f"the ids are {ids}"
@@ -95,7 +98,7 @@ async def a_streamed_call(target: Target) -> None:
 async def a_streamed_call_not_buffered(target: Target) -> None:
     """`eager_input_streaming` changes nothing about what is valid (§10)."""
     eager = WEATHER | {"eager_input_streaming": True}
-    stream = await target.beta("fine-grained-tool-streaming-2025-05-14").stream(
+    stream = await target.with_betas("fine-grained-tool-streaming-2025-05-14").stream(
         tools=[eager],
         tool_choice=ONE,
         messages=QUESTION,
@@ -141,7 +144,7 @@ async def a_call_cut_by_max_tokens(target: Target) -> None:
 @check()
 async def demanding_schemas(target: Target) -> None:
     """Nested objects, references, unions, constants, arrays and patterns are kept to (§7)."""
-    message = await target.message(tools=[DEMANDING], tool_choice=ONE, messages=GREETING, max_tokens=128)
+    message = await target.create_message(tools=[DEMANDING], tool_choice=ONE, messages=GREETING, max_tokens=128)
     check_one_call(message, DEMANDING)
 
 
@@ -150,7 +153,7 @@ async def strict_tools(target: Target) -> None:
     """A tool with `strict: true` gets input that is valid for its schema, streamed or not (§7)."""
     strict = DEMANDING | {"strict": True}
     arguments: Json = {"tools": [strict], "tool_choice": ONE, "messages": GREETING, "max_tokens": 128}
-    check_one_call(await target.message(**arguments), DEMANDING)
+    check_one_call(await target.create_message(**arguments), DEMANDING)
     check_one_call((await target.stream(**arguments)).message, DEMANDING)
 
 
@@ -158,21 +161,21 @@ async def strict_tools(target: Target) -> None:
 async def schemas_of_agents(target: Target) -> None:
     """Every keyword that coding agents use in their schemas is accepted (§7)."""
     tool = {"name": "fetch", "input_schema": AGENTS_KEYWORDS}
-    await target.message(tools=[tool], max_tokens=1)
+    await target.create_message(tools=[tool], max_tokens=1)
 
 
 @check()
 async def tools_without_properties(target: Target) -> None:
     """A tool without parameters is called with an object (§7)."""
     tool = {"name": "ping", "input_schema": {"type": "object", "properties": {}, "additionalProperties": False}}
-    message = await target.message(tools=[tool], tool_choice=ONE, messages=GREETING, max_tokens=32)
+    message = await target.create_message(tools=[tool], tool_choice=ONE, messages=GREETING, max_tokens=32)
     check_one_call(message, tool)
 
 
 @check()
 async def further_fields_of_a_tool(target: Target) -> None:
     """`type`, `input_examples`, `allowed_callers` and long MCP names are accepted (§7)."""
-    await target.message(
+    await target.create_message(
         max_tokens=1,
         tools=[
             WEATHER | {"type": "custom", "allowed_callers": ["direct"]},
@@ -185,9 +188,11 @@ async def further_fields_of_a_tool(target: Target) -> None:
 @check()
 async def a_result_goes_back(target: Target) -> None:
     """A call and its result are part of the next prompt, as string or as blocks (§6)."""
-    asked = await target.size(tools=[WEATHER], messages=ROUND_TRIP[:1])
-    as_string = await target.size(tools=[WEATHER], messages=ROUND_TRIP)
-    as_blocks = await target.size(tools=[WEATHER], messages=[*ROUND_TRIP[:2], user([result([text("Rain.")])])])
+    asked = await target.count_prompt_tokens(tools=[WEATHER], messages=ROUND_TRIP[:1])
+    as_string = await target.count_prompt_tokens(tools=[WEATHER], messages=ROUND_TRIP)
+    as_blocks = await target.count_prompt_tokens(
+        tools=[WEATHER], messages=[*ROUND_TRIP[:2], user([result([text("Rain.")])])]
+    )
     assert as_string > asked, f"{as_string} tokens with call and result, {asked} without"
     assert as_string == as_blocks, f"{as_string} tokens with a string and {as_blocks} with a block"
 
@@ -204,20 +209,20 @@ async def results_of_every_form(target: Target) -> None:
         ([text("Let me see."), *two], [result("Noon.", "toolu_02"), result()]),
     ):
         messages = [*ROUND_TRIP[:1], assistant(calls), user(answers)]
-        await target.message(tools=[WEATHER, CLOCK], messages=messages, max_tokens=1)
+        await target.create_message(tools=[WEATHER, CLOCK], messages=messages, max_tokens=1)
 
 
 @check()
 async def history_without_definitions(target: Target) -> None:
     """Calls and results are read where the tools are no longer defined (§6)."""
-    await target.message(messages=ROUND_TRIP, max_tokens=1)
+    await target.create_message(messages=ROUND_TRIP, max_tokens=1)
 
 
 @check()
 async def a_call_without_a_result(target: Target) -> None:
     """A call that the next message does not answer is refused, by its id (§6)."""
     messages = [*ROUND_TRIP[:2], user("And tomorrow?")]
-    refusal = await target.refusal(tools=[WEATHER], messages=messages)
+    refusal = await target.read_refusal(tools=[WEATHER], messages=messages)
     assert "toolu_01" in refusal, f"the refusal does not name the call: {refusal}"
 
 
@@ -225,7 +230,7 @@ async def a_call_without_a_result(target: Target) -> None:
 async def a_result_without_a_call(target: Target) -> None:
     """A result for no call of the message before is refused, by its id (§6)."""
     messages = [*ROUND_TRIP[:2], user([result(), result(call="toolu_99")])]
-    refusal = await target.refusal(tools=[WEATHER], messages=messages)
+    refusal = await target.read_refusal(tools=[WEATHER], messages=messages)
     assert "toolu_99" in refusal, f"the refusal does not name the result: {refusal}"
 
 
@@ -233,8 +238,8 @@ async def a_result_without_a_call(target: Target) -> None:
 async def choices_that_cannot_be(target: Target) -> None:
     """A choice of a tool that is not there, of one without a name, or of an unknown kind is refused (§5)."""
     for choice in ({"type": "tool", "name": "fly"}, {"type": "tool"}, {"type": "perhaps"}, "auto"):
-        await target.refusal(tools=[WEATHER], tool_choice=choice)
-    await target.refusal(tool_choice=ANY)
+        await target.read_refusal(tools=[WEATHER], tool_choice=choice)
+    await target.read_refusal(tool_choice=ANY)
 
 
 @check()
@@ -249,17 +254,17 @@ async def definitions_that_cannot_be(target: Target) -> None:
         {"name": "a", "input_schema": {"type": "string"}},
         {"name": "a", "input_schema": {"type": "object", "properties": {"b": {"type": "objekt"}}}},
     ):
-        refusal = await target.refusal(tools=[CLOCK, tool])
+        refusal = await target.read_refusal(tools=[CLOCK, tool])
         assert refusal.startswith("tools.1"), f"the refusal does not say which tool: {refusal}"
-    await target.refusal(tools=[WEATHER, WEATHER])
+    await target.read_refusal(tools=[WEATHER, WEATHER])
 
 
 @check()
 async def deferred_tools_wait(target: Target) -> None:
     """A tool with `defer_loading` is no part of the prompt until it is referenced (§1.5, §7)."""
     deferred = CLOCK | {"defer_loading": True}
-    alone = await target.size(tools=[WEATHER])
-    beside = await target.size(tools=[deferred, WEATHER])
+    alone = await target.count_prompt_tokens(tools=[WEATHER])
+    beside = await target.count_prompt_tokens(tools=[deferred, WEATHER])
     assert alone == beside, f"{beside} tokens with a deferred tool, {alone} without"
 
 
@@ -270,20 +275,24 @@ async def a_referenced_tool_is_shown(target: Target) -> None:
     found = [{"type": "tool_reference", "tool_name": "get_time"}]
     messages = [*ROUND_TRIP[:2], user([result(found), text("Tool loaded.")])]
     tools = [deferred, WEATHER]
-    shown = await target.size(tools=tools, messages=messages)
-    plain = await target.size(tools=tools, messages=[*ROUND_TRIP[:2], user([result([]), text("Tool loaded.")])])
+    shown = await target.count_prompt_tokens(tools=tools, messages=messages)
+    plain = await target.count_prompt_tokens(
+        tools=tools, messages=[*ROUND_TRIP[:2], user([result([]), text("Tool loaded.")])]
+    )
     assert shown > plain + 10, f"{shown} tokens with the reference, {plain} without"
     choice = this(CLOCK)
-    check_one_call(await target.message(tools=tools, tool_choice=choice, messages=messages, max_tokens=64), CLOCK)
+    check_one_call(
+        await target.create_message(tools=tools, tool_choice=choice, messages=messages, max_tokens=64), CLOCK
+    )
 
 
 @check()
 async def references_that_lead_nowhere(target: Target) -> None:
     """A reference to an unknown tool is refused, and so are tools that are all deferred (§6, §7)."""
     found = [{"type": "tool_reference", "tool_name": "get_lost"}]
-    refusal = await target.refusal(tools=[WEATHER], messages=[*ROUND_TRIP[:2], user([result(found)])])
+    refusal = await target.read_refusal(tools=[WEATHER], messages=[*ROUND_TRIP[:2], user([result(found)])])
     assert "get_lost" in refusal, f"the refusal does not name the tool: {refusal}"
-    await target.refusal(tools=[WEATHER | {"defer_loading": True}])
+    await target.read_refusal(tools=[WEATHER | {"defer_loading": True}])
 
 
 @check()
@@ -319,7 +328,7 @@ async def the_memory_tool(target: Target) -> None:
 async def tools_that_nobody_runs(target: Target) -> None:
     """Tools of the original service that a server does not have are refused, never played (§7)."""
     for kind in ("advisor_20260301", "teleport_20990101"):
-        await target.refusal(tools=[{"type": kind, "name": kind.rpartition("_")[0]}])
+        await target.read_refusal(tools=[{"type": kind, "name": kind.rpartition("_")[0]}])
 
 
 @check(lacks="server_tools.web_search")
@@ -337,7 +346,7 @@ async def no_made_up_search_results(target: Target) -> None:
 
 async def force_tool(target: Target, choice: Json, max_tokens: int = 64) -> Json:
     """An answer to the question, with a choice that forces a call."""
-    return await target.message(
+    return await target.create_message(
         tools=[WEATHER, CLOCK], tool_choice=choice, messages=QUESTION, max_tokens=max_tokens
     )
 
@@ -349,7 +358,7 @@ def this(tool: Json) -> Json:
 
 def check_one_call(message: Json, *tools: Json) -> None:
     """Exactly one call, a valid one, and the end that goes with it."""
-    calls = calls_of(message)
+    calls = list_calls(message)
     assert len(calls) == 1, f"{len(calls)} calls, and {[block['type'] for block in message['content']]}"
     assert message["stop_reason"] == "tool_use", f"stop_reason is {message['stop_reason']!r}"
     check_call(calls[0], *tools)
@@ -364,8 +373,8 @@ def check_call(call: Json, *tools: Json) -> None:
 
 async def check_own_tool(target: Target, tool: Json, properties: Json, *required: str) -> None:
     """A tool whose schema the server knows is called as it should, and not under another name."""
-    message = await target.message(tools=[tool], tool_choice=ONE, messages=GREETING, max_tokens=64)
-    calls = calls_of(message)
+    message = await target.create_message(tools=[tool], tool_choice=ONE, messages=GREETING, max_tokens=64)
+    calls = list_calls(message)
     assert calls, f"no call, but {[block['type'] for block in message['content']]}"
     assert calls[0]["name"] == tool["name"], f"a call of {calls[0]['name']!r}"
     schema = {
@@ -377,4 +386,4 @@ async def check_own_tool(target: Target, tool: Json, properties: Json, *required
     # Commands are free text, which a small model may not end in time.
     if message["stop_reason"] not in CUT_STOP_REASONS:
         check_instance(calls[0]["input"], schema)
-    await target.refusal(tools=[tool | {"name": "another_name"}])
+    await target.read_refusal(tools=[tool | {"name": "another_name"}])

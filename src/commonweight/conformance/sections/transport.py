@@ -147,13 +147,15 @@ async def json_answers_are_called_json(target: Target) -> None:
 async def unknown_fields(target: Target) -> None:
     """Fields that a server does not know are ignored, wherever they stand (§5)."""
     messages = [{**GREETING[0], "mood": "glad"}]
-    await target.message(messages=messages, safeguards=[{"type": "dangerous_tool_use"}], never_heard_of={"a": 1})
+    await target.create_message(
+        messages=messages, safeguards=[{"type": "dangerous_tool_use"}], never_heard_of={"a": 1}
+    )
 
 
 @check()
 async def fields_for_other_infrastructure(target: Target) -> None:
     """Fields that only mean something to the original service are accepted (§5)."""
-    await target.message(
+    await target.create_message(
         service_tier="auto",
         speed="standard",
         inference_geo=None,

@@ -232,7 +232,7 @@ class RemoteEngine:
         ending: str | None = None
         drawn = seen = 0
         has_begun = False
-        with self._counted(upstream):
+        with self._count_running(upstream):
             async with aclosing(await self._chunks(upstream, backend, job, session)) as chunks:
                 async for chunk in chunks:
                     cached = cached if chunk.cached_tokens is None else chunk.cached_tokens
@@ -273,14 +273,14 @@ class RemoteEngine:
     ) -> AsyncGenerator[EngineEvent]:
         """Events of a scoring job on one upstream."""
         salt, headers = self._compute_mac(Purpose.CACHE_SALT, job.tenant), {"x-session-id": session}
-        with self._counted(upstream):
+        with self._count_running(upstream):
             async with aclosing(score_on(upstream, backend, job, salt, headers, self._grammars.size)) as events:
                 async for event in events:
                     yield event
         self.stats.prefilled_tokens += len(job.token_ids)
 
     @contextlib.contextmanager
-    def _counted(self, upstream: Upstream) -> Iterator[None]:
+    def _count_running(self, upstream: Upstream) -> Iterator[None]:
         """Count a job as running."""
         upstream.running += 1
         self.stats.running += 1

@@ -8,7 +8,7 @@ from commonweight.messages.errors import InvalidRequestError
 from commonweight.messages.request import BudgetedThinking, CountTokensRequest
 from commonweight.messages.tools import NamedToolChoice
 from commonweight.prompting.constrain.grammar import AnswerRules, GrammarWriter
-from commonweight.prompting.constrain.schema import BadSchemaError, json_grammar
+from commonweight.prompting.constrain.schema import BadSchemaError, make_json_grammar
 from commonweight.prompting.template.chat_template import ChatTemplate
 
 _REASONING_BUDGETS = {"low": 1024, "medium": 4096}
@@ -78,7 +78,7 @@ def write_answer_grammar(request: CountTokensRequest, rules: AnswerRules, writer
     """
     for i, tool in enumerate(request.tools or []):
         try:
-            json_grammar(tool.input_schema, rules.tenant)
+            make_json_grammar(tool.input_schema, rules.tenant)
         except BadSchemaError as error:
             raise InvalidRequestError(f"tools.{i}.custom.input_schema: {error}") from error
     try:

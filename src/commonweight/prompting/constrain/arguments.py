@@ -23,7 +23,9 @@ class Argument:
     def choices(self) -> list[Any] | None:
         """All values, if the schema lists them (``const``, ``enum``)."""
         listed = [self.schema["const"]] if "const" in self.schema else self.schema.get("enum")
-        return [choice for choice in listed if kind_of(choice) in self.kinds] if isinstance(listed, list) else None
+        return (
+            [choice for choice in listed if get_kind(choice) in self.kinds] if isinstance(listed, list) else None
+        )
 
 
 ANYTHING = Argument({})
@@ -49,7 +51,7 @@ def read_arguments(tool: Schema) -> tuple[Mapping[str, Argument], Argument | Non
     return {n: argument for n, argument in named.items() if argument.kinds}, others if others.kinds else None
 
 
-def kind_of(value: object) -> str:
+def get_kind(value: object) -> str:
     """The kind of a JSON value."""
     match value:
         case None:
@@ -109,7 +111,7 @@ class _SchemaReader:
             kinds &= {"number" if name == "integer" else name for name in named}
         choices = Argument(schema).choices
         if choices is not None:
-            kinds &= {kind_of(choice) for choice in choices}
+            kinds &= {get_kind(choice) for choice in choices}
         for key in ("anyOf", "oneOf"):
             if key in schema:
                 kinds &= frozenset[str]().union(*map(self._kinds, schema[key]))

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from commonweight.prompting.constrain.arguments import Argument, read_arguments
-from commonweight.prompting.constrain.lark import MarkupWriter, quote_string, regex_containing
-from commonweight.prompting.constrain.schema import BadSchemaError, Schema, json_grammar
+from commonweight.prompting.constrain.lark import MarkupWriter, make_regex_containing, quote_string
+from commonweight.prompting.constrain.schema import BadSchemaError, Schema, make_json_grammar
 from commonweight.prompting.formats import Arguments, Format, Tags
 
 CITATION_TAGS = Tags('<cite doc="', "</cite>")
@@ -134,7 +134,7 @@ class _Grammar:
             return "opened calls_opened" if rules.continues_text else "calls"
         opening = "" if rules.continues_text else self._write("".join(family.text_openings[:1]))
         if rules.schema is not None:
-            self._add("answer", f"{opening} {json_grammar(rules.schema, rules.tenant)}")
+            self._add("answer", f"{opening} {make_json_grammar(rules.schema, rules.tenant)}")
             return "answer | calls" if calls else "answer"
         self._add_text()
         if not calls:
@@ -170,7 +170,7 @@ class _Grammar:
             self._add("UNCALLED", "TEXT & ~/[{ \\t\\r\\n](.|\\n)*/")
             return "UNCALLED", "TEXT"
         if rules.tools and not rules.may_call and not self._markup.begins_with_token(family.trigger):
-            self._add("UNCALLED", f"TEXT & ~{regex_containing(family.trigger)}")
+            self._add("UNCALLED", f"TEXT & ~{make_regex_containing(family.trigger)}")
             return "UNCALLED", "UNCALLED"
         return "TEXT", "TEXT"
 
@@ -214,7 +214,7 @@ class _Grammar:
             self._add_through("opened", trigger)
 
     def _write_input(self, tool: int, schema: Schema) -> str:
-        whole = json_grammar({**_close_schema(schema), "type": "object"}, self._rules.tenant)
+        whole = make_json_grammar({**_close_schema(schema), "type": "object"}, self._rules.tenant)
         syntax = self._format.arguments
         if syntax is None:
             return whole
@@ -246,9 +246,9 @@ class _Grammar:
             self._add_through(f"{rule}_text", syntax.after_value)
             return f"{rule}_text"
         try:
-            return f"{json_grammar(argument.schema, self._rules.tenant)} {closing}"
+            return f"{make_json_grammar(argument.schema, self._rules.tenant)} {closing}"
         except BadSchemaError:  # a $ref into a part of the schema that is not passed on
-            return f"{json_grammar({'type': sorted(argument.kinds)})} {closing}"
+            return f"{make_json_grammar({'type': sorted(argument.kinds)})} {closing}"
 
 
 def _close_schema(schema: Schema) -> Schema:

@@ -19,7 +19,7 @@ def quote_string(text: str) -> str:
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def regex_containing(text: str) -> str:
+def make_regex_containing(text: str) -> str:
     """A regular expression for every text that contains this one."""
     escaped = "".join(f"\\{c}" if c in r"\/.*+?()[]{}|^$&~" else c for c in text)
     return f"/(.|\\n)*{escaped}(.|\\n)*/"

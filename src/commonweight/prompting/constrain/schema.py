@@ -36,7 +36,7 @@ class BadSchemaError(ValueError):
     """No answer can be constrained to this schema; the message gives the reason."""
 
 
-def json_grammar(schema: Schema, tenant: str = "") -> str:
+def make_json_grammar(schema: Schema, tenant: str = "") -> str:
     """A schema as a term of a Lark grammar.
 
     Properties come in the schema's order. Keywords that grammars cannot express (``not``, some formats and regular
@@ -75,7 +75,7 @@ def _check_schema(text: str, _tenant: str) -> str:
 
 def _find_problem(schema: str) -> str:
     """The reason why no answer can be constrained to a schema; empty if one can."""
-    matcher = LLMatcher(_byte_tokenizer(), f"%llguidance {{}}\nstart: %json {schema}", log_level=0)
+    matcher = LLMatcher(_make_byte_tokenizer(), f"%llguidance {{}}\nstart: %json {schema}", log_level=0)
     matcher.compute_bitmask()
     message = matcher.get_error()
     if "NoExtension" in message:
@@ -88,7 +88,7 @@ def _find_problem(schema: str) -> str:
 
 
 @cache
-def _byte_tokenizer() -> LLTokenizer:
+def _make_byte_tokenizer() -> LLTokenizer:
     return LLTokenizer("byte")
 
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
-from commonweight.prompting.constrain.arguments import ANYTHING, Argument, kind_of, read_arguments
+from commonweight.prompting.constrain.arguments import ANYTHING, Argument, get_kind, read_arguments
 from commonweight.prompting.constrain.schema import Schema
 from commonweight.prompting.formats import Arguments
 from commonweight.prompting.parse.buffer import TextBuffer
@@ -133,7 +133,7 @@ def _is_json(text: str, argument: Argument) -> bool:
         value = json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError):
         return False
-    return kind_of(value) in argument.kinds - {"string"} and text not in (argument.choices or ())
+    return get_kind(value) in argument.kinds - {"string"} and text not in (argument.choices or ())
 
 
 def _may_be_json(text: str, argument: Argument) -> bool:

@@ -17,7 +17,7 @@ from commonweight.prompting.formats import (
     find_thinking_tags,
 )
 from commonweight.prompting.formats.call_ids import make_named_id
-from commonweight.prompting.template.sandbox import LimitError, RenderError, TemplateError, shared_sandbox
+from commonweight.prompting.template.sandbox import LimitError, RenderError, TemplateError, get_shared_sandbox
 
 PLAIN_TEMPLATE = """\
 {%- for message in messages -%}
@@ -120,7 +120,7 @@ class ChatTemplate:
         variables: Mapping[str, object],
     ) -> str:
         standard = {"messages": messages, "tools": tools or self._no_tools, "add_generation_prompt": True}
-        return shared_sandbox().render(self.source, standard | self._tokens | dict(variables), seconds)
+        return get_shared_sandbox().render(self.source, standard | self._tokens | dict(variables), seconds)
 
     def _render_sample_call(self) -> tuple[TemplateMessage, bool]:
         """A sample call as the template takes it, and whether the template renders its id in place of its name."""

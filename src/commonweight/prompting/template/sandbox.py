@@ -91,7 +91,7 @@ class Sandbox:
 
 
 @cache
-def shared_sandbox() -> Sandbox:
+def get_shared_sandbox() -> Sandbox:
     """The sandbox that all templates of this process share."""
     shared = Sandbox()
     atexit.register(shared.close)

@@ -53,7 +53,7 @@ class Tokenizer:
         tokens = {}
         for token_id in range(self.size):
             attributes = self._attributes(token_id)
-            text = self.text_of(token_id)
+            text = self.get_token_text(token_id)
             if text and (
                 attributes & _SPECIAL or (attributes & llama.LLAMA_TOKEN_ATTR_USER_DEFINED and not _is_plain(text))
             ):
@@ -67,8 +67,10 @@ class Tokenizer:
         letters = None
         if llama.llama_vocab_type(self._vocab) == llama.LLAMA_VOCAB_TYPE_SPM:
             # Spaces are written as another character in the vocabulary.
-            letters = {" ", *itertools.chain.from_iterable(map(self.text_of, range(self.size)))}
-        return TextSplitter(map(self.text_of, ids), strips=strips, has_regex=self._has_regex, letters=letters)
+            letters = {" ", *itertools.chain.from_iterable(map(self.get_token_text, range(self.size)))}
+        return TextSplitter(
+            map(self.get_token_text, ids), strips=strips, has_regex=self._has_regex, letters=letters
+        )
 
     def strips(self, token_id: int) -> tuple[bool, bool]:
         """Whether a special token swallows the space before it, and after it."""
@@ -80,7 +82,7 @@ class Tokenizer:
         """Token ids that end a turn."""
         return frozenset(i for i in range(self.size) if llama.llama_vocab_is_eog(self._vocab, i))
 
-    def text_of(self, token_id: int) -> str:
+    def get_token_text(self, token_id: int) -> str:
         """The token's text in the vocabulary (``<|im_end|>``), not what it decodes to."""
         text: bytes = llama.llama_vocab_get_text(self._vocab, token_id)
         return text.decode(errors="replace")

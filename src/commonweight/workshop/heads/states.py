@@ -29,7 +29,7 @@ class PromptStateReader:
 
     def __init__(self, gguf: Gguf, on_progress: OnProgress) -> None:
         self._on_progress = on_progress
-        card = ModelCard.of(gguf)
+        card = ModelCard.from_gguf(gguf)
         self._tokenizer = Tokenizer(gguf)
         self._renderer = Renderer(self._tokenizer, card.chat_template)
         self._reader = HiddenStateReader(card.path, CONTEXT_TOKENS, threads=os.cpu_count() or 1)

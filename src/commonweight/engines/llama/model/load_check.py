@@ -49,7 +49,7 @@ def check_loads(path: Path) -> None:
 def _open(path: Path) -> None:
     """Open a model as far as possible without reading its weights."""
     gguf = Gguf(path)
-    window = ModelCard.of(gguf).trained_window
+    window = ModelCard.from_gguf(gguf).trained_window
     plan_worker(path, window, EngineSettings(parallel=1, threads=1, cache_ram=0, cache_disk=0))
 
 

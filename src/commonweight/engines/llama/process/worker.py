@@ -18,7 +18,7 @@ from typing import BinaryIO
 import llama_cpp
 import msgspec
 
-from commonweight.catalog.checksum import sha256_of
+from commonweight.catalog.checksum import compute_sha256
 from commonweight.engines.contract import Step
 from commonweight.engines.llama.config import WorkerConfig
 from commonweight.engines.llama.kv.block_files import compute_fingerprint
@@ -84,7 +84,7 @@ def _serve(config: WorkerConfig, messages: BinaryIO) -> None:
 
     commands: Commands = queue.SimpleQueue()
     with ThreadPoolExecutor(1) as pool:
-        digest = pool.submit(sha256_of, Path(config.path)) if config.disk_folder else None
+        digest = pool.submit(compute_sha256, Path(config.path)) if config.disk_folder else None
         try:
             model = LoadedModel(
                 Path(config.path),
