@@ -101,7 +101,7 @@ class Office:
         signer = Signer(bytes(32), Purpose.THINKING_SIGNATURE)
         self.assistant = Assistant(card, tokenizer, self.engine, signer, listeners=[self.records.append])
         self.runner = BatchRunner(self.assistant, database, at_once, now=clock)
-        self.desk = BatchService(database, folder, self.runner.look, now=clock)
+        self.desk = BatchService(database, folder, self.runner.wake, now=clock)
 
     async def create(self, requests: Iterable[Any], tenant: str = "") -> Batch:
         """Hand in a batch."""

@@ -33,7 +33,7 @@ from commonweight.engines.llama.process.protocol import (
     encode_frame,
     read_command,
 )
-from commonweight.engines.llama.scheduler.fairness import Fairness
+from commonweight.engines.llama.scheduler.fairness import VirtualTokenCounters
 from commonweight.prompting import Tokenizer
 
 PACE = 0.15
@@ -66,14 +66,14 @@ class Player:
         self.stats = Stats(cells=places)
         self._special = special
         self._places = places
-        self._fairness = Fairness()
+        self._fairness = VirtualTokenCounters()
         self._waiting: list[Playing] = []
         self._running: list[Playing] = []
 
     def submit(self, run_id: int, job: Job) -> None:
         """Queue a job."""
         runs = (list(run) for is_said, run in groupby(job.token_ids, self._is_said) if is_said)
-        self._fairness.enter(job.tenant)
+        self._fairness.add_job(job.tenant)
         self._waiting.append(Playing(run_id, job, max(runs, key=len, default=[])))
 
     def cancel(self, run_id: int) -> None:
@@ -82,7 +82,7 @@ class Player:
             for playing in jobs:
                 if playing.run_id == run_id:
                     jobs.remove(playing)
-                    self._fairness.leave(playing.job.tenant)
+                    self._fairness.finish_job(playing.job.tenant)
                     return
 
     def step(self) -> list[tuple[int, EngineEvent]]:
@@ -107,7 +107,7 @@ class Player:
 
     def _rank(self, playing: Playing) -> tuple[bool, int, float]:
         job = playing.job
-        return job.priority == "batch", self._fairness.rows_served(job.tenant), playing.arrived
+        return job.priority == "batch", self._fairness.get_counter(job.tenant), playing.arrived
 
     def _is_said(self, token: int) -> bool:
         return token not in self._special

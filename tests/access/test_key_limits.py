@@ -188,7 +188,7 @@ async def test_clocks_that_jump(database: Database, clock: Clock, jump: float) -
         pass
     await tried(limiter, principal)
     lost = Limiter(database, clock)  # a server that dies
-    await lost.leases.take(str(principal.key_id), 1)
+    await lost.leases.acquire(str(principal.key_id), 1)
     await clock.forward(jump)
     if jump > 0:  # full, and no more
         await tried(limiter, principal)
@@ -203,7 +203,7 @@ async def test_clocks_that_jump(database: Database, clock: Clock, jump: float) -
 async def test_places_of_a_server_that_died_become_free(database: Database, clock: Clock) -> None:
     limiter, lost = Limiter(database, clock), Limiter(database, clock)
     principal = await owner(database, concurrency=1)
-    assert await lost.leases.take(str(principal.key_id), 1)
+    assert await lost.leases.acquire(str(principal.key_id), 1)
     await clock.forward(LEASE_SECONDS - 5)
     assert await refusal(limiter, principal) == 1
     await clock.forward(6)

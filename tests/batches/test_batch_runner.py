@@ -272,11 +272,11 @@ async def test_what_is_not_answered_in_a_day_expires(office: Office, clock: Cloc
         office.engine.gate.clear()
         await until(lambda: office.engine.running == 4 or len(office.engine.jobs) == 8)
         clock.now += BATCH_LIFETIME_SECONDS - LEASE_SECONDS / 2
-        office.runner.look()
+        office.runner.wake()
         await asyncio.sleep(0.1)
         assert (await office.desk.get("", batch.id)).status == "in_progress"
         clock.now += LEASE_SECONDS / 2
-        office.runner.look()
+        office.runner.wake()
         ended = await office.ended(batch.id)
     assert ended.succeeded + ended.expired == 8
     assert ended.expired >= 1
@@ -300,11 +300,11 @@ async def test_results_go_after_29_days_and_the_batch_stays(
     async with office.runner.run_in_background():
         await office.ended(batch.id)
         clock.now += RESULT_RETENTION_SECONDS - 1
-        office.runner.look()
+        office.runner.wake()
         await asyncio.sleep(0.1)
         assert len(await office.results(batch.id)) == 3
         clock.now += 2
-        office.runner.look()
+        office.runner.wake()
         while await states(database):
             await asyncio.sleep(0.01)
     archived = await office.desk.get("", batch.id)
@@ -359,7 +359,7 @@ async def test_what_was_received_in_part_is_never_run_and_cleaned_up(
         await asyncio.sleep(0.1)
         assert await states(database) == {"waiting": 3}
         clock.now += 61
-        office.runner.look()
+        office.runner.wake()
         while await states(database):
             await asyncio.sleep(0.01)
     assert office.engine.jobs == []
@@ -409,7 +409,7 @@ async def test_what_the_database_did_before_it_went_away_strands_no_item(
             while (ended := await office.desk.get("", batch.id)).status != "ended":
                 await asyncio.sleep(0.02)
                 clock.now += LEASE_SECONDS / 2
-                office.runner.look()
+                office.runner.wake()
     assert (ended.canceled if is_cancelled else ended.succeeded) == 20
 
 
@@ -434,7 +434,7 @@ async def test_a_batch_is_cancelled_even_if_the_database_fails_in_between(
         while (ended := await office.desk.get("", batch.id)).status != "ended":
             await asyncio.sleep(0.02)
             clock.now += LEASE_SECONDS / 2
-            office.runner.look()
+            office.runner.wake()
     assert ended.canceled == 4
 
 
@@ -494,4 +494,4 @@ async def test_it_ends_though_news_come_at_the_same_moment(office: Office) -> No
     for _ in range(3):
         async with office.runner.run_in_background():
             await asyncio.sleep(0.05)  # both loops wait by now
-            office.runner.look()
+            office.runner.wake()

@@ -88,9 +88,9 @@ class Machine:
         batch = LlamaBatch(tokens)
         batch.add(0, 0, [5] * tokens, outputs=0)
         self.model.decode(batch)
-        size = self.states.save(0, 0, tokens).nbytes
+        size = self.states.save_attention(0, 0, tokens).nbytes
         if self.states.reuse == "snapshots":
-            size += self.states.snapshot(0).nbytes
+            size += self.states.save_partial(0).nbytes
         self.model.clear_sequence(0)
         return size
 
@@ -227,7 +227,7 @@ class Driver:
         assert not self.machine.longest()
         stats = self.scheduler.stats
         assert (stats.running, stats.waiting, stats.cells_used) == (0, 0, 0)
-        assert self.scheduler._fairness.tenants == 0
+        assert self.scheduler._fairness.tenant_count == 0
         assert sorted(self.scheduler._free) == list(range(self.scheduler._sequences))
 
     def close(self) -> None:

@@ -43,7 +43,7 @@ class Reference:
             if self._probe:
                 scores.append(self._taps.compute_scores(self._probe, slice(0, len(piece))))
             for row in range(last + 1 - outputs, last + 1):
-                logits = self._model.logits(row).astype(np.float64)
+                logits = self._model.get_logits(row).astype(np.float64)
                 logits -= logits.max()
                 logprobs.append(logits - np.log(np.exp(logits).sum()))
         self._model.clear_sequence(0)

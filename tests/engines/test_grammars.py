@@ -17,7 +17,7 @@ from reference import Reference
 
 from commonweight.engines import grammars
 from commonweight.engines.contract import Job, Sampling
-from commonweight.engines.grammars import GrammarError, Guide
+from commonweight.engines.grammars import GrammarError, GrammarMatcher
 from commonweight.engines.llama.model.native import LlamaBatch
 from commonweight.engines.llama.scheduler import planner as plan
 
@@ -282,7 +282,7 @@ def exact(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Machine:
 @pytest.fixture
 def never_forced(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """From its call on, everything is drawn."""
-    return lambda: monkeypatch.setattr(Guide, "_look_ahead", lambda _: [])
+    return lambda: monkeypatch.setattr(GrammarMatcher, "_look_ahead", lambda _: [])
 
 
 def test_what_is_forced_costs_no_step(machine: Machine) -> None:
@@ -442,11 +442,11 @@ def test_guesses_change_nothing_but_the_number_of_steps(exact: Machine) -> None:
 
 
 def test_guesses_that_a_grammar_does_not_allow_are_not_computed(machine: Machine) -> None:
-    guide = machine.grammars.start_guide("start: /[a-c]{3}/", frozenset([END]), "")
+    guide = machine.grammars.create_matcher("start: /[a-c]{3}/", frozenset([END]), "")
     a, b, d = (3 + byte for byte in b"abd")
-    assert guide.accept_prefix([a, b, d, a]) == [a, b]
-    assert guide.accept_prefix([d]) == guide.accept_prefix([]) == []
-    assert guide.accept_prefix([a, b, a, b]) == [a, b, a]
+    assert guide.validate_tokens([a, b, d, a]) == [a, b]
+    assert guide.validate_tokens([d]) == guide.validate_tokens([]) == []
+    assert guide.validate_tokens([a, b, a, b]) == [a, b, a]
 
 
 # What is drawn differs from one kind of processor to another, and how much of it is a copy.
@@ -554,11 +554,13 @@ def test_an_answer_that_fails_among_what_is_forced(
 
 def fails_after(place: int, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> int:
     """Let an answer fail after so many of 8 forced tokens; how much of it is remembered."""
-    taken, take = iter([True] * place), Guide.try_accept
+    taken, take = iter([True] * place), GrammarMatcher.accept_token
     driver = machine.drive()
     driver.submit(held(PROMPT, 'start: "abcdefgh"'))
     with monkeypatch.context() as broken:
-        broken.setattr(Guide, "try_accept", lambda guide, token: next(taken, False) and take(guide, token))
+        broken.setattr(
+            GrammarMatcher, "try_accept", lambda guide, token: next(taken, False) and take(guide, token)
+        )
         driver.finish()
     assert [run_id for run_id, _ in driver.scheduler.failed] == [0]
     (again,) = driver.run(job([*PROMPT, *(3 + byte for byte in b"abcdefgh"), 5], 1))
@@ -588,8 +590,8 @@ def test_grammars_are_compiled_once_a_tenant(machine: Machine, monkeypatch: pyte
     a, b, c, d = (f'start: "{letter}"' for letter in "abcd")
     ends = frozenset([END])
 
-    def guide(grammar: str, tenant: str = "") -> Guide:
-        return kept.start_guide(grammar, ends, tenant)
+    def guide(grammar: str, tenant: str = "") -> GrammarMatcher:
+        return kept.create_matcher(grammar, ends, tenant)
 
     for grammar in (a, b, a, c, a, b, c):
         guide(grammar)
@@ -604,5 +606,5 @@ def test_grammars_are_compiled_once_a_tenant(machine: Machine, monkeypatch: pyte
     assert compiled == [a, b, c, d, a, a]
     # Guides of one grammar go their own ways.
     one, other = guide(a), guide(a)
-    one.choose_token(lambda _: END)
+    one.sample_token(lambda _: END)
     assert (one.forced, other.forced) == ([], [3 + ord("a")])

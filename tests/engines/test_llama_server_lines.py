@@ -26,7 +26,7 @@ def line(content: str, tokens: list[int], predicted: int, **more: Any) -> bytes:
 
 
 def test_a_stream(completion: LlamaServerCompletion) -> None:
-    read = completion.reader()
+    read = completion.make_reader()
     progress = {"total": 10, "cache": 9, "processed": 10, "time_ms": 8}
     # The token of a line that tells how far the prompt is read is none.
     assert read(line("", [0], 0, prompt_progress=progress)) == Chunk(cached_tokens=9)
@@ -38,12 +38,12 @@ def test_a_stream(completion: LlamaServerCompletion) -> None:
 
 
 def test_all_at_once(completion: LlamaServerCompletion) -> None:
-    read = completion.reader()
+    read = completion.make_reader()
     assert read(b'{"tokens":[10813],"stop":true,"stop_type":"limit"}') == Chunk([10813], finish_reason="length")
 
 
 def test_tokens_within_a_character_are_found_again(completion: LlamaServerCompletion) -> None:
-    read = completion.reader()
+    read = completion.make_reader()
     assert read(line("\N{GRINNING FACE}", [GRIN[-1]], 3)) == Chunk(GRIN)
     # Also behind other text, and after an answer's beginning.
     found = read(line(" so \N{GRINNING FACE}", [GRIN[-1]], 7)).token_ids
@@ -53,7 +53,7 @@ def test_tokens_within_a_character_are_found_again(completion: LlamaServerComple
 
 def test_their_probability_is_not_known(completion: LlamaServerCompletion) -> None:
     probable = [{"id": GRIN[-1], "logprob": -0.5}]
-    found = completion.reader()(line("\N{GRINNING FACE}", [GRIN[-1]], 3, completion_probabilities=probable))
+    found = completion.make_reader()(line("\N{GRINNING FACE}", [GRIN[-1]], 3, completion_probabilities=probable))
     assert found == Chunk(GRIN, [0.0, 0.0, -0.5])
 
 
@@ -68,13 +68,13 @@ def test_their_probability_is_not_known(completion: LlamaServerCompletion) -> No
 )
 def test_what_makes_no_sense(completion: LlamaServerCompletion, said: bytes) -> None:
     with pytest.raises(UpstreamError):
-        completion.reader()(said)
+        completion.make_reader()(said)
 
 
 def test_what_is_asked(completion: LlamaServerCompletion) -> None:
     sampling = Sampling(0.5, 7, 0.9, 0.1, 42)
     job = Job(token_ids=[1, 2], max_tokens=5, sampling=sampling, want_logprobs=True)
-    asked = completion.body(job, "salt")
+    asked = completion.make_body(job, "salt")
     assert asked["prompt"] == [1, 2]
     assert {"n_predict": 5, "stream": True, "n_probs": 1}.items() <= asked.items()
     assert asked["samplers"] == ["temperature", "top_k", "top_p", "min_p"]
@@ -83,5 +83,5 @@ def test_what_is_asked(completion: LlamaServerCompletion) -> None:
 
 def test_there_is_a_cache_for_one_tenant_alone(completion: LlamaServerCompletion) -> None:
     job = Job(token_ids=[1], max_tokens=1)
-    assert completion.body(job, "salt", is_alone=True)["cache_prompt"] is True
-    assert completion.body(job, "salt")["cache_prompt"] is False
+    assert completion.make_body(job, "salt", is_alone=True)["cache_prompt"] is True
+    assert completion.make_body(job, "salt")["cache_prompt"] is False

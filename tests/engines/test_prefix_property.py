@@ -184,11 +184,11 @@ def allowed(job: Job, tokens: list[int], grammars: GrammarCompiler) -> list[Toke
     """What each token of an answer could have been instead; it follows the job's grammar."""
     if job.grammar is None:
         return [slice(None)] * len(tokens)
-    guide = grammars.start_guide(job.grammar, frozenset(job.stop_ids), job.tenant)
+    guide = grammars.create_matcher(job.grammar, frozenset(job.stop_ids), job.tenant)
     choices: list[TokenIds | slice] = []
     for token in tokens:
-        choices.append(np.array(guide.forced[:1]) if guide.forced else guide.find_allowed())
-        assert guide.choose_token(lambda _, token=token: token) == token  # type: ignore[misc]
+        choices.append(np.array(guide.forced[:1]) if guide.forced else guide.compute_allowed_tokens())
+        assert guide.sample_token(lambda _, token=token: token) == token  # type: ignore[misc]
     return choices
 
 

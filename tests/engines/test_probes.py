@@ -166,7 +166,7 @@ def test_logits_do_not_mind(model: LoadedModel, taps: LayerTaps) -> None:
     for layers in ([], [*range(LAYERS)], []):
         taps.select_layers(layers)
         row = compute(model, (0, 0, WORDS)) - 1
-        logits.append(model.logits(row).copy())
+        logits.append(model.get_logits(row).copy())
         model.clear_sequence(0)
     np.testing.assert_allclose(logits[1], logits[0], rtol=1e-4, atol=1e-3)
     np.testing.assert_array_equal(logits[2], logits[0])

@@ -104,7 +104,7 @@ async def test_llama_server_is_not_asked(gguf: Gguf, far: Far) -> None:
 @pytest.mark.parametrize("act", [refusing(503), dying(), saying(b"no JSON"), saying(b'{"choices": [{}]}')])
 async def test_the_next_server_is_asked(gguf: Gguf, far: Far, other: Far, act: Any) -> None:
     async with engine_at(gguf, far.url, other.url) as engine:
-        first, second = engine._pool.rank_upstreams(engine._session(Job(PROMPT, 0)))
+        first, second = engine._pool.rank_upstreams(engine._make_session_id(Job(PROMPT, 0)))
         next(one for one in (far, other) if one.url == first.url).answers = [act]
         (chunk,) = await scored(engine, PROMPT)
         assert chunk.logprobs == pytest.approx(expected(PROMPT))

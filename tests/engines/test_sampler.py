@@ -30,7 +30,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoadedModel]:
 
 
 def probabilities(model: LoadedModel, temperature: float = 1.0) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    logits = model.logits(3).astype(np.float64) / temperature
+    logits = model.get_logits(3).astype(np.float64) / temperature
     weights = np.exp(logits - logits.max())
     return np.asarray(weights / weights.sum())
 
@@ -41,7 +41,7 @@ def draws(model: LoadedModel, sampling: Sampling, count: int = DRAWS) -> list[in
 
 
 def test_cold_takes_the_likeliest(model: LoadedModel) -> None:
-    assert set(draws(model, Sampling(temperature=0), 20)) == {int(np.argmax(model.logits(3)))}
+    assert set(draws(model, Sampling(temperature=0), 20)) == {int(np.argmax(model.get_logits(3)))}
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 2.0])
@@ -55,7 +55,7 @@ def test_frequencies_follow_the_probabilities(model: LoadedModel, temperature: f
 
 
 def test_limits_cut_the_tail(model: LoadedModel) -> None:
-    order = np.argsort(-model.logits(3))
+    order = np.argsort(-model.get_logits(3))
     shares = np.cumsum(probabilities(model)[order])
     assert set(draws(model, Sampling(top_k=3, seed=1))) == set(order[:3].tolist())
     nucleus = int(np.searchsorted(shares, 0.2)) + 1
@@ -79,10 +79,10 @@ def test_log_probabilities_are_the_models_own(model: LoadedModel) -> None:
 @pytest.mark.parametrize("cuts", [{}, {"top_k": 50}])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_only_what_is_allowed_is_drawn(model: LoadedModel, temperature: float, cuts: dict[str, int]) -> None:
-    before = model.logits(3).copy()
+    before = model.get_logits(3).copy()
     allowed = np.array([20, 21, 200])
     with closing(Sampler(Sampling(temperature=temperature, seed=2, **cuts))) as sampler:
         drawn = {sampler.sample(model, 3, allowed) for _ in range(200)}
     best = int(allowed[before[allowed].argmax()])
     assert {best} <= drawn <= ({best} if temperature == 0 else {20, 21, 200})
-    assert (model.logits(3) == before).all()
+    assert (model.get_logits(3) == before).all()

@@ -112,7 +112,7 @@ def test_a_tenant_that_was_served_more_waits_without_a_quarrel(driver: Driver) -
     driver.slowly(200)
     driver.step(3)
     fairness = driver.scheduler._fairness
-    assert fairness.rows_served("greedy") > fairness.rows_served("modest") + 100
+    assert fairness.get_counter("greedy") > fairness.get_counter("modest") + 100
     driver.submit(*[job(words(50, seed), 5, tenant="greedy") for seed in (7, 8)])
     driver.step()
     assert driver.inside == [0, 1, 2, 3]
@@ -140,7 +140,7 @@ def test_nobody_starves(driver: Driver) -> None:
         driver.submit(*[job(words(length, seed), 5, tenant=tenant) for seed in range(80)])
     for _ in range(150):
         driver.step()
-    served = [driver.scheduler._fairness.rows_served(tenant) for tenant in tenants]
+    served = [driver.scheduler._fairness.get_counter(tenant) for tenant in tenants]
     assert min(served) > 0.6 * max(served)
 
 

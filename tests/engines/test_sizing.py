@@ -1,7 +1,7 @@
 """How large the engine is made: what llama.cpp will take is known before, and fits into what is free."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -88,10 +88,15 @@ STARTER = Path(starter_options().path)
 PLENTY = Memory(64 * GIB, 32 * GIB)
 
 
-def sized(monkeypatch: pytest.MonkeyPatch, machine: Memory = PLENTY, **wishes: Any) -> WorkerConfig:
+def sized(
+    monkeypatch: pytest.MonkeyPatch,
+    machine: Memory = PLENTY,
+    report: Callable[[str], None] = lambda _: None,
+    **wishes: Any,
+) -> WorkerConfig:
     """Options for the starter on such a machine."""
     monkeypatch.setattr(sizing, "read_memory", lambda: machine)
-    return plan_worker(STARTER, 8192, EngineSettings(**{"threads": 1} | wishes))
+    return plan_worker(STARTER, 8192, EngineSettings(**{"threads": 1} | wishes), report)
 
 
 def test_with_plenty_of_memory_every_job_has_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +130,7 @@ def test_speculation_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_decision_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
-    sized(monkeypatch, cache_ram=2_000_000_000, cache_disk=10_000_000_000, tell=told.append)
+    sized(monkeypatch, cache_ram=2_000_000_000, cache_disk=10_000_000_000, report=told.append)
     assert told == ["Cache: 65536 tokens in 1.5 GB, idle prefixes 2.0 GB in RAM, 10.0 GB on disk"]
 
 

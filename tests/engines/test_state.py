@@ -56,7 +56,7 @@ class Memory:
             }
             self.model.decode(self.batch)
             for sequence, row in rows.items():
-                logits[sequence].append(self.model.logits(row).copy())
+                logits[sequence].append(self.model.get_logits(row).copy())
         return logits
 
     def cold(self, prompt: list[int], others: list[int]) -> list[Logits]:
@@ -71,9 +71,9 @@ class Memory:
         """All blocks of a sequence that ends at ``end``, the last one partial, and its snapshot if need be."""
         blocks = [(i, min(i + BLOCK, end)) for i in range(0, end, BLOCK)]
         saved: list[tuple[int, int, BytesLike]] = [
-            (start, stop, self.states.save(sequence, start, stop).tobytes()) for start, stop in blocks
+            (start, stop, self.states.save_attention(sequence, start, stop).tobytes()) for start, stop in blocks
         ]
-        return saved, self.states.snapshot(sequence) if self.states.reuse == "snapshots" else None
+        return saved, self.states.save_partial(sequence) if self.states.reuse == "snapshots" else None
 
     def restore(self, sequence: int, blocks: list[tuple[int, int, BytesLike]], snapshot: BytesLike | None) -> None:
         for start, end, cells in blocks:
@@ -167,7 +167,7 @@ def test_the_last_block_may_be_cut(memory: Memory) -> None:
     for end in (BLOCK + 1, 100):
         expected = memory.cold(PROMPT[:end], OTHER)
         memory.read(0, PROMPT[:end])
-        snapshot = memory.states.snapshot(0) if memory.states.reuse == "snapshots" else None
+        snapshot = memory.states.save_partial(0) if memory.states.reuse == "snapshots" else None
         memory.read(0, PROMPT[end:], end)
         blocks, _ = memory.save(0, LONG)
         memory.model.clear_sequence(0)
@@ -264,7 +264,7 @@ def test_rejected_drafts_leave_the_window_whole(memory: Memory) -> None:
         memory.batch.clear()
         rows = [memory.batch.add(s, LONG + i, [token, *OTHER[:8]], outputs=9) for s in (0, 1)]
         memory.model.decode(memory.batch)
-        got.append(memory.model.logits(rows[0] - 8).copy())
+        got.append(memory.model.get_logits(rows[0] - 8).copy())
         for sequence in (0, 1):
             memory.model.truncate_sequence(sequence, LONG + i + 1)
     assert same(got, expected, OTHER_SHAPES)

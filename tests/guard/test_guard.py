@@ -63,7 +63,7 @@ async def answered(guard: Guard, text: str) -> tuple[Screening, list[bool]]:
     for i in range(0, len(text), 5):
         await screening.screen_token(None, "output", text[i : i + 5])
         held.append(screening.is_holding)
-    await screening.finish("output")
+    await screening.screen_rest("output")
     return screening, held
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from commonweight.messages.response import OutputText, OutputToolUse
 from commonweight.prompting import OutputParser, Prompt
-from commonweight.prompting.formats import CALL_ID, NUMBER, Arguments
+from commonweight.prompting.formats import CALL_ID, NUMBER, ArgumentMarkup
 from commonweight.prompting.parse.output import CallClosed, CallInput, CallOpened, Reasoning, Text
 from commonweight.prompting.tokens.special_tokens import SpecialTokens
 
@@ -235,7 +235,7 @@ class Model:
         if calls:
             yield from self._markup(family.closing)
 
-    def _input(self, body: Body, around: Arguments | None) -> Iterator[str | int]:
+    def _input(self, body: Body, around: ArgumentMarkup | None) -> Iterator[str | int]:
         if around is None:
             spaced = self.chance.choice([(",", ":"), (", ", ": ")])
             yield json.dumps(body, ensure_ascii=self.chance.random() < 0.5, separators=spaced)

@@ -14,7 +14,7 @@ from vocabularies import CONTROL, NORMAL, USER_DEFINED
 
 from commonweight.prompting import OutputParser, Tokenizer
 from commonweight.prompting.constrain.grammar import AnswerRules, GrammarWriter
-from commonweight.prompting.formats import FAMILIES, GENERIC, Format, Tags, fill_placeholders
+from commonweight.prompting.formats import FAMILIES, GENERIC, Tags, ToolCallFormat, fill_placeholders
 from commonweight.prompting.parse.output import (
     CallClosed,
     CallInput,
@@ -114,7 +114,7 @@ _PIECES = [
 class ModelWriter:
     """Writer of answers in one format with one vocabulary."""
 
-    family: Format
+    family: ToolCallFormat
     thinking: Tags
     tokenizer: Tokenizer
     name: str
@@ -357,7 +357,7 @@ def _pieces(tokenizer: Tokenizer) -> dict[bytes, int]:
 
 
 @cache
-def _make_writer(family: Format, *, has_tokens: bool) -> ModelWriter:
+def _make_writer(family: ToolCallFormat, *, has_tokens: bool) -> ModelWriter:
     thinking = family.thinking or (Tags("[THINK]", "[/THINK]") if "mistral" in family.name else THINK)
     own = family.thinking is not None
     thoughts = () if own else (thinking.opening, thinking.closing)

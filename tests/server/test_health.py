@@ -71,7 +71,7 @@ async def test_what_is_asked_of_a_server_that_ends_is_refused(gguf: Gguf) -> Non
     lifecycle = Lifecycle()
     async with client(application(gguf, lifecycle=lifecycle)) as asking:
         assert (await asking.post("/v1/messages", json=body())).status_code == 200
-        lifecycle.drain(17)
+        lifecycle.start_draining(17)
         refused = await asking.post("/v1/messages", json=body())
         assert refused.status_code == 503
         assert refused.json()["error"]["type"] == "api_error"
@@ -83,9 +83,9 @@ async def test_what_is_asked_of_a_server_that_ends_is_refused(gguf: Gguf) -> Non
 
 async def test_it_is_quiet_when_no_request_runs() -> None:
     lifecycle = Lifecycle()
-    await lifecycle.wait_until_quiet()
+    await lifecycle.wait_until_idle()
     with lifecycle.track_request():
-        waiting = asyncio.create_task(lifecycle.wait_until_quiet())
+        waiting = asyncio.create_task(lifecycle.wait_until_idle())
         with lifecycle.track_request():
             await asyncio.sleep(0)
         assert lifecycle.running == 1

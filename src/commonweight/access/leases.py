@@ -7,7 +7,7 @@ from collections.abc import Callable
 from commonweight.messages.response import make_id
 from commonweight.store import Database
 from commonweight.store.failures import FAILURES, get_reason
-from commonweight.store.limits import LEASE_SECONDS, lease, release, renew
+from commonweight.store.limits import LEASE_SECONDS, release, renew, take_lease
 
 log = logging.getLogger(__name__)
 
@@ -24,19 +24,19 @@ class Leases:
         self._held: dict[str, str] = {}
         self._heart: asyncio.Task[None] | None = None
 
-    async def take(self, key_id: str, limit: int) -> str | None:
+    async def acquire(self, key_id: str, limit: int) -> str | None:
         """A new lease for a key, unless as many as its limit are held."""
         assert self._database is not None
         lease_id = make_id("lease")
         async with self._database.write() as connection:
-            if not await lease(connection, key_id, lease_id, limit, self._now):
+            if not await take_lease(connection, key_id, lease_id, limit, self._now):
                 return None
         self._held[lease_id] = key_id
         if self._heart is None:
             self._heart = asyncio.create_task(self._renew_forever())
         return lease_id
 
-    def drop(self, lease_id: str) -> None:
+    def stop_renewing(self, lease_id: str) -> None:
         """Stop renewing a lease."""
         self._held.pop(lease_id, None)
         if not self._held and self._heart is not None:

@@ -95,7 +95,7 @@ class Admission:
             await self._take(self._kind, "requests", self._requests, 1)
         if self._concurrency is not None and self._key is not None:
             with _translate_failures():
-                self._lease = await self._limiter.leases.take(self._key, self._concurrency)
+                self._lease = await self._limiter.leases.acquire(self._key, self._concurrency)
             if self._lease is None:
                 self._is_turned_away = True
                 raise RateLimitError(
@@ -195,7 +195,7 @@ class Admission:
         used = {"tokens": self.used_tokens, self._kind: 0 if self._is_turned_away else 1}
         limits = {"tokens": self._tokens, self._kind: self._requests}
         if lease:
-            self._limiter.leases.drop(lease)
+            self._limiter.leases.stop_renewing(lease)
         try:
             async with database.write() as connection:
                 for kind, amount in taken.items():

@@ -59,7 +59,7 @@ class BatchRunner:
         self._preparing = asyncio.Semaphore(1)
         self._suspects = asyncio.Semaphore(1)
 
-    def look(self) -> None:
+    def wake(self) -> None:
         """Look at the database now, because a batch was created or changed."""
         self._has_waiting.set()
         self._has_news.set()
@@ -67,26 +67,26 @@ class BatchRunner:
     @contextlib.asynccontextmanager
     async def run_in_background(self) -> AsyncIterator[None]:
         """Run batches until the block ends. Unfinished items are released to other runners."""
-        loops = [asyncio.create_task(self._feed()), asyncio.create_task(self._maintain_forever())]
+        loops = [asyncio.create_task(self._claim_forever()), asyncio.create_task(self._maintain_forever())]
         try:
             yield
         finally:
             await _cancel(*loops)
             await _cancel(*self._work.values())
             try:
-                await self._items.give_back()
+                await self._items.release_all()
             except Exception as error:
                 log.warning("items of batches wait until their leases end: %s", error)
 
     # Taking items
 
-    async def _feed(self) -> None:
+    async def _claim_forever(self) -> None:
         while True:
             await self._slots.acquire()
-            claim = await _retry(self._claim)
+            claim = await _retry_until_done(self._claim)
             if claim is not None:
-                task = self._work[claim.place] = asyncio.create_task(self._run(claim))
-                task.add_done_callback(partial(self._on_done, claim.place))
+                task = self._work[claim.item_key] = asyncio.create_task(self._run(claim))
+                task.add_done_callback(partial(self._release_slot, claim.item_key))
                 continue
             self._slots.release()
             await _wait_for_event(self._has_waiting, POLL_INTERVAL_SECONDS)
@@ -98,7 +98,7 @@ class BatchRunner:
                 return claim
         return None
 
-    def _on_done(self, place: tuple[str, int], task: asyncio.Task[None]) -> None:
+    def _release_slot(self, place: tuple[str, int], task: asyncio.Task[None]) -> None:
         self._slots.release()
         if self._work.get(place) is task:
             del self._work[place]
@@ -108,11 +108,11 @@ class BatchRunner:
     # Running one
 
     async def _run(self, claim: Claim) -> None:
-        state, result = await self._compute_result(claim)
-        await _retry(lambda: self._items.record(*claim.place, state, result))
-        await _retry(lambda: self._batches.end(claim.batch.id, self._now()))
+        state, result = await self._run_with_retries(claim)
+        await _retry_until_done(lambda: self._items.record(*claim.item_key, state, result))
+        await _retry_until_done(lambda: self._batches.end_if_done(claim.batch.id, self._now()))
 
-    async def _compute_result(self, claim: Claim) -> tuple[ItemOutcome, str]:
+    async def _run_with_retries(self, claim: Claim) -> tuple[ItemOutcome, str]:
         """Outcome of the item, retried while the engine is full or has crashed."""
         crashes = attempts = 0
         while True:
@@ -123,7 +123,7 @@ class BatchRunner:
                 # Once the engine has died with it, an item runs beside no other suspect, so that those which were
                 # just in bad company do not share the blame.
                 async with self._suspects if crashes else contextlib.nullcontext():
-                    message = await self._answer(claim.params, origin)
+                    message = await self._generate(claim.params, origin)
                 return "succeeded", SucceededResult(message=message).model_dump_json()
             except OverloadedError:
                 pass
@@ -133,14 +133,14 @@ class BatchRunner:
                 if not has_died or crashes == MAX_CRASHES:
                     return _make_errored_result(error, request_id)
             except Exception:
-                log.exception("an item of a batch failed (%s, %s)", *claim.place)
+                log.exception("an item of a batch failed (%s, %s)", *claim.item_key)
                 return _make_errored_result(ApiError("Internal server error"), request_id)
             await asyncio.sleep(min(2.0**attempts, MAX_RETRY_DELAY_SECONDS))
             attempts += 1
             while not self._assistant.engine.is_ready:  # noqa: ASYNC110 - engines, also remote ones, tell no more
                 await asyncio.sleep(0.25)
 
-    async def _answer(self, params: str, origin: Origin) -> Message:
+    async def _generate(self, params: str, origin: Origin) -> Message:
         async with self._preparing:  # one at a time: interactive requests want the cores, too
             turn = await self._assistant.prepare(await asyncio.to_thread(_parse_request, params), origin)
         return await fold_stream(self._assistant.stream(turn))
@@ -149,7 +149,7 @@ class BatchRunner:
 
     async def _maintain_forever(self) -> None:
         while True:
-            await _retry(self._maintain)
+            await _retry_until_done(self._maintain)
             await _wait_for_event(self._has_news, RENEW_INTERVAL_SECONDS)
 
     async def _maintain(self) -> None:
@@ -157,18 +157,18 @@ class BatchRunner:
         work = dict(self._work)
         held = await self._items.renew(work.keys(), now + LEASE_SECONDS)
         await _cancel(*(task for place, task in work.items() if place not in held))
-        await self._items.take_back(now)
+        await self._items.requeue_expired(now)
         # What takes long is done in portions, each time a little, since leases must be renewed in between.
-        is_left = [await self._stop(*batch) for batch in await self._items.list_stopping(now)]
+        is_left = [await self._end_items(*batch) for batch in await self._items.list_stopping(now)]
         for batch_id in await self._items.list_finished():
-            await self._batches.end(batch_id, self._now())
-        await self._batches.give_up(now)
+            await self._batches.end_if_done(batch_id, self._now())
+        await self._batches.delete_abandoned(now)
         await self._batches.archive(now - RESULT_RETENTION_SECONDS, now)
-        is_left.append(await self._batches.clear(ROWS_PER_TRANSACTION))
+        is_left.append(await self._batches.purge_deleted(ROWS_PER_TRANSACTION))
         if any(is_left):
             self._has_news.set()
 
-    async def _stop(self, batch_id: str, ending: ItemOutcome) -> bool:
+    async def _end_items(self, batch_id: str, ending: ItemOutcome) -> bool:
         """End some remaining items of a canceled or expired batch; whether more may remain."""
         work = {place: task for place, task in self._work.items() if place[0] == batch_id}
         await _cancel(*work.values())
@@ -192,7 +192,7 @@ async def _cancel(*tasks: asyncio.Task[None]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _retry(work: Callable[[], Awaitable[T]]) -> T:
+async def _retry_until_done(work: Callable[[], Awaitable[T]]) -> T:
     """Result of work with the database, retried until it succeeds."""
     attempts = 0
     while True:

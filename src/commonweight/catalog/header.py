@@ -203,7 +203,7 @@ class _GgufHeader:
             if name in names:
                 raise _BadHeaderError(f"the tensor {name!r} is there twice")
             names.add(name)
-            size = self._tensor_size(name)
+            size = self._read_tensor_size(name)
             if self._number("<Q") != end:
                 raise _BadHeaderError(f"the tensor {name!r} does not follow the one before it")
             last = end + size
@@ -211,7 +211,7 @@ class _GgufHeader:
         if count and self._place + -self._place % alignment + last > self._size:
             raise _BadHeaderError("it ends before its last tensor does")
 
-    def _tensor_size(self, name: str) -> int:
+    def _read_tensor_size(self, name: str) -> int:
         dimensions = self._number("<I")
         if dimensions > MAX_DIMENSIONS:
             raise _BadHeaderError(f"the tensor {name!r} has {dimensions} dimensions")

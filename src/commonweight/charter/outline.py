@@ -21,7 +21,7 @@ class OutlineBlock:
         paragraphs = re.split(r"\n\s*\n", "\n".join(self.lines).strip())
         return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
-    def items(self) -> list["OutlineBlock"]:
+    def split_items(self) -> list["OutlineBlock"]:
         """The items of a list, preceded by a block of the text outside of items, if any."""
         blocks = [OutlineBlock(self.line)]
         for number, line in enumerate(self.lines, self.line):

@@ -125,7 +125,7 @@ def _read_principle(head: Section, below: list[Section], problems: list[Problem]
 
 def _read_examples(block: OutlineBlock, problems: list[Problem]) -> dict[str, object]:
     violating, complying = [], []
-    for item in block.items():
+    for item in block.split_items():
         match = _EXAMPLE.fullmatch(item.text)
         if match is None or match[1] not in VERDICTS:
             problems.append(

@@ -8,7 +8,7 @@ import typer
 
 from commonweight import __version__
 from commonweight.cli import charter, guard, keys
-from commonweight.cli.expand_settings import Only, expand_settings
+from commonweight.cli.expand_settings import OnlyFields, expand_settings
 from commonweight.cli.options import WHICH_MODEL, DatabaseUrl, DataPath, Model
 from commonweight.cli.setting_options import OPERATION_PANEL, EngineChoice
 from commonweight.cli.terminal import make_console
@@ -114,7 +114,7 @@ def chat(
     ] = None,
     engine: Annotated[
         EngineSettings,
-        Only(("context", "threads", "kv_memory", "kv_type", "cache_ram", "cache_disk", "speculation")),
+        OnlyFields(("context", "threads", "kv_memory", "kv_type", "cache_ram", "cache_disk", "speculation")),
     ],
 ) -> None:
     """Talk to a model in the terminal, or have it answer the lines of a pipe."""
@@ -134,7 +134,7 @@ def bench(
     rounds: Annotated[int, typer.Option(min=1, metavar="N", help="Times that each figure is taken.")] = 3,
     engine: Annotated[
         EngineSettings,
-        Only(("context", "parallel", "threads", "kv_memory", "kv_type", "cache_ram", "speculation")),
+        OnlyFields(("context", "parallel", "threads", "kv_memory", "kv_type", "cache_ram", "speculation")),
     ],
 ) -> None:
     """Measure how fast a model reads and writes on this machine."""
@@ -178,11 +178,11 @@ def conformance(
 def doctor(
     *,
     model: Model = None,
-    server: Annotated[ServerSettings, Only(("host", "port"))],
+    server: Annotated[ServerSettings, OnlyFields(("host", "port"))],
     engine: Annotated[
-        EngineSettings, Only(("context", "parallel", "kv_memory", "kv_type", "cache_ram", "cache_disk"))
+        EngineSettings, OnlyFields(("context", "parallel", "kv_memory", "kv_type", "cache_ram", "cache_disk"))
     ],
-    choice: Annotated[EngineChoice, Only(("kind", "urls", "key"))],
+    choice: Annotated[EngineChoice, OnlyFields(("kind", "urls", "key"))],
     data: DataPath = None,
     database: DatabaseUrl = None,
 ) -> None:

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from commonweight.cli.terminal import LoadingBar, make_console
 from commonweight.engines.contract import Engine, Job, Sampling, Step
-from commonweight.runtime.assistant import locate_model, open_assistant
+from commonweight.runtime.assistant import open_assistant, resolve_model
 from commonweight.runtime.errors import UserError
 from commonweight.runtime.settings import AssistantSettings
 
@@ -43,7 +43,7 @@ class Measurement(NamedTuple):
 
 def bench(settings: AssistantSettings, *, rounds: int) -> None:
     """Measure a model, and print the figures."""
-    asyncio.run(_bench(locate_model(settings), rounds))
+    asyncio.run(_bench(resolve_model(settings), rounds))
 
 
 async def _bench(settings: AssistantSettings, rounds: int) -> None:

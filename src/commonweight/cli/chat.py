@@ -10,7 +10,7 @@ from typing import Any
 from commonweight.cli.terminal import LoadingBar, make_console
 from commonweight.messages.errors import ApiError, InvalidRequestError
 from commonweight.messages.request import MessageRequest
-from commonweight.runtime.assistant import locate_model, open_assistant
+from commonweight.runtime.assistant import open_assistant, resolve_model
 from commonweight.runtime.settings import AssistantSettings
 from commonweight.turn import Assistant
 
@@ -27,7 +27,7 @@ def chat(settings: AssistantSettings, *, system: str | None, max_tokens: int, te
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal's encoding may be any
     screen = _Screen()
-    settings = locate_model(settings)
+    settings = resolve_model(settings)
     fields = {"model": "chat", "system": system, "max_tokens": max_tokens, "temperature": temperature}
     messages: list[dict[str, Any]] = []
     with asyncio.Runner() as runner:

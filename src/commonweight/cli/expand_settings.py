@@ -28,7 +28,7 @@ OPTIONS: dict[type, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Only:
+class OnlyFields:
     """Marks a settings parameter, in ``Annotated``: the command has only these of its options."""
 
     fields: tuple[str, ...]
@@ -78,7 +78,7 @@ def _read_annotation(annotation: Any) -> tuple[Any, tuple[str, ...]]:  # noqa: A
     """Read the settings class that a parameter is annotated with, and the fields that are options."""
     if get_origin(annotation) is Annotated:
         kind, *marks = get_args(annotation)
-        if only := next((mark for mark in marks if isinstance(mark, Only)), None):
+        if only := next((mark for mark in marks if isinstance(mark, OnlyFields)), None):
             return kind, only.fields
         return annotation, ()
     try:

@@ -31,17 +31,17 @@ class GrammarError(ValueError):
     """A grammar cannot be compiled or followed; the message says why."""
 
 
-class Guide:
+class GrammarMatcher:
     """Matcher state of one answer within its grammar."""
 
     def __init__(self, matcher: LLMatcher, size: int, ends: frozenset[int]) -> None:
         self._matcher = matcher
         self._size = size
         self._ends = ends
-        self.forced = self._look_ahead()
+        self.forced = self._find_forced_tokens()
         """Forced tokens: those that must come next, up to and including a stop token."""
 
-    def choose_token(self, draw: Callable[[TokenIds | None], int]) -> int:
+    def sample_token(self, draw: Callable[[TokenIds | None], int]) -> int:
         """Advance by one token and return it: a forced one, or one from ``draw``.
 
         ``draw`` draws from all tokens, or from those it is given. Which tokens are forced, and so how often it is
@@ -51,27 +51,27 @@ class Guide:
             GrammarError: no token may follow, or the grammar is too complex to follow.
         """
         token = self.forced[0] if self.forced else draw(None)
-        if not self.try_accept(token):
-            allowed = self.find_allowed()
-            if self.forced or not self.try_accept(token := draw(allowed)):
-                raise self._dead_end()
+        if not self.accept_token(token):
+            allowed = self.compute_allowed_tokens()
+            if self.forced or not self.accept_token(token := draw(allowed)):
+                raise self._make_dead_end_error()
         return token
 
-    def accept_prefix(self, draft: list[int]) -> list[int]:
+    def validate_tokens(self, draft: list[int]) -> list[int]:
         """The draft tokens before the first that the grammar does not allow."""
         return draft[: self._matcher.validate_tokens(draft)]
 
-    def try_accept(self, token_id: int) -> bool:
+    def accept_token(self, token_id: int) -> bool:
         """Advance by a token; returns False, and changes nothing, if the grammar does not allow it."""
         if not self._matcher.try_consume_tokens([token_id]) and not (
             token_id in self._ends and self._matcher.is_accepting()
         ):
             return False
         is_next = self.forced[:1] == [token_id]
-        self.forced = (self.forced[1:] if is_next else []) or self._look_ahead()
+        self.forced = (self.forced[1:] if is_next else []) or self._find_forced_tokens()
         return True
 
-    def find_allowed(self) -> TokenIds:
+    def compute_allowed_tokens(self) -> TokenIds:
         """The tokens that the grammar allows next.
 
         Raises:
@@ -82,15 +82,15 @@ class Guide:
         if self._matcher.is_accepting():
             allowed[list(self._ends)] = True
         if not (found := np.flatnonzero(allowed)).size:
-            raise self._dead_end()
+            raise self._make_dead_end_error()
         return found
 
-    def _dead_end(self) -> GrammarError:
+    def _make_dead_end_error(self) -> GrammarError:
         reason = self._matcher.get_error().partition("\n")[0] or "nowhere to go"
         return GrammarError(f"no token may follow ({reason})")
 
-    def _look_ahead(self) -> list[int]:
-        forced = self.accept_prefix(self._matcher.compute_ff_tokens())
+    def _find_forced_tokens(self) -> list[int]:
+        forced = self.validate_tokens(self._matcher.compute_ff_tokens())
         end = next((i for i, token in enumerate(forced, 1) if token in self._ends), None)
         return forced[:end]
 
@@ -110,7 +110,7 @@ class GrammarCompiler:
         # end tokens may occur within a grammar: llguidance would reserve those that it knows.
         return lltokenizer_from_vocab(self._vocab, n_vocab=self.size + 1, eos_token=self.size)
 
-    def start_guide(self, grammar: str, ends: frozenset[int], tenant: str) -> Guide:
+    def create_matcher(self, grammar: str, ends: frozenset[int], tenant: str) -> GrammarMatcher:
         """A guide at the start of a grammar; ``ends`` are allowed where the grammar may end, or names them.
 
         Raises:
@@ -123,7 +123,7 @@ class GrammarCompiler:
         self._compiled[tenant, grammar] = matcher
         if len(self._compiled) > MAX_COMPILED_GRAMMARS:
             self._compiled.popitem(last=False)
-        return Guide(matcher.deep_copy(), self.size, ends)
+        return GrammarMatcher(matcher.deep_copy(), self.size, ends)
 
     def _compile(self, grammar: str) -> LLMatcher:
         limits = LLParserLimits(verbose_errors=False)

@@ -79,7 +79,7 @@ class Guard:
             return "off"
         return min(self.mode, principle.mode, key=_MODES.index)
 
-    def find_active(self, place: Place, waived: Collection[str]) -> ActivePrinciples:
+    def find_active_principles(self, place: Place, waived: Collection[str]) -> ActivePrinciples:
         """Find the principles that are active in a context."""
         refusing: list[Principle] = []
         recording: list[Principle] = []

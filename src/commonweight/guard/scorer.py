@@ -97,7 +97,7 @@ class Scorer:
         """Find the columns of principles; those without data have none."""
         return [self._columns[name] for name in principles if name in self._columns]
 
-    def select_ensemble(self, *, states: bool) -> tuple[Parts, Ensemble | None]:
+    def select_input_ensemble(self, *, states: bool) -> tuple[Parts, Ensemble | None]:
         """Select the best ensemble for the representations that are available."""
         names: tuple[Parts, ...] = ("states+encoder", "states") if states else ("encoder", "grams")
         for name in names:
@@ -119,7 +119,7 @@ class Scorer:
         logit, worst = pool_windows(means[:, MEAN])
         at = start + starts[worst]
         span = (at, min(at + STATES_WINDOW, end))
-        which = _log_shares(means[worst, FIRST_PRINCIPLE:])
+        which = _log_softmax(means[worst, FIRST_PRINCIPLE:])
         return HarmScore(logit + float(scores[-1, LAST] + self._states_bias[LAST]), which, span)
 
     def score_token(self, scores: Floats) -> tuple[float, Floats]:
@@ -175,7 +175,7 @@ class Scorer:
             rows = self._score_vectors(vectors)
             logit, worst = pool_windows(rows[:, HARM])
             encoded = HarmScore(
-                logit, _log_shares(rows[worst, ENCODED_FIRST_PRINCIPLE:]), (cut[worst].start, cut[worst].end)
+                logit, _log_softmax(rows[worst, ENCODED_FIRST_PRINCIPLE:]), (cut[worst].start, cut[worst].end)
             )
         prose = {}
         for name in self.manifest.prose:
@@ -201,7 +201,7 @@ class Scorer:
         return logits
 
 
-def _log_shares(logits: Floats) -> Floats:
+def _log_softmax(logits: Floats) -> Floats:
     if not len(logits):
         return logits
     shares: Floats = logits - np.logaddexp.reduce(logits)

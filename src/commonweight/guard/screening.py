@@ -42,7 +42,7 @@ class Screening:
         self._tenant = tenant
         self._scorer = guard.scorer
         self._input = screened
-        self._active = {place: guard.find_active(place, waived) for place in get_args(Place)}
+        self._active = {place: guard.find_active_principles(place, waived) for place in get_args(Place)}
         self._columns = {
             place: [
                 self._scorer.find_columns([one.id for one in group])
@@ -92,7 +92,7 @@ class Screening:
         return self._is_doubtful or (self._waits_for_words and len(self._answer_text) > self._screened_characters)
 
     @property
-    def guards_calls(self) -> bool:
+    def buffers_tool_calls(self) -> bool:
         """Whether tool calls are released only when complete: a refusal must not leave half of one behind."""
         return bool(self._active["tool_input"].refusing)
 
@@ -103,7 +103,7 @@ class Screening:
         with self._measure_time():
             await self._screen_injections()
             if not self._guard.reads_states:
-                await self._screen_text_input()
+                await self._screen_input_text()
             elif self._scorer.manifest.prose:
                 score = await asyncio.to_thread(self._scorer.score_text, self._input.user_text)
                 await self._decide_by_prose(score.prose, "input")
@@ -116,7 +116,7 @@ class Screening:
         with self._measure_time():
             rows = np.frombuffer(scores, "<f4").reshape(-1, probe.heads)
             states = self._scorer.score_prompt(rows, start, end)
-            parts, ensemble = self._scorer.select_ensemble(states=True)
+            parts, ensemble = self._scorer.select_input_ensemble(states=True)
             alone = self._scorer.manifest.input.get("states")
             if ensemble is None or alone is None:
                 return
@@ -138,9 +138,9 @@ class Screening:
             else:
                 ensemble = alone
                 if parts == "states+encoder":
-                    self._note_input(logit)
+                    self._record_input_score(logit)
                     return  # too calm for a second look, which the threshold was made with
-            self._note_input(score.logit)
+            self._record_input_score(score.logit)
             await self._decide_by_score(score, ensemble, "input", stage)  # type: ignore[arg-type]
 
     # What goes out
@@ -155,7 +155,7 @@ class Screening:
             if len(self._answer_text) - self._screened_characters >= TEXT_STEP_CHARACTERS:
                 await self._screen_text(place)
 
-    async def finish(self, place: Place) -> None:
+    async def screen_rest(self, place: Place) -> None:
         """Screen the rest of a complete answer."""
         if len(self._answer_text) > self._screened_characters and not self.refusal:
             await self._screen_text(place)
@@ -209,25 +209,27 @@ class Screening:
                 self._is_doubtful = is_alarm
             elif self._guard.judge is not None:
                 self._judged_at = self._tokens
-                if not await self._ask_judge(self._find_top(score, self._active[place].refusing), score, place):
+                if not await self._ask_judge(
+                    self._find_top_principle(score, self._active[place].refusing), score, place
+                ):
                     tracker.clear_doubt()
             elif is_alarm and score.compute_logit(refusing) >= ensemble.high:
-                principle = self._find_top(score, self._active[place].refusing)
+                principle = self._find_top_principle(score, self._active[place].refusing)
                 self._add_verdict_from_logit(
                     principle, place, stage, score.compute_logit(refusing), ensemble.high, score.span
                 )
             else:
                 self._is_doubtful = True
         elif is_alarm and recording and score.compute_logit(recording) >= ensemble.high:
-            principle = self._find_top(score, self._active[place].recording)
+            principle = self._find_top_principle(score, self._active[place].recording)
             self._add_verdict_from_logit(
                 principle, place, stage, score.compute_logit(recording), ensemble.high, score.span
             )
 
     # What both come to
 
-    async def _screen_text_input(self) -> None:
-        parts, ensemble = self._scorer.select_ensemble(states=False)
+    async def _screen_input_text(self) -> None:
+        parts, ensemble = self._scorer.select_input_ensemble(states=False)
         text = await asyncio.to_thread(self._scorer.score_text, self._input.user_text)
         if ensemble is not None:
             logit = ensemble.grams * text.ngrams.logit + ensemble.bias
@@ -235,14 +237,14 @@ class Screening:
             if parts == "encoder" and text.encoder is not None:
                 self.findings.encoded = True
                 logit, shares = logit + ensemble.encoder * text.encoder.logit, text.encoder.log_shares
-            self._note_input(logit)
+            self._record_input_score(logit)
             await self._decide_by_score(HarmScore(logit, shares, text.ngrams.span), ensemble, "input", "text")
         await self._decide_by_prose(text.prose, "input")
 
     async def _decide_by_score(self, score: HarmScore, ensemble: Ensemble, place: Place, stage: Stage) -> None:
         active, (refusing, recording) = self._active[place], self._columns[place]
         if refusing and score.compute_logit(refusing) >= (ensemble.low if self._guard.judge else ensemble.high):
-            principle = self._find_top(score, active.refusing)
+            principle = self._find_top_principle(score, active.refusing)
             if self._guard.judge is not None:
                 await self._ask_judge(principle, score, place)
             else:
@@ -250,7 +252,7 @@ class Screening:
                     principle, place, stage, score.compute_logit(refusing), ensemble.high, score.span
                 )
         elif recording and score.compute_logit(recording) >= ensemble.high:
-            principle = self._find_top(score, active.recording)
+            principle = self._find_top_principle(score, active.recording)
             self._add_verdict_from_logit(
                 principle, place, stage, score.compute_logit(recording), ensemble.high, score.span
             )
@@ -304,7 +306,7 @@ class Screening:
             self._add_verdict(principle, place, "judge", probability, YES_THRESHOLD, score.span)
         return probability >= YES_THRESHOLD
 
-    def _find_top(self, score: HarmScore, among: Sequence[Principle]) -> Principle:
+    def _find_top_principle(self, score: HarmScore, among: Sequence[Principle]) -> Principle:
         known = [one for one in among if self._scorer.find_columns([one.id])]
         return max(known, key=lambda one: score.log_shares[self._scorer.find_columns([one.id])[0]])
 
@@ -348,7 +350,7 @@ class Screening:
             )
         )
 
-    def _note_input(self, logit: float) -> None:
+    def _record_input_score(self, logit: float) -> None:
         self.findings.input_score = max(self.findings.input_score or 0.0, sigmoid(logit))
 
     @contextlib.contextmanager

@@ -6,72 +6,72 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 
-class Supported(BaseModel):
+class CapabilitySupport(BaseModel):
     """Support of one capability."""
 
     supported: bool = False
 
 
-class ContextManagementSupport(Supported):
+class ContextManagementCapability(CapabilitySupport):
     """Support of the edits of ``context_management``."""
 
-    clear_thinking_20251015: Supported = Supported()
-    clear_tool_uses_20250919: Supported = Supported()
-    compact_20260112: Supported = Supported()
+    clear_thinking_20251015: CapabilitySupport = CapabilitySupport()
+    clear_tool_uses_20250919: CapabilitySupport = CapabilitySupport()
+    compact_20260112: CapabilitySupport = CapabilitySupport()
 
 
-class Compaction(Supported):
+class Compaction(CapabilitySupport):
     """Support of ways of compaction."""
 
-    summarize: Supported = Supported()
+    summarize: CapabilitySupport = CapabilitySupport()
 
 
-class EffortLevels(Supported):
+class EffortCapability(CapabilitySupport):
     """Levels of effort that have an effect."""
 
-    low: Supported = Supported()
-    medium: Supported = Supported()
-    high: Supported = Supported()
-    xhigh: Supported = Supported()
-    max: Supported = Supported()
+    low: CapabilitySupport = CapabilitySupport()
+    medium: CapabilitySupport = CapabilitySupport()
+    high: CapabilitySupport = CapabilitySupport()
+    xhigh: CapabilitySupport = CapabilitySupport()
+    max: CapabilitySupport = CapabilitySupport()
 
 
 class ThinkingTypes(BaseModel):
     """Types of ``thinking`` that have an effect."""
 
-    adaptive: Supported = Supported()
-    between_tools: Supported = Supported()
-    disabled: Supported = Supported()
-    enabled: Supported = Supported()
+    adaptive: CapabilitySupport = CapabilitySupport()
+    between_tools: CapabilitySupport = CapabilitySupport()
+    disabled: CapabilitySupport = CapabilitySupport()
+    enabled: CapabilitySupport = CapabilitySupport()
 
 
-class ThinkingSupport(Supported):
+class ThinkingCapability(CapabilitySupport):
     """Support of reasoning before the answer."""
 
     types: ThinkingTypes = ThinkingTypes()
 
 
-class ServerTools(Supported):
+class ServerToolsCapability(CapabilitySupport):
     """Support of server tools."""
 
-    web_search: Supported = Supported()
-    code_execution: Supported = Supported()
+    web_search: CapabilitySupport = CapabilitySupport()
+    code_execution: CapabilitySupport = CapabilitySupport()
 
 
-class Capabilities(BaseModel):
+class ModelCapabilities(BaseModel):
     """Capabilities of a model; every key is always present."""
 
-    batch: Supported = Supported()
-    citations: Supported = Supported()
-    code_execution: Supported = Supported()
+    batch: CapabilitySupport = CapabilitySupport()
+    citations: CapabilitySupport = CapabilitySupport()
+    code_execution: CapabilitySupport = CapabilitySupport()
     compaction: Compaction = Compaction()
-    image_input: Supported = Supported()
-    pdf_input: Supported = Supported()
-    structured_outputs: Supported = Supported()
-    context_management: ContextManagementSupport = ContextManagementSupport()
-    effort: EffortLevels = EffortLevels()
-    thinking: ThinkingSupport = ThinkingSupport()
-    server_tools: ServerTools = ServerTools()
+    image_input: CapabilitySupport = CapabilitySupport()
+    pdf_input: CapabilitySupport = CapabilitySupport()
+    structured_outputs: CapabilitySupport = CapabilitySupport()
+    context_management: ContextManagementCapability = ContextManagementCapability()
+    effort: EffortCapability = EffortCapability()
+    thinking: ThinkingCapability = ThinkingCapability()
+    server_tools: ServerToolsCapability = ServerToolsCapability()
 
 
 class GuardInfo(BaseModel):
@@ -101,7 +101,7 @@ class ModelInfo(BaseModel):
     deprecated_at: datetime | None = None
     retires_at: datetime | None = None
     allowed_fallback_models: list[str] = []
-    capabilities: Capabilities = Capabilities()
+    capabilities: ModelCapabilities = ModelCapabilities()
     guard: GuardInfo | None = Field(default=None, exclude_if=lambda guard: guard is None)
 
 

@@ -17,7 +17,7 @@ from commonweight.messages.tools import Tool
 from commonweight.prompting.constrain.grammar import CITATION_TAGS
 from commonweight.prompting.content_blocks import PARAGRAPH, BlockRenderer, read_cache_mark
 from commonweight.prompting.documents import Document
-from commonweight.prompting.formats import NUMBER, Format, fill_placeholders
+from commonweight.prompting.formats import NUMBER, ToolCallFormat, fill_placeholders
 from commonweight.prompting.formats.call_ids import make_named_id, make_short_id
 from commonweight.prompting.marks import (
     AFTER_CALL,
@@ -77,7 +77,7 @@ class ConversationBuilder:
 
     def __init__(self, template: ChatTemplate) -> None:
         self._template = template
-        self._format: Format = template.format
+        self._format: ToolCallFormat = template.format
 
     def build(self, request: CountTokensRequest, documents: Sequence[Document]) -> Conversation:
         """The conversation of a request.

@@ -35,7 +35,7 @@ OnProgress = Callable[[str, float], None]
 """Takes a model's id and the fraction of its weights that is loaded, from 0 to 1."""
 
 
-def locate_model(settings: AssistantSettings) -> AssistantSettings:
+def resolve_model(settings: AssistantSettings) -> AssistantSettings:
     """Locate the model; returns the settings with it as a local file, pulled if need be, and checked.
 
     To be called outside of an event loop, where the first Ctrl-C would not stop a download.
@@ -102,12 +102,12 @@ async def open_assistant(
             await engine.aclose()
 
 
-def open_remote_engine(
-    settings: AssistantSettings, remote: RemoteSettings, gguf: Gguf, key: bytes
+def make_remote_engine(
+    settings: AssistantSettings, remote: RemoteSettings, gguf: Gguf, renderer: Renderer, key: bytes
 ) -> RemoteEngine:
     """Make a remote engine, not started yet. Of the model, only vocabulary and template are used."""
-    tokenizer, card = Tokenizer(gguf), ModelCard.from_gguf(gguf)
-    return _make_remote_engine(settings, remote, gguf, Renderer(tokenizer, card.chat_template), key)
+    vocabulary = make_vocabulary(Tokenizer(gguf), renderer)
+    return RemoteEngine(remote, vocabulary, GrammarCompiler(gguf.vocab), key, context=settings.engine.context)
 
 
 def make_vocabulary(tokenizer: Tokenizer, renderer: Renderer) -> Vocabulary:
@@ -134,18 +134,11 @@ def _make_engine(
     report: Callable[[str], None],
 ) -> LlamaEngine | RemoteEngine:
     if settings.remote is not None:
-        return _make_remote_engine(settings, settings.remote, gguf, renderer, key)
+        return make_remote_engine(settings, settings.remote, gguf, renderer, key)
     context = settings.engine.context
     if context is not None and context > card.trained_window:
         log.warning("%s was trained for %d tokens; --context is cut to that", card.id, card.trained_window)
     return LlamaEngine(plan_worker(card.path, card.trained_window, settings.engine, report))
-
-
-def _make_remote_engine(
-    settings: AssistantSettings, remote: RemoteSettings, gguf: Gguf, renderer: Renderer, key: bytes
-) -> RemoteEngine:
-    vocabulary = make_vocabulary(Tokenizer(gguf), renderer)
-    return RemoteEngine(remote, vocabulary, GrammarCompiler(gguf.vocab), key, context=settings.engine.context)
 
 
 async def _start_engine(

@@ -28,7 +28,8 @@ from commonweight.engines.llama import plan_worker
 from commonweight.engines.llama.model.load_check import check_loads
 from commonweight.engines.llama.model.machine import count_physical_cores, read_memory
 from commonweight.engines.settings import RemoteSettings
-from commonweight.runtime.assistant import open_remote_engine
+from commonweight.prompting import Renderer, Tokenizer
+from commonweight.runtime.assistant import make_remote_engine
 from commonweight.runtime.data import DataFolder
 from commonweight.runtime.errors import UserError
 from commonweight.runtime.network import bind_listener
@@ -176,7 +177,8 @@ def check_model(settings: AssistantSettings) -> Iterator[Finding]:
 async def check_servers(settings: AssistantSettings, remote: RemoteSettings, gguf: Gguf) -> Finding:
     """Check whether remote servers answer, and have the same model."""
     lines: list[str] = []
-    engine = open_remote_engine(settings, remote, gguf, b"")
+    renderer = Renderer(Tokenizer(gguf), ModelCard.from_gguf(gguf).chat_template)
+    engine = make_remote_engine(settings, remote, gguf, renderer, b"")
     try:
         await engine.start(lines.append)
     except EngineError as error:

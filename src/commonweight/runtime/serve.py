@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 from commonweight.access import Keyring, Ledger, Limiter
 from commonweight.batches import BatchRunner, BatchService
 from commonweight.files import Library
-from commonweight.runtime.assistant import OnProgress, locate_model, open_assistant
+from commonweight.runtime.assistant import OnProgress, open_assistant, resolve_model
 from commonweight.runtime.checks import check_cache_folder, check_data_folder, require
 from commonweight.runtime.data import DataFolder
 from commonweight.runtime.errors import UserError
@@ -84,7 +84,7 @@ def serve(
         runner.run(_check_access(data, server.host, server.api_key))
         # Bound before the slow load: a port in use is known at once.
         with bind_listener(server.host, server.port) as listener:
-            settings = locate_model(settings)
+            settings = resolve_model(settings)
             runner.run(_serve(settings, server, data, listener, tls, callbacks, mounts))
 
 
@@ -130,7 +130,7 @@ async def _serve(
             server.aliases,
             limiter=limiter,
             metrics=metrics,
-            batches=BatchService(database, data.path, runner.look),
+            batches=BatchService(database, data.path, runner.wake),
             library=files,
             lifecycle=lifecycle,
             probes={"database": database.ping},

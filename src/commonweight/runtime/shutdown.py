@@ -60,7 +60,7 @@ class GracefulServer(uvicorn.Server):
             return
         if self._lifecycle.running:
             self._on_draining(self._drain_seconds)
-        self._lifecycle.drain(self._drain_seconds)
+        self._lifecycle.start_draining(self._drain_seconds)
         self._draining = asyncio.create_task(self._drain())
 
     async def _drain(self) -> None:
@@ -73,7 +73,7 @@ class GracefulServer(uvicorn.Server):
 
     async def _wait_until_finished(self) -> None:
         await self._stop_background()
-        await self._lifecycle.wait_until_quiet()
+        await self._lifecycle.wait_until_idle()
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
         """Tell the address once it is served, and signals are obeyed."""

@@ -24,7 +24,7 @@ class Lifecycle:
         """Whether the server is shutting down."""
         return self._ends_at is not None
 
-    def drain(self, seconds: float) -> None:
+    def start_draining(self, seconds: float) -> None:
         """Refuse new requests for work; running ones have this many seconds."""
         self._ends_at = time.monotonic() + seconds
 
@@ -50,6 +50,6 @@ class Lifecycle:
             if not self.running:
                 self._quiet.set()
 
-    async def wait_until_quiet(self) -> None:
+    async def wait_until_idle(self) -> None:
         """Wait until no request runs."""
         await self._quiet.wait()

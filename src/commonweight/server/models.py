@@ -7,14 +7,14 @@ from fastapi import APIRouter, Query
 
 from commonweight.messages.errors import InvalidRequestError, NotFoundError
 from commonweight.messages.models import (
-    Capabilities,
-    ContextManagementSupport,
-    EffortLevels,
+    CapabilitySupport,
+    ContextManagementCapability,
+    EffortCapability,
     GuardInfo,
+    ModelCapabilities,
     ModelInfo,
     ModelPage,
-    Supported,
-    ThinkingSupport,
+    ThinkingCapability,
     ThinkingTypes,
 )
 from commonweight.turn import Assistant
@@ -56,27 +56,27 @@ def make_models_router(assistant: Assistant, aliases: Sequence[str], *, has_batc
 
 def _make_info(assistant: Assistant, name: str, has_batches: bool) -> ModelInfo:
     window = assistant.engine.window
-    can, cannot = Supported(supported=True), Supported()
-    thinks = Supported(supported=assistant.thinks)
-    effort = Supported(supported=assistant.thinks or assistant.has_effort)
+    can, cannot = CapabilitySupport(supported=True), CapabilitySupport()
+    thinks = CapabilitySupport(supported=assistant.thinks)
+    effort = CapabilitySupport(supported=assistant.thinks or assistant.has_effort)
     return ModelInfo(
         id=name,
         display_name=assistant.card.name,
         created_at=assistant.card.created_at,
         max_input_tokens=window,
         max_tokens=int(min(window, assistant.max_output)),
-        capabilities=Capabilities(
-            batch=Supported(supported=has_batches),
+        capabilities=ModelCapabilities(
+            batch=CapabilitySupport(supported=has_batches),
             citations=can,
             pdf_input=can,
             structured_outputs=can,
-            context_management=ContextManagementSupport(
+            context_management=ContextManagementCapability(
                 supported=True, clear_thinking_20251015=thinks, clear_tool_uses_20250919=can
             ),
-            effort=EffortLevels(
+            effort=EffortCapability(
                 supported=effort.supported, low=effort, medium=effort, high=effort, xhigh=cannot, max=cannot
             ),
-            thinking=ThinkingSupport(
+            thinking=ThinkingCapability(
                 supported=thinks.supported,
                 types=ThinkingTypes(adaptive=thinks, between_tools=thinks, disabled=can, enabled=thinks),
             ),

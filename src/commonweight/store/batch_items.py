@@ -43,7 +43,7 @@ class Claim:
     params: str
 
     @property
-    def place(self) -> tuple[str, int]:
+    def item_key(self) -> tuple[str, int]:
         """Primary key of the item: batch id and number."""
         return self.batch.id, self.number
 
@@ -112,11 +112,11 @@ class BatchItemStore:
         async with self._database.write() as connection:
             return (await connection.execute(query)).rowcount > 0
 
-    async def give_back(self) -> None:
+    async def release_all(self) -> None:
         """Release all leases of this runner."""
         await self._requeue(and_(*self._is_ours()))
 
-    async def take_back(self, now: float) -> None:
+    async def requeue_expired(self, now: float) -> None:
         """Requeue items whose leases have run out."""
         # A lease that lasts longer than any does was taken before the clock was put back.
         is_over = or_(_item.lease_until < now, _item.lease_until > now + MAX_LEASE_SECONDS)

@@ -148,7 +148,7 @@ class BatchStore:
 
     # Maintenance
 
-    async def give_up(self, now: float) -> None:
+    async def delete_abandoned(self, now: float) -> None:
         """Mark abandoned uploads as deleted."""
         async with self._database.write() as connection:
             stale = batches.c.status == "receiving", batches.c.expires_at < now
@@ -160,7 +160,7 @@ class BatchStore:
         async with self._database.write() as connection:
             await connection.execute(update(batches).where(*old).values(archived_at=now))
 
-    async def clear(self, limit: int) -> bool:
+    async def purge_deleted(self, limit: int) -> bool:
         """Remove up to ``limit`` invisible rows; whether more may remain."""
         item = batch_items.c
         gone = or_(batches.c.status == "deleted", batches.c.archived_at.is_not(None))
@@ -176,7 +176,7 @@ class BatchStore:
             )
             return True
 
-    async def end(self, batch_id: str, now: float) -> bool:
+    async def end_if_done(self, batch_id: str, now: float) -> bool:
         """End the batch if all of its items have ended."""
         item = batch_items.c
         is_left = item.batch_id == batch_id, item.state.in_(("waiting", "running"))

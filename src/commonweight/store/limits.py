@@ -62,7 +62,9 @@ async def settle(
     await connection.execute(update(allowances).where(_match(key_id, kind)).values(level=level, updated_at=at))
 
 
-async def lease(connection: AsyncConnection, key_id: str, lease_id: str, limit: int, now: Now = time.time) -> bool:
+async def take_lease(
+    connection: AsyncConnection, key_id: str, lease_id: str, limit: int, now: Now = time.time
+) -> bool:
     """Take one of the ``limit`` leases of a key for :data:`LEASE_SECONDS`; false if all are taken."""
     if _is_postgresql(connection):  # serialises counting; SQLite has one writer anyway
         await connection.execute(select(keys.c.id).where(keys.c.id == key_id).with_for_update(key_share=True))

@@ -102,12 +102,12 @@ class Answer:
         return self._usage.model_copy(update={"output_tokens_details": details})
 
     @property
-    def is_whole(self) -> bool:
+    def matches_tokens(self) -> bool:
         """Whether the tokens have the same content as the message: no stop sequence cut it."""
         return self.is_complete and not self._parser.is_complete
 
     @property
-    def used_tokens(self) -> int | None:
+    def reusable_tokens(self) -> int | None:
         """Tokens of prompt and answer that later prompts may begin with; None while it is not complete."""
         if not self.is_complete:
             return None
@@ -117,7 +117,7 @@ class Answer:
     def process(self, event: EngineEvent) -> Iterator[StreamEvent]:
         """Process one engine event into stream events."""
         self.latest = ""
-        yield from self._process(event)
+        yield from self._convert_event(event)
 
     def refuse(self, verdict: Verdict) -> Iterator[StreamEvent]:
         """End the message with a refusal. The release gate closes the open block, as it knows what was sent.
@@ -125,7 +125,7 @@ class Answer:
         Reasoning that is not complete is not signed.
         """
         if not self.has_started:
-            yield from self._process(Prefilled())
+            yield from self._convert_event(Prefilled())
         self.is_complete = True
         self.stop_reason = "refusal"
         self._block = None
@@ -138,7 +138,7 @@ class Answer:
         )
         yield MessageStop()
 
-    def _process(self, event: EngineEvent) -> Iterator[StreamEvent]:
+    def _convert_event(self, event: EngineEvent) -> Iterator[StreamEvent]:
         match event:
             case Admitted(cached_tokens):
                 self._cached = cached_tokens

@@ -101,7 +101,7 @@ class Assistant:
     async def count_tokens(self, request: CountTokensRequest, tenant: str = "") -> TokenCount:
         """Count the tokens of the request's prompt, rendered as it would run."""
         ready = await prepare_prompt(request, self._renderer, self._signer, tenant, self._files)
-        original = OriginalTokens(original_input_tokens=ready.count_original_tokens) if ready.edits else None
+        original = OriginalTokens(original_input_tokens=ready.original_token_count) if ready.edits else None
         return TokenCount(input_tokens=len(ready.prompt.token_ids), context_management=original)
 
     async def prepare(self, request: MessageRequest, origin: Origin = ANONYMOUS) -> Turn:
@@ -165,15 +165,15 @@ class Assistant:
             if self.guard
             else None
         )
-        gate = ReleaseGate(whole_calls=screening is not None and screening.guards_calls)
+        gate = ReleaseGate(whole_calls=screening is not None and screening.buffers_tool_calls)
 
         def remember() -> None:
-            if answer.is_whole:
+            if answer.matches_tokens:
                 ids = answer.token_ids
                 kept = ids[:-1] if ids and ids[-1] in self._tokenizer.end_ids else ids
                 self._renderer.remember_answer(prompt, gate.message.content, kept, answer.reasoning)
 
-        steps = run_job(self.engine, turn.job, turn.stopwatch, lambda: answer.used_tokens)
+        steps = run_job(self.engine, turn.job, turn.stopwatch, lambda: answer.reusable_tokens)
         screened = screen_steps(answer_steps(steps, answer), screening, answer, prompt)
         with self._record_turn(turn, answer, gate, screening), _translate_errors():
             async with contextlib.aclosing(release_events(screened, gate, answer, remember)) as events:

@@ -110,8 +110,8 @@ async def _screen_step(screening: Screening, step: EngineEvent, answer: Answer, 
         case Step(scores=scores):
             await screening.screen_token(scores, answer.place, answer.latest)
             if answer.is_complete:
-                await screening.finish(answer.place)
+                await screening.screen_rest(answer.place)
         case Finish():
-            await screening.finish(answer.place)
+            await screening.screen_rest(answer.place)
         case _:
             pass

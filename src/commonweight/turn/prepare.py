@@ -32,7 +32,7 @@ class PreparedPrompt:
     """None: the client asked for no edits."""
 
     @property
-    def count_original_tokens(self) -> int:
+    def original_token_count(self) -> int:
         """Count the tokens of the prompt without the edits."""
         cleared = sum(edit.cleared_input_tokens for edit in self.edits.applied_edits) if self.edits else 0
         return len(self.prompt.token_ids) + cleared

@@ -61,15 +61,17 @@ class Backend(Protocol):
     def supports_grammars(self) -> bool:
         """Whether the upstream enforces grammars itself."""
 
-    def body(self, job: Job, salt: str, only: TokenIds | None = None, *, is_alone: bool = False) -> dict[str, Any]:
+    def make_body(
+        self, job: Job, salt: str, only: TokenIds | None = None, *, is_alone: bool = False
+    ) -> dict[str, Any]:
         """Request body of a job.
 
         ``salt`` isolates the cache of its tenant, ``only`` restricts sampling to some tokens. ``is_alone``: the
         upstream never had a job of another tenant.
         """
 
-    def scoring_body(self, job: Job, salt: str) -> dict[str, Any] | None:
+    def make_scoring_body(self, job: Job, salt: str) -> dict[str, Any] | None:
         """Request body of a scoring job, not streamed; None where the API has no log-probabilities of prompts."""
 
-    def reader(self) -> ChunkReader:
+    def make_reader(self) -> ChunkReader:
         """A new decoder for one response stream."""

@@ -12,14 +12,14 @@ from contextlib import aclosing
 import msgspec
 
 from commonweight.engines.contract import Job, Sampling
-from commonweight.engines.grammars import Guide, TokenIds
+from commonweight.engines.grammars import GrammarMatcher, TokenIds
 from commonweight.engines.remote.backend import Chunk, UpstreamError
 
 Ask = Callable[[Job, TokenIds | None], AsyncGenerator[Chunk]]
 """Starts an upstream request for a job, optionally restricted to some tokens."""
 
 
-async def constrain(job: Job, guide: Guide, ask: Ask) -> AsyncGenerator[Chunk]:
+async def constrain(job: Job, guide: GrammarMatcher, ask: Ask) -> AsyncGenerator[Chunk]:
     """Chunks of the answer to a job, constrained to a grammar. The stop token is always among its tokens.
 
     Raises:
@@ -34,7 +34,7 @@ async def constrain(job: Job, guide: Guide, ask: Ask) -> AsyncGenerator[Chunk]:
             is_refused = False
             forced = guide.forced[: job.max_tokens - len(drawn)]
             for token in forced:
-                guide.try_accept(token)
+                guide.accept_token(token)
             drawn += forced
             yield Chunk(forced)
         if drawn and drawn[-1] in job.stop_ids:
@@ -44,7 +44,7 @@ async def constrain(job: Job, guide: Guide, ask: Ask) -> AsyncGenerator[Chunk]:
         if left <= 0:
             yield Chunk(finish_reason="length")
             return
-        only = guide.find_allowed() if is_refused else None
+        only = guide.compute_allowed_tokens() if is_refused else None
         rest = msgspec.structs.replace(
             job,
             grammar=None,
@@ -70,7 +70,7 @@ async def constrain(job: Job, guide: Guide, ask: Ask) -> AsyncGenerator[Chunk]:
                     and not is_refused
                     and (not drawn or drawn[-1] not in job.stop_ids)
                 ):
-                    end = next((token for token in job.stop_ids if guide.try_accept(token)), None)
+                    end = next((token for token in job.stop_ids if guide.accept_token(token)), None)
                     is_refused = end is None
                     if end is not None:
                         drawn.append(end)
@@ -86,10 +86,10 @@ async def constrain(job: Job, guide: Guide, ask: Ask) -> AsyncGenerator[Chunk]:
             raise UpstreamError("it draws tokens that it was told not to")
 
 
-def _count_accepted(guide: Guide, token_ids: list[int]) -> int:
+def _count_accepted(guide: GrammarMatcher, token_ids: list[int]) -> int:
     """Number of leading tokens that the grammar allows."""
     for i, token in enumerate(token_ids):
-        if not guide.try_accept(token):
+        if not guide.accept_token(token):
             return i
     return len(token_ids)
 

@@ -58,13 +58,13 @@ async def discover(
         UpstreamError: it cannot be reached, or failed.
         UpstreamMismatchError: it is no such server, or has another model.
     """
-    return await (_vllm if kind == "vllm" else _llama_server)(upstream, vocabulary, grammars)
+    return await (_discover_vllm if kind == "vllm" else _discover_llama_server)(upstream, vocabulary, grammars)
 
 
 # vLLM
 
 
-async def _vllm(upstream: Upstream, vocabulary: Vocabulary, grammars: GrammarCompiler) -> UpstreamInfo:
+async def _discover_vllm(upstream: Upstream, vocabulary: Vocabulary, grammars: GrammarCompiler) -> UpstreamInfo:
     try:
         listed = [model for model in (await upstream.get("/v1/models"))["data"] if model.get("parent") is None]
         name, window = str(listed[0]["id"]), listed[0].get("max_model_len")
@@ -119,7 +119,9 @@ class _VllmTokens:
 # llama-server
 
 
-async def _llama_server(upstream: Upstream, vocabulary: Vocabulary, grammars: GrammarCompiler) -> UpstreamInfo:
+async def _discover_llama_server(
+    upstream: Upstream, vocabulary: Vocabulary, grammars: GrammarCompiler
+) -> UpstreamInfo:
     try:
         properties = await upstream.get("/props")
         window = int(properties["default_generation_settings"]["n_ctx"])
@@ -237,7 +239,7 @@ async def _generate_tokens(
     )
     drawn: list[int] = []
     is_over = False
-    async for chunk in upstream.stream_chunks(backend, backend.body(job, "trial"), {}):
+    async for chunk in upstream.stream_chunks(backend, backend.make_body(job, "trial"), {}):
         drawn += chunk.token_ids
         is_over |= chunk.finish_reason is not None
     if not drawn or not is_over:
@@ -249,9 +251,9 @@ async def _supports_grammars(
     upstream: Upstream, backend: Backend, vocabulary: Vocabulary, grammars: GrammarCompiler
 ) -> bool:
     """Whether the upstream enforces our dialect of grammars."""
-    guide = await asyncio.to_thread(grammars.start_guide, _UNLIKELY_GRAMMAR, frozenset(vocabulary.ends), "")
+    guide = await asyncio.to_thread(grammars.create_matcher, _UNLIKELY_GRAMMAR, frozenset(vocabulary.ends), "")
     try:
         drawn = await _generate_tokens(upstream, backend, vocabulary, grammar=_UNLIKELY_GRAMMAR)
     except (UpstreamError, UpstreamMismatchError):
         return False
-    return all(guide.try_accept(token) for token in drawn) and drawn[-1] in vocabulary.ends
+    return all(guide.accept_token(token) for token in drawn) and drawn[-1] in vocabulary.ends

@@ -179,7 +179,7 @@ class RemoteEngine:
 
     async def _pump(self, job: Job, run: EventStream) -> None:
         try:
-            async with aclosing(self._events(job)) as events:
+            async with aclosing(self._run_on_upstreams(job)) as events:
                 async for event in events:
                     run.put(event)
         except EngineError as error:
@@ -188,7 +188,7 @@ class RemoteEngine:
             log.exception("a job failed")
             run.put(EngineError("The engine failed; the server's log says why."))
 
-    async def _events(self, job: Job) -> AsyncGenerator[EngineEvent]:
+    async def _run_on_upstreams(self, job: Job) -> AsyncGenerator[EngineEvent]:
         """Events of a job: upstreams are tried in order until one begins to answer."""
         if job.max_tokens == 0 and len(job.token_ids) == self.window:
             # An upstream needs room for one generated token, and a prompt of the whole window leaves none.
@@ -198,7 +198,7 @@ class RemoteEngine:
             yield Prefilled()
             yield Finish("length", Timings(0, 0, 0))
             return
-        session = self._session(job)
+        session = self._make_session_id(job)
         is_full = False
         for upstream in self._pool.rank_upstreams(session):
             if (backend := upstream.backend) is None:
@@ -233,7 +233,7 @@ class RemoteEngine:
         drawn = seen = 0
         has_begun = False
         with self._count_running(upstream):
-            async with aclosing(await self._chunks(upstream, backend, job, session)) as chunks:
+            async with aclosing(await self._stream_chunks(upstream, backend, job, session)) as chunks:
                 async for chunk in chunks:
                     cached = cached if chunk.cached_tokens is None else chunk.cached_tokens
                     steps = _make_steps(chunk, job, self._grammars.size)
@@ -290,21 +290,23 @@ class RemoteEngine:
             upstream.running -= 1
             self.stats.running -= 1
 
-    async def _chunks(self, upstream: Upstream, backend: Backend, job: Job, session: str) -> AsyncGenerator[Chunk]:
+    async def _stream_chunks(
+        self, upstream: Upstream, backend: Backend, job: Job, session: str
+    ) -> AsyncGenerator[Chunk]:
         salt, headers = self._compute_mac(Purpose.CACHE_SALT, job.tenant), {"x-session-id": session}
 
         def ask(job: Job, only: TokenIds | None) -> AsyncGenerator[Chunk]:
-            body = backend.body(job, salt, only, is_alone=upstream.has_single_tenant(salt))
+            body = backend.make_body(job, salt, only, is_alone=upstream.has_single_tenant(salt))
             return upstream.stream_chunks(backend, body, headers)
 
         # Upstreams report log-probabilities after the grammar's mask, and we need those before it.
         is_kept_there = backend.supports_grammars and not job.want_logprobs
         if job.grammar is None or job.max_tokens == 0 or is_kept_there:
             return ask(job, None)
-        guide = partial(self._grammars.start_guide, job.grammar, frozenset(job.stop_ids), job.tenant)
+        guide = partial(self._grammars.create_matcher, job.grammar, frozenset(job.stop_ids), job.tenant)
         return constrain(job, await asyncio.to_thread(guide), ask)
 
-    def _session(self, job: Job) -> str:
+    def _make_session_id(self, job: Job) -> str:
         """Opaque session id of a job, for routing and the upstream's affinity header."""
         known = job.session or ",".join(map(str, job.token_ids[:_AFFINITY_TOKENS]))
         return self._compute_mac(Purpose.SESSION, f"{job.tenant}\0{known}")

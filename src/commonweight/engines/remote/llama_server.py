@@ -55,7 +55,9 @@ class LlamaServerCompletion:
         self._pieces = pieces
         self._tokens = {piece: token for token, piece in enumerate(pieces) if piece}
 
-    def body(self, job: Job, salt: str, only: TokenIds | None = None, *, is_alone: bool = False) -> dict[str, Any]:
+    def make_body(
+        self, job: Job, salt: str, only: TokenIds | None = None, *, is_alone: bool = False
+    ) -> dict[str, Any]:
         """Request body of a job."""
         sampling = job.sampling
         return {
@@ -80,10 +82,10 @@ class LlamaServerCompletion:
             "stream": only is None,
         }
 
-    def scoring_body(self, job: Job, salt: str) -> None:
+    def make_scoring_body(self, job: Job, salt: str) -> None:
         """None: ``n_probs`` is about generated tokens only."""
 
-    def reader(self) -> "_LlamaServerReader":
+    def make_reader(self) -> "_LlamaServerReader":
         """A new decoder for one response stream."""
         return _LlamaServerReader(self._pieces, self._tokens)
 

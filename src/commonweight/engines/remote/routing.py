@@ -30,8 +30,10 @@ class UpstreamPool:
         if not well:
             return []
         most = LOAD_SLACK * (sum(upstream.running for upstream in well) + 1) / len(well)
-        return sorted(well, key=lambda upstream: (upstream.running >= max(most, 1), _weight(session, upstream)))
+        return sorted(
+            well, key=lambda upstream: (upstream.running >= max(most, 1), _compute_weight(session, upstream))
+        )
 
 
-def _weight(session: str, upstream: Upstream) -> bytes:
+def _compute_weight(session: str, upstream: Upstream) -> bytes:
     return hashlib.blake2b(f"{session}\0{upstream.url}".encode(), digest_size=8).digest()

@@ -67,7 +67,7 @@ async def score_on(
         UpstreamError: it failed, or did not give what was asked for.
     """
     assert job.scoring is not None
-    body = backend.scoring_body(job, salt)
+    body = backend.make_scoring_body(job, salt)
     if body is None:
         raise ScoringUnsupportedError(
             "llama-server gives no log-probabilities of a prompt's tokens; vLLM and the embedded engine do."

@@ -124,8 +124,8 @@ class Upstream:
         """
         is_over = False
         async with self.open_response(backend.path, body, headers) as response:
-            read = backend.reader()
-            async for line in _lines(response):
+            read = backend.make_reader()
+            async for line in _read_lines(response):
                 if line.startswith((b"data:", b"{")):  # events, or all at once
                     data = line.removeprefix(b"data:").strip()
                     if data == b"[DONE]":
@@ -183,7 +183,7 @@ class Upstream:
             raise UpstreamError(f"{path} gives no JSON") from error
 
 
-async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+async def _read_lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
     """Lines of a stream of server-sent events; upstreams use no other part of that syntax."""
     rest = b""
     async for part in stream.iter_any():

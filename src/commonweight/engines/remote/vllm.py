@@ -82,16 +82,18 @@ class _VllmBackend(ABC):
     supports_grammars: bool = False
     supports_priorities: bool = False
 
-    def body(self, job: Job, salt: str, only: TokenIds | None = None, *, is_alone: bool = False) -> dict[str, Any]:
+    def make_body(
+        self, job: Job, salt: str, only: TokenIds | None = None, *, is_alone: bool = False
+    ) -> dict[str, Any]:
         """Request body of a job."""
-        return self._request(job, salt, self._sampling(job, only)) | _STREAM
+        return self._request(job, salt, self._make_sampling(job, only)) | _STREAM
 
-    def scoring_body(self, job: Job, salt: str) -> dict[str, Any]:
+    def make_scoring_body(self, job: Job, salt: str) -> dict[str, Any]:
         """Request body of a scoring job: vLLM does not stream log-probabilities of prompts."""
         assert job.scoring is not None
-        return self._request(job, salt, self._sampling(job, None) | {"prompt_logprobs": job.scoring.top})
+        return self._request(job, salt, self._make_sampling(job, None) | {"prompt_logprobs": job.scoring.top})
 
-    def reader(self) -> ChunkReader:
+    def make_reader(self) -> ChunkReader:
         """Decoder of a response stream; stateless."""
         return _read
 
@@ -99,7 +101,7 @@ class _VllmBackend(ABC):
     def _request(self, job: Job, salt: str, sampling: dict[str, Any]) -> dict[str, Any]:
         """Request body with sampling parameters where the API has them."""
 
-    def _sampling(self, job: Job, only: TokenIds | None) -> dict[str, Any]:
+    def _make_sampling(self, job: Job, only: TokenIds | None) -> dict[str, Any]:
         sampling = job.sampling
         wanted: dict[str, Any] = {
             "max_tokens": max(job.max_tokens, 1),

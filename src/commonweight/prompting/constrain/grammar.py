@@ -15,7 +15,7 @@ from typing import Literal
 from commonweight.prompting.constrain.arguments import Argument, read_arguments
 from commonweight.prompting.constrain.lark import MarkupWriter, make_regex_containing, quote_string
 from commonweight.prompting.constrain.schema import BadSchemaError, Schema, make_json_grammar
-from commonweight.prompting.formats import Arguments, Format, Tags
+from commonweight.prompting.formats import ArgumentMarkup, Tags, ToolCallFormat
 
 CITATION_TAGS = Tags('<cite doc="', "</cite>")
 """Tags syntax a quote; the opening is followed by the document's number and ``">``."""
@@ -56,7 +56,7 @@ class AnswerRules:
 class GrammarWriter:
     """Writer of answer grammars for one model. Safe to use from several threads."""
 
-    def __init__(self, family: Format, thinking: Tags | None, special_tokens: Mapping[str, int]) -> None:
+    def __init__(self, family: ToolCallFormat, thinking: Tags | None, special_tokens: Mapping[str, int]) -> None:
         self._format = family
         self._thinking = thinking
         self._markup = MarkupWriter(special_tokens)
@@ -77,7 +77,9 @@ class GrammarWriter:
 class _Grammar:
     """Builder of one grammar."""
 
-    def __init__(self, family: Format, thinking: Tags | None, markup: MarkupWriter, rules: AnswerRules) -> None:
+    def __init__(
+        self, family: ToolCallFormat, thinking: Tags | None, markup: MarkupWriter, rules: AnswerRules
+    ) -> None:
         self._format = family
         self._thinking = thinking
         self._markup = markup
@@ -236,7 +238,7 @@ class _Grammar:
             parts.append(f"{rule}*")
         return " ".join(parts) or '""'
 
-    def _write_value(self, rule: str, argument: Argument, syntax: Arguments) -> str:
+    def _write_value(self, rule: str, argument: Argument, syntax: ArgumentMarkup) -> str:
         """Term for an argument's value and the markup after it."""
         closing = self._write(syntax.after_value)
         if argument.choices is not None:

@@ -11,7 +11,15 @@ from commonweight.prompting.formats.minimax import MINIMAX
 from commonweight.prompting.formats.mistral import MISTRAL, MISTRAL_ARGS, MISTRAL_IDS, MISTRAL_SPACED
 from commonweight.prompting.formats.qwen_coder import QWEN_CODER
 from commonweight.prompting.formats.seed import SEED
-from commonweight.prompting.formats.syntax import CALL_ID, NUMBER, Arguments, Format, Tags, iter_texts, map_texts
+from commonweight.prompting.formats.syntax import (
+    CALL_ID,
+    NUMBER,
+    ArgumentMarkup,
+    Tags,
+    ToolCallFormat,
+    iter_texts,
+    map_texts,
+)
 
 # detect_format takes the first that fits. No two fit the same call, even with a common trigger (GLM, QWEN_CODER,
 # HERMES) or head of a call (MISTRAL and MISTRAL_SPACED), so their order does not matter: test_formats.py detects
@@ -46,10 +54,10 @@ _THINKING = (
 SAMPLE_NAME, SAMPLE_KEY, SAMPLE_VALUE, SAMPLE_ID = "zqname", "zqkey", "zqvalue", "a1B2c3D4e"
 
 
-def detect_format(rendered_call: str) -> Format:
+def detect_format(rendered_call: str) -> ToolCallFormat:
     """The format of a call of ``SAMPLE_NAME`` in rendered text; ``GENERIC`` if none of ``FAMILIES`` fits."""
 
-    def fits(family: Format) -> bool:
+    def fits(family: ToolCallFormat) -> bool:
         if family.rendered_before_name:
             return family.rendered_before_name + SAMPLE_NAME in rendered_call
         head = family.before_name + SAMPLE_NAME + fill_placeholders(family.before_input)
@@ -64,7 +72,7 @@ def fill_placeholders(text: str) -> str:
     return text.replace(CALL_ID, SAMPLE_ID).replace(NUMBER, "0")
 
 
-def find_thinking_tags(chat_template: str, family: Format) -> Tags | None:
+def find_thinking_tags(chat_template: str, family: ToolCallFormat) -> Tags | None:
     """The tags around reasoning for the model of a chat template; None if the model was not trained to reason."""
     if family.thinking is not None:
         return family.thinking
@@ -80,9 +88,9 @@ __all__ = [
     "SAMPLE_KEY",
     "SAMPLE_NAME",
     "SAMPLE_VALUE",
-    "Arguments",
-    "Format",
+    "ArgumentMarkup",
     "Tags",
+    "ToolCallFormat",
     "detect_format",
     "fill_placeholders",
     "find_thinking_tags",

@@ -3,9 +3,9 @@
 Source: https://huggingface.co/deepseek-ai/DeepSeek-V3.1
 """
 
-from commonweight.prompting.formats.syntax import Format
+from commonweight.prompting.formats.syntax import ToolCallFormat
 
-DEEPSEEK = Format(
+DEEPSEEK = ToolCallFormat(
     name="deepseek",
     trigger="<｜tool▁calls▁begin｜>",
     opening="<｜tool▁calls▁begin｜>",
@@ -16,7 +16,7 @@ DEEPSEEK = Format(
     closing="<｜tool▁calls▁end｜>",
 )
 
-DEEPSEEK_31 = Format(
+DEEPSEEK_31 = ToolCallFormat(
     name="deepseek-3.1",
     trigger="<｜tool▁calls▁begin｜>",
     opening="<｜tool▁calls▁begin｜>",

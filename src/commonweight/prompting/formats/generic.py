@@ -1,8 +1,8 @@
 """Generic format for models not trained on tool calls, which the prompt explains."""
 
-from commonweight.prompting.formats.syntax import Format
+from commonweight.prompting.formats.syntax import ToolCallFormat
 
-GENERIC = Format(
+GENERIC = ToolCallFormat(
     name="generic",
     trigger="<tool_call>",
     before_name='<tool_call>\n{"name": "',

@@ -3,23 +3,23 @@
 Source: https://huggingface.co/zai-org/GLM-4.6
 """
 
-from commonweight.prompting.formats.syntax import Arguments, Format
+from commonweight.prompting.formats.syntax import ArgumentMarkup, ToolCallFormat
 
-GLM = Format(
+GLM = ToolCallFormat(
     name="glm",
     trigger="<tool_call>",
     before_name="<tool_call>",
     before_input="\n",
     after_input="</tool_call>",
     between="\n",
-    arguments=Arguments("<arg_key>", "</arg_key>\n<arg_value>", "</arg_value>\n"),
+    arguments=ArgumentMarkup("<arg_key>", "</arg_key>\n<arg_value>", "</arg_value>\n"),
 )
 
-GLM_TIGHT = Format(
+GLM_TIGHT = ToolCallFormat(
     name="glm-tight",
     trigger="<tool_call>",
     before_name="<tool_call>",
     before_input="",
     after_input="</tool_call>",
-    arguments=Arguments("<arg_key>", "</arg_key><arg_value>", "</arg_value>"),
+    arguments=ArgumentMarkup("<arg_key>", "</arg_key><arg_value>", "</arg_value>"),
 )

@@ -3,9 +3,9 @@
 Source: https://cookbook.openai.com/articles/openai-harmony
 """
 
-from commonweight.prompting.formats.syntax import Format, Tags
+from commonweight.prompting.formats.syntax import Tags, ToolCallFormat
 
-HARMONY = Format(
+HARMONY = ToolCallFormat(
     name="harmony",
     trigger="<|channel|>commentary to=functions.",
     before_name="<|channel|>commentary to=functions.",

@@ -3,9 +3,9 @@
 Source: https://github.com/NousResearch/Hermes-Function-Calling
 """
 
-from commonweight.prompting.formats.syntax import Format
+from commonweight.prompting.formats.syntax import ToolCallFormat
 
-HERMES = Format(
+HERMES = ToolCallFormat(
     name="hermes",
     trigger="<tool_call>",
     before_name='<tool_call>\n{"name": "',

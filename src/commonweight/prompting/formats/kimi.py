@@ -3,9 +3,9 @@
 Source: https://huggingface.co/moonshotai/Kimi-K2-Instruct
 """
 
-from commonweight.prompting.formats.syntax import NUMBER, Format
+from commonweight.prompting.formats.syntax import NUMBER, ToolCallFormat
 
-KIMI = Format(
+KIMI = ToolCallFormat(
     name="kimi",
     trigger="<|tool_calls_section_begin|>",
     opening="<|tool_calls_section_begin|>",

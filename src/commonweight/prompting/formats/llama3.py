@@ -3,9 +3,9 @@
 Source: https://www.llama.com/docs/model-cards-and-prompt-formats/llama3_1/
 """
 
-from commonweight.prompting.formats.syntax import Format
+from commonweight.prompting.formats.syntax import ToolCallFormat
 
-LLAMA3 = Format(
+LLAMA3 = ToolCallFormat(
     name="llama3",
     trigger='{"name": "',
     before_name='{"name": "',

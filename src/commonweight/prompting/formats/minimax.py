@@ -3,9 +3,9 @@
 Source: https://huggingface.co/MiniMaxAI/MiniMax-M2
 """
 
-from commonweight.prompting.formats.syntax import Arguments, Format
+from commonweight.prompting.formats.syntax import ArgumentMarkup, ToolCallFormat
 
-MINIMAX = Format(
+MINIMAX = ToolCallFormat(
     name="minimax",
     trigger="<minimax:tool_call>",
     opening="<minimax:tool_call>\n",
@@ -13,5 +13,5 @@ MINIMAX = Format(
     before_input='">\n',
     after_input="</invoke>\n",
     closing="</minimax:tool_call>",
-    arguments=Arguments('<parameter name="', '">', "</parameter>\n"),
+    arguments=ArgumentMarkup('<parameter name="', '">', "</parameter>\n"),
 )

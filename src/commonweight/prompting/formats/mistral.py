@@ -5,9 +5,9 @@ Source: https://github.com/mistralai/mistral-common
 
 from dataclasses import replace
 
-from commonweight.prompting.formats.syntax import CALL_ID, Format
+from commonweight.prompting.formats.syntax import CALL_ID, ToolCallFormat
 
-MISTRAL = Format(
+MISTRAL = ToolCallFormat(
     name="mistral",
     trigger="[TOOL_CALLS]",
     opening="[TOOL_CALLS][",
@@ -20,7 +20,7 @@ MISTRAL = Format(
 
 MISTRAL_SPACED = replace(MISTRAL, name="mistral-spaced", opening="[TOOL_CALLS] [")
 
-MISTRAL_IDS = Format(
+MISTRAL_IDS = ToolCallFormat(
     name="mistral-ids",
     trigger="[TOOL_CALLS]",
     before_name="[TOOL_CALLS]",
@@ -28,7 +28,7 @@ MISTRAL_IDS = Format(
     after_input="",
 )
 
-MISTRAL_ARGS = Format(
+MISTRAL_ARGS = ToolCallFormat(
     name="mistral-args",
     trigger="[TOOL_CALLS]",
     before_name="[TOOL_CALLS]",

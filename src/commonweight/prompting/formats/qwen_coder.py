@@ -3,14 +3,14 @@
 Source: https://huggingface.co/Qwen/Qwen3-Coder-30B-A3B-Instruct
 """
 
-from commonweight.prompting.formats.syntax import Arguments, Format
+from commonweight.prompting.formats.syntax import ArgumentMarkup, ToolCallFormat
 
-QWEN_CODER = Format(
+QWEN_CODER = ToolCallFormat(
     name="qwen-coder",
     trigger="<tool_call>",
     before_name="<tool_call>\n<function=",
     before_input=">\n",
     after_input="</function>\n</tool_call>",
     between="\n",
-    arguments=Arguments("<parameter=", ">\n", "\n</parameter>\n"),
+    arguments=ArgumentMarkup("<parameter=", ">\n", "\n</parameter>\n"),
 )

@@ -24,7 +24,7 @@ class Tags:
 
 
 @dataclass(frozen=True)
-class Arguments:
+class ArgumentMarkup:
     """Markup of the arguments of a call, in formats without a JSON object for them. Strings are written raw."""
 
     before_key: str
@@ -33,7 +33,7 @@ class Arguments:
 
 
 @dataclass(frozen=True)
-class Format:
+class ToolCallFormat:
     """Markup of one model family::
 
     opening  before_name NAME before_input INPUT after_input  between  before_name ...  closing
@@ -50,7 +50,7 @@ class Format:
     opening: str = ""
     between: str = ""
     closing: str = ""
-    arguments: Arguments | None = None
+    arguments: ArgumentMarkup | None = None
     """None: the input is one JSON object."""
     thinking: Tags | None = None
     """Tags of reasoning, if they are part of the format."""
@@ -66,10 +66,10 @@ class Format:
     """The template takes one call per message."""
 
 
-_Part = TypeVar("_Part", bound=Format | Tags | Arguments)
+_Part = TypeVar("_Part", bound=ToolCallFormat | Tags | ArgumentMarkup)
 
 
-def iter_texts(part: Format | Tags | Arguments) -> Iterator[str]:
+def iter_texts(part: ToolCallFormat | Tags | ArgumentMarkup) -> Iterator[str]:
     """All pieces of markup in a format, its tags or its argument markup."""
     for value in _values(part).values():
         match value:
@@ -77,7 +77,7 @@ def iter_texts(part: Format | Tags | Arguments) -> Iterator[str]:
                 yield value
             case tuple():
                 yield from value
-            case Tags() | Arguments():
+            case Tags() | ArgumentMarkup():
                 yield from iter_texts(value)
 
 
@@ -90,7 +90,7 @@ def map_texts(part: _Part, convert: Callable[[str], str]) -> _Part:
                 return convert(value)
             case tuple():
                 return tuple(map(convert, value))
-            case Tags() | Arguments():
+            case Tags() | ArgumentMarkup():
                 return map_texts(value, convert)
             case _:
                 return value
@@ -98,5 +98,5 @@ def map_texts(part: _Part, convert: Callable[[str], str]) -> _Part:
     return replace(part, **{name: converted(value) for name, value in _values(part).items()})
 
 
-def _values(part: Format | Tags | Arguments) -> dict[str, Any]:
+def _values(part: ToolCallFormat | Tags | ArgumentMarkup) -> dict[str, Any]:
     return {field.name: getattr(part, field.name) for field in fields(part) if field.name != "name"}

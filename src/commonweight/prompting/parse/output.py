@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from commonweight.prompting.constrain.grammar import CITATION_TAGS, AnswerRules
 from commonweight.prompting.constrain.schema import Schema
-from commonweight.prompting.formats import CALL_ID, Format, Tags, iter_texts, map_texts
+from commonweight.prompting.formats import CALL_ID, Tags, ToolCallFormat, iter_texts, map_texts
 from commonweight.prompting.parse.buffer import MarkupChars, TextBuffer, match_length
 from commonweight.prompting.parse.stops import StopScanner
 from commonweight.prompting.parse.tool_input import ArgumentInputParser, JsonInputParser
@@ -62,7 +62,7 @@ Piece = Text | Reasoning | CallOpened | CallInput | CallClosed | Quote
 class ParserConfig:
     """Settings of the parser for one answer."""
 
-    family: Format
+    family: ToolCallFormat
     thinking: Tags | None = None
     """Tags around reasoning; None: the answer has none."""
     is_thinking: bool = False
@@ -80,7 +80,7 @@ class ParserConfig:
 
     @classmethod
     def from_rules(
-        cls, rules: AnswerRules, family: Format, thinking: Tags | None, turn_ends: tuple[str, ...] = ()
+        cls, rules: AnswerRules, family: ToolCallFormat, thinking: Tags | None, turn_ends: tuple[str, ...] = ()
     ) -> "ParserConfig":
         """Settings for an answer under ``rules``, of a model with the tags ``thinking`` around its reasoning."""
         return cls(

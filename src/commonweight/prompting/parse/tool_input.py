@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from commonweight.prompting.constrain.arguments import ANYTHING, Argument, get_kind, read_arguments
 from commonweight.prompting.constrain.schema import Schema
-from commonweight.prompting.formats import Arguments
+from commonweight.prompting.formats import ArgumentMarkup
 from commonweight.prompting.parse.buffer import TextBuffer
 
 
@@ -46,7 +46,7 @@ class JsonInputParser:
 class ArgumentInputParser:
     """Parser for arguments between tags. Values of string arguments become JSON strings."""
 
-    def __init__(self, syntax: Arguments, end: str, tool: Schema) -> None:
+    def __init__(self, syntax: ArgumentMarkup, end: str, tool: Schema) -> None:
         self._syntax = syntax
         self._end = end
         self._named, self._others = read_arguments(tool)

@@ -70,7 +70,7 @@ class ChatTemplate:
         """May remove parts from the middle of a text."""
         self.has_text_arguments = self._wants_text_arguments()
         """Takes the arguments of a call as JSON text, not as an object."""
-        self._sample_call, self.has_named_ids = self._render_sample_call()
+        self._sample_call, self.has_named_ids = self._select_sample_call()
         self.format = detect_format(self._try_render([_USER_MESSAGE, self._sample_call]))
         """The tool-call format it renders."""
         self.has_calls = self.format is not GENERIC and self._keeps_order(
@@ -92,7 +92,7 @@ class ChatTemplate:
         """Renders the tool definitions before the system text."""
         self.thinking = find_thinking_tags(source, self.format)
         """The tags around reasoning; None if the model does not reason."""
-        self.thinking_switch = self._thinking_switch() if self.thinking else None
+        self.thinking_switch = self._find_thinking_switch() if self.thinking else None
         """Name of the template variable that turns reasoning on and off."""
         self.has_effort = self._depends_on("reasoning_effort", "low", "high")
         """Supports the variable ``reasoning_effort``."""
@@ -122,7 +122,7 @@ class ChatTemplate:
         standard = {"messages": messages, "tools": tools or self._no_tools, "add_generation_prompt": True}
         return get_shared_sandbox().render(self.source, standard | self._tokens | dict(variables), seconds)
 
-    def _render_sample_call(self) -> tuple[TemplateMessage, bool]:
+    def _select_sample_call(self) -> tuple[TemplateMessage, bool]:
         """A sample call as the template takes it, and whether the template renders its id in place of its name."""
         arguments = json.dumps(_ARGUMENTS) if self.has_text_arguments else _ARGUMENTS
         plain, named = _make_call(arguments), _make_call(arguments, make_named_id(SAMPLE_NAME, 0))
@@ -176,7 +176,7 @@ class ChatTemplate:
         # Some write a list of content blocks as its Python or JSON text.
         return any("word0" in text and not re.search("""['"]word0""", text) for text in texts)
 
-    def _thinking_switch(self) -> str | None:
+    def _find_thinking_switch(self) -> str | None:
         names = ("enable_thinking", "thinking")
         return next((name for name in names if self._depends_on(name, True, False)), None)
 

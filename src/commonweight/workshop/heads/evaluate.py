@@ -122,7 +122,7 @@ async def rescore_text(guard: Guard, answers: Sequence[OwnAnswer]) -> list[float
         screening = guard.start_screening(ScreenedInput("", ()))
         for at in range(0, len(answer.text), CHARACTERS_PER_TOKEN):
             await screening.screen_token(None, "output", answer.text[at : at + CHARACTERS_PER_TOKEN])
-        await screening.finish("output")
+        await screening.screen_rest("output")
         found.append(_find_peak(screening.findings))
     return found
 

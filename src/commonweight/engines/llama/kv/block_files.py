@@ -73,7 +73,7 @@ class BlockEntry(msgspec.Struct, frozen=True):
 
 def compute_fingerprint(**facts: str | int) -> str:
     """Folder name, in hexadecimal: digest of all that blocks depend on (model, kernels, KV type)."""
-    return _digest(msgspec.json.encode((_MAGIC, facts), order="sorted")).hex()
+    return _compute_digest(msgspec.json.encode((_MAGIC, facts), order="sorted")).hex()
 
 
 class _BlockHeader(msgspec.Struct, array_like=True):
@@ -148,7 +148,7 @@ class BlockFiles:
             data = bytearray(sum(header.parts.values()))
             stream.seek(-len(data), os.SEEK_END)
             stream.readinto(data)  # if the file was cut meanwhile, the digest differs
-            if _digest(data) != header.digest:
+            if _compute_digest(data) != header.digest:
                 raise _UnusableError("its parts are damaged")
             parts: dict[str, Buffer] = {}
             rest = memoryview(data)
@@ -166,7 +166,7 @@ class BlockFiles:
             Exception: the disk failed, or a part is not contiguous.
         """
         sizes = {part: memoryview(data).nbytes for part, data in block.parts.items()}
-        digest = _digest(*block.parts.values())
+        digest = _compute_digest(*block.parts.values())
         header = _BlockHeader(
             self._fingerprint, block.tenant, block.name, block.parent, block.tokens, sizes, digest
         )
@@ -181,7 +181,7 @@ class BlockFiles:
         temporary = Path(f"{path.removesuffix(_SUFFIX)}.{os.getpid()}.tmp")
         try:
             with open(temporary, "wb", opener=partial(os.open, mode=0o600)) as stream:
-                stream.write(_START.pack(_MAGIC, len(data), _digest(data)) + data)
+                stream.write(_START.pack(_MAGIC, len(data), _compute_digest(data)) + data)
                 for part in block.parts.values():
                     stream.write(part)
             os.utime(temporary, ns=(used, used))
@@ -209,7 +209,7 @@ class BlockFiles:
         data = start[_START.size : _START.size + length]
         if len(data) < length <= size:
             data += stream.read(length - len(data))
-        if _digest(data) != digest:
+        if _compute_digest(data) != digest:
             raise _UnusableError("its header is damaged")
         try:
             header = _headers.decode(data)
@@ -278,9 +278,9 @@ class BlockFiles:
     def _survey(self) -> None:
         """List the whole folder, and remove temporary files of dead processes."""
         known, self._files = self._files, {}
-        for model in _listing(self._folder):
-            for tenant in _listing(model):
-                for entry in _listing(tenant):
+        for model in _list_entries(self._folder):
+            for tenant in _list_entries(model):
+                for entry in _list_entries(tenant):
                     with contextlib.suppress(OSError):  # gone meanwhile
                         if _TEMPORARY.fullmatch(entry.name):
                             _remove_leftover(entry)
@@ -317,7 +317,7 @@ class BlockFiles:
     def _path(self, key: BlockKey) -> str:
         tenant, name = key
         # Surrogates have no UTF-8, and a tenant may be any string.
-        return f"{self._home}{_digest(tenant.encode(errors='surrogatepass')).hex()}{os.sep}{name}{_SUFFIX}"
+        return f"{self._home}{_compute_digest(tenant.encode(errors='surrogatepass')).hex()}{os.sep}{name}{_SUFFIX}"
 
 
 def _remove_leftover(entry: os.DirEntry[str]) -> None:
@@ -327,7 +327,7 @@ def _remove_leftover(entry: os.DirEntry[str]) -> None:
         Path(entry.path).unlink()
 
 
-def _listing(folder: Path | os.DirEntry[str]) -> list[os.DirEntry[str]]:
+def _list_entries(folder: Path | os.DirEntry[str]) -> list[os.DirEntry[str]]:
     """Entries of a folder; none if it cannot be read."""
     try:
         with os.scandir(folder) as entries:
@@ -342,7 +342,7 @@ def check_hex_name(name: str) -> str:
     return name
 
 
-def _digest(*data: Buffer) -> bytes:
+def _compute_digest(*data: Buffer) -> bytes:
     """Portable, fast enough for any disk, and releases the GIL for all but small data."""
     digest = blake2b(digest_size=16)
     for part in data:

@@ -114,7 +114,7 @@ class CacheBlock:
         del self.children[child.tokens]
         del self._sorted[bisect_left(self._sorted, child.tokens)]
 
-    def child_key(self, key: bytes, limit: int) -> bytes:
+    def make_child_key(self, key: bytes, limit: int) -> bytes:
         """Child key for the first ``limit`` tokens of ``key``, which begins with the path to this block."""
         return key[self.end * TOKEN_DTYPE.itemsize : min(self.end + BLOCK_TOKENS, limit) * TOKEN_DTYPE.itemsize]
 

@@ -98,7 +98,9 @@ class DiskTier:
             check_hex_name(block.parent)
         with self._changed:
             self._writes[block.tenant, check_hex_name(block.name)] = block
-            while len(self._writes) > 1 and sum(map(_parts_size, self._writes.values())) > self._queue_bytes:
+            while (
+                len(self._writes) > 1 and sum(map(_compute_parts_size, self._writes.values())) > self._queue_bytes
+            ):
                 # The oldest is dropped, but not before its descendants: they are useless without it.
                 parents = {(block.tenant, block.parent) for block in self._writes.values()}
                 dropped = min(self._writes, key=parents.__contains__)
@@ -146,10 +148,10 @@ class DiskTier:
         self._thread.join(patience)
 
     def _work(self) -> None:
-        while (work := self._next()) is not None:
+        while (work := self._wait_for_task()) is not None:
             work()
 
-    def _next(self) -> Callable[[], None] | None:
+    def _wait_for_task(self) -> Callable[[], None] | None:
         """Wait for the most urgent task; None to end the thread."""
         with self._changed:
             while self._closes_at is None or time.monotonic() < self._closes_at:
@@ -205,5 +207,5 @@ class DiskTier:
         self._wake()
 
 
-def _parts_size(block: StoredBlock) -> int:
+def _compute_parts_size(block: StoredBlock) -> int:
     return sum(memoryview(part).nbytes for part in block.parts.values())

@@ -73,12 +73,12 @@ class PrefixCache:
 
         block = self._root(tenant)
         path: list[CacheBlock] = []
-        while (child := block.children.get(block.child_key(key, limit))) and is_fit(child):
+        while (child := block.children.get(block.make_child_key(key, limit))) and is_fit(child):
             path.append(child)
             block = child
         if self._needs_snapshots:
             return _find_last_snapshot([self._root(tenant), *path], key, limit, is_fit)
-        rest = block.child_key(key, limit)
+        rest = block.make_child_key(key, limit)
         nearest = block.find_nearest_child(rest)
         if nearest and not is_fit(nearest[0]):
             fit = [
@@ -127,7 +127,7 @@ class PrefixCache:
         block = self._root(tenant)
         path: list[CacheBlock] = []
         while block.end < end:
-            piece = block.child_key(key, end)
+            piece = block.make_child_key(key, end)
             child = block.find_covering_child(piece)
             if child is None or not child.has_scores(scores[0] if scores else None):
                 if block.end < round_down_to_blocks(since):
@@ -156,7 +156,7 @@ class PrefixCache:
         """
         block: CacheBlock | None = self._root(tenant)
         while block is not None:
-            piece = block.child_key(key, len(key) // TOKEN_DTYPE.itemsize)
+            piece = block.make_child_key(key, len(key) // TOKEN_DTYPE.itemsize)
             for child in block.find_children_within(piece):
                 if child.end > end:
                     self._shorten(child, end)
@@ -220,7 +220,7 @@ class PrefixCache:
         """Path of blocks that hold the first ``end`` tokens, as far as they are cached."""
         block = self._root(tenant)
         path: list[CacheBlock] = []
-        while block.end < end and (child := block.find_covering_child(block.child_key(key, end))):
+        while block.end < end and (child := block.find_covering_child(block.make_child_key(key, end))):
             path.append(child)
             block = child
         return path
@@ -348,7 +348,7 @@ def _find_last_snapshot(
     """The match cut to the last position with a snapshot: below the last block of the path, or the one before,
     ..."""
     for depth in range(len(line), 0, -1):
-        rest = line[depth - 1].child_key(key, limit)
+        rest = line[depth - 1].make_child_key(key, limit)
         ends = [
             (at, child)
             for child in line[depth - 1].children.values()

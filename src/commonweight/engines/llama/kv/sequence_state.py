@@ -54,11 +54,11 @@ class SequenceState:
         self._scratch = scratch
         self.reuse: Reuse = "never"
         self._empty_partial = np.empty(0, np.uint8)
-        if self._memory and (claims := _candidate_reuse(model)):
+        if self._memory and (claims := _list_reuse_candidates(model)):
             self._empty_partial = self._read(scratch, _PARTIAL)
             self._self_test(claims, llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model)))
 
-    def save(self, sequence: int, start: int, end: int) -> npt.NDArray[np.uint8]:
+    def save_attention(self, sequence: int, start: int, end: int) -> npt.NDArray[np.uint8]:
         """Serialise the attention cells of positions ``[start, end)``, all of which ``sequence`` must hold.
 
         Raises:
@@ -74,13 +74,13 @@ class SequenceState:
             cells = self._read(self._scratch, _WHOLE)
             window = llama.llama_state_seq_get_size_ext(self._context, self._scratch, _PARTIAL)
         finally:
-            self._forget(self._scratch)
+            self._remove(self._scratch)
         kept = len(cells) - (window - _HEADER)
         cells.resize(kept + len(self._empty_partial) - _HEADER, refcheck=False)
         cells[kept:] = self._empty_partial[_HEADER:]
         return cells
 
-    def snapshot(self, sequence: int) -> npt.NDArray[np.uint8]:
+    def save_partial(self, sequence: int) -> npt.NDArray[np.uint8]:
         """Serialise the partial state, at the position behind the last computed one. For ``"snapshots"`` only.
 
         Raises:
@@ -106,11 +106,11 @@ class SequenceState:
             if snapshot is None:
                 self._copy(self._scratch, sequence, start, end)
                 return True
-            self._forget(self._scratch, 0, start)
-            self._forget(self._scratch, end)
-            return self._complete(sequence, start, snapshot)
+            self._remove(self._scratch, 0, start)
+            self._remove(self._scratch, end)
+            return self._write_partial(sequence, start, snapshot)
         finally:
-            self._forget(self._scratch)
+            self._remove(self._scratch)
 
     def share(self, source: int, target: int, start: int, end: int) -> bool:
         """Append ``[start, end)`` of ``source`` to ``target``, which holds ``[0, start)``.
@@ -131,25 +131,25 @@ class SequenceState:
             raise ValueError(f"sequence {source} does not end at {end}")
         try:
             self._copy(source, self._scratch, start, end)
-            return self._complete(target, start, self.snapshot(source))
+            return self._write_partial(target, start, self.save_partial(source))
         finally:
-            self._forget(self._scratch)
+            self._remove(self._scratch)
 
-    def _complete(self, sequence: int, start: int, snapshot: BytesLike) -> bool:
+    def _write_partial(self, sequence: int, start: int, snapshot: BytesLike) -> bool:
         """Make ``sequence`` its own ``[0, start)``, the scratch sequence's cells behind it, and the snapshot."""
         # Put together in the scratch sequence, so that nothing is lost if there is no room for the snapshot.
         if start:
             self._copy(sequence, self._scratch, 0, start)
         if not self._write(self._scratch, snapshot, _PARTIAL):
             return False
-        self._forget(sequence)
+        self._remove(sequence)
         self._copy(self._scratch, sequence, 0, -1)
         return True
 
     def _read(self, sequence: int, flags: int) -> npt.NDArray[np.uint8]:
         size = llama.llama_state_seq_get_size_ext(self._context, sequence, flags)
         data = np.empty(size, np.uint8)
-        written = llama.llama_state_seq_get_data_ext(self._context, _address(data), size, sequence, flags)
+        written = llama.llama_state_seq_get_data_ext(self._context, _get_pointer(data), size, sequence, flags)
         if not 0 < written == size:
             raise RuntimeError(f"llama.cpp could not save a sequence: {take_errors() or 'no reason given'}")
         return data
@@ -157,7 +157,9 @@ class SequenceState:
     def _write(self, sequence: int, data: BytesLike, flags: int) -> bool:
         """Replace what ``sequence`` holds, or with ``_PARTIAL`` only that part; False leaves it undefined."""
         array = np.frombuffer(data, np.uint8)
-        read: int = llama.llama_state_seq_set_data_ext(self._context, _address(array), len(array), sequence, flags)
+        read: int = llama.llama_state_seq_set_data_ext(
+            self._context, _get_pointer(array), len(array), sequence, flags
+        )
         if 0 < read == len(array):
             return True
         take_errors()  # reported by the return value; the next failure has messages of its own
@@ -166,7 +168,7 @@ class SequenceState:
     def _copy(self, source: int, target: int, start: int, end: int) -> None:
         llama.llama_memory_seq_cp(self._memory, source, target, start, end)
 
-    def _forget(self, sequence: int, start: int = -1, end: int = -1) -> None:
+    def _remove(self, sequence: int, start: int = -1, end: int = -1) -> None:
         llama.llama_memory_seq_rm(self._memory, sequence, start, end)
 
     def _self_test(self, claims: tuple[Reuse, ...], vocabulary: int) -> None:
@@ -186,7 +188,7 @@ class SequenceState:
         trial.clear()
 
 
-def _candidate_reuse(model: int) -> tuple[Reuse, ...]:
+def _list_reuse_candidates(model: int) -> tuple[Reuse, ...]:
     """Kinds of reuse to test, the best first. A few tokens would not show that a window or a state can't be
     cut."""
     name = ctypes.create_string_buffer(64)
@@ -232,10 +234,10 @@ class _SelfTest:
         if states.reuse == "anywhere":
             self._compute(2, *others)
             # This block is cut when it is restored.
-            blocks = states.save(self._sequence, 0, 1), states.save(self._sequence, 1, 4)
+            blocks = states.save_attention(self._sequence, 0, 1), states.save_attention(self._sequence, 1, 4)
         else:
-            snapshot = states.snapshot(self._sequence)
-            blocks = states.save(self._sequence, 0, 1), states.save(self._sequence, 1, 2)
+            snapshot = states.save_partial(self._sequence)
+            blocks = states.save_attention(self._sequence, 0, 1), states.save_attention(self._sequence, 1, 2)
             self._compute(2, others[0])
         self.clear()
         if not (
@@ -256,5 +258,5 @@ class _SelfTest:
         return np.ctypeslib.as_array(logits, shape=(self._vocabulary,)).copy()
 
 
-def _address(data: npt.NDArray[np.uint8]) -> "ctypes._Pointer[ctypes.c_uint8]":
+def _get_pointer(data: npt.NDArray[np.uint8]) -> "ctypes._Pointer[ctypes.c_uint8]":
     return data.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))

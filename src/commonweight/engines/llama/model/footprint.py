@@ -70,16 +70,16 @@ class UnallocatedModel:
             settings=config.settings,
         )
         if not self._recurs:
-            return self._try_context(params)
+            return self._measure_context(params)
         # Recurrent states, one a sequence, are allocated even here: two are enough to know what more would take.
         params.n_seq_max = 1
-        one = self._try_context(params)
+        one = self._measure_context(params)
         params.n_seq_max = 2
-        two = self._try_context(params)
+        two = self._measure_context(params)
         more = config.sequences
         return Footprint(one.kv + more * (two.kv - one.kv), one.buffers + more * (two.buffers - one.buffers))
 
-    def _try_context(self, params: llama.llama_context_params) -> Footprint:
+    def _measure_context(self, params: llama.llama_context_params) -> Footprint:
         with capture_log() as lines:
             context = llama.llama_init_from_model(self._model, params)
         if not context:

@@ -11,7 +11,7 @@ from commonweight.engines.llama.model.native import LoadedModel
 
 def compute_logprob(model: LoadedModel, row: int, token_id: int) -> float:
     """Natural logarithm of the token's probability under the model's own distribution (temperature 1)."""
-    logits = model.logits(row)
+    logits = model.get_logits(row)
     return float(logits[token_id]) - _log_normalizer(logits)
 
 
@@ -22,7 +22,7 @@ def score_rows(model: LoadedModel, first_row: int, token_ids: Sequence[int], sta
     top_logprobs: list[list[float]] = []
     rows: list[bytes] = []
     for row, token in enumerate(token_ids, first_row):
-        logits = model.logits(row)
+        logits = model.get_logits(row)
         normalizer = _log_normalizer(logits)
         logprobs.append(float(logits[token]) - normalizer)
         if top == ALL_TOKENS:

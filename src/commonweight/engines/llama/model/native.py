@@ -196,7 +196,7 @@ class LoadedModel:
         if status != 0:
             raise RuntimeError(f"llama_decode failed with {status}: {take_errors() or 'no reason given'}")
 
-    def logits(self, row: int) -> npt.NDArray[np.float32]:
+    def get_logits(self, row: int) -> npt.NDArray[np.float32]:
         """The row's logits, shape ``(vocabulary_size,)``: a view that the next :meth:`decode` overwrites."""
         pointer = llama.llama_get_logits_ith(self._context, row)
         return np.ctypeslib.as_array(pointer, shape=(self.vocabulary_size,))

@@ -42,9 +42,9 @@ class Sampler:
     def sample(self, model: LoadedModel, row: int, allowed: TokenIds | None = None) -> int:
         """Draw a token from the logits of ``row``; of those ``allowed``, if given. The logits stay as they are."""
         if allowed is not None:
-            return int(allowed[self._choose(model.logits(row)[allowed])])
+            return int(allowed[self._choose(model.get_logits(row)[allowed])])
         if self._chain is None:
-            return self._choose(model.logits(row))
+            return self._choose(model.get_logits(row))
         token: int = llama.llama_sampler_sample(self._chain, model.context, row)
         return token
 

@@ -53,7 +53,7 @@ def plan_worker(
     """
     window = min(settings.context or DEFAULT_CONTEXT_TOKENS, trained_window)
     folder = platformdirs.user_cache_path("commonweight") / "prefixes"
-    disk_bytes = _default_disk_bytes(folder) if settings.cache_disk is None else settings.cache_disk
+    disk_bytes = _choose_disk_bytes(folder) if settings.cache_disk is None else settings.cache_disk
     if settings.cache_ram == 0:
         disk_bytes = 0  # blocks read from disk pass through RAM
     wanted = WorkerConfig(
@@ -94,27 +94,27 @@ class _MemoryPlan:
     def choose(self) -> tuple[WorkerConfig, int]:
         """The configuration with its sizes, and the bytes of the cells."""
         kv_memory = self._wanted.settings.kv_memory
-        cells = self._cells_in_free_memory() if kv_memory is None else self._cells_in(kv_memory)
+        cells = self._fit_cells_in_free_memory() if kv_memory is None else self._fit_cells(kv_memory)
         size = self._footprint(cells)
         ram = self._asked_ram or min(self._ram, self._room - size.total)
         return msgspec.structs.replace(self._wanted, cells=cells, ram_bytes=ram), size.kv
 
-    def _cells_in_free_memory(self) -> int:
+    def _fit_cells_in_free_memory(self) -> int:
         window = self._wanted.window
         self._check(window)
         most = max(window, min(window * self._wanted.sequences, MAX_DEFAULT_CELLS))
         limit = self._room + self._asked_ram - self._ram
-        return self._largest(range(window, most + 1, CELL_STEP), lambda size: size.total <= limit) or window
+        return self._find_largest(range(window, most + 1, CELL_STEP), lambda size: size.total <= limit) or window
 
-    def _cells_in(self, kv_memory: int) -> int:
+    def _fit_cells(self, kv_memory: int) -> int:
         window = self._wanted.window
         steps = range(window, window * self._wanted.sequences + 1, CELL_STEP)
-        cells = self._largest(steps, lambda size: size.kv <= kv_memory)
+        cells = self._find_largest(steps, lambda size: size.kv <= kv_memory)
         if not cells:
             raise DoesNotFitError(
                 f"--kv-memory {decimal(kv_memory)} is too small: {window} tokens of context take "
                 f"{decimal(self._footprint(window).kv)}. "
-                + self._advice(lambda size: size.kv <= kv_memory, "a larger --kv-memory")
+                + self._make_advice(lambda size: size.kv <= kv_memory, "a larger --kv-memory")
             )
         self._check(cells, "a smaller --kv-memory")
         return cells
@@ -137,21 +137,23 @@ class _MemoryPlan:
         raise DoesNotFitError(
             f"{Path(self._wanted.path).name} does not fit into memory: it needs {needs} = "
             f"{decimal(sum(parts.values()))}, and {decimal(self._available)} are available. "
-            + self._advice(lambda size: size.total <= self._room, *remedies, "a smaller quantisation of the model")
+            + self._make_advice(
+                lambda size: size.total <= self._room, *remedies, "a smaller quantisation of the model"
+            )
         )
 
-    def _advice(self, fits: Callable[[Footprint], bool], *remedies: str) -> str:
+    def _make_advice(self, fits: Callable[[Footprint], bool], *remedies: str) -> str:
         if self._wanted.settings.kv_type == "f16":
             q8_0 = msgspec.structs.replace(self._wanted.settings, kv_type="q8_0")
             halved = msgspec.structs.replace(self._wanted, settings=q8_0)
             with contextlib.suppress(EngineError):  # some models can't
                 if fits(self._outline.measure_footprint(halved)):
                     remedies = ("--kv-type q8_0", *remedies)
-        if context := self._largest(range(CELL_STEP, self._wanted.window, CELL_STEP), fits):
+        if context := self._find_largest(range(CELL_STEP, self._wanted.window, CELL_STEP), fits):
             remedies = (f"--context {context}", *remedies)
         return f"Try {' or '.join(remedies)}"
 
-    def _largest(self, steps: range, fits: Callable[[Footprint], bool]) -> int:
+    def _find_largest(self, steps: range, fits: Callable[[Footprint], bool]) -> int:
         """The most cells among ``steps`` that fit, or 0."""
         count = bisect_right(steps, False, key=lambda cells: not fits(self._footprint(cells)))
         return steps[count - 1] if count else 0
@@ -164,7 +166,7 @@ def _clamp(least: int, value: float, most: int) -> int:
     return max(least, min(int(value), most))
 
 
-def _default_disk_bytes(folder: Path) -> int:
+def _choose_disk_bytes(folder: Path) -> int:
     try:
         existing = next(path for path in (folder, *folder.parents) if path.exists())
         return min(int(shutil.disk_usage(existing).free * DISK_SHARE), MAX_DISK_BYTES)

@@ -9,7 +9,7 @@ and idling saves up no more credit than that.
 from collections import Counter
 
 
-class Fairness:
+class VirtualTokenCounters:
     """Rows served to each tenant that has unfinished jobs."""
 
     def __init__(self) -> None:
@@ -17,17 +17,17 @@ class Fairness:
         self._jobs: Counter[str] = Counter()
 
     @property
-    def tenants(self) -> int:
+    def tenant_count(self) -> int:
         """Tenants with unfinished jobs."""
         return len(self._served)
 
-    def enter(self, tenant: str) -> None:
+    def add_job(self, tenant: str) -> None:
         """Count a new job of the tenant."""
         self._jobs[tenant] += 1
         if self._jobs[tenant] == 1:
             self._served[tenant] = min(self._served.values(), default=0) - 1
 
-    def leave(self, tenant: str) -> None:
+    def finish_job(self, tenant: str) -> None:
         """Count a finished job of the tenant."""
         self._jobs[tenant] -= 1
         if not self._jobs[tenant]:
@@ -37,6 +37,6 @@ class Fairness:
         """Charge computed rows to the tenant."""
         self._served[tenant] += rows
 
-    def rows_served(self, tenant: str) -> int:
+    def get_counter(self, tenant: str) -> int:
         """Virtual counter of the tenant, in rows: comparable between tenants."""
         return self._served[tenant]

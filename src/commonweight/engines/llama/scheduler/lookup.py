@@ -131,7 +131,7 @@ class Drafter:
     def __init__(self, lookup: Lookup) -> None:
         self._lookup = lookup
         # Prior: two draft tokens of each class, rejected half as often as those of the class before.
-        self._right = [2.0 - 0.5**group for group in range(_length_class(MAX_MATCH_TOKENS) + 1)]
+        self._right = [2.0 - 0.5**group for group in range(_classify_length(MAX_MATCH_TOKENS) + 1)]
         self._guessed = [2.0] * len(self._right)
 
     def extend(self, token_ids: Sequence[int]) -> None:
@@ -168,16 +168,16 @@ class Drafter:
         return Draft(self._lookup.draft(best_count), best_gain)
 
     def _count(self, length: int, is_right: bool) -> None:
-        group = _length_class(length)
+        group = _classify_length(length)
         self._right[group] = HIT_RATE_DECAY * self._right[group] + is_right
         self._guessed[group] = HIT_RATE_DECAY * self._guessed[group] + 1.0
 
     def _hold_rate(self, length: int) -> float:
         """Probability that the token predicted by a match of ``length`` tokens is accepted."""
-        group = _length_class(length)
+        group = _classify_length(length)
         return self._right[group] / self._guessed[group]
 
 
-def _length_class(length: int) -> int:
+def _classify_length(length: int) -> int:
     """Lengths are alike within a factor of two; the shortest are class 0."""
     return min(length, MAX_MATCH_TOKENS).bit_length() - MIN_MATCH_TOKENS.bit_length()

@@ -131,7 +131,7 @@ class BatchPlanner:
             elif seq.drafter:
                 seq.draft, gain = seq.drafter.propose(rows, progress, step_cost, min(self._drafts, most))
                 if seq.guide:
-                    seq.draft = seq.guide.accept_prefix(seq.draft)
+                    seq.draft = seq.guide.validate_tokens(seq.draft)
                     gain = min(gain, len(seq.draft))
             rows += len(seq.draft)
             guesses -= len(seq.draft)

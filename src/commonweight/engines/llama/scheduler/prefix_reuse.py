@@ -217,12 +217,12 @@ class PrefixReuse:
         seq.stored = 0  # blocks that were evicted meanwhile are stored again: the cells are about to be freed
         self._insert(seq, key, end)
         if end and end == seq.computed and self._seq_state.reuse == "snapshots":
-            snapshot = self._seq_state.snapshot(seq.seq_id)
+            snapshot = self._seq_state.save_partial(seq.seq_id)
             self._prefix_cache.add_snapshot(seq.tenant, key, end, snapshot)
 
     def _insert(self, seq: Sequence, key: bytes, end: int) -> None:
         if self._seq_state.reuse != "never":
             scores = (seq.job.probe.version, seq.scores) if seq.job.probe else None
-            save = partial(self._seq_state.save, seq.seq_id)
+            save = partial(self._seq_state.save_attention, seq.seq_id)
             self._prefix_cache.insert_prefix(seq.tenant, key, end, save, scores, marks=seq.marks, since=seq.stored)
             seq.stored = max(seq.stored, end)

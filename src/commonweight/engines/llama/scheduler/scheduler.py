@@ -32,7 +32,7 @@ from commonweight.engines.llama.kv.sequence_state import SequenceState
 from commonweight.engines.llama.model.logprobs import compute_logprob, score_rows
 from commonweight.engines.llama.model.native import CacheFullError, LlamaBatch, LoadedModel
 from commonweight.engines.llama.model.probes import LayerTaps
-from commonweight.engines.llama.scheduler.fairness import Fairness
+from commonweight.engines.llama.scheduler.fairness import VirtualTokenCounters
 from commonweight.engines.llama.scheduler.planner import BatchPart, BatchPlanner, Rank
 from commonweight.engines.llama.scheduler.prefix_reuse import Leaders, PrefixReuse
 from commonweight.engines.llama.scheduler.sequence import Sequence
@@ -64,7 +64,7 @@ class Scheduler:
         self._cells = Cells(model.cells)
         self._waiting: list[Sequence] = []
         self._running: list[Sequence] = []
-        self._fairness = Fairness()
+        self._fairness = VirtualTokenCounters()
         self._step_cost = StepCostModel()
         self._steps_until_retry = 0
         self._taps = LayerTaps(model.context)
@@ -112,9 +112,9 @@ class Scheduler:
             raise ValueError(f"this model's vocabulary has {self._model.vocabulary_size} tokens, fewer than top")
         guide = None
         if job.grammar is not None:
-            guide = self.grammars.start_guide(job.grammar, frozenset(job.stop_ids), job.tenant)
+            guide = self.grammars.create_matcher(job.grammar, frozenset(job.stop_ids), job.tenant)
         seq = Sequence(job_id, job, guide)
-        self._fairness.enter(job.tenant)
+        self._fairness.add_job(job.tenant)
         self._waiting.append(seq)
         self._steps_until_retry = 0
 
@@ -182,7 +182,7 @@ class Scheduler:
 
     def _rank(self, seq: Sequence) -> Rank:
         """Scheduling order: smaller comes first."""
-        return seq.is_batch, self._fairness.rows_served(seq.tenant), seq.queued_at
+        return seq.is_batch, self._fairness.get_counter(seq.tenant), seq.queued_at
 
     def _should_wait(self, seq: Sequence) -> bool:
         """Whether restoring its cells now would only slow down sequences that are ahead in prefill."""
@@ -201,7 +201,7 @@ class Scheduler:
         """Sequence to preempt for ``seq``: a batch job for an interactive one, or one of a tenant above its
         share."""
         jobs = Counter(other.tenant for other in self._running)
-        share = max(1, self._sequences // self._fairness.tenants)
+        share = max(1, self._sequences // self._fairness.tenant_count)
         victims = [
             other
             for other in self._running
@@ -295,7 +295,7 @@ class Scheduler:
                 break
             draw = partial(seq.sampler.sample, self._model, row + offset)
             try:
-                token = seq.guide.choose_token(draw) if seq.guide else draw()
+                token = seq.guide.sample_token(draw) if seq.guide else draw()
             except GrammarError as error:
                 self.failed.append((seq.job_id, f"the answer could not be held to its grammar: {error}"))
                 self._finish(seq, base + right)
@@ -347,7 +347,7 @@ class Scheduler:
             self._stop(seq, seq.computed if keep is None else keep)
         else:
             self._waiting.remove(seq)
-        self._fairness.leave(seq.tenant)
+        self._fairness.finish_job(seq.tenant)
         self._steps_until_retry = 0
         seq.sampler.close()
 

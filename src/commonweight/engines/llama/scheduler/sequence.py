@@ -5,7 +5,7 @@ from time import perf_counter
 import numpy as np
 
 from commonweight.engines.contract import Job, Timings
-from commonweight.engines.grammars import Guide
+from commonweight.engines.grammars import GrammarMatcher
 from commonweight.engines.llama.kv.blocks import ProbeScores, encode_key
 from commonweight.engines.llama.kv.cells import Handles
 from commonweight.engines.llama.kv.prefix_cache import NO_MATCH
@@ -19,7 +19,7 @@ RESERVED_CELLS = 256
 class Sequence:
     """Tokens of one job (prompt and answer), which of them are computed, and in which KV cells."""
 
-    def __init__(self, job_id: int, job: Job, guide: Guide | None = None) -> None:
+    def __init__(self, job_id: int, job: Job, guide: GrammarMatcher | None = None) -> None:
         self.job_id = job_id
         self.job = job
         self.tokens = list(job.token_ids)

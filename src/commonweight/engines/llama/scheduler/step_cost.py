@@ -60,7 +60,7 @@ class StepCostModel:
         """
         sizes, costs = self._fresh_curve()
         if not sizes:
-            return INITIAL_STEP_SECONDS * _initial_growth(rows)
+            return INITIAL_STEP_SECONDS * _estimate_initial_growth(rows)
         if rows <= sizes[0]:
             # At its cheapest, so that a step without drafts looks good until it was measured.
             return costs[0] * rows / sizes[0]
@@ -93,7 +93,7 @@ class StepCostModel:
         return rows * self._seconds_per_prompt_row()
 
     def _observe_decode(self, rows: int, seconds: float) -> None:
-        size = _size_class(rows)
+        size = _classify_size(rows)
         self._steps += 1
         self._sizes.setdefault(size, deque(maxlen=RECENT_STEPS)).append(seconds)
         self._last_seen[size] = self._steps
@@ -108,31 +108,35 @@ class StepCostModel:
             sizes = sorted(
                 size for size, seen in self._sizes.items() if len(seen) > 1 or ages[size] <= MAX_SINGLE_AGE_STEPS
             )
-            self._curve = sizes, [_median(self._sizes[size]) for size in sizes]
+            self._curve = sizes, [_find_median(self._sizes[size]) for size in sizes]
         return self._curve
 
     def _seconds_per_prompt_row(self) -> float:
-        return _median(self._prompt_row) if self._prompt_row else INITIAL_ROW_COST * self.estimate_step_seconds(1)
+        return (
+            _find_median(self._prompt_row)
+            if self._prompt_row
+            else INITIAL_ROW_COST * self.estimate_step_seconds(1)
+        )
 
     def _further_row(self, sizes: list[int], costs: list[float]) -> float:
         """Cost of a row beyond the largest size seen."""
         if len(sizes) > 1:
             return max(costs[-1] - costs[0], 0.0) / (sizes[-1] - sizes[0])
         if self._prompt_row:
-            return _median(self._prompt_row)
-        return costs[0] * INITIAL_ROW_COST / _initial_growth(sizes[0])
+            return _find_median(self._prompt_row)
+        return costs[0] * INITIAL_ROW_COST / _estimate_initial_growth(sizes[0])
 
 
-def _size_class(rows: int) -> int:
+def _classify_size(rows: int) -> int:
     """Sizes below 16 stand for themselves, larger ones share a class within about 6 %."""
     shift = max(rows.bit_length() - 4, 0)
     return (rows + (1 << shift >> 1)) >> shift << shift
 
 
-def _initial_growth(rows: int) -> float:
+def _estimate_initial_growth(rows: int) -> float:
     return 1.0 + (rows - 1) * INITIAL_ROW_COST
 
 
-def _median(values: deque[float]) -> float:
+def _find_median(values: deque[float]) -> float:
     """The lower median: of two, the one that was less disturbed."""
     return sorted(values)[(len(values) - 1) // 2]
