@@ -25,7 +25,7 @@ class Leases:
         self._heart: asyncio.Task[None] | None = None
 
     async def acquire(self, key_id: str, limit: int) -> str | None:
-        """A new lease for a key, unless as many as its limit are held."""
+        """Acquire a lease for a key; None if its limit is reached."""
         assert self._database is not None
         lease_id = make_id("lease")
         async with self._database.write() as connection:
@@ -37,7 +37,7 @@ class Leases:
         return lease_id
 
     def stop_renewing(self, lease_id: str) -> None:
-        """Stop renewing a lease."""
+        """Stop renewing a lease; its row in the database is the caller's to release."""
         self._held.pop(lease_id, None)
         if not self._held and self._heart is not None:
             self._heart.cancel()

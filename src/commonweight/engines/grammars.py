@@ -111,7 +111,7 @@ class GrammarCompiler:
         return lltokenizer_from_vocab(self._vocab, n_vocab=self.size + 1, eos_token=self.size)
 
     def create_matcher(self, grammar: str, ends: frozenset[int], tenant: str) -> GrammarMatcher:
-        """A guide at the start of a grammar; ``ends`` are allowed where the grammar may end, or names them.
+        """Create a matcher at a grammar's start; the stop tokens ``ends`` are allowed where the grammar may end.
 
         Raises:
             GrammarError: the grammar is invalid or too large, or there are no ends.

@@ -20,7 +20,7 @@ _MODES: tuple[Mode, ...] = ("off", "shadow", "enforce")
 
 @dataclass(frozen=True)
 class ActivePrinciples:
-    """Principles that are active in one context for one client, with the columns of their heads."""
+    """Principles that are active in one context for one client: those that may refuse, and those that record."""
 
     refusing: tuple[Principle, ...]
     recording: tuple[Principle, ...]
@@ -64,7 +64,7 @@ class Guard:
 
     @property
     def probe(self) -> ProbeWeights | None:
-        """Probe that engines compute beside the tokens, where they can."""
+        """Probe weights that the engine applies to hidden states; None if states are not read."""
         return self.scorer.probe if self.reads_states else None
 
     def get_principle(self, name: str) -> Principle:

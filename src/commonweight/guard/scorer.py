@@ -1,7 +1,7 @@
-"""Scorer: the arithmetic of compiled heads, from states and texts to logits. No policy.
+"""Scorer: the arithmetic of compiled heads, from hidden states and texts to logits. No policy.
 
-A *reading* is the logit that some text goes against the principles that data was there for, and how that divides
-among them: ``log P(principle | violated)``. So setting a principle aside takes its share, and no more.
+A :class:`HarmScore` is the logit that a text violates the principles with training data, and its distribution
+over them, ``log P(principle | violated)``. So setting a principle aside takes away its share, and no more.
 """
 
 from collections.abc import Collection
@@ -57,7 +57,7 @@ class TextScores(NamedTuple):
     encoder: HarmScore | None
     ngrams: HarmScore
     prose: dict[str, tuple[float, tuple[int, int]]]
-    """Of principles that have nothing but their words: logits, with 0 where the screen refuses, and where."""
+    """Logits of the principles without training data (refused from 0 on), and the spans that they come from."""
 
 
 def pool_windows(logits: npt.NDArray[np.floating]) -> tuple[float, int]:
@@ -130,7 +130,7 @@ class Scorer:
     # Text
 
     def score_text(self, text: str, *, encode: bool = True) -> TextScores:
-        """Score a text by its heads: the highest of its views, each the highest of its windows.
+        """Score a text by its heads: the highest of its views, each pooled over its windows.
 
         ``encode``: read it with the encoder as well, if there is one.
         """

@@ -35,7 +35,7 @@ ANSWER_PLACES: tuple[Place, ...] = ("output", "thinking")
 
 
 class Screening:
-    """Scores one exchange step by step, and holds or refuses it."""
+    """Scores one exchange step by step, and tells whether to hold or refuse it."""
 
     def __init__(self, guard: "Guard", screened: ScreenedInput, waived: Collection[str], tenant: str) -> None:
         self._guard = guard
@@ -99,7 +99,7 @@ class Screening:
     # What comes in
 
     async def screen_input(self) -> None:
-        """Screen the input's text before the engine runs; the only screening of it without states."""
+        """Screen the input's text before prefill. Without hidden states, the input is screened only here."""
         with self._measure_time():
             await self._screen_injections()
             if not self._guard.reads_states:
@@ -286,7 +286,7 @@ class Screening:
                     break
 
     async def _ask_judge(self, principle: Principle, score: HarmScore, place: Place) -> bool:
-        """Ask the judge; whether its verdict, or its failure to give one, refuses the exchange."""
+        """Ask the judge; returns whether the exchange is refused, by its verdict or for lack of one."""
         judge = self._guard.judge
         assert judge is not None
         self.findings.escalated = True

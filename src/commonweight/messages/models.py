@@ -21,7 +21,7 @@ class ContextManagementCapability(CapabilitySupport):
 
 
 class Compaction(CapabilitySupport):
-    """Support of ways of compaction."""
+    """Supported compaction methods."""
 
     summarize: CapabilitySupport = CapabilitySupport()
 

@@ -25,7 +25,7 @@ class Lifecycle:
         return self._ends_at is not None
 
     def start_draining(self, seconds: float) -> None:
-        """Refuse new requests for work; running ones have this many seconds."""
+        """Start draining: refuse new requests for work; running ones have this many seconds."""
         self._ends_at = time.monotonic() + seconds
 
     async def check_accepting(self) -> None:

@@ -104,7 +104,7 @@ contents = Table(
 )
 
 # Names the folder of this database's files. So a server on another database, with the same data folder, can never
-# take them for files that nobody knows.
+# take them for orphaned files.
 library = Table("library", metadata, Column("folder", String(64), primary_key=True))
 
 files = Table(

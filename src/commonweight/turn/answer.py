@@ -1,4 +1,4 @@
-"""Answer: writes engine steps as the stream events of one message."""
+"""Answer: converts engine events to the stream events of one message."""
 
 from collections.abc import Iterator
 
@@ -44,7 +44,7 @@ from commonweight.signing.signer import Signer
 
 
 class Answer:
-    """Writes one message as stream events. A block opens with the first thing in it, so none is empty."""
+    """Converts engine events to stream events. Content blocks are opened lazily, so none is empty."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class Answer:
 
     @property
     def reusable_tokens(self) -> int | None:
-        """Tokens of prompt and answer that later prompts may begin with; None while it is not complete."""
+        """Prompt and output tokens that can be reused as a cached prefix; None until the answer is complete."""
         if not self.is_complete:
             return None
         generated = 0 if self.stop_reason == "refusal" else len(self.token_ids)
@@ -120,7 +120,7 @@ class Answer:
         yield from self._convert_event(event)
 
     def refuse(self, verdict: Verdict) -> Iterator[StreamEvent]:
-        """End the message with a refusal. The release gate closes the open block, as it knows what was sent.
+        """End the message with stop_reason ``refusal``; the release gate closes the open block.
 
         Reasoning that is not complete is not signed.
         """

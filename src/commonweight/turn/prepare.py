@@ -33,7 +33,7 @@ class PreparedPrompt:
 
     @property
     def original_token_count(self) -> int:
-        """Count the tokens of the prompt without the edits."""
+        """Tokens of the prompt before the edits."""
         cleared = sum(edit.cleared_input_tokens for edit in self.edits.applied_edits) if self.edits else 0
         return len(self.prompt.token_ids) + cleared
 
@@ -72,7 +72,7 @@ async def prepare_prompt(
 
 
 def fingerprint_conversation(request: CountTokensRequest) -> str:
-    """Fingerprint a conversation by its first messages: the same in all its turns.
+    """Fingerprint a conversation by its first message: the same in all its turns.
 
     How a text is written, as a string or as a block, with a cache mark or without, changes nothing.
     """

@@ -1,4 +1,4 @@
-"""Generic format for models not trained on tool calls, which the prompt explains."""
+"""Fallback tool-call format for models not trained on tool calls; the prompt describes it to them."""
 
 from commonweight.prompting.formats.syntax import ToolCallFormat
 

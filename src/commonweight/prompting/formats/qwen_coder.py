@@ -1,4 +1,4 @@
-"""Format of Qwen 3 Coder and Qwen 3.5: a tag for each argument.
+"""Tool-call format of Qwen 3 Coder and Qwen 3.5: XML, with a tag for each argument.
 
 Source: https://huggingface.co/Qwen/Qwen3-Coder-30B-A3B-Instruct
 """

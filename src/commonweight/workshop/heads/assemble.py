@@ -48,7 +48,7 @@ def assemble_bundle(
 
 
 def raise_thresholds(bundle: Bundle, peaks: Mapping[str, Scores]) -> Bundle:
-    """Raise the thresholds on answers above a model's own answers to ordinary prompts.
+    """Raise the thresholds on answers to the bundle's false positive rate on a model's own harmless answers.
 
     Labelled answers are harmful or decline something, and their means swing less than a stream does: by them alone
     a sixth of the starter's ordinary answers would be refused.

@@ -91,7 +91,7 @@ class SequenceState:
     def restore(
         self, sequence: int, start: int, end: int, cells: BytesLike, snapshot: BytesLike | None = None
     ) -> bool:
-        """Append ``[start, end)`` to ``sequence``, which holds ``[0, start)``.
+        """Append saved cells ``[start, end)`` to ``sequence``, which holds ``[0, start)``.
 
         ``cells`` may hold more positions than that. Where reuse is ``"snapshots"``, the last block comes with the
         snapshot taken at ``end``; until then ``sequence`` can't be computed on.
@@ -113,7 +113,7 @@ class SequenceState:
             self._remove(self._scratch)
 
     def share(self, source: int, target: int, start: int, end: int) -> bool:
-        """Append ``[start, end)`` of ``source`` to ``target``, which holds ``[0, start)``.
+        """Append the cells ``[start, end)`` of ``source`` to ``target``, which holds ``[0, start)``.
 
         Attention cells are shared by reference. Partial state is copied: llama.cpp does not take back cells of
         a window that two sequences share, even when it has moved on for both.
@@ -136,7 +136,7 @@ class SequenceState:
             self._remove(self._scratch)
 
     def _write_partial(self, sequence: int, start: int, snapshot: BytesLike) -> bool:
-        """Make ``sequence`` its own ``[0, start)``, the scratch sequence's cells behind it, and the snapshot."""
+        """Write the scratch sequence's cells behind ``[0, start)`` of ``sequence``, then the partial state."""
         # Put together in the scratch sequence, so that nothing is lost if there is no room for the snapshot.
         if start:
             self._copy(sequence, self._scratch, 0, start)
@@ -172,7 +172,7 @@ class SequenceState:
         llama.llama_memory_seq_rm(self._memory, sequence, start, end)
 
     def _self_test(self, claims: tuple[Reuse, ...], vocabulary: int) -> None:
-        """Set ``reuse`` to the first claim that holds on this very model."""
+        """Set ``reuse`` to the best kind that reproduces the cold logits on this model."""
         trial = _SelfTest(self._context, 1 if self._scratch == 0 else 0, vocabulary)
         expected = trial.compute_cold()
         for self.reuse in claims:
@@ -189,8 +189,7 @@ class SequenceState:
 
 
 def _list_reuse_candidates(model: int) -> tuple[Reuse, ...]:
-    """Kinds of reuse to test, the best first. A few tokens would not show that a window or a state can't be
-    cut."""
+    """List the kinds of reuse to test, the best first; empty where a self-test of a few tokens cannot tell."""
     name = ctypes.create_string_buffer(64)
     llama.llama_model_meta_val_str(model, b"general.architecture", name, len(name))
     if name.value.decode() in _UNTRIED or llama.llama_model_has_encoder(model):
@@ -220,13 +219,13 @@ class _SelfTest:
         llama.llama_memory_clear(llama.llama_get_memory(self._context), False)
 
     def compute_cold(self) -> npt.NDArray[np.float32]:
-        """The logits behind the third token. Three rows."""
+        """Compute the logits after the third token. Three rows."""
         first, second, third, *_ = self._tokens
         self._compute(0, first, second)
         return self._compute(2, third)
 
     def compute_restored(self, states: SequenceState) -> npt.NDArray[np.float32]:
-        """The same logits, with two tokens restored after the sequence went on with others. At most five rows."""
+        """Compute them with two tokens restored after the sequence continued with others. At most five rows."""
         first, second, third, *others = self._tokens
         self.clear()
         self._compute(0, first, second)
@@ -248,7 +247,7 @@ class _SelfTest:
         return self._compute(2, third)
 
     def _compute(self, position: int, *token_ids: int) -> npt.NDArray[np.float32]:
-        """The logits behind the last token, shape ``(vocabulary,)``."""
+        """Compute the logits after the last token, shape ``(vocabulary,)``."""
         self._batch.clear()
         row = self._batch.add(self._sequence, position, list(token_ids), outputs=1)
         self._batch.native.n_tokens = self._batch.rows

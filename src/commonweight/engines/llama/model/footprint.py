@@ -1,4 +1,4 @@
-"""Memory footprint of a llama.cpp context, found by a dry run that allocates nothing."""
+"""Memory footprint of a llama.cpp context, parsed from its log of a dry run without weights."""
 
 import logging
 import re
@@ -21,7 +21,7 @@ _COMPUTE_SIZE = re.compile(r"compute buffer size = +([\d.]+) MiB")
 
 
 class Footprint(NamedTuple):
-    """Bytes of a context beside the weights."""
+    """Memory of a llama.cpp context in bytes, without the weights."""
 
     kv: int
     """KV cache, and the states of recurrent layers."""
@@ -29,7 +29,7 @@ class Footprint(NamedTuple):
 
     @property
     def total(self) -> int:
-        """Both."""
+        """KV cache plus buffers."""
         return self.kv + self.buffers
 
 
