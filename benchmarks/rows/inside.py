@@ -98,7 +98,7 @@ def _model(bench: Bench, sequences: int) -> Iterator[LoadedModel]:
 def _own_seconds(scheduler: Scheduler) -> list[float]:
     """Seconds of each step with a token for every stream, less what computing and sampling took of it."""
     found = []
-    with _timed(LoadedModel, "compute") as computing, _timed(Sampler, "draw") as drawing:
+    with _timed(LoadedModel, "decode") as computing, _timed(Sampler, "sample") as drawing:
         while scheduler.has_work:
             computing.clear()
             drawing.clear()

@@ -196,7 +196,7 @@ def check_address(host: str, port: int) -> Finding:
         bind_listener(host, port).close()
     except UserError as error:
         return Finding("address", "fail", str(error))
-    return Finding("address", "ok", f"{host}:{port} is free")
+    return Finding("address", "ok", f"{host}:{port} is free" if port else f"{host} has free ports")
 
 
 def check_folder(subject: str, path: Path, remedy: str) -> Finding:

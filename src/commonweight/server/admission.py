@@ -33,7 +33,7 @@ def admit_request(limiter: Limiter, kind: LimitKind = "requests") -> Callable[[R
 
     async def admit(request: Request) -> AsyncIterator[Admission]:
         state = request.state
-        state.limits = {}  # the envelope's, which it adds to the headers
+        state.limits = {}  # which RequestMiddleware adds to the headers
         async with limiter.admit(state.principal, state.request_id, state.limits, kind) as admission:
             yield admission
 

@@ -54,7 +54,7 @@ def create_app(
 ) -> FastAPI:
     """Create the API over one assistant. No argument is changed.
 
-    What is to count or trace turns (``turn_listeners``) is given to the assistant when that is constructed.
+    Listeners of turns (:func:`make_turn_listeners`) are given to the assistant when that is constructed.
 
     Args:
         aliases: further names that the models endpoint lists the model under.

@@ -42,28 +42,28 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = RequestRecord(make_id("req"), scope["method"], scope["path"])
-        set_current(exchange)
+        record = RequestRecord(make_id("req"), scope["method"], scope["path"])
+        set_current(record)
         started = time.perf_counter()
         try:
             with self._lifecycle.track_request():
-                await self._serve(exchange, scope, receive, send)
+                await self._serve(record, scope, receive, send)
         finally:
-            exchange.seconds = time.perf_counter() - started
-            exchange.route = getattr(scope.get("route"), "path_format", None)
+            record.seconds = time.perf_counter() - started
+            record.route = getattr(scope.get("route"), "path_format", None)
             if principal := scope.get("state", {}).get("principal"):
-                exchange.key_id = principal.key_id
+                record.key_id = principal.key_id
             for listener in self._listeners:
-                listener(exchange)
+                listener(record)
 
-    async def _serve(self, exchange: RequestRecord, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id = exchange.request_id
+    async def _serve(self, record: RequestRecord, scope: Scope, receive: Receive, send: Send) -> None:
+        request_id = record.request_id
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                exchange.status = message["status"]
+                record.status = message["status"]
                 headers = {"request-id": request_id, **state.get("limits", {})}
                 more = [(name.encode(), value.encode()) for name, value in headers.items()]
                 message["headers"] = [*message.get("headers", []), *more]
@@ -72,11 +72,11 @@ class RequestMiddleware:
         try:
             await self._app(scope, receive, send_with_id)
         except ClientDisconnect:
-            if not exchange.status:  # nobody reads it, but every request has an answer
+            if not record.status:  # nobody reads it, but every request has an answer
                 await Response(status_code=499)(scope, receive, send_with_id)
         except Exception:
             log.exception("%s failed", scope["method"])
-            if exchange.status:
+            if record.status:
                 raise
             response = make_error_response(ApiError("Internal server error"), request_id)
             await response(scope, receive, send_with_id)

@@ -17,12 +17,12 @@ class ReleaseGate:
         self._held: list[StreamEvent] = []
         self._open: int | None = None
         self._fold = MessageFold()
-        self._has_begun = False
+        self._has_started = False
 
     @property
     def has_started(self) -> bool:
         """Whether the start of the message was released."""
-        return self._has_begun
+        return self._has_started
 
     @property
     def message(self) -> Message:
@@ -47,7 +47,7 @@ class ReleaseGate:
     def _release(self, events: list[StreamEvent]) -> list[StreamEvent]:
         for event in events:
             self._fold.add(event)
-            self._has_begun = True
+            self._has_started = True
             match event:
                 case ContentBlockStart(index=index):
                     self._open = index

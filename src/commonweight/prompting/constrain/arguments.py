@@ -35,7 +35,7 @@ def read_arguments(tool: Schema) -> tuple[Mapping[str, Argument], Argument | Non
     """The arguments of a tool by name, in the schema's order; and the argument for other names, if allowed.
 
     A schema with properties and without ``additionalProperties`` allows no others. ``tool``: a schema that passed
-    ``json_grammar``, so that it is well formed.
+    ``make_json_grammar``, so that it is well formed.
     """
     reader = _SchemaReader(tool)
     tool = reader.resolve(tool)

@@ -35,7 +35,7 @@ ordinary ones, the share that gets a second look."""
 
 INJECTION_RATE = 0.005
 ANSWER_RATE, ANSWER_LOW_RATE = 0.005, 0.03
-"""The same of answers: of labelled ones here, and of the model's own to ordinary prompts in ``compiling``."""
+"""The same of answers: of labelled ones here, and of the model's own to ordinary prompts in ``assemble``."""
 
 
 @dataclass(frozen=True)
