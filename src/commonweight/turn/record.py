@@ -42,7 +42,7 @@ class TokenGaps:
     """Inter-token latencies of an answer, as a histogram: an answer may have very many tokens."""
 
     counts: list[int] = field(default_factory=lambda: [0] * (len(GAP_BUCKETS_SECONDS) + 1))
-    """Waits of at most ``GAP_BUCKETS_SECONDS[i]`` seconds, and more than the one before; the last are all longer ones."""
+    """Waits of at most ``GAP_BUCKETS_SECONDS[i]``, and more than the one before; the last are all longer ones."""
     seconds: float = 0.0
     """All waits together."""
 

@@ -1,9 +1,9 @@
 """Cost model of a step, learned from measured step times.
 
-It sizes prefill chunks, so that a step keeps the cadence of running streams, and decides whether draft rows, which
-only *may* yield tokens, are worth their time. Rows with logits ("decode rows") and rows of prompts are learned
-apart: the former are few and their cost has steps, so each size is remembered; the latter come in long chunks whose
-cost per row mostly depends on the context, so recent ones count.
+It sizes prefill chunks, so that a step keeps the cadence of running streams, and decides whether draft rows,
+which only *may* yield tokens, are worth their time. Rows with logits ("decode rows") and rows of prompts are
+learned apart: the former are few and their cost has steps, so each size is remembered; the latter come in long
+chunks whose cost per row mostly depends on the context, so recent ones count.
 
 Timings are medians of the last few: a step that took long because the machine was busy leaves no trace.
 """
