@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message
 
 from benchmarks.bench import Bench
 from benchmarks.table import Figure
-from commonweight.access import Keyring
+from commonweight.access import Keyring, Limiter
 from commonweight.catalog.gguf import Gguf
 from commonweight.catalog.model import ModelCard
 from commonweight.engines.contract import (
@@ -26,7 +26,7 @@ from commonweight.engines.contract import (
     Timings,
 )
 from commonweight.prompting import Tokenizer
-from commonweight.server import create_app
+from commonweight.server import Metrics, create_app, make_turn_listeners
 from commonweight.signing import Purpose, Signer
 from commonweight.turn import Assistant
 
@@ -105,7 +105,10 @@ def _app(bench: Bench) -> Iterator[ASGIApp]:
         tokenizer = Tokenizer(gguf)
         engine = Reciter(tokenizer.encode(WORDS * (TOKENS // 10)))
         signer = Signer(bytes(32), Purpose.THINKING_SIGNATURE)
-        yield create_app(Assistant(ModelCard.from_gguf(gguf), tokenizer, engine, signer), Keyring(None))
+        metrics, limiter = Metrics(), Limiter()
+        listeners = make_turn_listeners(metrics, limiter)
+        assistant = Assistant(ModelCard.from_gguf(gguf), tokenizer, engine, signer, listeners=listeners)
+        yield create_app(assistant, Keyring(None), limiter=limiter, metrics=metrics)
 
 
 async def _streamed(app: ASGIApp, max_tokens: int) -> float:

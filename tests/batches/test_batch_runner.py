@@ -185,7 +185,7 @@ async def test_a_clock_that_is_put_back_keeps_no_item(
     async def killed() -> None:
         """It gives nothing back."""
 
-    monkeypatch.setattr(BatchItemStore, "give_back", lambda _: killed())
+    monkeypatch.setattr(BatchItemStore, "release_all", lambda _: killed())
     batch = await office.create(requests(4))
     async with office.runner.run_in_background():
         office.engine.gate.clear()
@@ -455,7 +455,7 @@ async def test_leases_are_renewed_while_a_large_batch_is_cleared_away(
 
     noted(BatchItemStore, "renew")
     noted(BatchItemStore, "settle")
-    noted(BatchStore, "clear")
+    noted(BatchStore, "purge_deleted")
     batch = await office.create(requests(30))
     await office.desk.cancel("", batch.id)
     async with office.runner.run_in_background():
@@ -463,7 +463,7 @@ async def test_leases_are_renewed_while_a_large_batch_is_cleared_away(
         await office.desk.delete("", batch.id)
         while await states(database):
             await asyncio.sleep(0.01)
-    for name in ("settle", "clear"):
+    for name in ("settle", "purge_deleted"):
         places = [place for place, one in enumerate(done) if one == name]
         assert len(places) >= 30 / 5
         assert all("renew" in done[first:then] for first, then in pairwise(places))

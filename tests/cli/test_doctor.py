@@ -103,7 +103,7 @@ def test_a_model_file_with_other_content_is_told(tmp_path: Path, monkeypatch: py
     changed = tmp_path / whole.name
     changed.write_bytes(whole.read_bytes()[:-1] + b"x")
     assert not check_content(changed)  # of just any file nothing is known
-    monkeypatch.setattr("commonweight.catalog.integrity.starter", lambda: changed)
+    monkeypatch.setattr("commonweight.catalog.integrity.find_starter", lambda: changed)
     [finding] = checks.check_model(AssistantSettings(model=str(changed)))
     assert finding.status == "fail"
     assert "has changed: its SHA-256 is" in finding.text

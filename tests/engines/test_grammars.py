@@ -270,7 +270,7 @@ def without_noise(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Machine:
         last = batch._token
 
     monkeypatch.setattr(machine.model, "decode", remember)
-    monkeypatch.setattr(machine.model, "logits", lambda row: table[last[row]])
+    monkeypatch.setattr(machine.model, "get_logits", lambda row: table[last[row]])
     return machine
 
 
@@ -282,7 +282,7 @@ def exact(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Machine:
 @pytest.fixture
 def never_forced(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """From its call on, everything is drawn."""
-    return lambda: monkeypatch.setattr(GrammarMatcher, "_look_ahead", lambda _: [])
+    return lambda: monkeypatch.setattr(GrammarMatcher, "_find_forced_tokens", lambda _: [])
 
 
 def test_what_is_forced_costs_no_step(machine: Machine) -> None:

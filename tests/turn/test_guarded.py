@@ -238,7 +238,7 @@ async def test_refused_reasoning_is_not_signed(gguf: Gguf, guard: Guard, monkeyp
 
         return replace(original(opened), chat_template=THINKING)
 
-    monkeypatch.setattr(ModelCard, "of", thinking)
+    monkeypatch.setattr(ModelCard, "from_gguf", thinking)
     of = request(max_tokens=3000, thinking={"type": "enabled", "budget_tokens": 2000})
     said = STORY + "</think>\n\nGood evening."
     calm, *_ = await turn(gguf, guard, said, of=of)

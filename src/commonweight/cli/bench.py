@@ -1,6 +1,7 @@
 """``commonweight bench``: throughput and latency of a model on this machine."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from statistics import median
 from time import perf_counter
@@ -49,8 +50,11 @@ def bench(settings: AssistantSettings, *, rounds: int) -> None:
 async def _bench(settings: AssistantSettings, rounds: int) -> None:
     console = make_console()
     progress = make_console(stderr=True)
-    bar = LoadingBar(progress)
-    async with open_assistant(settings, report=console.print, on_progress=bar.update) as assistant:
+    async with contextlib.AsyncExitStack() as stack:
+        with LoadingBar(progress) as bar:
+            assistant = await stack.enter_async_context(
+                open_assistant(settings, report=console.print, on_progress=bar.update)
+            )
         bench = _Bench(assistant.engine, settings.engine.parallel)
         table = Table("work", "median", "range", title=assistant.card.id)
         for work in bench.list_measurements():

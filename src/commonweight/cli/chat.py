@@ -32,8 +32,8 @@ def chat(settings: AssistantSettings, *, system: str | None, max_tokens: int, te
     messages: list[dict[str, Any]] = []
     with asyncio.Runner() as runner:
         stack = contextlib.AsyncExitStack()
-        bar = LoadingBar(make_console(stderr=True))
-        assistant = runner.run(stack.enter_async_context(open_assistant(settings, on_progress=bar.update)))
+        with LoadingBar(make_console(stderr=True)) as bar:
+            assistant = runner.run(stack.enter_async_context(open_assistant(settings, on_progress=bar.update)))
         screen.print_greeting(assistant.card.id)
         try:
             while (text := screen.read_line()) not in BYE:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from commonweight.catalog.gguf import Gguf
 from commonweight.catalog.integrity import check_content
 from commonweight.catalog.model import ModelCard
+from commonweight.catalog.reference import FileReference
 from commonweight.catalog.resolve import resolve
 from commonweight.catalog.starter import find_starter
 from commonweight.engines.grammars import GrammarCompiler
@@ -20,7 +21,7 @@ from commonweight.guard import Guard
 from commonweight.messages.request import MessageRequest
 from commonweight.prompting import Renderer, Tokenizer
 from commonweight.runtime.data import DataFolder
-from commonweight.runtime.guard import identify_model, open_guard
+from commonweight.runtime.guard import find_encoder, identify_model, open_guard
 from commonweight.runtime.settings import AssistantSettings
 from commonweight.signing import Purpose, Signer
 from commonweight.turn import Assistant, LoadFiles, TurnListener
@@ -45,7 +46,7 @@ def resolve_model(settings: AssistantSettings) -> AssistantSettings:
         check_content(path)
     if path != find_starter() and settings.remote is None:
         check_loads(path)
-    return replace(settings, model=str(path))
+    return replace(settings, model=str(FileReference(path)))
 
 
 @contextlib.asynccontextmanager
@@ -72,6 +73,8 @@ async def open_assistant(
         tokenizer = Tokenizer(gguf)
         renderer = Renderer(tokenizer, card.chat_template)
         sizes: list[str] = []
+        if guard is None and settings.guard is not None and settings.guard.mode != "off":
+            find_encoder()  # its memory is taken before caches are sized by what is free
         engine = _make_engine(settings, gguf, card, renderer, key, sizes.append)
         try:
             # Before the slow load: a broken charter is known at once.
