@@ -3,6 +3,7 @@
 import re
 
 import pytest
+
 from command import run
 
 LEAST = ("--rounds", "1", "--context", "512", "--parallel", "2", "--threads", "1")

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from command import one_line_error, run
-
 from commonweight.charter import DEFAULT, parse
 
 

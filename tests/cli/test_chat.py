@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+
 from command import COMMAND, environment, run
 
 ONE_THREAD = ("--threads", "1")

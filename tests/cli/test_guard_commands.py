@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from command import one_line_error, run
 
+from command import one_line_error, run
 from sample_charter import source
 
 

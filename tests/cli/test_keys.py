@@ -8,8 +8,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from command import one_line_error, run
 
+from command import one_line_error, run
 from commonweight.access.keyring import CACHE_SECONDS
 from conftest import running
 

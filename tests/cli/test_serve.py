@@ -15,8 +15,8 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from command import environment
 
+from command import environment
 from conftest import Server, running
 
 ENDLESS = {

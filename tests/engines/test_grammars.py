@@ -559,7 +559,7 @@ def fails_after(place: int, machine: Machine, monkeypatch: pytest.MonkeyPatch) -
     driver.submit(held(PROMPT, 'start: "abcdefgh"'))
     with monkeypatch.context() as broken:
         broken.setattr(
-            GrammarMatcher, "try_accept", lambda guide, token: next(taken, False) and take(guide, token)
+            GrammarMatcher, "accept_token", lambda guide, token: next(taken, False) and take(guide, token)
         )
         driver.finish()
     assert [run_id for run_id, _ in driver.scheduler.failed] == [0]

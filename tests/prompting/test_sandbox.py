@@ -238,9 +238,9 @@ def test_large_and_odd_texts_come_through(sandbox: Sandbox) -> None:
 def test_no_process_outlives_its_server() -> None:
     code = """
 import os
-from commonweight.prompting.template.sandbox import shared_sandbox
-shared_sandbox().render("", {}, 1)
-print(shared_sandbox()._idle[0]._process.pid, flush=True)
+from commonweight.prompting.template.sandbox import get_shared_sandbox
+get_shared_sandbox().render("", {}, 1)
+print(get_shared_sandbox()._idle[0]._process.pid, flush=True)
 os.kill(os.getpid(), 9)
 """
     done = subprocess.run(

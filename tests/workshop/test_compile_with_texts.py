@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from command import run
 
+from command import run
 from commonweight.guard import Bundle
 from sample_charter import source
 
