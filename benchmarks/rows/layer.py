@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, MutableMapping
+from collections.abc import AsyncIterator, Iterator, MutableMapping
 from typing import Any
 
 from starlette.types import ASGIApp, Message
@@ -20,11 +20,11 @@ from commonweight.engines.contract import (
     Finish,
     Job,
     Prefilled,
-    Scored,
     Stats,
     Step,
     Timings,
 )
+from commonweight.engines.scoring import PromptScorer
 from commonweight.prompting import Tokenizer
 from commonweight.server import Metrics, create_app, make_turn_listeners
 from commonweight.signing import Purpose, Signer
@@ -37,7 +37,7 @@ LONG = 12_000
 """Tokens of a prompt that is counted again and again."""
 
 
-class Reciter:
+class Reciter(PromptScorer):
     """An engine that draws given tokens at once."""
 
     window = 1 << 20
@@ -54,10 +54,6 @@ class Reciter:
 
     async def aclose(self) -> None:
         """There is nothing to free."""
-
-    def score(self, *_: object, **__: object) -> AsyncGenerator[Scored]:
-        """Nothing asks for it."""
-        raise NotImplementedError
 
 
 class Recital:

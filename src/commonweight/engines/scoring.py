@@ -1,6 +1,7 @@
 """Scoring of given tokens: checks of scoring jobs, and ``Engine.score`` on top of ``Engine.run``."""
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from commonweight.engines.contract import ALL_TOKENS, Generation, Job, Priority, Scored, Scoring
@@ -26,16 +27,26 @@ def check_scoring(job: Job) -> None:
         raise ValueError("a job that scores its prompt has no answer: max_tokens is 0, and there is no grammar")
 
 
-async def score_prompt(
-    run: Callable[[Job], AbstractAsyncContextManager[Generation]],
-    token_ids: Sequence[int],
-    scoring: Scoring,
-    tenant: str,
-    priority: Priority,
-) -> AsyncGenerator[Scored]:
-    """Run a scoring job and yield its :class:`~commonweight.engines.contract.Scored` events."""
-    job = Job(list(token_ids), max_tokens=0, tenant=tenant, priority=priority, scoring=scoring)
-    async with run(job) as events:
-        async for event in events:
-            if isinstance(event, Scored):
-                yield event
+class PromptScorer(ABC):
+    """``Engine.score`` of an engine, as a job of its ``run``."""
+
+    @abstractmethod
+    def run(self, job: Job) -> AbstractAsyncContextManager[Generation]:
+        """Start a job; see :class:`~commonweight.engines.contract.Engine`."""
+
+    async def score(
+        self,
+        token_ids: Sequence[int],
+        *,
+        top: int = 0,
+        start: int = 1,
+        tenant: str = "",
+        priority: Priority = "batch",
+    ) -> AsyncGenerator[Scored]:
+        """Log-probabilities of given tokens; see :class:`~commonweight.engines.contract.Engine`."""
+        scoring = Scoring(start, top)
+        job = Job(list(token_ids), max_tokens=0, tenant=tenant, priority=priority, scoring=scoring)
+        async with self.run(job) as events:
+            async for event in events:
+                if isinstance(event, Scored):
+                    yield event

@@ -70,7 +70,7 @@ class ServerSettings:
 
 
 def make_remote_settings(
-    kind: RemoteKind | None, urls: Sequence[str], key: str | None = None, read_timeout: float = 300.0
+    kind: RemoteKind | None, urls: Sequence[str], key: str | None, read_timeout: float
 ) -> RemoteSettings | None:
     """Settings of remote engines; None for the embedded one.
 

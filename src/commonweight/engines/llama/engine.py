@@ -5,7 +5,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from itertools import count
 
 import msgspec
@@ -16,9 +16,6 @@ from commonweight.engines.contract import (
     EngineFullError,
     Finish,
     Job,
-    Priority,
-    Scored,
-    Scoring,
     Stats,
 )
 from commonweight.engines.event_stream import EventStream
@@ -35,7 +32,7 @@ from commonweight.engines.llama.process.protocol import (
     encode_frame,
     read_messages,
 )
-from commonweight.engines.scoring import check_scoring, score_prompt
+from commonweight.engines.scoring import PromptScorer, check_scoring
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +64,7 @@ class PendingJob(EventStream):
         self.is_admitted = False
 
 
-class LlamaEngine:
+class LlamaEngine(PromptScorer):
     """An :class:`~commonweight.engines.contract.Engine` that runs llama.cpp in a supervised child process."""
 
     worker = "commonweight.engines.llama.process.worker"
@@ -139,18 +136,6 @@ class LlamaEngine:
         finally:
             if self._jobs.pop(job_id, None) is not None and pending.is_submitted:
                 self._send(encode_frame(Cancel(job_id, pending.keep)))
-
-    def score(
-        self,
-        token_ids: Sequence[int],
-        *,
-        top: int = 0,
-        start: int = 1,
-        tenant: str = "",
-        priority: Priority = "batch",
-    ) -> AsyncGenerator[Scored]:
-        """Log-probabilities of given tokens; see :class:`~commonweight.engines.contract.Engine`."""
-        return score_prompt(self.run, token_ids, Scoring(start, top), tenant, priority)
 
     def _submit_waiting(self) -> None:
         if self.is_ready:

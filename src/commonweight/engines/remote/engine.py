@@ -5,7 +5,7 @@ import base64
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from functools import partial
 
@@ -17,9 +17,6 @@ from commonweight.engines.contract import (
     Finish,
     Job,
     Prefilled,
-    Priority,
-    Scored,
-    Scoring,
     Stats,
     Step,
     Timings,
@@ -44,7 +41,7 @@ from commonweight.engines.remote.discovery import (
 from commonweight.engines.remote.routing import UpstreamPool
 from commonweight.engines.remote.scoring import score_on
 from commonweight.engines.remote.upstream import Upstream
-from commonweight.engines.scoring import check_scoring, score_prompt
+from commonweight.engines.scoring import PromptScorer, check_scoring
 from commonweight.engines.settings import RemoteSettings
 from commonweight.signing import Purpose, compute_mac
 
@@ -64,7 +61,7 @@ _REFUSED = "The server that computes refused the request; this server's log says
 _NONE = "None of the servers that compute answers at the moment; try again."
 
 
-class RemoteEngine:
+class RemoteEngine(PromptScorer):
     """An :class:`~commonweight.engines.contract.Engine` that streams tokens from upstreams over HTTP.
 
     ``key`` derives the salts that isolate tenants' caches, and is not sent. ``read_timeout`` is in seconds without
@@ -164,18 +161,6 @@ class RemoteEngine:
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-
-    def score(
-        self,
-        token_ids: Sequence[int],
-        *,
-        top: int = 0,
-        start: int = 1,
-        tenant: str = "",
-        priority: Priority = "batch",
-    ) -> AsyncGenerator[Scored]:
-        """Log-probabilities of given tokens; see :class:`~commonweight.engines.contract.Engine`."""
-        return score_prompt(self.run, token_ids, Scoring(start, top), tenant, priority)
 
     async def _pump(self, job: Job, run: EventStream) -> None:
         try:
