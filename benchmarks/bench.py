@@ -50,17 +50,21 @@ class Bench:
         """So many tokens of a prompt, scaled."""
         return int(count * self.scale)
 
-    def commonweight(self, cache: Path, *flags: str, model: Path | None = None, guard: str = "off") -> Server:
+    def commonweight(
+        self,
+        cache: Path,
+        *flags: str,
+        model: Path | None = None,
+        guard: str = "off",
+        library: servers.Kind = "prebuilt",
+    ) -> Server:
         """Ours; its disk cache lies below ``cache``. Without a guard, since others have none."""
-        return servers.commonweight(model or self.model, self.threads, cache, *flags, "--guard", guard)
+        flags = (*flags, "--guard", guard)
+        return servers.commonweight(model or self.model, self.threads, cache, *flags, library=library)
 
     def llama_server(self, model: Path | None = None) -> Server:
         """llama.cpp's."""
         return servers.llama_server(model or self.model, self.threads)
-
-    def python_server(self) -> Server:
-        """llama-cpp-python's."""
-        return servers.python_server(self.model, self.threads)
 
     def vllm(self) -> Server:
         """vLLM on this processor, with the starter model."""

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 
-from benchmarks.dialects import Answer, Event
 from benchmarks.prompts import Prompt
 from benchmarks.servers import Server
+from benchmarks.wire import Answer, Event, make_body, read_answer
 
 PATIENCE = 600.0
 """Seconds without a byte after which a server counts as stuck."""
@@ -52,23 +52,15 @@ def ask_all(server: Server, prompts: Sequence[Prompt], max_tokens: int) -> list[
     return [future.result() for future in futures]
 
 
-def count(server: Server, prompt: Prompt) -> int:
-    """The tokens of a prompt, as a server of chat completions counts them. It does not tell when it streams."""
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)) as connection:
-        body = server.dialect.body("any", prompt, 1) | {"stream": False}
-        connection.request("POST", server.dialect.path, json.dumps(body), HEADERS)
-        return int(json.load(connection.getresponse())["usage"]["prompt_tokens"])
-
-
 def _ask(server: Server, prompt: Prompt, max_tokens: int, wait: Callable[[], object]) -> Answer:
     with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)) as connection:
         # Clients keep their connections, so the clock starts on one that has been used.
         connection.request("GET", "/v1/models", headers=HEADERS)
         model = json.load(connection.getresponse())["data"][0]["id"]
-        body = json.dumps(server.dialect.body(model, prompt, max_tokens))
+        body = json.dumps(make_body(model, prompt, max_tokens))
         wait()
         sent = time.perf_counter()
-        connection.request("POST", server.dialect.path, body, HEADERS)
+        connection.request("POST", "/v1/messages", body, HEADERS)
         response = connection.getresponse()
         if response.status != 200:
             raise RuntimeError(f"{response.status} {response.read().decode()}")
@@ -76,7 +68,7 @@ def _ask(server: Server, prompt: Prompt, max_tokens: int, wait: Callable[[], obj
         # Read only afterwards: the cores that would do it are computing the next token.
         while piece := response.read1():
             pieces.append((time.perf_counter(), piece))
-    return server.dialect.read((sent, time.perf_counter()), _events(pieces), max_tokens)
+    return read_answer((sent, time.perf_counter()), _events(pieces))
 
 
 def _events(pieces: Pieces) -> Iterator[Event]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from benchmarks.dialects import Answer
+from benchmarks.wire import Answer
 
 MOST_CACHED = 48
 """Prompt tokens that a new prompt may share with an earlier one: what a chat template opens with."""

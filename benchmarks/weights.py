@@ -2,11 +2,38 @@
 
 import ctypes
 from pathlib import Path
+from typing import Annotated, Any
 
-import llama_cpp.llama_cpp as llama
+from commonweight.llamacpp import api as llama
+from commonweight.llamacpp.log import take_errors
 
-# Imported for what it does: llama.cpp logs nothing to the terminal from then on.
-from commonweight.catalog.gguf import take_errors
+MOSTLY_Q8_0 = 7
+
+
+class QuantizeParams(ctypes.Structure):
+    """``llama_model_quantize_params``: the first fields, and room for the others."""
+
+    _fields_ = (
+        ("nthread", ctypes.c_int32),
+        ("ftype", ctypes.c_int),
+        ("output_tensor_type", ctypes.c_int),
+        ("token_embedding_type", ctypes.c_int),
+        ("allow_requantize", ctypes.c_bool),
+        ("others", ctypes.c_uint8 * 111),
+    )
+
+
+QuantizeParamsPointer = Annotated[Any, ctypes.POINTER(QuantizeParams)]
+
+
+@llama.declare
+def llama_model_quantize_default_params() -> QuantizeParams: ...
+
+
+@llama.declare
+def llama_model_quantize(
+    source: llama.Text, target: llama.Text, params: QuantizeParamsPointer
+) -> llama.Uint32: ...
 
 
 def requantised(source: Path, folder: Path, threads: int) -> Path:
@@ -19,10 +46,10 @@ def requantised(source: Path, folder: Path, threads: int) -> Path:
         OSError: llama.cpp could not do it.
     """
     target = folder / f"{source.stem.removesuffix('.Q4_1')}.Q8_0.gguf"
-    params = llama.llama_model_quantize_default_params()
-    params.ftype = llama.LLAMA_FTYPE_MOSTLY_Q8_0
+    params = llama_model_quantize_default_params()
+    params.ftype = MOSTLY_Q8_0
     params.allow_requantize = True
     params.nthread = threads
-    if llama.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params)):
+    if llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params)):
         raise OSError(f"llama.cpp could not requantise {source.name}: {take_errors() or 'no reason given'}")
     return target

@@ -5,7 +5,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "XDG_CACHE_HOME", "XDG_DATA_HOME", "GOMP_SPINCOUNT")
+KEPT = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "TMPDIR",
+    "XDG_CACHE_HOME",
+    "XDG_DATA_HOME",
+    "GOMP_SPINCOUNT",
+    "COMMONWEIGHT_LLAMA_CPP",
+)
 COMMAND = (sys.executable, "-m", "commonweight")
 
 

@@ -15,7 +15,7 @@ ROWS: dict[str, Row] = {
     "decode": throughput.decode,
     "decode-starter": throughput.decode_starter,
     "streams": throughput.streams,
-    "python-server": throughput.python_server,
+    "native": throughput.native,
     "shared-prefix": sessions.shared_prefix,
     "second-turn": sessions.second_turn,
     "second-turn-of-8": sessions.second_turn_of_many,

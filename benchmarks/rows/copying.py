@@ -6,8 +6,8 @@ from itertools import takewhile
 from benchmarks import fairness, prompts
 from benchmarks.bench import PLAIN, Bench, Pair, in_turns
 from benchmarks.client import ask
-from benchmarks.dialects import Answer
 from benchmarks.table import Figure
+from benchmarks.wire import Answer
 
 COPIED_TOKENS = 400
 STORY_TOKENS = 160

@@ -6,9 +6,9 @@ from statistics import median
 from benchmarks import fairness
 from benchmarks.bench import Bench, Pair, in_turns
 from benchmarks.client import ask_all
-from benchmarks.dialects import Answer
 from benchmarks.rows.throughput import STREAM_TOKENS, crowd, crowd_rate
 from benchmarks.table import Figure
+from benchmarks.wire import Answer
 
 PEER = "vLLM itself"
 

@@ -7,9 +7,9 @@ from typing import TypeVar
 from benchmarks import fairness, prompts
 from benchmarks.bench import PLAIN, Bench, Pair, in_turns
 from benchmarks.client import ask, ask_all
-from benchmarks.dialects import Answer
 from benchmarks.rows.throughput import GLIMPSE_TOKENS, STORY_TOKENS, STREAM_TOKENS, crowd, crowd_rate
 from benchmarks.table import Figure
+from benchmarks.wire import Answer
 
 PEER = "itself, --guard off"
 

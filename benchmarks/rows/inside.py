@@ -7,7 +7,6 @@ from functools import partial
 from statistics import median
 from unittest import mock
 
-import llama_cpp.llama_cpp as llama
 import numpy as np
 
 from benchmarks import prompts
@@ -24,6 +23,7 @@ from commonweight.engines.llama.model.probes import LayerTaps
 from commonweight.engines.llama.model.sampler import Sampler
 from commonweight.engines.llama.model.sizing import DEFAULT_DRAFTS
 from commonweight.engines.llama.scheduler.scheduler import Scheduler
+from commonweight.llamacpp import api as llama
 from commonweight.prompting import Tokenizer
 
 ROWS = 512

@@ -3,9 +3,9 @@
 from benchmarks import fairness, prompts
 from benchmarks.bench import PLAIN, Bench
 from benchmarks.client import ask
-from benchmarks.dialects import Answer
 from benchmarks.servers import Server
 from benchmarks.table import Figure
+from benchmarks.wire import Answer
 
 FIRST_WORDS = 8
 

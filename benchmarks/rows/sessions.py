@@ -6,10 +6,10 @@ from functools import partial
 from benchmarks import fairness, prompts
 from benchmarks.bench import Bench, Pair, in_turns
 from benchmarks.client import ask, ask_all
-from benchmarks.dialects import Answer
 from benchmarks.prompts import Prompt
 from benchmarks.servers import STREAMS, Server
 from benchmarks.table import Figure
+from benchmarks.wire import Answer
 
 FIRST_WORDS = 8
 """Tokens generated where only the first one counts."""
@@ -138,7 +138,7 @@ def _second_turn_figure(label: str, samples: list[tuple[Turns, Turns]], target: 
 def _second_turn_work(name: str, side: Sequence[Turns]) -> str:
     computed = [second.prefilled for _, second in side]
     tails = [_tail(turns) for turns in side]
-    totals = [second.input_tokens or 0 for _, second in side]
+    totals = [second.input_tokens for _, second in side]
     exact = sum(map(int.__eq__, computed, tails))
     new = f"new were {_range(tails)} of {_range(totals)}, exactly those in {exact} of {len(side)} turns"
     return f"{name} computed {_range(computed)} prompt tokens; {new}"
@@ -147,7 +147,7 @@ def _second_turn_work(name: str, side: Sequence[Turns]) -> str:
 def _tail(turns: Turns) -> int:
     """Tokens of the second prompt that nobody has computed: the last one that was drawn is among them."""
     first, second = turns
-    return (second.input_tokens or 0) - ((first.input_tokens or 0) + first.output_tokens - 1)
+    return second.input_tokens - (first.input_tokens + first.output_tokens - 1)
 
 
 def _until_all_began(crowd: Crowd) -> float:
@@ -156,7 +156,7 @@ def _until_all_began(crowd: Crowd) -> float:
 
 def _work(rounds: Sequence[tuple[Crowd, Crowd]]) -> str:
     ours, theirs = ([sum(answer.prefilled for answer in sides[i]) for sides in rounds] for i in (0, 1))
-    total = [sum(answer.input_tokens or 0 for answer in sides[0]) for sides in rounds]
+    total = [sum(answer.input_tokens for answer in sides[0]) for sides in rounds]
     computed = f"Commonweight computed {_range(ours)}, llama-server {_range(theirs)}"
     return f"of {_range(total)} prompt tokens a round {computed}"
 

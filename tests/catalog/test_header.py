@@ -15,11 +15,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import DataObject
-from llama_cpp._ggml import libggml
 
 from commonweight.catalog import header
 from commonweight.catalog.header import TENSOR_TYPES, UnreadableModelError, check_header
 from commonweight.catalog.resolve import resolve
+from commonweight.llamacpp import api as llama
 
 TOKENS = ["<unk>", "<s>", "</s>", "a", "b", "ab", "\u2581"]
 EXTREMES = [0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1]
@@ -70,7 +70,7 @@ def test_the_starter_and_small_models_are_fine(tmp_path: Path) -> None:
 
 
 def test_the_types_of_tensors_are_those_of_the_library() -> None:
-    size, block = libggml.ggml_type_size, libggml.ggml_blck_size
+    size, block = map(llama.library.find_symbol, ("ggml_type_size", "ggml_blck_size"))
     size.restype, block.restype = ctypes.c_size_t, ctypes.c_int64
     for kind in gguf.GGMLQuantizationType:
         if kind is not gguf.GGMLQuantizationType.Q8_K:  # for llama.cpp's own sums, never in a file

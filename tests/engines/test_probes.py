@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import llama_cpp.llama_cpp as llama
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -17,6 +16,7 @@ from commonweight.engines.contract import Probe
 from commonweight.engines.llama.model import probes
 from commonweight.engines.llama.model.native import LlamaBatch, LoadedModel
 from commonweight.engines.llama.model.probes import LayerTaps
+from commonweight.llamacpp import api as llama
 
 Floats = npt.NDArray[np.float32]
 
@@ -89,24 +89,26 @@ def assert_close(scores: Floats, expected: Floats) -> None:
 def watched(model: LoadedModel, names: dict[str, int]) -> Iterator[tuple[int, dict[int, Floats]]]:
     """A context whose tensors of these names are kept, by the number given for each."""
     seen: dict[int, Floats] = {}
-    ggml = llama._lib
-    ggml.ggml_get_name.argtypes, ggml.ggml_get_name.restype = [ctypes.c_void_p], ctypes.c_char_p
-    ggml.ggml_nbytes.argtypes, ggml.ggml_nbytes.restype = [ctypes.c_void_p], ctypes.c_size_t
-    ggml.ggml_backend_tensor_get.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t]
+    get_name, count_bytes, read = map(
+        llama.library.find_symbol, ("ggml_get_name", "ggml_nbytes", "ggml_backend_tensor_get")
+    )
+    get_name.argtypes, get_name.restype = [ctypes.c_void_p], ctypes.c_char_p
+    count_bytes.argtypes, count_bytes.restype = [ctypes.c_void_p], ctypes.c_size_t
+    read.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t]
 
     def look(tensor: int, ask: bool, _: ctypes.c_void_p) -> bool:
-        number = names.get(ggml.ggml_get_name(tensor).decode())
+        number = names.get(get_name(tensor).decode())
         if number is not None and not ask:
-            state = np.empty((ggml.ggml_nbytes(tensor) // (4 * WIDTH), WIDTH), np.float32)
-            ggml.ggml_backend_tensor_get(tensor, state.ctypes.data, 0, state.nbytes)
+            state = np.empty((count_bytes(tensor) // (4 * WIDTH), WIDTH), np.float32)
+            read(tensor, state.ctypes.data, 0, state.nbytes)
             seen[number] = state
         return number is not None or not ask
 
     params = llama.llama_context_default_params()
     params.n_ctx = params.n_batch = params.n_ubatch = 256
     params.n_threads = params.n_threads_batch = 2
-    callback = llama.ggml_backend_sched_eval_callback(look)
-    params.cb_eval = callback
+    callback = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_bool, ctypes.c_void_p)(look)
+    params.cb_eval = ctypes.cast(callback, ctypes.c_void_p)
     context = llama.llama_init_from_model(model.handle, params)
     yield context, seen
     llama.llama_free(context)

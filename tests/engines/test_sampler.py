@@ -6,13 +6,17 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import tiny
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from commonweight.engines.contract import Sampling
 from commonweight.engines.llama.model.logprobs import compute_logprob
 from commonweight.engines.llama.model.native import LlamaBatch, LoadedModel
-from commonweight.engines.llama.model.sampler import Sampler
+from commonweight.engines.llama.model.sampler import Sampler, _cut
 
 DRAWS = 4000
 
@@ -36,8 +40,8 @@ def probabilities(model: LoadedModel, temperature: float = 1.0) -> np.ndarray[tu
 
 
 def draws(model: LoadedModel, sampling: Sampling, count: int = DRAWS) -> list[int]:
-    with closing(Sampler(sampling)) as sampler:
-        return [sampler.sample(model, 3) for _ in range(count)]
+    sampler = Sampler(sampling)
+    return [sampler.sample(model, 3) for _ in range(count)]
 
 
 def test_cold_takes_the_likeliest(model: LoadedModel) -> None:
@@ -65,6 +69,37 @@ def test_limits_cut_the_tail(model: LoadedModel) -> None:
     assert set(draws(model, Sampling(min_p=0.5, seed=1))) <= allowed
 
 
+@given(
+    logits=arrays(np.float32, st.integers(1, 400), elements=st.floats(-60, 30, width=32)),
+    temperature=st.sampled_from([0.05, 0.7, 1.0, 2.5]),
+    top_k=st.integers(0, 40),
+    top_p=st.sampled_from([0.0, 0.1, 0.5, 0.9, 0.999, 1.0]),
+    min_p=st.sampled_from([0.0, 0.05, 0.5]),
+)
+def test_candidates_are_those_of_a_full_sort(
+    logits: npt.NDArray[np.float32], temperature: float, top_k: int, top_p: float, min_p: float
+) -> None:
+    found = _cut(logits, Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p))
+    kept = np.sort(logits if found is None else logits[found])[::-1]
+    expected = np.sort(logits)[::-1].astype(np.float64)
+    if top_k:
+        expected = expected[:top_k]
+    weights = np.exp((expected - expected[0]) / temperature)
+    if top_p < 1:
+        shares = np.cumsum(weights) / weights.sum()
+        # Where a sum lies within rounding of top_p, one candidate more or less is right.
+        low, high = (1 + int(np.searchsorted(shares, top_p + slack)) for slack in (-1e-5, 1e-5))
+    else:
+        low = high = len(expected)
+    if min_p:
+        low, high = (
+            min(count, int((weights >= min_p * (1 + slack)).sum()))
+            for count, slack in ((low, 1e-3), (high, -1e-3))
+        )
+    assert low <= len(kept) <= high
+    assert (kept == expected[: len(kept)]).all()
+
+
 def test_a_seed_repeats_and_another_does_not(model: LoadedModel) -> None:
     assert draws(model, Sampling(seed=7), 50) == draws(model, Sampling(seed=7), 50)
     assert draws(model, Sampling(seed=7), 50) != draws(model, Sampling(seed=8), 50)
@@ -81,8 +116,8 @@ def test_log_probabilities_are_the_models_own(model: LoadedModel) -> None:
 def test_only_what_is_allowed_is_drawn(model: LoadedModel, temperature: float, cuts: dict[str, int]) -> None:
     before = model.get_logits(3).copy()
     allowed = np.array([20, 21, 200])
-    with closing(Sampler(Sampling(temperature=temperature, seed=2, **cuts))) as sampler:
-        drawn = {sampler.sample(model, 3, allowed) for _ in range(200)}
+    sampler = Sampler(Sampling(temperature=temperature, seed=2, **cuts))
+    drawn = {sampler.sample(model, 3, allowed) for _ in range(200)}
     best = int(allowed[before[allowed].argmax()])
     assert {best} <= drawn <= ({best} if temperature == 0 else {20, 21, 200})
     assert (model.get_logits(3) == before).all()

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import llama_cpp.llama_cpp as llama
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -13,6 +12,7 @@ from outcomes import starter_path
 from commonweight.engines.llama.kv import sequence_state as state
 from commonweight.engines.llama.kv.sequence_state import BytesLike, SequenceState
 from commonweight.engines.llama.model.native import LlamaBatch, LoadedModel
+from commonweight.llamacpp import api as llama
 
 CELLS = 512
 LONG = 200

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from outcomes import starter_options
 
-from commonweight.catalog.gguf import capture_log
 from commonweight.engines.contract import EngineError
 from commonweight.engines.llama import WorkerConfig, plan_worker
 from commonweight.engines.llama.model import sizing
@@ -20,6 +19,7 @@ from commonweight.engines.llama.model.footprint import Footprint, UnallocatedMod
 from commonweight.engines.llama.model.machine import Memory, read_memory
 from commonweight.engines.llama.model.native import EXTRA_OUTPUTS, LoadedModel
 from commonweight.engines.settings import EngineSettings
+from commonweight.llamacpp.log import capture_log
 
 MIB, GIB = 1 << 20, 1 << 30
 PER_TOKEN = 30 * 2 * 3 * 64 * 2

@@ -9,9 +9,9 @@ from typing import Any
 
 import vocabularies
 from llguidance import LLMatcher, LLTokenizer
-from llguidance.llamacpp import lltokenizer_from_vocab
 from vocabularies import CONTROL, NORMAL, USER_DEFINED
 
+from commonweight.engines.grammars import GrammarCompiler
 from commonweight.prompting import OutputParser, Tokenizer
 from commonweight.prompting.constrain.grammar import AnswerRules, GrammarWriter
 from commonweight.prompting.formats import FAMILIES, GENERIC, Tags, ToolCallFormat, fill_placeholders
@@ -347,7 +347,7 @@ def vocabulary(*controls: str, user_defined: Sequence[str] = ()) -> Tokenizer:
 @cache
 def grammar_tokenizer(tokenizer: Tokenizer) -> LLTokenizer:
     """A vocabulary as the engine's grammars see it: no token of it is their end."""
-    return lltokenizer_from_vocab(tokenizer._vocab, n_vocab=tokenizer.size + 1, eos_token=tokenizer.size)
+    return GrammarCompiler(tokenizer._vocab).tokenizer
 
 
 @cache

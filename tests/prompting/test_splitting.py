@@ -1,11 +1,11 @@
 """Long texts are split without other tokens than llama.cpp's own, in bounded time and on a bounded stack."""
 
+import ctypes
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import llama_cpp.llama_cpp as llama
 import pytest
 from hostile import LETTERS, conversation, parsed, user
 from hypothesis import given, settings
@@ -19,6 +19,7 @@ from vocabularies import (
     starter_tokenizer,
 )
 
+from commonweight.llamacpp import api as llama
 from commonweight.messages.errors import InvalidRequestError
 from commonweight.prompting import Renderer, Tokenizer
 from commonweight.prompting.tokens import splitting
@@ -62,7 +63,7 @@ def whole(tokenizer: Tokenizer, text: str) -> list[int]:
     """llama.cpp's own tokenisation of ordinary text."""
     data = text.encode()
     room = 2 * len(data) + 8
-    buffer = (llama.llama_token * room)()
+    buffer = (ctypes.c_int32 * room)()
     count = llama.llama_tokenize(tokenizer._vocab, data, len(data), buffer, room, False, False)
     assert count >= 0
     return list(buffer[:count])

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import llama_cpp.llama_cpp as llama
 import pytest
 from hostile import LETTERS
 from hypothesis import given
@@ -15,6 +14,8 @@ from vocabularies import (
     starter_tokenizer,
 )
 
+from commonweight.llamacpp import api as llama
+from commonweight.llamacpp.structs import LLAMA_TOKEN_ATTR_CONTROL
 from commonweight.prompting import Tokenizer
 
 TOKENIZERS = [starter_tokenizer, byte_level_tokenizer, gemma_tokenizer, mistral_tokenizer, phi_tokenizer]
@@ -68,7 +69,7 @@ def test_text_is_not_looked_up_as_control_tokens(tokenizer_of: Callable[[], Toke
     control = [
         name
         for name, token_id in tokenizer.special_tokens.items()
-        if llama.llama_vocab_get_attr(tokenizer._vocab, token_id) & llama.LLAMA_TOKEN_ATTR_CONTROL
+        if llama.llama_vocab_get_attr(tokenizer._vocab, token_id) & LLAMA_TOKEN_ATTR_CONTROL
         and name not in ("<s>", "</s>")  # which vocabularies can spell: see the tests of rendering
     ]
     assert control

@@ -1,15 +1,15 @@
 """Tokenizers for the tests: the starter's own, and small ones of other kinds, written as GGUF files."""
 
+import ctypes
 import struct
 import tempfile
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-import llama_cpp.llama_cpp as llama
-
 from commonweight.catalog.gguf import Gguf
 from commonweight.catalog.starter import find_starter
+from commonweight.llamacpp import api as llama
 from commonweight.prompting import Tokenizer
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6
@@ -141,7 +141,7 @@ def reference_ids(tokenizer: Tokenizer, text: str) -> list[int]:
     """llama.cpp's own tokenisation, in which whatever looks like a special token is one."""
     data = text.encode()
     room = 2 * len(data) + 8
-    buffer = (llama.llama_token * room)()
+    buffer = (ctypes.c_int32 * room)()
     count = llama.llama_tokenize(tokenizer._vocab, data, len(data), buffer, room, False, True)
     assert count >= 0
     return list(buffer[:count])

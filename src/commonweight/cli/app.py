@@ -64,6 +64,10 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    sampling: Annotated[
+        Literal["model", "api"],
+        typer.Option(help="Of requests that set none: what is recommended for the model, or temperature 1."),
+    ] = "model",
     engine: EngineSettings,
     choice: EngineChoice,
     guard_settings: GuardSettings,
@@ -88,7 +92,12 @@ def serve(
 
     configure_logging(log_format, log_level)
     settings = AssistantSettings(
-        model=model, engine=engine, remote=choice.make_settings(), guard=guard_settings, max_output=max_output
+        model=model,
+        engine=engine,
+        remote=choice.make_settings(),
+        guard=guard_settings,
+        sampling=sampling,
+        max_output=max_output,
     )
     serve_until_interrupted(settings, server, DataFolder.from_options(data, database))
 
@@ -108,7 +117,7 @@ def chat(
             min=0,
             max=1,
             metavar="T",
-            help="Chance in the choice of words; 0 always takes the likeliest. Default: 1.",
+            help="Chance in the choice of words; 0 always takes the likeliest. Default: the model's own.",
             show_default=False,
         ),
     ] = None,
@@ -193,6 +202,16 @@ def doctor(
     settings = AssistantSettings(model=model, engine=engine, remote=choice.make_settings())
     if not examine(settings, DataFolder.from_options(data, database), host=server.host, port=server.port):
         raise typer.Exit(1)
+
+
+@app.command()
+def pull(
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help=WHICH_MODEL)] = None,
+) -> None:
+    """Download a model, so that it is here when it is needed."""
+    from commonweight.cli.pull import pull as pull_model
+
+    pull_model(model)
 
 
 @models.command("list")

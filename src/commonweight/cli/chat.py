@@ -5,8 +5,10 @@ import contextlib
 import io
 import re
 import sys
+from collections.abc import Sequence
 from typing import Any
 
+from commonweight.cli.greeting import describe_assistant, suggest_next
 from commonweight.cli.terminal import LoadingBar, make_console
 from commonweight.messages.errors import ApiError, InvalidRequestError
 from commonweight.messages.request import MessageRequest
@@ -34,7 +36,7 @@ def chat(settings: AssistantSettings, *, system: str | None, max_tokens: int, te
         stack = contextlib.AsyncExitStack()
         with LoadingBar(make_console(stderr=True)) as bar:
             assistant = runner.run(stack.enter_async_context(open_assistant(settings, on_progress=bar.update)))
-        screen.print_greeting(assistant.card.id)
+        screen.print_greeting([f"{describe_assistant(assistant)}.", *suggest_next(assistant, "chat")])
         try:
             while (text := screen.read_line()) not in BYE:
                 if not text:
@@ -95,9 +97,9 @@ class _Screen:
             with contextlib.suppress(ImportError):
                 import readline  # noqa: F401 - gives input() its line editing and history
 
-    def print_greeting(self, name: str) -> None:
+    def print_greeting(self, lines: Sequence[str]) -> None:
         keys = f"Ctrl-C stops an answer, {AFRESH} starts afresh, {BYE[0]} or Ctrl-D leaves."
-        self.print_note(f"{name} listens.\n{keys}\n")
+        self.print_note("\n".join([*lines, keys, ""]))
 
     def print_note(self, text: str) -> None:
         if self._has_person:

@@ -6,6 +6,7 @@ import shlex
 from rich.console import Console
 
 from commonweight import __version__
+from commonweight.cli.greeting import describe_assistant, suggest_next
 from commonweight.cli.terminal import LoadingBar, make_console
 from commonweight.runtime.data import DataFolder
 from commonweight.runtime.serve import RunningServer, ServerCallbacks
@@ -32,27 +33,26 @@ def serve(settings: AssistantSettings, server: ServerSettings, data: DataFolder)
 
 
 def _print_welcome(console: Console, running: RunningServer) -> None:
-    card, url = running.assistant.card, running.url
-    request = {"model": card.id, "max_tokens": 100, "messages": [{"role": "user", "content": "Hello!"}]}
+    url = running.url
+    question = {"role": "user", "content": "What is the capital of France?"}
+    request = {"model": running.assistant.card.id, "max_tokens": 100, "messages": [question]}
     key_header = ' -H "x-api-key: $COMMONWEIGHT_API_KEY"' if running.has_key else ""
     token = '"$COMMONWEIGHT_API_KEY"' if running.has_key else "any"
     body = shlex.quote(json.dumps(request))
     for line in (
-        f"Commonweight {__version__} serves {card.id}, {running.assistant.engine.window} tokens of context, at",
+        f"Commonweight {__version__} serves {describe_assistant(running.assistant)}",
+        *running.lines,
         "",
         f"    {url}",
         "",
-        *running.lines,
-        "",
         "Try it, with the key in COMMONWEIGHT_API_KEY:" if running.has_key else "Try it:",
-        "",
         f"    curl {url}/v1/messages -H 'content-type: application/json'{key_header} -d {body}",
         "",
         "Point an SDK or a coding agent at it:",
-        "",
         f"    export ANTHROPIC_BASE_URL={url}",
         f"    export ANTHROPIC_AUTH_TOKEN={token}",
         "",
+        *suggest_next(running.assistant, "serve"),
         "Ctrl-C stops it.",
     ):
         # Lines to copy must not be wrapped.

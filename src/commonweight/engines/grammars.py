@@ -11,15 +11,17 @@ into one batch.
 Source: https://github.com/guidance-ai/llguidance
 """
 
+import ctypes
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import cached_property
 
-import llama_cpp.llama_cpp as llama
 import numpy as np
 import numpy.typing as npt
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
-from llguidance.llamacpp import lltokenizer_from_vocab
+
+from commonweight.llamacpp import api as llama
+from commonweight.llamacpp.structs import LLAMA_TOKEN_ATTR_CONTROL, LLAMA_TOKEN_ATTR_USER_DEFINED
 
 TokenIds = npt.NDArray[np.intp]
 """Tokens of the vocabulary, ascending."""
@@ -98,7 +100,7 @@ class GrammarMatcher:
 class GrammarCompiler:
     """Compiles grammars for one vocabulary, with an LRU cache."""
 
-    def __init__(self, vocab: llama.llama_vocab_p) -> None:
+    def __init__(self, vocab: int) -> None:
         self._vocab = vocab
         self.size: int = llama.llama_vocab_n_tokens(vocab)
         self._compiled: OrderedDict[tuple[str, str], LLMatcher] = OrderedDict()
@@ -106,9 +108,30 @@ class GrammarCompiler:
     @cached_property
     def tokenizer(self) -> LLTokenizer:
         """The vocabulary in llguidance's form. Takes a good part of a second to build."""
+        tokens = [self._read_token(token_id) for token_id in range(self.size)]
         # A token id that no model has stands for the end. The job's stop_ids end an answer, and the model's own
         # end tokens may occur within a grammar: llguidance would reserve those that it knows.
-        return lltokenizer_from_vocab(self._vocab, n_vocab=self.size + 1, eos_token=self.size)
+        tokenizer: LLTokenizer = LLTokenizer.from_llamacpp(  # type: ignore[attr-defined]  # not in its stub
+            tokens=[*tokens, b""],
+            vocab_ptr=self._vocab,
+            tokenize_fptr=ctypes.cast(llama.library.find_symbol("llama_tokenize"), ctypes.c_void_p).value,
+            eos_token=self.size,
+        )
+        return tokenizer
+
+    def _read_token(self, token_id: int) -> bytes:
+        """The bytes of a token; those of a special one behind a byte that marks it for llguidance."""
+        room = 64
+        while True:
+            buffer = ctypes.create_string_buffer(room)
+            length = llama.llama_token_to_piece(self._vocab, token_id, buffer, room, 0, True)
+            if length >= 0:
+                break
+            room = -length
+        token = buffer.raw[:length]
+        attributes = llama.llama_vocab_get_attr(self._vocab, token_id)
+        is_markup = attributes & LLAMA_TOKEN_ATTR_USER_DEFINED and token.startswith(b"<") and token.endswith(b">")
+        return b"\xff" + token if attributes & LLAMA_TOKEN_ATTR_CONTROL or is_markup else token
 
     def create_matcher(self, grammar: str, ends: frozenset[int], tenant: str) -> GrammarMatcher:
         """Create a matcher at a grammar's start; the stop tokens ``ends`` are allowed where the grammar may end.

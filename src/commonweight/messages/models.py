@@ -87,6 +87,17 @@ class GuardInfo(BaseModel):
     judge: bool
 
 
+class SamplingInfo(BaseModel):
+    """Extension of this server: sampling of requests that set none of ``temperature``, ``top_p`` and ``top_k``."""
+
+    temperature: float
+    top_p: float
+    top_k: int
+    min_p: float
+    source: Literal["api", "file", "generation_config.json", "family"]
+    """Where it was found; ``api``: nowhere, so that the API's own defaults hold."""
+
+
 class ModelInfo(BaseModel):
     """Served model. ``max_input_tokens`` and ``max_tokens`` are the enforced limits."""
 
@@ -102,6 +113,7 @@ class ModelInfo(BaseModel):
     retires_at: datetime | None = None
     allowed_fallback_models: list[str] = []
     capabilities: ModelCapabilities = ModelCapabilities()
+    sampling: SamplingInfo | None = Field(default=None, exclude_if=lambda sampling: sampling is None)
     guard: GuardInfo | None = Field(default=None, exclude_if=lambda guard: guard is None)
 
 

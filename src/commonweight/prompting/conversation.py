@@ -75,9 +75,10 @@ class Conversation:
 class ConversationBuilder:
     """Builds conversations for one chat template. Safe to use from several threads."""
 
-    def __init__(self, template: ChatTemplate) -> None:
+    def __init__(self, template: ChatTemplate, default_system: str | None = None) -> None:
         self._template = template
         self._format: ToolCallFormat = template.format
+        self._default_system = default_system
 
     def build(self, request: CountTokensRequest, documents: Sequence[Document]) -> Conversation:
         """The conversation of a request.
@@ -130,7 +131,7 @@ class ConversationBuilder:
             texts.append(self._explain_tools(explained_tools))
         if any(document.is_citable for document in documents):
             texts.append(_CITING)
-        instructions = PARAGRAPH.join(text for text in texts if strip_marks(text))
+        instructions = PARAGRAPH.join(text for text in texts if strip_marks(text)) or self._default_system
         return [_Turn("system", instructions)] if instructions else []
 
     def _explain_tools(self, tools: Sequence[Tool]) -> str:

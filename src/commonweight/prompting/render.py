@@ -66,9 +66,13 @@ class Prompt:
 
 
 class Renderer:
-    """Renders requests with one model's chat template and tokenizer. Safe to use from several threads."""
+    """Renders requests with one model's chat template and tokenizer. Safe to use from several threads.
 
-    def __init__(self, tokenizer: Tokenizer, chat_template: str | None) -> None:
+    Args:
+        default_system: the system text of requests that have none; None: what the template makes of them.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, chat_template: str | None, default_system: str | None = None) -> None:
         self._turn_ends = () if chat_template else (PLAIN_TURN_END,)
         self.template = template = ChatTemplate(
             chat_template or PLAIN_TEMPLATE,
@@ -83,7 +87,7 @@ class Renderer:
             guarded=SpecialTokens([*tokenizer.special_tokens, *tags]),
             is_thorough=template.may_cut_texts,
         )
-        self._builder = ConversationBuilder(template)
+        self._builder = ConversationBuilder(template, default_system)
         self._text_renderer = PromptTextRenderer(template, escaper)
         self._grammar_writer = GrammarWriter(template.format, thinking, tokenizer.special_tokens)
         self._encoder = PromptEncoder(tokenizer, escaper)

@@ -71,7 +71,7 @@ async def open_assistant(
         card = ModelCard.from_gguf(gguf)
         key = (data or DataFolder.from_options()).load_key()
         tokenizer = Tokenizer(gguf)
-        renderer = Renderer(tokenizer, card.chat_template)
+        renderer = Renderer(tokenizer, card.chat_template, card.generation.system)
         sizes: list[str] = []
         if guard is None and settings.guard is not None and settings.guard.mode != "off":
             find_encoder()  # its memory is taken before caches are sized by what is free
@@ -99,6 +99,7 @@ async def open_assistant(
                 guard=guard,
                 files=files,
                 listeners=listeners,
+                sampling=settings.sampling,
                 max_output=settings.max_output,
             )
         finally:

@@ -23,11 +23,15 @@ from commonweight.catalog.integrity import check_content
 from commonweight.catalog.model import ModelCard
 from commonweight.catalog.reference import ModelNotFoundError
 from commonweight.catalog.resolve import resolve_local
+from commonweight.catalog.starter import find_starter
 from commonweight.engines.contract import EngineError
 from commonweight.engines.llama import plan_worker
 from commonweight.engines.llama.model.load_check import check_loads
 from commonweight.engines.llama.model.machine import count_physical_cores, read_memory
+from commonweight.engines.llama.model.speed import ANSWER_TOKENS, PROMPT_TOKENS, measure_library
 from commonweight.engines.settings import RemoteSettings
+from commonweight.llamacpp import api as llama
+from commonweight.llamacpp.library import NATIVE_ADVICE, describe_installed, read_cpu_flags
 from commonweight.prompting import Renderer, Tokenizer
 from commonweight.runtime.assistant import make_remote_engine
 from commonweight.runtime.data import DataFolder
@@ -44,7 +48,20 @@ MIN_FREE_BYTES, LOW_FREE_BYTES = 64 << 20, 2 << 30
 
 Status = Literal["ok", "warn", "fail"]
 
-_INSTRUCTIONS = {"AVX2": "avx2", "FMA": "fma", "F16C": "f16c", "AVX512": "avx512f", "NEON": "asimd"}
+_INSTRUCTIONS = {
+    "AVX2": "avx2",
+    "FMA": "fma",
+    "F16C": "f16c",
+    "AVX_VNNI": "avx_vnni",
+    "AVX512": "avx512f",
+    "AVX512_VBMI": "avx512vbmi",
+    "AVX512_VNNI": "avx512_vnni",
+    "AVX512_BF16": "avx512_bf16",
+    "NEON": "asimd",
+    "DOTPROD": "asimddp",
+    "MATMUL_INT8": "i8mm",
+    "SVE": "sve",
+}
 """What llama.cpp calls them, and what the kernel does."""
 
 
@@ -75,8 +92,8 @@ def require(finding: Finding) -> None:
 def run_checks(settings: AssistantSettings, data: DataFolder, host: str, port: int) -> Iterator[Finding]:
     """Run all checks, in order. Nothing is changed or downloaded."""
     yield check_versions()
+    yield check_library(find_starter())
     yield check_processor()
-    yield check_gpu()
     yield check_memory()
     yield from check_model(settings)
     yield check_address(host, port)
@@ -89,50 +106,58 @@ def run_checks(settings: AssistantSettings, data: DataFolder, host: str, port: i
 def check_versions() -> Finding:
     """Report the versions."""
     parts = [f"Commonweight {__version__}", f"Python {platform.python_version()}"]
-    for package in ("llama-cpp-python", "llguidance"):
-        with contextlib.suppress(PackageNotFoundError):
-            parts.append(f"{package} {version(package)}")
+    parts.append(f"llguidance {version('llguidance')}")
     return Finding("versions", "ok", f"{', '.join(parts)}, on {platform.platform(terse=True)}")
 
 
-def check_processor() -> Finding:
-    """Check the cores, and whether llama.cpp was built for their instructions."""
-    import llama_cpp.llama_cpp as llama
+def check_library(model: Path | None) -> Finding:
+    """Report which llama.cpp computes, what it was built for, and what compiling it here would bring.
 
+    Args:
+        model: what both libraries are measured with, where both are installed.
+    """
+    library = llama.library
     information = llama.llama_print_system_info().decode()
     built = {name for name in _INSTRUCTIONS if f" {name} = 1" in information}
-    has = {name for name, flag in _INSTRUCTIONS.items() if flag in _read_cpu_flags()}
-    cores = f"{count_physical_cores()} cores, {os.cpu_count()} threads"
-    text = f"{cores}; llama.cpp uses {', '.join(sorted(built)) or 'no extensions'}"
+    has = {name for name, flag in _INSTRUCTIONS.items() if flag in read_cpu_flags()}
+    text = (
+        f"{library.version} ({library.commit}), {library.kind}, from {library.package}; "
+        f"it uses {', '.join(sorted(built)) or 'no extensions'}"
+    )
     if has and (lacking := built - has):
-        needs = ", ".join(sorted(lacking))
-        return Finding("processor", "fail", text, f"it lacks {needs}: build llama-cpp-python for it")
-    if unused := has - built:
-        advice = f"it has {', '.join(sorted(unused))}, too: llama-cpp-python built for it would be faster"
-        return Finding("processor", "warn", text, advice)
-    return Finding("processor", "ok", text)
+        return Finding(
+            "llama.cpp", "fail", text, f"this processor lacks {', '.join(sorted(lacking))}: {NATIVE_ADVICE}"
+        )
+    if model is not None and describe_installed() == ["native", "prebuilt"]:
+        return Finding("llama.cpp", "ok", f"{text}; {_compare_libraries(model)}")
+    if library.kind == "prebuilt" and (unused := has - built):
+        advice = f"{', '.join(sorted(unused))} of this processor stay unused; to use them, {NATIVE_ADVICE}"
+        return Finding("llama.cpp", "ok", text, advice)
+    return Finding("llama.cpp", "ok", text)
 
 
-def _read_cpu_flags() -> frozenset[str]:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            name, _, values = line.partition(":")
-            if name.strip() in ("flags", "Features"):
-                return frozenset(values.split())
-    return frozenset()
+def _compare_libraries(model: Path) -> str:
+    threads = count_physical_cores()
+    try:
+        native, prebuilt = (measure_library(kind, model, threads) for kind in ("native", "prebuilt"))
+    except EngineError as error:
+        return str(error)
+    return (
+        f"measured here: {PROMPT_TOKENS} tokens of a prompt in {native.prompt:.2f} s native, "
+        f"{prebuilt.prompt:.2f} s prebuilt, {ANSWER_TOKENS} tokens of an answer in {native.answer:.2f} s and "
+        f"{prebuilt.answer:.2f} s"
+    )
 
 
-def check_gpu() -> Finding:
-    """Check whether there is a GPU, and llama.cpp was built to use it."""
-    import llama_cpp.llama_cpp as llama
-
-    has_gpu = Path("/dev/nvidiactl").exists() or Path("/dev/kfd").exists()
+def check_processor() -> Finding:
+    """Report the cores and the GPU, and whether llama.cpp uses the latter."""
+    text = f"{count_physical_cores()} cores, {os.cpu_count()} threads"
     if llama.llama_supports_gpu_offload():
-        return Finding("GPU", "ok", "llama.cpp was built to use one")
-    if has_gpu:
-        advice = "build llama-cpp-python with CMAKE_ARGS=-DGGML_CUDA=on (NVIDIA) or -DGGML_HIP=on (AMD)"
-        return Finding("GPU", "warn", "there is one, and this build of llama.cpp does not use it", advice)
-    return Finding("GPU", "ok", "none; the processor computes")
+        return Finding("processor", "ok", f"{text}; a GPU computes, too")
+    if Path("/dev/nvidiactl").exists() or Path("/dev/kfd").exists():
+        advice = "compile llama.cpp for it: CMAKE_ARGS=-DGGML_CUDA=on (NVIDIA) or -DGGML_HIP=on (AMD) make native"
+        return Finding("processor", "warn", f"{text}; there is a GPU, and this llama.cpp does not use it", advice)
+    return Finding("processor", "ok", f"{text}; no GPU that can be used")
 
 
 def check_memory() -> Finding:
@@ -177,7 +202,8 @@ def check_model(settings: AssistantSettings) -> Iterator[Finding]:
 async def check_servers(settings: AssistantSettings, remote: RemoteSettings, gguf: Gguf) -> Finding:
     """Check whether remote servers answer, and have the same model."""
     lines: list[str] = []
-    renderer = Renderer(Tokenizer(gguf), ModelCard.from_gguf(gguf).chat_template)
+    card = ModelCard.from_gguf(gguf)
+    renderer = Renderer(Tokenizer(gguf), card.chat_template, card.generation.system)
     engine = make_remote_engine(settings, remote, gguf, renderer, b"")
     try:
         await engine.start(lines.append)

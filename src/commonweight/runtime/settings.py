@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from commonweight.engines.settings import EngineSettings, RemoteKind, RemoteSettings
 from commonweight.runtime.errors import UserError
@@ -43,6 +43,8 @@ class AssistantSettings:
     """None: this machine computes. Otherwise only the model's vocabulary and template are needed here."""
     guard: GuardSettings | None = None
     """None: without a guard."""
+    sampling: Literal["model", "api"] = "model"
+    """Sampling of requests that set none: what is recommended for the model, or the API's defaults."""
     max_output: int | None = None
     """Most tokens that a request may ask for."""
 

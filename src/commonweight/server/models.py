@@ -14,6 +14,7 @@ from commonweight.messages.models import (
     ModelCapabilities,
     ModelInfo,
     ModelPage,
+    SamplingInfo,
     ThinkingCapability,
     ThinkingTypes,
 )
@@ -55,7 +56,7 @@ def make_models_router(assistant: Assistant, aliases: Sequence[str], *, has_batc
 
 
 def _make_info(assistant: Assistant, name: str, has_batches: bool) -> ModelInfo:
-    window = assistant.engine.window
+    window, defaults = assistant.engine.window, assistant.sampling_defaults
     can, cannot = CapabilitySupport(supported=True), CapabilitySupport()
     thinks = CapabilitySupport(supported=assistant.thinks)
     effort = CapabilitySupport(supported=assistant.thinks or assistant.has_effort)
@@ -80,6 +81,13 @@ def _make_info(assistant: Assistant, name: str, has_batches: bool) -> ModelInfo:
                 supported=thinks.supported,
                 types=ThinkingTypes(adaptive=thinks, between_tools=thinks, disabled=can, enabled=thinks),
             ),
+        ),
+        sampling=SamplingInfo(
+            temperature=defaults.temperature,
+            top_p=defaults.top_p,
+            top_k=defaults.top_k,
+            min_p=defaults.min_p,
+            source=defaults.source,
         ),
         guard=_describe_guard(assistant),
     )

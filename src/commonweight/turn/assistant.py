@@ -5,7 +5,9 @@ import logging
 import math
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Literal
 
+from commonweight.catalog.generation import API_DEFAULTS
 from commonweight.catalog.model import ModelCard
 from commonweight.engines.contract import (
     CacheMark,
@@ -31,6 +33,8 @@ from commonweight.turn.release import ReleaseGate
 
 log = logging.getLogger(__name__)
 
+SamplingDefaults = Literal["model", "api"]
+
 
 @dataclass(frozen=True)
 class Turn:
@@ -52,6 +56,8 @@ class Assistant:
         guard: applies a charter to every turn; None: nothing is screened.
         files: loads the uploaded files that requests refer to; None: there are none.
         listeners: called with the record of every turn that was begun, at its end.
+        sampling: whether requests that set no sampling get what is recommended for the model, or the API's
+            defaults.
         max_output: most tokens that a request may ask for; None: an answer is cut at the end of the window.
     """
 
@@ -66,14 +72,17 @@ class Assistant:
         guard: Guard | None = None,
         files: LoadFiles | None = None,
         listeners: Iterable[TurnListener] = (),
+        sampling: SamplingDefaults = "model",
         max_output: int | None = None,
     ) -> None:
         self.card = card
+        self.sampling_defaults = card.generation if sampling == "model" else API_DEFAULTS
+        """Sampling of requests that set none."""
         self.engine = engine
         self.guard = guard
         self._max_output = max_output
         self._tokenizer = tokenizer
-        self._renderer = renderer or Renderer(tokenizer, card.chat_template)
+        self._renderer = renderer or Renderer(tokenizer, card.chat_template, card.generation.system)
         self._signer = signer
         self._files = files
         self._listeners = tuple(listeners)
@@ -134,11 +143,7 @@ class Assistant:
             token_ids=prompt.token_ids,
             max_tokens=min(request.max_tokens, room),
             stop_ids=self._stop_ids,
-            sampling=Sampling(
-                temperature=1.0 if request.temperature is None else request.temperature,
-                top_p=1.0 if request.top_p is None else request.top_p,
-                top_k=min(request.top_k or 0, self._tokenizer.size),
-            ),
+            sampling=self._choose_sampling(request),
             grammar=prompt.grammar,
             cache_marks=[CacheMark(position, ttl) for position, ttl in prompt.marks],
             tenant=prompt.tenant,
@@ -179,6 +184,18 @@ class Assistant:
             async with contextlib.aclosing(release_events(screened, gate, answer, remember)) as events:
                 async for event in events:
                     yield event
+
+    def _choose_sampling(self, request: MessageRequest) -> Sampling:
+        """What the request sets, with the API's defaults; or, if it sets nothing, what holds for the model."""
+        if request.temperature is request.top_p is request.top_k is None:
+            defaults = self.sampling_defaults
+            top_k = min(defaults.top_k, self._tokenizer.size)
+            return Sampling(defaults.temperature, top_k, defaults.top_p, defaults.min_p)
+        return Sampling(
+            temperature=1.0 if request.temperature is None else request.temperature,
+            top_p=1.0 if request.top_p is None else request.top_p,
+            top_k=min(request.top_k or 0, self._tokenizer.size),
+        )
 
     def _probe(self) -> Probe | None:
         """The probe that the engine computes for the guard."""

@@ -5,9 +5,18 @@ import itertools
 import re
 from functools import cached_property
 
-import llama_cpp.llama_cpp as llama
-
 from commonweight.catalog.gguf import Gguf
+from commonweight.llamacpp import api as llama
+from commonweight.llamacpp.structs import (
+    LLAMA_TOKEN_ATTR_CONTROL,
+    LLAMA_TOKEN_ATTR_LSTRIP,
+    LLAMA_TOKEN_ATTR_RSTRIP,
+    LLAMA_TOKEN_ATTR_UNKNOWN,
+    LLAMA_TOKEN_ATTR_USER_DEFINED,
+    LLAMA_TOKEN_NULL,
+    LLAMA_VOCAB_TYPE_BPE,
+    LLAMA_VOCAB_TYPE_SPM,
+)
 from commonweight.prompting.tokens.splitting import TextSplitter
 
 # Pre-tokenizers that llama.cpp implements in code. The others are regular expressions: see splitting.py.
@@ -20,7 +29,7 @@ _WITHOUT_REGEX = frozenset(
     }
 )
 
-_SPECIAL = llama.LLAMA_TOKEN_ATTR_CONTROL | llama.LLAMA_TOKEN_ATTR_UNKNOWN
+_SPECIAL = LLAMA_TOKEN_ATTR_CONTROL | LLAMA_TOKEN_ATTR_UNKNOWN
 
 
 class Tokenizer:
@@ -34,12 +43,12 @@ class Tokenizer:
         self.adds_bos: bool = llama.llama_vocab_get_add_bos(self._vocab)
         self._pieces: dict[int, bytes] = {}
         self.marks_word_starts: bool = (
-            llama.llama_vocab_type(self._vocab) == llama.LLAMA_VOCAB_TYPE_SPM
+            llama.llama_vocab_type(self._vocab) == LLAMA_VOCAB_TYPE_SPM
             and gguf.metadata.get("tokenizer.ggml.add_space_prefix") != "false"
         )
         """Whether the tokenizer puts a space in front of every text (SentencePiece)."""
         self._has_regex: bool = (
-            llama.llama_vocab_type(self._vocab) == llama.LLAMA_VOCAB_TYPE_BPE
+            llama.llama_vocab_type(self._vocab) == LLAMA_VOCAB_TYPE_BPE
             and gguf.metadata.get("tokenizer.ggml.pre") not in _WITHOUT_REGEX
         )
 
@@ -55,17 +64,17 @@ class Tokenizer:
             attributes = self._attributes(token_id)
             text = self.get_token_text(token_id)
             if text and (
-                attributes & _SPECIAL or (attributes & llama.LLAMA_TOKEN_ATTR_USER_DEFINED and not _is_plain(text))
+                attributes & _SPECIAL or (attributes & LLAMA_TOKEN_ATTR_USER_DEFINED and not _is_plain(text))
             ):
                 tokens[text] = token_id
         return tokens
 
     @cached_property
     def _splitter(self) -> TextSplitter:
-        ids = [i for i in range(self.size) if self._attributes(i) & llama.LLAMA_TOKEN_ATTR_USER_DEFINED]
+        ids = [i for i in range(self.size) if self._attributes(i) & LLAMA_TOKEN_ATTR_USER_DEFINED]
         strips = any(any(self.strips(token_id)) for token_id in ids)
         letters = None
-        if llama.llama_vocab_type(self._vocab) == llama.LLAMA_VOCAB_TYPE_SPM:
+        if llama.llama_vocab_type(self._vocab) == LLAMA_VOCAB_TYPE_SPM:
             # Spaces are written as another character in the vocabulary.
             letters = {" ", *itertools.chain.from_iterable(map(self.get_token_text, range(self.size)))}
         return TextSplitter(
@@ -75,7 +84,7 @@ class Tokenizer:
     def strips(self, token_id: int) -> tuple[bool, bool]:
         """Whether a special token swallows the space before it, and after it."""
         attributes = self._attributes(token_id)
-        return bool(attributes & llama.LLAMA_TOKEN_ATTR_LSTRIP), bool(attributes & llama.LLAMA_TOKEN_ATTR_RSTRIP)
+        return bool(attributes & LLAMA_TOKEN_ATTR_LSTRIP), bool(attributes & LLAMA_TOKEN_ATTR_RSTRIP)
 
     @cached_property
     def end_ids(self) -> frozenset[int]:
@@ -108,7 +117,7 @@ class Tokenizer:
         data = text.encode()
         room = len(data) + 8
         while True:
-            buffer = (llama.llama_token * room)()
+            buffer = (ctypes.c_int32 * room)()
             count = llama.llama_tokenize(self._vocab, data, len(data), buffer, room, False, False)
             if count >= 0:
                 return list(buffer[:count])
@@ -148,4 +157,4 @@ def _is_plain(text: str) -> bool:
 
 
 def _or_none(token_id: int) -> int | None:
-    return None if token_id == llama.LLAMA_TOKEN_NULL else token_id
+    return None if token_id == LLAMA_TOKEN_NULL else token_id

@@ -31,7 +31,7 @@ class PromptStateReader:
         self._on_progress = on_progress
         card = ModelCard.from_gguf(gguf)
         self._tokenizer = Tokenizer(gguf)
-        self._renderer = Renderer(self._tokenizer, card.chat_template)
+        self._renderer = Renderer(self._tokenizer, card.chat_template, card.generation.system)
         self._reader = HiddenStateReader(card.path, CONTEXT_TOKENS, threads=os.cpu_count() or 1)
         self.model: ModelIdentity = identify_model(gguf)
         self.layers = sorted({round(depth * self._reader.layers) for depth in DEPTHS})

@@ -8,19 +8,20 @@ them partial state) and can't be cut: they are kept as a *snapshot* taken at tha
 import ctypes
 from typing import Literal
 
-import llama_cpp.llama_cpp as llama
 import numpy as np
 import numpy.typing as npt
 
-from commonweight.catalog.gguf import take_errors
 from commonweight.engines.llama.model.native import LlamaBatch
+from commonweight.llamacpp import api as llama
+from commonweight.llamacpp.log import take_errors
+from commonweight.llamacpp.structs import LLAMA_STATE_SEQ_FLAGS_NONE, LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY
 
 Reuse = Literal["anywhere", "snapshots", "never"]
 """Where a reused prefix may end: after any token, only at a snapshot, or no reuse at all."""
 
 BytesLike = bytes | bytearray | memoryview | npt.NDArray[np.uint8]
 
-_WHOLE, _PARTIAL = llama.LLAMA_STATE_SEQ_FLAGS_NONE, llama.LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY
+_WHOLE, _PARTIAL = LLAMA_STATE_SEQ_FLAGS_NONE, LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY
 _HEADER = 8
 """Bytes in front of every state that llama.cpp writes: a magic number and the sequence it came from."""
 _TOLERANCE = 0.02

@@ -5,13 +5,13 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-import llama_cpp.llama_cpp as llama
-
-from commonweight.catalog.gguf import capture_log, take_errors
 from commonweight.catalog.header import UnreadableModelError
 from commonweight.engines.contract import EngineError
 from commonweight.engines.llama.config import WorkerConfig
 from commonweight.engines.llama.model.native import EXTRA_OUTPUTS, make_context_params
+from commonweight.llamacpp import api as llama
+from commonweight.llamacpp.log import capture_log, take_errors
+from commonweight.llamacpp.structs import LLAMA_LOAD_MODE_NONE, ContextParams
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class UnallocatedModel:
 
     def __init__(self, path: Path) -> None:
         params = llama.llama_model_default_params()
-        params.no_alloc, params.load_mode = True, llama.LLAMA_LOAD_MODE_NONE
+        params.no_alloc, params.load_mode = True, LLAMA_LOAD_MODE_NONE
         take_errors()
         self._model = llama.llama_model_load_from_file(str(path).encode(), params)
         if not self._model:
@@ -79,7 +79,7 @@ class UnallocatedModel:
         more = config.sequences
         return Footprint(one.kv + more * (two.kv - one.kv), one.buffers + more * (two.buffers - one.buffers))
 
-    def _measure_context(self, params: llama.llama_context_params) -> Footprint:
+    def _measure_context(self, params: ContextParams) -> Footprint:
         with capture_log() as lines:
             context = llama.llama_init_from_model(self._model, params)
         if not context:

@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import llama_cpp.llama_cpp as llama
 import numpy as np
 import numpy.typing as npt
 
 from commonweight.engines.contract import EngineError
 from commonweight.engines.llama.model.native import LlamaBatch, LoadedModel
 from commonweight.engines.llama.model.probes import LayerTaps
+from commonweight.llamacpp import api as llama
 
 BATCH_ROWS = 384
 """Tokens that are computed at once. More would only make attention walk over more of other prompts' cells."""

@@ -4,14 +4,22 @@ import ctypes
 from collections.abc import Callable
 from pathlib import Path
 
-import llama_cpp.llama_cpp as llama
 import numpy as np
 import numpy.typing as npt
 
-from commonweight.catalog.gguf import take_errors
 from commonweight.catalog.header import UnreadableModelError, check_header
 from commonweight.engines.llama.model.attention_cost import TILE_ROWS, AttentionCost
 from commonweight.engines.settings import EngineSettings, KvType
+from commonweight.llamacpp import api as llama
+from commonweight.llamacpp.log import take_errors
+from commonweight.llamacpp.structs import (
+    GGML_TYPE_F16,
+    GGML_TYPE_Q8_0,
+    LLAMA_FLASH_ATTN_TYPE_ENABLED,
+    ContextParams,
+    NativeBatch,
+    ProgressCallback,
+)
 
 
 class CacheFullError(Exception):
@@ -36,13 +44,13 @@ class LlamaBatch:
         self._ones = np.ones(capacity, np.int32)
         address, stride = self._sequence.ctypes.data, self._sequence.itemsize
         self._sequence_lists = np.arange(address, address + capacity * stride, stride, dtype=np.uintp)
-        self.native = llama.llama_batch(
+        self.native = NativeBatch(
             n_tokens=0,
-            token=self._token.ctypes.data_as(ctypes.POINTER(llama.llama_token)),
+            token=self._token.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
             embd=None,
-            pos=self._position.ctypes.data_as(ctypes.POINTER(llama.llama_pos)),
+            pos=self._position.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
             n_seq_id=self._ones.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
-            seq_id=self._sequence_lists.ctypes.data_as(ctypes.POINTER(ctypes.POINTER(llama.llama_seq_id))),
+            seq_id=self._sequence_lists.ctypes.data_as(ctypes.POINTER(ctypes.POINTER(ctypes.c_int32))),
             logits=self._output.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
         )
 
@@ -75,12 +83,12 @@ EXTRA_OUTPUTS = TILE_ROWS
 come in whole attention tiles: in chunks of 48 rows instead of 64 scoring was seen to take more than three times
 as long."""
 DEFAULT_SETTINGS = EngineSettings()
-KV_TYPES: dict[KvType, int] = {"f16": llama.GGML_TYPE_F16, "q8_0": llama.GGML_TYPE_Q8_0}
+KV_TYPES: dict[KvType, int] = {"f16": GGML_TYPE_F16, "q8_0": GGML_TYPE_Q8_0}
 
 
 def make_context_params(
     *, cells: int, sequences: int, batch_rows: int, outputs: int, threads: int, settings: EngineSettings
-) -> llama.llama_context_params:
+) -> ContextParams:
     """Context parameters of a :class:`LoadedModel`, which has a scratch sequence beside ``sequences``."""
     params = llama.llama_context_default_params()
     params.n_ctx = cells
@@ -93,7 +101,7 @@ def make_context_params(
     params.n_threads = params.n_threads_batch = threads
     params.type_k = params.type_v = KV_TYPES[settings.kv_type]
     if settings.kv_type != "f16":
-        params.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_ENABLED  # the only kernel that reads such values
+        params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED  # the only kernel that reads such values
     params.kv_unified = True
     # A sliding window keeps only the cells that it needs; see `kv.sequence_state` for prefix reuse then.
     params.swa_full = False
@@ -126,7 +134,7 @@ class LoadedModel:
             return True
 
         model_params = llama.llama_model_default_params()
-        model_params.progress_callback = llama.llama_progress_callback(progress)
+        model_params.progress_callback = ProgressCallback(progress)
         self._model = llama.llama_model_load_from_file(str(path).encode(), model_params)
         if not self._model:
             raise UnreadableModelError(f"llama.cpp cannot load {path}: {take_errors() or 'no reason given'}")
@@ -147,7 +155,7 @@ class LoadedModel:
         self.scratch = sequences
         self._settings = settings
         self._memory = llama.llama_get_memory(self._context)
-        self.vocab: llama.llama_vocab_p = llama.llama_model_get_vocab(self._model)
+        self.vocab: int = llama.llama_model_get_vocab(self._model)
         self.vocabulary_size: int = llama.llama_vocab_n_tokens(self.vocab)
         self.cells: int = llama.llama_n_ctx(self._context)
 

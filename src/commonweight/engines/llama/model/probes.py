@@ -4,11 +4,11 @@ import ctypes
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import llama_cpp.llama_cpp as llama
 import numpy as np
 import numpy.typing as npt
 
 from commonweight.engines.contract import Probe
+from commonweight.llamacpp import api as llama
 
 # Exported, but as C++: mangled names (the same on Linux and macOS: dlsym adds macOS's underscore itself).
 # They encode the argument types, so a llama.cpp with other types is found to lack the function.
@@ -62,9 +62,8 @@ class LayerTaps:
         self._rows: int = llama.llama_n_batch(context)
         self._context = context
         self._selected: frozenset[int] = frozenset()
-        library = getattr(llama, "_lib", None)
-        self._set: Any = getattr(library, SET_LAYER_INPUT, None)
-        self._get: Any = getattr(library, GET_LAYER_INPUT, None)
+        self._set: Any = llama.library.find_symbol(SET_LAYER_INPUT)
+        self._get: Any = llama.library.find_symbol(GET_LAYER_INPUT)
         if self._set and self._get:
             self._set.argtypes, self._set.restype = (ctypes.c_void_p, ctypes.c_uint32, ctypes.c_bool), None
             self._get.argtypes, self._get.restype = (ctypes.c_void_p, ctypes.c_uint32), ctypes.c_void_p

@@ -1,10 +1,11 @@
-"""Token sampling: one llama.cpp sampler chain a job, with NumPy shortcuts for common settings."""
+"""Token sampling with NumPy: a draw takes some 0.3 ms of 49k logits, whatever is cut.
 
-import ctypes
+llama.cpp's own samplers first make a list of the vocabulary, and sort all of it for ``top_p`` alone.
+"""
+
 import random
 import secrets
 
-import llama_cpp.llama_cpp as llama
 import numpy as np
 import numpy.typing as npt
 
@@ -16,71 +17,83 @@ MIN_TEMPERATURE = 1e-4
 """Below this temperature a division of logits would leave what float32 can hold; it is as good as 0."""
 SUM_STRIDE = 256
 """Probabilities are summed in two levels: what lies before a number is then found without a sum over all."""
-CANDIDATE_DTYPE = np.dtype([("id", "i4"), ("logit", "f4"), ("p", "f4")])
-"""llama.cpp's ``llama_token_data``."""
+BINS, DEPTH = 1024, 32.0
+"""Bins of log-probabilities in which a nucleus (``top_p``) is sought, and how far below the highest they reach:
+what is less likely than ``exp(-32)`` of the likeliest adds nothing that counts."""
+
+Logits = npt.NDArray[np.float32]
+Indices = npt.NDArray[np.intp]
 
 
 class Sampler:
     """Sampler of one job. The n-th draw uses the n-th random number of the job's seed, whatever else is in the
     batch, and however many draft tokens were accepted before.
-
-    Settings that sort or cut candidates go to llama.cpp. Greedy and plain temperature sampling are done here in a
-    fraction of the time: llama.cpp first makes a list of the vocabulary.
     """
 
     def __init__(self, sampling: Sampling) -> None:
-        self._temperature = sampling.temperature
-        self._chain = None
-        seed = secrets.randbits(32) if sampling.seed is None else sampling.seed
-        self._chance = random.Random(seed)
-        if sampling.temperature >= MIN_TEMPERATURE and (cuts := _make_filters(sampling)):
-            self._chain = llama.llama_sampler_chain_init(llama.llama_sampler_chain_default_params())
-            temperature = llama.llama_sampler_init_temp(sampling.temperature)
-            for link in (temperature, *cuts, llama.llama_sampler_init_dist(seed)):
-                llama.llama_sampler_chain_add(self._chain, link)
+        self._sampling = sampling
+        self._chance = random.Random(secrets.randbits(32) if sampling.seed is None else sampling.seed)
 
     def sample(self, model: LoadedModel, row: int, allowed: TokenIds | None = None) -> int:
         """Draw a token from the logits of ``row``; of those ``allowed``, if given. The logits stay as they are."""
+        logits = model.get_logits(row)
         if allowed is not None:
-            return int(allowed[self._choose(model.get_logits(row)[allowed])])
-        if self._chain is None:
-            return self._choose(model.get_logits(row))
-        token: int = llama.llama_sampler_sample(self._chain, model.context, row)
-        return token
+            return int(allowed[self._choose(logits[allowed])])
+        return self._choose(logits)
 
-    def close(self) -> None:
-        """Free the chain."""
-        if self._chain is not None:
-            llama.llama_sampler_free(self._chain)
-
-    def _choose(self, logits: npt.NDArray[np.float32]) -> int:
+    def _choose(self, logits: Logits) -> int:
         """The index of one of these logits."""
-        if self._temperature < MIN_TEMPERATURE:
+        sampling = self._sampling
+        if sampling.temperature < MIN_TEMPERATURE:
             return int(logits.argmax())
-        if self._chain is None:
-            return _sample_index(logits, self._temperature, self._chance.random())
-        candidates = np.zeros(len(logits), CANDIDATE_DTYPE)
-        candidates["id"], candidates["logit"] = np.arange(len(logits)), logits
-        data = candidates.ctypes.data_as(llama.llama_token_data_p)
-        array = llama.llama_token_data_array(data=data, size=len(logits), selected=-1, sorted=False)
-        llama.llama_sampler_apply(self._chain, ctypes.byref(array))
-        index: int = array.data[array.selected].id
-        return index
+        chance = self._chance.random()
+        if (candidates := _cut(logits, sampling)) is None:
+            return _sample_index(logits, sampling.temperature, chance)
+        return int(candidates[_sample_index(logits[candidates], sampling.temperature, chance)])
 
 
-def _make_filters(sampling: Sampling) -> list[int]:
-    cuts = []
-    if sampling.top_k > 0:
-        cuts.append(llama.llama_sampler_init_top_k(sampling.top_k))
+def _cut(logits: Logits, sampling: Sampling) -> Indices | None:
+    """Candidates that ``top_k``, then ``top_p`` and then ``min_p`` leave, in any order; None if they leave all."""
+    candidates: Indices | None = None
+    if 0 < sampling.top_k < len(logits):
+        candidates = np.argpartition(logits, -sampling.top_k)[-sampling.top_k :]
     if sampling.top_p < 1:
-        cuts.append(llama.llama_sampler_init_top_p(sampling.top_p, 1))
+        if candidates is None:
+            candidates = _find_nucleus(logits, sampling)
+        else:
+            candidates = candidates[_find_nucleus(logits[candidates], sampling)]
     if sampling.min_p > 0:
-        cuts.append(llama.llama_sampler_init_min_p(sampling.min_p, 1))
-    return cuts
+        least = logits.max() + sampling.temperature * np.log(sampling.min_p)
+        if candidates is None:
+            candidates = np.flatnonzero(logits >= least)
+        else:
+            candidates = candidates[logits[candidates] >= least]
+    return candidates
 
 
-def _sample_index(logits: npt.NDArray[np.float32], temperature: float, chance: float) -> int:
-    """The token at which the summed probabilities pass ``chance``, from 0 to less than 1."""
+def _find_nucleus(logits: Logits, sampling: Sampling) -> Indices:
+    """The fewest likeliest whose probabilities add up to ``top_p``.
+
+    Only the bin of log-probabilities in which the sum is passed is sorted.
+    """
+    highest = logits.max()
+    near: Indices = np.flatnonzero(logits >= highest - DEPTH * sampling.temperature)
+    below = (highest - logits[near]) * np.float32(1 / sampling.temperature)
+    weights = np.exp(-below)
+    bins = np.minimum(below * np.float32(BINS / DEPTH), BINS - 1).astype(np.intp)
+    sums = np.cumsum(np.bincount(bins, weights, BINS))
+    wanted = sampling.top_p * sums[-1]
+    last = int(np.searchsorted(sums, wanted))
+    within = np.flatnonzero(bins == last)
+    within = within[np.argsort(below[within], kind="stable")]
+    before = sums[last - 1] if last else 0.0
+    count = 1 + int(np.searchsorted(before + np.cumsum(weights[within], dtype=np.float64), wanted))
+    chosen = np.concatenate([np.flatnonzero(bins < last), within[:count]])
+    return np.asarray(near[chosen])
+
+
+def _sample_index(logits: Logits, temperature: float, chance: float) -> int:
+    """The index at which the summed probabilities pass ``chance``, from 0 to less than 1."""
     weights = np.exp((logits - logits.max()) * np.float32(1 / temperature))
     sums = np.cumsum(np.add.reduceat(weights, np.arange(0, len(weights), SUM_STRIDE), dtype=np.float64))
     wanted = chance * sums[-1]

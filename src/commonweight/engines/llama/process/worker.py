@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
-import llama_cpp
 import msgspec
 
 from commonweight.catalog.checksum import compute_sha256
@@ -41,6 +40,7 @@ from commonweight.engines.llama.process.protocol import (
     read_command,
 )
 from commonweight.engines.llama.scheduler.scheduler import JobEvents, Scheduler
+from commonweight.llamacpp import api as llama
 
 STREAM_COALESCE_SECONDS = 0.05
 """Seconds within which tokens share a frame. The server's work for a token is taken from the cores that compute
@@ -102,7 +102,7 @@ def _serve(config: WorkerConfig, messages: BinaryIO) -> None:
     seq_state = SequenceState(model.context, model.handle, model.scratch)
     disk = None
     if digest is not None and config.disk_folder is not None:
-        facts = {"model": digest.result(), "kv": config.settings.kv_type, "llama.cpp": llama_cpp.__version__}
+        facts = {"model": digest.result(), "kv": config.settings.kv_type, "llama.cpp": llama.library.identity}
         disk = DiskTier(
             Path(config.disk_folder),
             compute_fingerprint(**facts),

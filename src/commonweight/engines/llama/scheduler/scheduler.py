@@ -349,7 +349,6 @@ class Scheduler:
             self._waiting.remove(seq)
         self._fairness.finish_job(seq.tenant)
         self._steps_until_retry = 0
-        seq.sampler.close()
 
     def _stop(self, seq: Sequence, keep: int) -> None:
         self._running.remove(seq)
