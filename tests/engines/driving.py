@@ -177,7 +177,7 @@ class Driver:
 
     def slowly(self, chunk: int) -> None:
         """From now on, prompts are read in such chunks."""
-        self.scheduler._step_cost = Steady(chunk)
+        self.scheduler._step_costs = dict.fromkeys(self.scheduler._step_costs, Steady(chunk))
 
     def step(self, times: int = 1) -> None:
         """Let in, and compute a batch."""

@@ -29,7 +29,8 @@ def test_a_long_prompt_does_not_hold_up_a_stream(driver: Driver) -> None:
 def test_the_chunk_follows_the_pace(driver: Driver) -> None:
     driver.submit(job(words(10), 100))
     driver.step(3)
-    driver.scheduler._step_cost = measured = StepCostModel()
+    measured = StepCostModel()
+    driver.scheduler._step_costs = dict.fromkeys(driver.scheduler._step_costs, measured)
     for _ in range(pace.RECENT_STEPS):
         measured.observe(1, 1, 0.04)
         measured.observe(101, 1, 0.04 + 0.1)

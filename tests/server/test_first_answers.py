@@ -20,7 +20,7 @@ QUESTIONS = {
     "How many legs does a spider have?": "8|eight",
     "What language is spoken in Brazil?": "Portuguese",
 }
-"""With what a right answer must contain. They were chosen among 48, of which the model knows about half this well."""
+"""With what a right answer must contain. Chosen among 48, of which the model knows about half this well."""
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,6 @@ Text = Annotated[bytes, ctypes.c_char_p]
 CharBuffer = Annotated["ctypes.Array[ctypes.c_char]", ctypes.c_char_p]
 Bytes = Annotated[Any, ctypes.POINTER(ctypes.c_uint8)]
 TokenIds = Annotated["ctypes.Array[ctypes.c_int32]", ctypes.POINTER(ctypes.c_int32)]
-Floats = Annotated[Any, ctypes.POINTER(ctypes.c_float)]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -208,11 +207,15 @@ def llama_n_seq_max(context: Handle) -> Uint32: ...
 
 
 @declare
+def llama_set_n_threads(context: Handle, threads: Int32, threads_batch: Int32) -> None: ...
+
+
+@declare
 def llama_decode(context: Handle, batch: NativeBatch) -> Int32: ...
 
 
 @declare
-def llama_get_logits_ith(context: Handle, row: Int32) -> Floats: ...
+def llama_get_logits_ith(context: Handle, row: Int32) -> Handle: ...
 
 
 # Memory and states

@@ -40,11 +40,9 @@ MAX_JOBS = 1024
 """Jobs running and waiting at the same time; one more gets :class:`EngineFullError`."""
 MAX_RESTART_DELAY_SECONDS = 30.0
 """Seconds between attempts when the process dies again and again while loading."""
-THREAD_ENVIRONMENT = {"GOMP_SPINCOUNT": "20000", "OPENBLAS_NUM_THREADS": "1"}
-"""Environment of the process: kernel threads at a barrier sleep sooner than libgomp lets them. On a quiet
-machine it makes no difference; beside other busy processes the long default was seen to slow decoding to a
-hundredth. NumPy's products are small here, and threads of its own would only wait on the cores of the
-kernels."""
+THREAD_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}
+"""Environment of the process: NumPy's products are small here, and threads of its own would only wait on the cores
+of the kernels."""
 CLOSED_MESSAGE = "The server is shutting down."
 EXIT_TIMEOUT_SECONDS = 10.0
 """Seconds that the process may take to leave: it finishes the step it is computing."""

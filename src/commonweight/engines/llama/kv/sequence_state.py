@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from commonweight.engines.llama.model.native import LlamaBatch
+from commonweight.engines.llama.model.native import LlamaBatch, read_floats
 from commonweight.llamacpp import api as llama
 from commonweight.llamacpp.log import take_errors
 from commonweight.llamacpp.structs import LLAMA_STATE_SEQ_FLAGS_NONE, LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY
@@ -254,8 +254,7 @@ class _SelfTest:
         self._batch.native.n_tokens = self._batch.rows
         if llama.llama_decode(self._context, self._batch.native) != 0:
             raise RuntimeError("llama.cpp cannot compute a few tokens")
-        logits = llama.llama_get_logits_ith(self._context, row)
-        return np.ctypeslib.as_array(logits, shape=(self._vocabulary,)).copy()
+        return read_floats(llama.llama_get_logits_ith(self._context, row), self._vocabulary).copy()
 
 
 def _get_pointer(data: npt.NDArray[np.uint8]) -> "ctypes._Pointer[ctypes.c_uint8]":

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from commonweight.engines.contract import Probe
+from commonweight.engines.llama.model.native import read_floats
 from commonweight.llamacpp import api as llama
 
 # Exported, but as C++: mangled names (the same on Linux and macOS: dlsym adds macOS's underscore itself).
@@ -133,6 +134,5 @@ class LayerTaps:
 
     def _states(self, layer: int) -> npt.NDArray[np.float32]:
         """A view of shape ``(n_batch, width)`` of what the last decode left."""
-        address = self._get(self._context, layer)
-        floats = (ctypes.c_float * (self._rows * self._width)).from_address(address)
-        return np.ctypeslib.as_array(floats).reshape(self._rows, self._width)
+        floats = read_floats(self._get(self._context, layer), self._rows * self._width)
+        return floats.reshape(self._rows, self._width)

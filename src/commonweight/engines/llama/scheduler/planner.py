@@ -20,7 +20,7 @@ STREAMING_STEP_SECONDS = 0.25
 """Step time while others stream, in seconds: prefill chunks are sized to fit."""
 LAST_CHUNK_FACTOR = 1.25
 """Factor by which a chunk may be longer if it ends a prompt."""
-MAX_STEP_SECONDS = 1.0
+MAX_STEP_SECONDS = 1.5
 """Step time otherwise, in seconds: arrivals and cancellations wait for its end."""
 Rank = tuple[bool, int, float]
 """Scheduling order of a sequence; smaller comes first."""

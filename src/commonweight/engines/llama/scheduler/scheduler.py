@@ -32,6 +32,7 @@ from commonweight.engines.llama.kv.sequence_state import SequenceState
 from commonweight.engines.llama.model.logprobs import compute_logprob, score_rows
 from commonweight.engines.llama.model.native import CacheFullError, LlamaBatch, LoadedModel
 from commonweight.engines.llama.model.probes import LayerTaps
+from commonweight.engines.llama.model.threads import ThreadTuner
 from commonweight.engines.llama.scheduler.fairness import VirtualTokenCounters
 from commonweight.engines.llama.scheduler.planner import BatchPart, BatchPlanner, Rank
 from commonweight.engines.llama.scheduler.prefix_reuse import Leaders, PrefixReuse
@@ -65,7 +66,9 @@ class Scheduler:
         self._waiting: list[Sequence] = []
         self._running: list[Sequence] = []
         self._fairness = VirtualTokenCounters()
-        self._step_cost = StepCostModel()
+        self._threads = ThreadTuner(model.threads)
+        self._is_idle = True
+        self._step_costs = {count: StepCostModel() for count in range(1, model.threads + 1)}
         self._steps_until_retry = 0
         self._taps = LayerTaps(model.context)
         self._tapped: set[int] = set()
@@ -87,6 +90,9 @@ class Scheduler:
     def set_idle(self, is_idle: bool) -> None:
         """Set whether no job can proceed: disk writes wait for such pauses."""
         self._prefix_cache.allow_disk_writes(is_idle)
+        if self._is_idle and not is_idle:
+            self._threads.restart()
+        self._is_idle = is_idle
 
     @property
     def stats(self) -> Stats:
@@ -158,6 +164,11 @@ class Scheduler:
 
     # Admission
 
+    @property
+    def _step_cost(self) -> StepCostModel:
+        """That of the number of threads that compute now."""
+        return self._step_costs[self._threads.threads]
+
     def _admit_waiting(self) -> None:
         self._steps_until_retry -= 1
         if self._steps_until_retry > 0 and self._running:
@@ -225,6 +236,7 @@ class Scheduler:
 
     def _compute_batch(self) -> list[BatchPart]:
         """Compute one batch of parts, making room first if streams have outgrown the cells."""
+        self._model.set_threads(self._threads.choose())
         while True:
             parts = self._planner.plan_batch(self._running, self._rank, self._step_cost)
             if not 0 < self._batch.rows <= self._cells.free:
