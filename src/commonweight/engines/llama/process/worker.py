@@ -42,9 +42,9 @@ from commonweight.engines.llama.process.protocol import (
 from commonweight.engines.llama.scheduler.scheduler import JobEvents, Scheduler
 from commonweight.llamacpp import api as llama
 
-STREAM_COALESCE_SECONDS = 0.08
+STREAM_COALESCE_SECONDS = 0.05
 """Seconds within which tokens share a frame. The server's work for a token is taken from the cores that compute
-the next one, and less of it is needed for several at once; twelve times a second is faster than reading."""
+the next one, and less of it is needed for several at once; twenty times a second is faster than reading."""
 
 
 class DiskWake:
