@@ -16,6 +16,7 @@ ROWS: dict[str, Row] = {
     "decode-starter": throughput.decode_starter,
     "streams": throughput.streams,
     "native": throughput.native,
+    "used": throughput.used,
     "shared-prefix": sessions.shared_prefix,
     "second-turn": sessions.second_turn,
     "second-turn-of-8": sessions.second_turn_of_many,

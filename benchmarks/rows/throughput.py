@@ -18,6 +18,9 @@ STREAM_TOKENS = 128
 GLIMPSE_TOKENS = 16
 """Generated after a long prompt: enough to show a server that holds its first text back."""
 
+USED_PROMPTS, USED_PROMPT_TOKENS = 30, 2000
+IN_RAM = ("--cache-disk", "0")
+
 Sides = tuple[list[Answer], list[Answer]]
 
 
@@ -63,6 +66,23 @@ def native(bench: Bench) -> list[Figure]:
         _crowd_figure(ours, theirs, "native", target=0.95),
     ]
     return [replace(figure, peer="native") for figure in figures]
+
+
+def used(bench: Bench) -> list[Figure]:
+    """A server that remembers 60k tokens of earlier prompts, against itself fresh: one stream, and 8 streams."""
+    size = bench.tokens(USED_PROMPT_TOKENS)
+    with bench.folder() as cache, bench.folder() as other:
+        pair = Pair(bench.commonweight(cache, PLAIN, *IN_RAM), bench.commonweight(other, PLAIN, *IN_RAM))
+        with bench.running(*pair):
+            before = [ask(pair.ours, prompts.session(500 + i, size), 1) for i in range(USED_PROMPTS)]
+            stories = _stories(pair, bench.rounds)
+            ours, theirs = _crowds(bench, pair)
+    note = f"{sum(answer.input_tokens for answer in before)} tokens of prompts were computed before"
+    figures = [
+        _decode_figure("used all day, decode, one stream", stories, target=0.98),
+        _crowd_figure(ours, theirs, "itself, fresh", target=0.98),
+    ]
+    return [replace(figure, peer="itself, fresh", notes=[*figure.notes, note]) for figure in figures]
 
 
 def _stories(pair: Pair, rounds: int) -> Sides:

@@ -24,6 +24,10 @@ Leaders = list[tuple[Sequence, int]]
 """Running sequences with a common prefix, and its length; the longest last."""
 
 
+MAX_STORED_TOKENS = 512
+"""Tokens of a prompt that a step stores: copying their cells holds up every stream."""
+
+
 class Reusable(NamedTuple):
     """Tokens that a waiting sequence can share with running ones."""
 
@@ -141,12 +145,15 @@ class PrefixReuse:
         return min(stop for stop in stops if stop > seq.computed)
 
     def store_prompt(self, seq: Sequence) -> None:
-        """Store the prompt's newly completed blocks in the prefix cache."""
+        """Store the prompt's newly completed blocks in the prefix cache: those that can be stored at any time only
+        once it streams, so that the first token does not wait for them, and a few a step."""
         if self._seq_state.reuse == "snapshots":
             if seq.computed in self._snapshot_positions(seq):
                 self._store(seq, seq.computed)
-        elif (end := round_down_to_blocks(min(seq.computed, len(seq.job.token_ids), seq.max_stored))) > seq.stored:
-            self._insert(seq, seq.key, end)
+        elif seq.is_streaming:
+            most = min(len(seq.job.token_ids), seq.max_stored, seq.stored + MAX_STORED_TOKENS)
+            if (end := round_down_to_blocks(min(seq.computed, most))) > seq.stored:
+                self._insert(seq, seq.key, end)
 
     def apply_marks(self, seq: Sequence) -> CacheWrites:
         """Pin the prefixes of the job's cache marks. Returns the tokens that were not cached before."""

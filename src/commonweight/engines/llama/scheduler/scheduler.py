@@ -270,10 +270,13 @@ class Scheduler:
         if padding:
             self._model.truncate_sequence(seq.seq_id, seq.computed)
         if was_streaming:
-            return self._sample(seq, last_row - len(seq.draft))
+            events = self._sample(seq, last_row - len(seq.draft))
+            if seq in self._running:
+                self._reuse.store_prompt(seq)
+            return events
         self._stats.prefilled_tokens += rows
         self._reuse.store_prompt(seq)
-        events: list[EngineEvent] = []
+        events = []
         if seq.job.scoring:
             events += self._score(seq, seq.job.scoring, range(last_row + 1 - scored, last_row + 1))
         if seq.computed < len(seq.tokens):
