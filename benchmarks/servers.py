@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from commonweight.llamacpp.library import VARIABLE, describe_installed
+from commonweight.llamacpp.library import VARIABLE, list_installed
 
 VLLM = Path(__file__).parents[1] / ".venv" / "vllm"
 STREAMS = 8
@@ -65,7 +65,7 @@ def commonweight(model: Path, threads: int, cache: Path, *flags: str, library: K
     Raises:
         StartError: it is not installed.
     """
-    if library not in describe_installed():
+    if library not in list_installed():
         raise StartError(
             f"the {library} llama.cpp is not installed: make {'native' if library == 'native' else 'serve'}"
         )

@@ -10,7 +10,7 @@ import pytest
 
 from command import environment, one_line_error, run
 from commonweight.llamacpp import api, library, structs
-from commonweight.llamacpp.library import PREBUILT_CPU_FLAGS, VARIABLE, LibraryError, describe_installed
+from commonweight.llamacpp.library import PREBUILT_CPU_FLAGS, VARIABLE, LibraryError, list_installed
 
 VERSION = b"0.6.0-dev"
 """Of the prebuilt library."""
@@ -45,7 +45,7 @@ def load(choice: str | Path, path: str = "") -> subprocess.CompletedProcess[str]
     return run("models", "show", COMMONWEIGHT_LLAMA_CPP=str(choice), PYTHONPATH=path)
 
 
-@pytest.mark.parametrize("kind", describe_installed())
+@pytest.mark.parametrize("kind", list_installed())
 def test_every_installed_library_is_supported(kind: str) -> None:
     program = "from commonweight.llamacpp.api import library as it; print(it.kind, it.identity)"
     done = subprocess.run(
@@ -65,7 +65,7 @@ def test_every_installed_library_is_supported(kind: str) -> None:
 
 def test_one_compiled_here_is_preferred(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "_find_folders", lambda kind: [Path(kind)])
-    assert describe_installed() == ["native", "prebuilt"]
+    assert list_installed() == ["native", "prebuilt"]
 
 
 def test_a_folder_can_be_chosen(copied: Path) -> None:
@@ -142,7 +142,7 @@ def test_flags_of_a_processor(tmp_path: Path) -> None:
 
 def test_none_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
-    monkeypatch.setattr(library, "describe_installed", list)
+    monkeypatch.setattr(library, "list_installed", list)
     with pytest.raises(LibraryError, match=r"^llama.cpp is not installed: pip install mineru"):
         library.load_library.__wrapped__()
 

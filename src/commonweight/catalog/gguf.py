@@ -1,11 +1,10 @@
 """GGUF files: metadata and vocabulary, read by llama.cpp itself without loading the weights."""
 
-import ctypes
-from collections.abc import Callable
 from pathlib import Path
 
 from commonweight.catalog.header import UnreadableModelError, check_header
 from commonweight.llamacpp import api as llama
+from commonweight.llamacpp.buffers import read_metadata
 from commonweight.llamacpp.log import take_errors
 
 
@@ -36,17 +35,6 @@ class Gguf:
         count = llama.llama_model_meta_count(self._model)
         found: dict[str, str] = {}
         for i in range(count):
-            key = _read_text(llama.llama_model_meta_key_by_index, self._model, i)
-            found[key] = _read_text(llama.llama_model_meta_val_str_by_index, self._model, i)
+            key = read_metadata(llama.llama_model_meta_key_by_index, self._model, i)
+            found[key] = read_metadata(llama.llama_model_meta_val_str_by_index, self._model, i)
         return found
-
-
-def _read_text(read: Callable[[int, int, "ctypes.Array[ctypes.c_char]", int], int], model: int, index: int) -> str:
-    """Call a snprintf-like function, again with a larger buffer if the text does not fit."""
-    room = 1024
-    while True:
-        buffer = ctypes.create_string_buffer(room)
-        length = read(model, index, buffer, room)
-        if length < room:
-            return buffer.value.decode(errors="replace")
-        room = length + 1

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 from commonweight.llamacpp import api as llama
+from commonweight.llamacpp.buffers import read_piece
 from commonweight.llamacpp.structs import LLAMA_TOKEN_ATTR_CONTROL, LLAMA_TOKEN_ATTR_USER_DEFINED
 
 TokenIds = npt.NDArray[np.intp]
@@ -121,14 +122,7 @@ class GrammarCompiler:
 
     def _read_token(self, token_id: int) -> bytes:
         """The bytes of a token; those of a special one behind a byte that marks it for llguidance."""
-        room = 64
-        while True:
-            buffer = ctypes.create_string_buffer(room)
-            length = llama.llama_token_to_piece(self._vocab, token_id, buffer, room, 0, True)
-            if length >= 0:
-                break
-            room = -length
-        token = buffer.raw[:length]
+        token = read_piece(self._vocab, token_id, special=True)
         attributes = llama.llama_vocab_get_attr(self._vocab, token_id)
         is_markup = attributes & LLAMA_TOKEN_ATTR_USER_DEFINED and token.startswith(b"<") and token.endswith(b">")
         return b"\xff" + token if attributes & LLAMA_TOKEN_ATTR_CONTROL or is_markup else token

@@ -47,7 +47,6 @@ class Library:
     """``native``, ``prebuilt``, or the folder that was chosen."""
     package: str
     """Package and version that brought it, or the folder."""
-    folder: Path
     handles: tuple[ctypes.CDLL, ...] = field(repr=False)
     """llama, ggml and ggml-base."""
     version: str
@@ -65,8 +64,8 @@ class Library:
         return next((getattr(handle, name) for handle in self.handles if hasattr(handle, name)), None)
 
 
-def describe_installed() -> list[str]:
-    """Kinds of library that are installed, the preferred one first."""
+def list_installed() -> list[str]:
+    """List the kinds of library that are installed, the preferred one first."""
     return [kind for kind in ("native", "prebuilt") if _find_folders(kind)]
 
 
@@ -77,7 +76,7 @@ def load_library() -> Library:
     Raises:
         LibraryError: there is none, or it cannot be used here.
     """
-    chosen = os.environ.get(VARIABLE) or next(iter(describe_installed()), None)
+    chosen = os.environ.get(VARIABLE) or next(iter(list_installed()), None)
     if chosen is None:
         raise LibraryError(f"llama.cpp is not installed: pip install {PREBUILT_PACKAGE}, or {NATIVE_ADVICE}")
     folders = _find_folders(chosen)
@@ -97,7 +96,6 @@ def load_library() -> Library:
     library = Library(
         kind=chosen,
         package=package,
-        folder=folders[0],
         handles=handles,
         version=version,
         commit=commit().decode().removesuffix("-dirty"),

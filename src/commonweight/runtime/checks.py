@@ -31,7 +31,7 @@ from commonweight.engines.llama.model.machine import count_physical_cores, read_
 from commonweight.engines.llama.model.speed import ANSWER_TOKENS, PROMPT_TOKENS, measure_library
 from commonweight.engines.settings import RemoteSettings
 from commonweight.llamacpp import api as llama
-from commonweight.llamacpp.library import NATIVE_ADVICE, describe_installed, read_cpu_flags
+from commonweight.llamacpp.library import NATIVE_ADVICE, list_installed, read_cpu_flags
 from commonweight.prompting import Renderer, Tokenizer
 from commonweight.runtime.assistant import make_remote_engine
 from commonweight.runtime.data import DataFolder
@@ -128,7 +128,7 @@ def check_library(model: Path | None) -> Finding:
         return Finding(
             "llama.cpp", "fail", text, f"this processor lacks {', '.join(sorted(lacking))}: {NATIVE_ADVICE}"
         )
-    if model is not None and describe_installed() == ["native", "prebuilt"]:
+    if model is not None and list_installed() == ["native", "prebuilt"]:
         return Finding("llama.cpp", "ok", f"{text}; {_compare_libraries(model)}")
     if library.kind == "prebuilt" and (unused := has - built):
         advice = f"{', '.join(sorted(unused))} of this processor stay unused; to use them, {NATIVE_ADVICE}"

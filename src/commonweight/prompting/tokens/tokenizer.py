@@ -7,6 +7,7 @@ from functools import cached_property
 
 from commonweight.catalog.gguf import Gguf
 from commonweight.llamacpp import api as llama
+from commonweight.llamacpp.buffers import read_piece
 from commonweight.llamacpp.structs import (
     LLAMA_TOKEN_ATTR_CONTROL,
     LLAMA_TOKEN_ATTR_LSTRIP,
@@ -127,21 +128,12 @@ class Tokenizer:
         """The bytes of a token, which may end inside a character; none for control tokens."""
         piece = self._pieces.get(token_id)
         if piece is None:
-            piece = self._pieces[token_id] = self._read_piece(token_id)
+            piece = self._pieces[token_id] = read_piece(self._vocab, token_id, special=False)
         return piece
 
     def _attributes(self, token_id: int) -> int:
         attributes: int = llama.llama_vocab_get_attr(self._vocab, token_id)
         return attributes
-
-    def _read_piece(self, token_id: int) -> bytes:
-        room = 64
-        while True:
-            buffer = ctypes.create_string_buffer(room)
-            count = llama.llama_token_to_piece(self._vocab, token_id, buffer, room, 0, False)
-            if count >= 0:
-                return buffer.raw[:count]
-            room = -count
 
 
 # Tags in vocabularies with HTML (for example Gemma's).
