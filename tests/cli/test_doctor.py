@@ -2,6 +2,7 @@
 
 import shutil
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,13 +10,15 @@ import pytest
 from command import one_line_error, run
 from commonweight.catalog.integrity import check_content
 from commonweight.catalog.starter import find_starter
+from commonweight.engines.llama.model.speed import Speed
 from commonweight.engines.settings import EngineSettings
+from commonweight.llamacpp import api
 from commonweight.runtime import checks
 from commonweight.runtime.data import DataFolder
 from commonweight.runtime.settings import AssistantSettings
 from commonweight.store import Database, read_revisions
 
-PARTS = ["versions", "processor", "GPU", "memory", "model", "address", "data", "cache", "database", "traces"]
+PARTS = ["versions", "llama.cpp", "processor", "memory", "model", "address", "data", "cache", "database", "traces"]
 
 
 def test_a_machine_on_which_a_server_would_start(tmp_path: Path) -> None:
@@ -121,3 +124,25 @@ def test_a_model_too_large_for_memory_is_told() -> None:
     *_, finding = checks.check_model(AssistantSettings(engine=EngineSettings(cache_ram=10**15)))
     assert (finding.subject, finding.status) == ("model in memory", "fail")
     assert "does not fit into memory" in finding.text
+
+
+def test_instructions_that_the_prebuilt_library_leaves_unused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "library", replace(api.library, kind="prebuilt"))
+    monkeypatch.setattr(checks, "list_installed", lambda: ["prebuilt"])
+    monkeypatch.setattr(api, "llama_print_system_info", lambda: b"CPU : AVX2 = 1 | FMA = 1 | F16C = 1 | ")
+    monkeypatch.setattr(checks, "read_cpu_flags", lambda: frozenset({"avx2", "fma", "f16c", "avx512f"}))
+    found = checks.check_library(find_starter())
+    assert (found.status, "it uses AVX2, F16C, FMA" in found.text) == ("ok", True)
+    assert found.advice.startswith("AVX512 of this processor stay unused; to use them, compile one")
+    monkeypatch.setattr(checks, "read_cpu_flags", lambda: frozenset({"avx2", "f16c"}))
+    found = checks.check_library(None)
+    assert (found.status, found.advice.partition(":")[0]) == ("fail", "this processor lacks FMA")
+
+
+def test_two_libraries_are_compared_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "list_installed", lambda: ["native", "prebuilt"])
+    monkeypatch.setattr(checks, "read_cpu_flags", frozenset)
+    speeds = {"native": Speed(1.0, 2.0), "prebuilt": Speed(1.5, 2.5)}
+    monkeypatch.setattr(checks, "measure_library", lambda kind, *_: speeds[kind])
+    text = checks.check_library(find_starter()).text
+    assert "a prompt in 1.00 s native, 1.50 s prebuilt, 32 tokens of an answer in 2.00 s and 2.50 s" in text
