@@ -9,6 +9,8 @@ import pytest
 from fake_hub import COMMIT, LATER_COMMIT, REFERENCE, WEIGHTS, Client, Hub
 from huggingface_hub.constants import DOWNLOAD_CHUNK_SIZE
 
+from commonweight.catalog.generation import find_generation_defaults
+
 pytest_plugins = "fake_hub_fixtures"
 
 
@@ -194,3 +196,9 @@ def test_cached_survives_a_branch_that_moved_to_nothing_cached(hub: Hub, client:
     hub.main = LATER_COMMIT
     client.fail("hf:org/repo/missing.gguf")
     assert client.cached() == [str(path)]
+
+
+def test_what_is_recommended_for_sampling_comes_along(hub: Hub, client: Client) -> None:
+    hub.files["generation_config.json"] = b'{"temperature": 0.3}'
+    path = client.pull()
+    assert find_generation_defaults(path, {}).temperature == 0.3

