@@ -60,8 +60,8 @@ _FAMILIES = {
 def find_generation_defaults(path: Path, metadata: Mapping[str, str]) -> GenerationDefaults:
     """Find what is recommended for a model file with this metadata."""
     family = _find_family(path, metadata)
-    embedded = {key.removeprefix("general.sampling."): text for key, text in metadata.items()}
-    embedded["temperature"] = embedded.get("temp", "")
+    keys = {"temperature": "temp", "top_p": "top_p", "top_k": "top_k", "min_p": "min_p"}
+    embedded = {name: metadata.get(f"general.sampling.{key}") for name, key in keys.items()}
     found = _read(embedded, "file") or _read(_load_config(path.with_name(CONFIG_FILE)), CONFIG_FILE)
     defaults = replace(found, system=family.system) if found else family
     return defaults if "tokenizer.chat_template" in metadata else replace(defaults, system=None)

@@ -1,6 +1,5 @@
-"""Token sampling with NumPy: a draw takes some 0.3 ms of 49k logits, whatever is cut.
-
-llama.cpp's own samplers first make a list of the vocabulary, and sort all of it for ``top_p`` alone.
+"""Token sampling with NumPy. llama.cpp's own samplers first make a list of the vocabulary, and sort all of it for
+``top_p`` alone.
 """
 
 import random
