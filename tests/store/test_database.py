@@ -10,6 +10,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, func, select, text, update
 from sqlalchemy.exc import IntegrityError
 
+import commonweight.store.database as database_module
 from commonweight.store import Database, DatabaseError, make_sqlite_url
 from commonweight.store.schema import keys, leases, metadata
 
@@ -63,6 +64,28 @@ async def test_a_cancelled_transaction_leaves_nothing(database: Database) -> Non
     async with database.write() as connection:
         await connection.execute(keys.insert().values(id="b", digest="d", **KEY))
     assert await count(database) == 1
+
+
+async def test_a_write_canceled_at_any_moment_keeps_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Seen: a canceled write whose traceback was kept locked the database until the next garbage collection.
+    monkeypatch.setattr(database_module, "STATEMENT_TIMEOUT_SECONDS", 2)
+    kept: list[BaseException | None] = []
+    async with Database.open(make_sqlite_url(tmp_path)) as database:
+
+        async def write() -> None:
+            async with database.write() as connection:
+                await connection.execute(keys.delete())
+                await connection.execute(select(func.count()).select_from(keys))
+
+        for number in range(300):
+            tasks = [asyncio.create_task(write()) for _ in range(3)]
+            await asyncio.sleep(number % 30 / 3000)
+            for task in tasks:
+                task.cancel()
+            kept += await asyncio.gather(*tasks, return_exceptions=True)
+            await write()
 
 
 async def test_references_hold(database: Database) -> None:

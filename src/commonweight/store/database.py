@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import sqlite3
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import aiosqlite
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
@@ -148,7 +150,22 @@ def _make_engine(url: str) -> AsyncEngine:
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
+    rollbacks: set[asyncio.Task[None]] = set()  # the loop itself holds tasks weakly
+
+    @event.listens_for(engine.sync_engine, "invalidate")
+    def roll_back(connection: Any, _record: object, _error: BaseException | None) -> None:  # noqa: ANN401
+        # The connection of a canceled task is closed, but SQLite ends its transaction only with the last of its
+        # statements, which a traceback may hold: until then no other could write. In the driver's queue this
+        # comes before the closing.
+        rollbacks.add(task := asyncio.ensure_future(_roll_back(connection.driver_connection)))
+        task.add_done_callback(rollbacks.discard)
+
     return engine
+
+
+async def _roll_back(connection: aiosqlite.Connection) -> None:
+    with contextlib.suppress(ValueError, sqlite3.Error):  # it was closed already
+        await connection.rollback()
 
 
 async def _upgrade_tables(engine: AsyncEngine) -> None:
