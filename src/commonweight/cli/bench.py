@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from rich.table import Table
 
-from commonweight.cli.terminal import LoadingBar, make_console
+from commonweight.cli.progress import LoadingBar
+from commonweight.cli.terminal import make_console
 from commonweight.engines.contract import Engine, Job, Sampling, Step
 from commonweight.runtime.assistant import open_assistant, resolve_model
 from commonweight.runtime.errors import UserError

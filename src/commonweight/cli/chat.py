@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from commonweight.cli.greeting import describe_assistant, suggest_next
-from commonweight.cli.terminal import LoadingBar, make_console
+from commonweight.cli.progress import LoadingBar
+from commonweight.cli.terminal import make_console
 from commonweight.messages.errors import ApiError, InvalidRequestError
 from commonweight.messages.request import MessageRequest
 from commonweight.runtime.assistant import open_assistant, resolve_model

@@ -31,6 +31,8 @@ DatabaseUrl = Annotated[
     ),
 ]
 
+AsJson = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON, for programs.")]
+
 _POWERS = {unit: power for power, unit in enumerate(("", "K", "M", "G", "T"))}
 
 
