@@ -25,7 +25,7 @@ DatabaseUrl = Annotated[
         "--database",
         metavar="URL",
         envvar="COMMONWEIGHT_DATABASE",
-        help="Such as `postgresql+asyncpg://user@host/name`. Default: a SQLite file in the data folder.",
+        help="Such as `postgresql://user@host/name`. Default: a SQLite file in the data folder.",
         show_default=False,
         rich_help_panel=DATA_PANEL,
     ),

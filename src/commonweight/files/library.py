@@ -25,7 +25,7 @@ from commonweight.messages.errors import (
 from commonweight.messages.response import make_id
 from commonweight.prompting.documents import UploadedFile
 from commonweight.store import Database
-from commonweight.store.failures import FAILURES, get_reason
+from commonweight.store.failures import FAILURES, find_disk_fault, get_reason
 from commonweight.store.files import FileTable, Position, StoredFile
 
 log = logging.getLogger(__name__)
@@ -295,7 +295,8 @@ def _translate_failures() -> Iterator[None]:
         yield
     except FAILURES as error:
         log.error("files cannot be reached: %s", get_reason(error))
-        raise UnavailableError("Files cannot be reached at the moment", retry_after=5) from error
+        message = find_disk_fault(error) or "Files cannot be reached"
+        raise UnavailableError(f"{message} at the moment", retry_after=5) from error
 
 
 def make_too_large_error() -> RequestTooLargeError:

@@ -144,6 +144,7 @@ def check_model(settings: AssistantSettings) -> Iterator[Finding]:
             check_loads(path)
         with contextlib.closing(Gguf(path)) as gguf:
             card = ModelCard.from_gguf(gguf)
+            Renderer(Tokenizer(gguf), card.chat_template)  # tries the template
             found = asyncio.run(check_servers(settings, settings.remote, gguf)) if settings.remote else None
         is_known = check_content(path)
     except (OSError, ModelNotFoundError) as error:

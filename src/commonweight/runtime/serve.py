@@ -15,6 +15,7 @@ from commonweight.batches import BatchRunner, BatchService
 from commonweight.files import Library
 from commonweight.runtime.assistant import OnProgress, open_assistant, resolve_model
 from commonweight.runtime.data import DataFolder
+from commonweight.runtime.disk import DiskProbe
 from commonweight.runtime.errors import UserError
 from commonweight.runtime.findings import check_cache_folder, check_data_folder, require
 from commonweight.runtime.network import bind_listener, check_key, check_origins, is_loopback, load_tls, make_url
@@ -133,7 +134,7 @@ async def _serve(
             batches=BatchService(database, data.path, runner.wake),
             library=files,
             lifecycle=lifecycle,
-            probes={"database": database.ping},
+            probes={"database": database.ping, "disk": DiskProbe(data.path).check},
             tracer_provider=tracer_provider,
             cors_origins=server.cors_origins,
             mounts=mounts,

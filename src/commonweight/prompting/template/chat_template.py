@@ -62,6 +62,7 @@ class ChatTemplate:
         self._no_tools: list[Any] | None = None
         if not self._try_render([_USER_MESSAGE]):
             self._no_tools = []  # some templates iterate over tools without a check for None
+            self._require_render()
         self.has_system = self._keeps_order(*map(_make_message, ("system", "user", "assistant", "user")))
         """Supports a system message in first place."""
         self.has_late_system = self._keeps_order(*map(_make_message, ("user", "system", "assistant", "user")))
@@ -145,6 +146,17 @@ class ChatTemplate:
             return ""
         except TemplateError as error:
             raise BadTemplateError(f"the model's chat template cannot be read: {error}") from error
+
+    def _require_render(self) -> None:
+        """Raise :class:`BadTemplateError` if the template refuses the plainest conversations, as it would any."""
+        for messages in ([_USER_MESSAGE], [_make_message("system"), _USER_MESSAGE]):
+            try:
+                self._render(messages, None, TRIAL_SECONDS, {})
+            except RenderError as error:
+                reason = error
+            else:
+                return
+        raise BadTemplateError(f"the model's chat template fails on every message: {reason}")
 
     def _keeps_order(self, *messages: TemplateMessage) -> bool:
         named = [{**message, "content": f"word{i}"} for i, message in enumerate(messages)]
