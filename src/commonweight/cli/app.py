@@ -147,13 +147,21 @@ def chat(
 def bench(
     *,
     model: Model = None,
-    rounds: Annotated[int, typer.Option(min=1, metavar="N", help="Times that each figure is taken.")] = 3,
+    rounds: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Times that each figure is taken, at full size. Default: what fits into a minute, at most 3.",
+            show_default=False,
+        ),
+    ] = None,
     engine: Annotated[
         EngineSettings,
         OnlyFields(("context", "parallel", "threads", "kv_memory", "kv_type", "cache_ram", "speculation")),
     ],
 ) -> None:
-    """Measure how fast a model reads and writes on this machine."""
+    """Measure how fast a model reads and writes on this machine, in about a minute."""
     from msgspec.structs import replace
 
     from commonweight.runtime.preflight import check_assistant
