@@ -115,7 +115,7 @@ class GrammarCompiler:
         tokenizer: LLTokenizer = LLTokenizer.from_llamacpp(  # type: ignore[attr-defined]  # not in its stub
             tokens=[*tokens, b""],
             vocab_ptr=self._vocab,
-            tokenize_fptr=ctypes.cast(_tokenize, ctypes.c_void_p).value,
+            tokenize_fptr=ctypes.cast(_TOKENIZE, ctypes.c_void_p).value,
             eos_token=self.size,
         )
         return tokenizer
@@ -158,11 +158,7 @@ def _read_markup(vocab: int, token_id: int) -> bytes | None:
     return token if is_markup else None
 
 
-@ctypes.CFUNCTYPE(
-    *(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32),
-    *(ctypes.POINTER(ctypes.c_int32), ctypes.c_int32, ctypes.c_bool, ctypes.c_bool),
-)
-def _tokenize(
+def _tokenize_literal(
     vocab: int,
     text: int,
     length: int,
@@ -173,8 +169,8 @@ def _tokenize(
 ) -> int:
     """``llama_tokenize`` for the literals of grammars, in which a special token's text is ordinary text.
 
-    llama.cpp finds user-defined tokens (``<think>``) in any text. As forced tokens they would lead nowhere, because
-    the grammar allows special tokens by their ids alone.
+    llama.cpp finds user-defined tokens (``<think>``) in any text. As forced tokens they would lead nowhere: the
+    grammar allows special tokens by their ids alone.
     """
     ids: list[int] = []
     for token_id in _encode(vocab, ctypes.string_at(text, length)):
@@ -185,6 +181,13 @@ def _tokenize(
     for i, token_id in enumerate(ids):
         tokens[i] = token_id
     return len(ids)
+
+
+# It has no state of its own, because llguidance may call it for as long as any grammar is in use.
+_TOKENIZE = ctypes.CFUNCTYPE(
+    *(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32),
+    *(ctypes.POINTER(ctypes.c_int32), ctypes.c_int32, ctypes.c_bool, ctypes.c_bool),
+)(_tokenize_literal)
 
 
 def _spell(vocab: int, markup: bytes) -> list[int]:
