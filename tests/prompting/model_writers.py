@@ -146,15 +146,8 @@ class ModelWriter:
         return Guide(self, f"%llguidance {{}}\n{lines}")
 
     def draw(self, rules: AnswerRules, random: Random) -> list[int]:
-        """A random answer under the rules, drawn as the engine draws."""
-        end = self.tokenizer.eos_id
-        assert end is not None
-        guide = _grammar_compiler(self.tokenizer).create_matcher(self.grammar(rules), frozenset([end]), "")
-        tokens: list[int] = []
-        while not tokens or tokens[-1] != end:
-            tokens.append(guide.sample_token(lambda ids: end if ids is None else int(random.choice(ids))))
-            assert len(tokens) < 1000
-        return tokens[:-1]
+        """A random answer under the rules."""
+        return draw_tokens(self.tokenizer, self.grammar(rules), random)
 
     def parser(self, rules: AnswerRules, stops: Sequence[str] = ()) -> OutputParser:
         """The parser for an answer under the rules."""
@@ -353,6 +346,18 @@ def vocabulary(*controls: str, user_defined: Sequence[str] = ()) -> Tokenizer:
         *((text, USER_DEFINED) for text in user_defined),
     ]
     return vocabularies._tokenizer("gpt2", tokens, bos="<|endoftext|>", eos="<|im_end|>", pre="qwen2")
+
+
+def draw_tokens(tokenizer: Tokenizer, grammar: str, random: Random) -> list[int]:
+    """Random tokens under a grammar, drawn as the engine draws, without the end."""
+    end = tokenizer.eos_id
+    assert end is not None
+    guide = _grammar_compiler(tokenizer).create_matcher(grammar, frozenset([end]), "")
+    tokens: list[int] = []
+    while not tokens or tokens[-1] != end:
+        tokens.append(guide.sample_token(lambda ids: end if ids is None else int(random.choice(ids))))
+        assert len(tokens) < 1000
+    return tokens[:-1]
 
 
 def grammar_tokenizer(tokenizer: Tokenizer) -> LLTokenizer:

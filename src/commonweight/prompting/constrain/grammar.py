@@ -93,7 +93,11 @@ class _Grammar:
         body = self._write_body()
         if self._thinking:
             body = f"{self._write_reasoning(self._thinking)} ({body})"
-        return "\n".join(["%llguidance {}", f"start: {body}", *self._lines, ""])
+        rules = "\n".join([f"start: {body}", *self._lines, ""])
+        # Upstream servers look for special tokens in literals, too, but force them without a look at the grammar,
+        # which wants ordinary tokens there. Unforced, these are drawn.
+        options = '{"no_forcing": true}' if self._markup.has_token(rules) else "{}"
+        return f"%llguidance {options}\n{rules}"
 
     def _add(self, rule: str, definition: str) -> None:
         self._lines.append(f"{rule}: {definition}")
