@@ -29,10 +29,13 @@ from commonweight.prompting.marks import (
     make_numbered_mark,
     strip_marks,
 )
-from commonweight.prompting.template.chat_template import ChatTemplate, TemplateMessage, add_reasoning
+from commonweight.prompting.template.chat_template import Beginning, ChatTemplate, TemplateMessage, add_reasoning
 
 # Beginning of a system block that agents put first; it differs by conversation and would spoil shared prefixes.
 _ATTRIBUTION = "x-anthropic-billing-header:"
+
+_NO_USER_YET = "(This conversation begins with the assistant.)"
+"""Text of a first user turn for templates that insist on one."""
 
 _CITING = f"""\
 When your answer rests on one of the documents, quote it after the sentence that rests on it, word for word:
@@ -99,8 +102,11 @@ class ConversationBuilder:
             turns += self._build_turns(request.messages[i], i, blocks)
         if request.cache_control and turns:
             turns[-1].marks_after += make_cache_mark(request.cache_control.ttl)
-        turns = _merge_turns([self._fit_role(turn, is_first=i == 0) for i, turn in enumerate(turns)])
-        turns = self._fit_order(turns)
+        has_system = turns != [] and turns[0].role == "system"
+        turns = _merge_turns(
+            [self._fit_role(turn, is_first=i == 0, has_system=has_system) for i, turn in enumerate(turns)]
+        )
+        turns = self._fit_beginning(self._fit_order(turns), has_tools=passes_tools)
         _place_marks(turns, pending_marks)
         prefill = turns.pop() if turns and turns[-1].role == "assistant" else _Turn("assistant")
         if (plain := strip_marks(prefill.text)) != plain.rstrip():
@@ -192,10 +198,12 @@ class ConversationBuilder:
             text = f"Error: {text}"
         return _Turn("tool", text + read_cache_mark(block), number, result_of=block.tool_use_id)
 
-    def _fit_role(self, turn: _Turn, *, is_first: bool) -> _Turn:
+    def _fit_role(self, turn: _Turn, *, is_first: bool, has_system: bool) -> _Turn:
         """The turn with tagged text in place of a role, or of calls, that the template does not support."""
         template = self._template
-        if turn.role == "system" and not (template.has_system if is_first else template.has_late_system):
+        # A late system message must not take the template's own instructions away from the beginning.
+        takes_late = template.has_late_system and (has_system or not template.has_default_system)
+        if turn.role == "system" and not (template.has_system if is_first else takes_late):
             return replace(turn, role="user", text=f"<system>\n{turn.text}\n</system>")
         if turn.role == "tool" and not template.has_calls:
             return replace(turn, role="user", text=f"<tool_response>\n{turn.text}\n</tool_response>", result_of="")
@@ -215,6 +223,19 @@ class ConversationBuilder:
             else:
                 fitted.append(turn)
         return _split_calls(fitted) if self._format.takes_one_call else fitted
+
+    def _fit_beginning(self, turns: list[_Turn], *, has_tools: bool) -> list[_Turn]:
+        """The turns with one of the user in front, if they begin in a way that the template does not support."""
+        start = 1 if turns and turns[0].role == "system" else 0
+        beginning: Beginning = "nothing"
+        if len(turns) > start:
+            if turns[start].role != "assistant":
+                return turns
+            if len(turns) > start + 1:  # otherwise it is the prefill
+                beginning = "call" if turns[start].calls else "answer"
+        if self._template.may_begin(beginning, has_system=start > 0, has_tools=has_tools):
+            return turns
+        return [*turns[:start], _Turn("user", _NO_USER_YET), *turns[start:]]
 
     def _build_message(self, turn: _Turn, names: Mapping[str, str], ids: Mapping[str, str]) -> TemplateMessage:
         text, reasoning = turn.text, turn.reasoning
