@@ -87,7 +87,7 @@ def test_every_conversation_is_shown_and_begins_like_before(family: Family, name
             prompt, shown = render(family, messages, **fields)
             words = [f"w{i}" for i in range(10) if f'w{i}"' in str(messages).replace("'", '"')]
             assert [word for word in words if word not in shown] == []
-            if not family.moves_tools and "reasoning" not in name:
+            if not is_rewritten:
                 assert prompt.token_ids[: len(before)] == before
             before = prompt.token_ids[: prompt.user_span[1]]
 
