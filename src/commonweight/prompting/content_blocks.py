@@ -4,10 +4,11 @@ Blocks without content for a model (thinking of other models, fallback markers) 
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
+from commonweight.messages.caching import Cacheable
 from commonweight.messages.content import (
-    Block,
     CompactionBlock,
     ContainerUploadBlock,
     DocumentBlock,
@@ -15,24 +16,38 @@ from commonweight.messages.content import (
     ServerToolResultBlock,
     ServerToolUseBlock,
     TextBlock,
+    ToolAdditionBlock,
     ToolReferenceBlock,
+    ToolRemovalBlock,
 )
 from commonweight.messages.errors import InvalidRequestError
+from commonweight.messages.tool_changes import ConversationTools
+from commonweight.messages.tools import Tool
 from commonweight.messages.wire import WireModel
 from commonweight.prompting.documents import Document
 from commonweight.prompting.marks import make_cache_mark
 
 PARAGRAPH = "\n\n"
 
+_ADDED = "This tool can be called from now on:\n"
 _WITHOUT_TEXT = frozenset({"thinking", "redacted_thinking", "fallback", "mcp_tool_listing"})
 
 
 class BlockRenderer:
-    """Renders the content blocks of one request as text."""
+    """Renders the content blocks of one request as text.
 
-    def __init__(self, documents: Sequence[Document], definitions: Mapping[str, object]) -> None:
+    ``explain_tools`` writes how tools are called, and their definitions.
+    """
+
+    def __init__(
+        self,
+        documents: Sequence[Document],
+        tools: ConversationTools,
+        explain_tools: Callable[[Sequence[Tool]], str],
+    ) -> None:
         self._documents = {id(document.block): (i, document) for i, document in enumerate(documents)}
-        self._definitions = definitions
+        self._tools = tools
+        self._explain_tools = explain_tools
 
     def render_all(self, blocks: Sequence[WireModel], path: str) -> str:
         """The text of ``blocks`` as paragraphs, with their cache marks.
@@ -67,10 +82,8 @@ class BlockRenderer:
                 return f"\n<tool_result>\n{body}\n</tool_result>"
             case DocumentBlock() | SearchResultBlock():
                 return self._render_document(block)
-            case ToolReferenceBlock():
-                # Agents count the tokens of single messages, too, without the tools that they refer to.
-                definition = self._definitions.get(block.tool_name, {"name": block.tool_name})
-                return f"This tool can be called from now on:\n{json.dumps(definition, ensure_ascii=False)}"
+            case ToolAdditionBlock() | ToolRemovalBlock() | ToolReferenceBlock():
+                return self._render_tool_change(block)
             case CompactionBlock():
                 return block.content
             case ContainerUploadBlock():
@@ -81,6 +94,17 @@ class BlockRenderer:
                     return None
                 raise InvalidRequestError(f"{path}.{kind}: this model does not support {kind} input")
 
+    def _render_tool_change(self, block: ToolAdditionBlock | ToolRemovalBlock | ToolReferenceBlock) -> str | None:
+        change = self._tools.find_change(block)
+        if change is None:
+            # Agents count the tokens of single messages, too, without the tools that they refer to.
+            return _ADDED + f'{{"name": "{block.tool_name}"}}' if isinstance(block, ToolReferenceBlock) else None
+        if not change.is_added:
+            return f"This tool can no longer be called: {change.tool.name}"
+        if change.is_first:
+            return self._explain_tools([change.tool])
+        return _ADDED + json.dumps(make_definition(change.tool), ensure_ascii=False)
+
     def _render_document(self, block: DocumentBlock | SearchResultBlock) -> str:
         number, document = self._documents[id(block)]
         lines = [document.title, document.source, document.context, "\n".join(document.parts)]
@@ -88,6 +112,20 @@ class BlockRenderer:
         return f'<document number="{number}">\n{body}\n</document>' if document.is_citable else body
 
 
-def read_cache_mark(block: WireModel) -> str:
-    """The cache mark of a block with ``cache_control``, or an empty string."""
-    return make_cache_mark(block.cache_control.ttl) if isinstance(block, Block) and block.cache_control else ""
+def read_cache_mark(part: WireModel) -> str:
+    """The cache mark of a block or tool with ``cache_control``, or an empty string."""
+    return make_cache_mark(part.cache_control.ttl) if isinstance(part, Cacheable) and part.cache_control else ""
+
+
+def make_definition(tool: Tool) -> dict[str, Any]:
+    """A tool's definition as chat templates take it."""
+    description = tool.description or ""
+    for example in tool.input_examples or []:
+        description += f"\n\nExample of an input: {json.dumps(example, ensure_ascii=False)}"
+    schema = tool.input_schema
+    if "properties" not in schema:
+        schema = {**schema, "properties": {}}  # some templates rely on it
+    return {
+        "type": "function",
+        "function": {"name": tool.name, "description": description.strip(), "parameters": schema},
+    }

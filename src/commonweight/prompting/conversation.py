@@ -15,7 +15,7 @@ from commonweight.messages.errors import InvalidRequestError
 from commonweight.messages.request import CountTokensRequest, MessageParam
 from commonweight.messages.tools import Tool
 from commonweight.prompting.constrain.grammar import CITATION_TAGS
-from commonweight.prompting.content_blocks import PARAGRAPH, BlockRenderer, read_cache_mark
+from commonweight.prompting.content_blocks import PARAGRAPH, BlockRenderer, make_definition, read_cache_mark
 from commonweight.prompting.documents import Document
 from commonweight.prompting.formats import NUMBER, ToolCallFormat, fill_placeholders
 from commonweight.prompting.formats.call_ids import make_named_id, make_short_id
@@ -90,8 +90,7 @@ class ConversationBuilder:
             InvalidRequestError: a block that a text model cannot read, or a prefill that ends with white space.
         """
         tools = request.tools or []
-        definitions = {tool.name: _make_definition(tool) for tool in tools}
-        blocks = BlockRenderer(documents, definitions)
+        blocks = BlockRenderer(documents, request.trace_tools(), self._explain_tools)
         loaded = [tool for tool in tools if not tool.defer_loading]
         passes_tools = bool(loaded) and self._template.has_tools
         turns = self._build_system(request, documents, [] if passes_tools else loaded, blocks)
@@ -99,7 +98,7 @@ class ConversationBuilder:
         if turns and not self._template.has_tools_first:
             turns[0].marks_after, pending_marks = pending_marks, ""
         for i in _visible_indices(request.messages):
-            turns += self._build_turns(request.messages[i], i, blocks)
+            self._add_turns(turns, request.messages[i], i, blocks)
         if request.cache_control and turns:
             turns[-1].marks_after += make_cache_mark(request.cache_control.ttl)
         has_system = turns != [] and turns[0].role == "system"
@@ -118,7 +117,7 @@ class ConversationBuilder:
             if turn.role != "assistant":
                 turn.text = BEFORE_NON_ASSISTANT + turn.text
         messages = [self._build_message(turn, names, ids) for turn in turns]
-        template_tools = [definitions[tool.name] for tool in loaded] if passes_tools else None
+        template_tools = [make_definition(tool) for tool in loaded] if passes_tools else None
         return Conversation(messages, template_tools, prefill.text, prefill.reasoning)
 
     def _build_system(
@@ -143,7 +142,7 @@ class ConversationBuilder:
     def _explain_tools(self, tools: Sequence[Tool]) -> str:
         """Instructions for tool calls, for templates that take no tools."""
         lines = "\n".join(
-            json.dumps(_make_definition(tool), ensure_ascii=False) + read_cache_mark(tool) for tool in tools
+            json.dumps(make_definition(tool), ensure_ascii=False) + read_cache_mark(tool) for tool in tools
         )
         example = self._write_calls([("NAME", {"KEY": "VALUE"})])
         return (
@@ -167,8 +166,8 @@ class ConversationBuilder:
             texts.append(family.before_name + name + family.before_input + body + family.after_input)
         return fill_placeholders(family.opening + family.between.join(texts) + family.closing)
 
-    def _build_turns(self, message: MessageParam, number: int, blocks: BlockRenderer) -> list[_Turn]:
-        """The turns of a message: one for each tool result, and one for everything else."""
+    def _add_turns(self, turns: list[_Turn], message: MessageParam, number: int, blocks: BlockRenderer) -> None:
+        """Add the turns of a message: one for each tool result, and one for everything else."""
         results: list[_Turn] = []
         texts: list[str] = []
         turn = _Turn(message.role, number=number)
@@ -184,13 +183,19 @@ class ConversationBuilder:
                     turn.reasoning += block.thinking
                 case _:
                     text = blocks.render(block, path)
-                    if text is not None:
+                    if text is None:
+                        turn.marks_after += read_cache_mark(block)
+                    else:
                         texts.append(text + read_cache_mark(block))
         # Text of an assistant is one text, even when citations cut it into blocks.
         turn.text = ("" if message.role == "assistant" else PARAGRAPH).join(texts)
         has_content = strip_marks(turn.text) or turn.calls or turn.reasoning
+        turns += results
         # A user turn without text stays, because templates want the roles to alternate.
-        return [*results, turn] if has_content or (message.role == "user" and not results) else results
+        if has_content or (message.role == "user" and not results):
+            turns.append(turn)
+        elif turns:
+            turns[-1].marks_after += turn.marks_after
 
     def _build_result(self, block: ToolResultBlock, number: int, path: str, blocks: BlockRenderer) -> _Turn:
         text = blocks.render_all(block.content, f"{path}.tool_result.content")
@@ -271,19 +276,6 @@ class ConversationBuilder:
         else:
             name += mark
         return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
-
-
-def _make_definition(tool: Tool) -> dict[str, Any]:
-    description = tool.description or ""
-    for example in tool.input_examples or []:
-        description += f"\n\nExample of an input: {json.dumps(example, ensure_ascii=False)}"
-    schema = tool.input_schema
-    if "properties" not in schema:
-        schema = {**schema, "properties": {}}  # some templates rely on it
-    return {
-        "type": "function",
-        "function": {"name": tool.name, "description": description.strip(), "parameters": schema},
-    }
 
 
 def _visible_indices(messages: Sequence[MessageParam]) -> Iterator[int]:

@@ -4,7 +4,8 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from commonweight.messages.content import CacheTtl, walk
+from commonweight.messages.caching import CacheTtl
+from commonweight.messages.content import walk
 from commonweight.messages.errors import InvalidRequestError
 from commonweight.messages.request import CountTokensRequest
 from commonweight.messages.response import OutputToolUse
