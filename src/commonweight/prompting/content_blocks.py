@@ -29,7 +29,6 @@ from commonweight.prompting.marks import make_cache_mark
 
 PARAGRAPH = "\n\n"
 
-_ADDED = "This tool can be called from now on:\n"
 _WITHOUT_TEXT = frozenset({"thinking", "redacted_thinking", "fallback", "mcp_tool_listing"})
 
 
@@ -98,18 +97,20 @@ class BlockRenderer:
         change = self._tools.find_change(block)
         if change is None:
             # Agents count the tokens of single messages, too, without the tools that they refer to.
-            return _ADDED + f'{{"name": "{block.tool_name}"}}' if isinstance(block, ToolReferenceBlock) else None
+            return _announce({"name": block.tool_name}) if isinstance(block, ToolReferenceBlock) else None
         if not change.is_added:
             return f"This tool can no longer be called: {change.tool.name}"
-        if change.is_first:
-            return self._explain_tools([change.tool])
-        return _ADDED + json.dumps(make_definition(change.tool), ensure_ascii=False)
+        return self._explain_tools([change.tool]) if change.is_first else _announce(make_definition(change.tool))
 
     def _render_document(self, block: DocumentBlock | SearchResultBlock) -> str:
         number, document = self._documents[id(block)]
         lines = [document.title, document.source, document.context, "\n".join(document.parts)]
         body = "\n".join(line for line in lines if line)
         return f'<document number="{number}">\n{body}\n</document>' if document.is_citable else body
+
+
+def _announce(definition: dict[str, Any]) -> str:
+    return f"This tool can be called from now on:\n{json.dumps(definition, ensure_ascii=False)}"
 
 
 def read_cache_mark(part: WireModel) -> str:
