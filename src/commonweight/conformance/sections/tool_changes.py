@@ -1,5 +1,7 @@
 """Tools that are added, defined and removed in mid-conversation: sections 5 and 11.1."""
 
+import secrets
+
 from commonweight.conformance.checks import check
 from commonweight.conformance.conversation import ROUND_TRIP, Json, assistant, result, system, text, tool_use, user
 from commonweight.conformance.sections.caching import MARK, fresh, usage
@@ -138,13 +140,8 @@ async def what_was_read_before_is_kept(target: Target) -> None:
 @check()
 async def marks_on_changes(target: Target) -> None:
     """A change may carry a cache mark, on its block or in its definition, but not on both (§5, §11.1)."""
-    definition = CLOCK | {"description": fresh()}
-    for change in (
-        removal("get_weather", **MARK),
-        addition(definition, **MARK),
-        addition(definition | {"name": "get_date"} | MARK),
-    ):
-        messages = [user(fresh()), system([change])]
+    for change in (removal("get_weather", **MARK), addition(CLOCK, **MARK), addition(CLOCK | MARK)):
+        messages = [user(f"Hello {secrets.token_hex(8)}."), system([change])]
         used = await usage(target.with_betas(BETAS), tools=[WEATHER, BASH], messages=messages)
         assert used["cache_creation_input_tokens"] > 0, f"nothing was written for the mark: {used}"
     await refuse(target, addition(CLOCK | MARK, **MARK), tools=[WEATHER])
