@@ -8,6 +8,7 @@ from hostile import addition, document, found, reference, removal, text, tool, t
 
 from commonweight.messages.errors import InvalidRequestError
 from commonweight.messages.request import CountTokensRequest
+from commonweight.messages.tool_changes import ToolChange
 from commonweight.prompting.content_blocks import BlockRenderer
 from commonweight.prompting.documents import collect_documents
 from commonweight.prompting.marks import make_cache_mark
@@ -15,11 +16,11 @@ from commonweight.prompting.marks import make_cache_mark
 IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}}
 TOOL = tool()
 BASH = {"name": "Bash", "description": "é", "input_schema": {"type": "object"}, "defer_loading": True}
-LOADED = (
-    "This tool can be called from now on:\n"
-    '{"type": "function", "function": {"name": "Bash", "description": "é", '
-    '"parameters": {"type": "object", "properties": {}}}}'
-)
+LOADED = "Bash, é"
+
+
+def show(change: ToolChange) -> str:
+    return f"{'first: ' * change.is_first}{change.tool.name}, {change.tool.description}"
 
 
 def flat(
@@ -30,7 +31,7 @@ def flat(
     tools = {} if declared is None else {"tools": list(declared)}
     request = CountTokensRequest.model_validate({"model": "m", "messages": messages, **tools})
     documents = collect_documents(request.messages)
-    renderer = BlockRenderer(documents, request.trace_tools(), lambda tools: f"explained: {tools[0].name}")
+    renderer = BlockRenderer(documents, request.trace_tools(), show)
     return renderer.render_all(request.messages[1].content, "messages.1.content")
 
 
@@ -88,9 +89,9 @@ def test_a_change_that_changes_nothing_leaves_no_trace() -> None:
 
 def test_the_first_tool_of_a_conversation_is_explained() -> None:
     assert flat(addition(TOOL), addition(BASH), addition("Bash"), role="system", declared=[]) == (
-        f"explained: {TOOL['name']}\n\n{LOADED}"
+        f"first: search, Finds.\n\n{LOADED}"
     )
-    assert flat(addition("Bash"), role="system", declared=[BASH]) == "explained: Bash"
+    assert flat(addition("Bash"), role="system", declared=[BASH]) == f"first: {LOADED}"
 
 
 def test_a_removed_tool_is_not_loaded_by_a_reference() -> None:
@@ -100,7 +101,7 @@ def test_a_removed_tool_is_not_loaded_by_a_reference() -> None:
         {"role": "user", "content": [reference("Bash")]},
     ]
     request = CountTokensRequest.model_validate({"model": "m", "messages": messages, "tools": [TOOL, BASH]})
-    renderer = BlockRenderer([], request.trace_tools(), lambda _: "")
+    renderer = BlockRenderer([], request.trace_tools(), show)
     told = renderer.render_all(request.messages[2].content, "messages.2.content")
     assert told == "This tool can no longer be called: Bash"
 

@@ -4,7 +4,7 @@ Blocks without content for a model (thinking of other models, fallback markers) 
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from commonweight.messages.caching import Cacheable
@@ -21,8 +21,7 @@ from commonweight.messages.content import (
     ToolRemovalBlock,
 )
 from commonweight.messages.errors import InvalidRequestError
-from commonweight.messages.tool_changes import ConversationTools
-from commonweight.messages.tools import Tool
+from commonweight.messages.tool_changes import ConversationTools, ToolChange
 from commonweight.messages.wire import WireModel
 from commonweight.prompting.documents import Document
 from commonweight.prompting.marks import make_cache_mark
@@ -33,20 +32,14 @@ _WITHOUT_TEXT = frozenset({"thinking", "redacted_thinking", "fallback", "mcp_too
 
 
 class BlockRenderer:
-    """Renders the content blocks of one request as text.
-
-    ``explain_tools`` writes how tools are called, and their definitions.
-    """
+    """Renders the content blocks of one request as text. ``show_tool`` writes a tool that is added."""
 
     def __init__(
-        self,
-        documents: Sequence[Document],
-        tools: ConversationTools,
-        explain_tools: Callable[[Sequence[Tool]], str],
+        self, documents: Sequence[Document], tools: ConversationTools, show_tool: Callable[[ToolChange], str]
     ) -> None:
         self._documents = {id(document.block): (i, document) for i, document in enumerate(documents)}
         self._tools = tools
-        self._explain_tools = explain_tools
+        self._show_tool = show_tool
 
     def render_all(self, blocks: Sequence[WireModel], path: str) -> str:
         """The text of ``blocks`` as paragraphs, with their cache marks.
@@ -97,10 +90,12 @@ class BlockRenderer:
         change = self._tools.find_change(block)
         if change is None:
             # Agents count the tokens of single messages, too, without the tools that they refer to.
-            return _announce({"name": block.tool_name}) if isinstance(block, ToolReferenceBlock) else None
-        if not change.is_added:
-            return f"This tool can no longer be called: {change.tool.name}"
-        return self._explain_tools([change.tool]) if change.is_first else _announce(make_definition(change.tool))
+            return announce_tool({"name": block.tool_name}) if isinstance(block, ToolReferenceBlock) else None
+        return (
+            self._show_tool(change)
+            if change.is_added
+            else f"This tool can no longer be called: {change.tool.name}"
+        )
 
     def _render_document(self, block: DocumentBlock | SearchResultBlock) -> str:
         number, document = self._documents[id(block)]
@@ -109,24 +104,11 @@ class BlockRenderer:
         return f'<document number="{number}">\n{body}\n</document>' if document.is_citable else body
 
 
-def _announce(definition: dict[str, Any]) -> str:
+def announce_tool(definition: Mapping[str, Any]) -> str:
+    """Text of a tool that may be called from there on."""
     return f"This tool can be called from now on:\n{json.dumps(definition, ensure_ascii=False)}"
 
 
 def read_cache_mark(part: WireModel) -> str:
     """The cache mark of a block or tool with ``cache_control``, or an empty string."""
     return make_cache_mark(part.cache_control.ttl) if isinstance(part, Cacheable) and part.cache_control else ""
-
-
-def make_definition(tool: Tool) -> dict[str, Any]:
-    """A tool's definition as chat templates take it."""
-    description = tool.description or ""
-    for example in tool.input_examples or []:
-        description += f"\n\nExample of an input: {json.dumps(example, ensure_ascii=False)}"
-    schema = tool.input_schema
-    if "properties" not in schema:
-        schema = {**schema, "properties": {}}  # some templates rely on it
-    return {
-        "type": "function",
-        "function": {"name": tool.name, "description": description.strip(), "parameters": schema},
-    }

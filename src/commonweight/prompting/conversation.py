@@ -13,9 +13,10 @@ from typing import Any
 from commonweight.messages.content import ThinkingBlock, ToolResultBlock, ToolUseBlock
 from commonweight.messages.errors import InvalidRequestError
 from commonweight.messages.request import CountTokensRequest, MessageParam
+from commonweight.messages.tool_changes import ToolChange
 from commonweight.messages.tools import Tool
 from commonweight.prompting.constrain.grammar import CITATION_TAGS
-from commonweight.prompting.content_blocks import PARAGRAPH, BlockRenderer, make_definition, read_cache_mark
+from commonweight.prompting.content_blocks import PARAGRAPH, BlockRenderer, announce_tool, read_cache_mark
 from commonweight.prompting.documents import Document
 from commonweight.prompting.formats import NUMBER, ToolCallFormat, fill_placeholders
 from commonweight.prompting.formats.call_ids import make_named_id, make_short_id
@@ -90,7 +91,7 @@ class ConversationBuilder:
             InvalidRequestError: a block that a text model cannot read, or a prefill that ends with white space.
         """
         tools = request.tools or []
-        blocks = BlockRenderer(documents, request.trace_tools(), self._explain_tools)
+        blocks = BlockRenderer(documents, request.trace_tools(), self._show_tool)
         loaded = [tool for tool in tools if not tool.defer_loading]
         passes_tools = bool(loaded) and self._template.has_tools
         turns = self._build_system(request, documents, [] if passes_tools else loaded, blocks)
@@ -117,7 +118,7 @@ class ConversationBuilder:
             if turn.role != "assistant":
                 turn.text = BEFORE_NON_ASSISTANT + turn.text
         messages = [self._build_message(turn, names, ids) for turn in turns]
-        template_tools = [make_definition(tool) for tool in loaded] if passes_tools else None
+        template_tools = [_make_definition(tool) for tool in loaded] if passes_tools else None
         return Conversation(messages, template_tools, prefill.text, prefill.reasoning)
 
     def _build_system(
@@ -140,14 +141,20 @@ class ConversationBuilder:
         return [_Turn("system", instructions)] if instructions else []
 
     def _explain_tools(self, tools: Sequence[Tool]) -> str:
-        """Instructions for tool calls, for templates that take no tools."""
+        """Instructions for tool calls, where the template shows no tools."""
         lines = "\n".join(
-            json.dumps(make_definition(tool), ensure_ascii=False) + read_cache_mark(tool) for tool in tools
+            json.dumps(_make_definition(tool), ensure_ascii=False) + read_cache_mark(tool) for tool in tools
         )
         example = self._write_calls([("NAME", {"KEY": "VALUE"})])
         return (
             "# Tools\n\nYou may call these tools, described with the JSON schema of what they take:\n"
             f"<tools>\n{lines}\n</tools>\n\nA call is written like this, and ends what you say:\n{example}"
+        )
+
+    def _show_tool(self, change: ToolChange) -> str:
+        """Text of a tool that the conversation adds: the first comes with how tools are called."""
+        return (
+            self._explain_tools([change.tool]) if change.is_first else announce_tool(_make_definition(change.tool))
         )
 
     def _write_calls(self, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
@@ -276,6 +283,19 @@ class ConversationBuilder:
         else:
             name += mark
         return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def _make_definition(tool: Tool) -> dict[str, Any]:
+    description = tool.description or ""
+    for example in tool.input_examples or []:
+        description += f"\n\nExample of an input: {json.dumps(example, ensure_ascii=False)}"
+    schema = tool.input_schema
+    if "properties" not in schema:
+        schema = {**schema, "properties": {}}  # some templates rely on it
+    return {
+        "type": "function",
+        "function": {"name": tool.name, "description": description.strip(), "parameters": schema},
+    }
 
 
 def _visible_indices(messages: Sequence[MessageParam]) -> Iterator[int]:
