@@ -125,7 +125,8 @@ def test_tools_that_an_mcp_server_changes_in_mid_session_are_followed(tmp_path: 
         return write_call("mcp__kit__enable")
 
     kit = {"command": sys.executable, "args": [str(Path(__file__).with_name("mcp_kit.py"))], "alwaysLoad": True}
-    options = ("--mcp-config", json.dumps({"mcpServers": {"kit": kit}}), "--allowedTools", "mcp__kit")
+    servers = json.dumps({"mcpServers": {"kit": kit}})
+    options = ("--mcp-config", servers, "--allowedTools", "mcp__kit", "--max-turns", "20")
     with replaying(script) as served:
         *_, result = ask(
             "What is it?", tmp_path, served.url, served.key, *options, CLAUDE_CODE_INLINE_TOOLS=str(int(by_value))
