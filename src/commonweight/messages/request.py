@@ -87,7 +87,7 @@ class CountTokensRequest(WireModel):
     """Fields of a request that become prompt tokens; the body of ``count_tokens``."""
 
     _is_whole: ClassVar[bool] = False
-    """The messages are no part of a conversation that is counted alone."""
+    """Whether the messages are a whole conversation, and not a part that is counted alone."""
 
     model: str = Field(min_length=1, max_length=512)
     messages: list[MessageParam] = Field(max_length=MAX_MESSAGES, fail_fast=True)
