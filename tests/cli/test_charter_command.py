@@ -1,9 +1,27 @@
 """``commonweight charter`` in a terminal."""
 
+import json
+import re
 from pathlib import Path
+from typing import get_args
 
 from command import one_line_error, run
 from commonweight.charter import DEFAULT, parse
+from commonweight.charter.principle import (
+    Action,
+    Category,
+    Front,
+    Hazard,
+    Mode,
+    Overrider,
+    Place,
+    Settings,
+    Severity,
+    Tier,
+)
+from commonweight.charter.reading import PARTS
+
+DEFAULT_FILE = Path(str(DEFAULT))
 
 
 def test_the_default_is_shown() -> None:
@@ -61,3 +79,49 @@ def test_what_changed_is_shown(tmp_path: Path) -> None:
 
 def test_files_that_are_none(tmp_path: Path) -> None:
     assert "No such file" in one_line_error(run("charter", "show", tmp_path / "x.md"))
+
+
+def test_a_new_one_is_sound_and_explains_every_field(tmp_path: Path) -> None:
+    file = tmp_path / "my charter.md"
+    done = run("charter", "new", file)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"commonweight serve --charter '{file}'" in done.stdout
+    assert run("charter", "lint", file).returncode == 0
+    written = file.read_text()
+    assert run("charter", "new", "-").stdout == written
+    assert one_line_error(run("charter", "new", file)) == f"{file} is there already; name another file"
+    assert file.read_text() == written
+    front, _, settings = written.partition("## ")
+    for text, model in ((front, Front), (settings, Settings)):
+        for name, field in model.model_fields.items():
+            assert re.search(rf"^(# )?{field.alias or name}:", text, re.MULTILINE), name
+    for kind in (Tier, Severity, Place, Action, Mode, Category, Hazard, Overrider):
+        for value in get_args(kind):
+            assert re.search(rf"\b{value}\b", settings), value
+    for part in PARTS:
+        assert part in settings
+
+
+def test_lists_for_programs(tmp_path: Path) -> None:
+    charter = json.loads(run("charter", "show", "--json").stdout)
+    default = parse(DEFAULT.read_bytes())
+    assert [one["id"] for one in charter["principles"]] == [one.id for one in default.principles]
+    assert (charter["schema"], charter["sha256"]) == ("charter/1", default.sha256)
+    assert json.loads(run("charter", "show", "--json", "-p", "fraud").stdout)["id"] == "fraud"
+    file = tmp_path / "charter.md"
+    file.write_text(DEFAULT.read_text().replace("severity: critical", "severity: awful", 1))
+    done = run("charter", "lint", "--json", file)
+    [problem] = json.loads(done.stdout)["problems"]
+    assert (done.returncode, problem.keys()) == (1, {"line", "text"})
+    file.write_text(DEFAULT.read_text().replace("tier: hard", "tier: safety", 1))
+    done = run("charter", "diff", "--json", DEFAULT_FILE, file)
+    [change] = json.loads(done.stdout)["changes"]
+    assert done.returncode == 1
+    assert change == {
+        "where": "mass-weapons",
+        "what": "tier",
+        "kind": "changed",
+        "before": "hard",
+        "after": "safety",
+        "warning": "this was a hard principle",
+    }

@@ -1,15 +1,17 @@
 """What the command says about itself, and about models."""
 
+import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import typer
 
-from command import run
+from command import environment, run
 from commonweight import __version__
-from commonweight.catalog.starter import STARTER_SHA256
+from commonweight.catalog.starter import STARTER_SHA256, find_starter
 from commonweight.cli import main
 from commonweight.cli.options import parse_size as parsed_size
 
@@ -113,22 +115,111 @@ def test_a_wrong_size_is_a_mistake_in_usage(
     assert "'plenty' is no size" in said
 
 
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("commonweight mod", ["models"]),
+        ("commonweight models s", ["show"]),
+        ("commonweight serve --guard s", ["shadow"]),
+    ],
+)
+def test_completion_is_quick_to_import(words: str, completed: list[str]) -> None:
+    # By the name of the command, whoever runs it.
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", _COMPLETE],
+        env=environment(
+            _COMMONWEIGHT_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=str(len(words.split()) - 1)
+        ),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == completed
+    assert imported(done.stderr) & (HEAVY | {"rich.progress", "asyncio"}) == set()
+
+
+_COMPLETE = "import sys; sys.argv = ['commonweight']; from commonweight.cli import main; main()"
+
+
+def test_completion_can_be_installed() -> None:
+    assert "--install-completion" in run("--help").stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("serve", "--model", "/none"),
+        ("serve", "--charter", "/none"),
+        ("serve", "--guard-bundle", "/none"),
+        ("serve", "--tls-cert", "/none"),
+        ("serve", "--data", "/proc/none"),
+        ("serve", "--api-key", "two words"),
+        ("chat", "--model", "/none"),
+        ("bench", "--model", "/none"),
+        ("models", "show", "/none"),
+        ("charter", "lint", "/none"),
+        ("charter", "compile", "/none"),
+        ("charter", "compile", "--out", "/none/x"),
+        ("charter", "test", "--texts", "/none"),
+        ("guard", "eval", "/none"),
+        ("guard", "trust", "/none"),
+    ],
+)
+def test_what_is_wrong_with_a_path_is_said_without_heavy_imports(arguments: tuple[str, ...]) -> None:
+    done = run(*arguments, python=("-X", "importtime"))
+    assert done.returncode == 1
+    [said] = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+    assert said.startswith("Error: ")
+    # Of the hub's client, the names of its folders are read, and no more.
+    heavy = HEAVY - {"huggingface_hub"} | {"huggingface_hub.file_download", "sqlalchemy"}
+    assert imported(done.stderr) & heavy == set()
+
+
 def test_the_starter_model_is_listed_with_its_command(tmp_path: Path) -> None:
     done = run("models", "list", HF_HOME=str(tmp_path))
     assert done.returncode == 0
-    assert re.match(r"SmolLM2-135M-Instruct\.Q4_1 +98\.\d MB\n +commonweight serve\n", done.stdout)
+    assert re.match(r"starter +98\.\d MB +SmolLM2-135M-Instruct\.Q4_1\n +commonweight serve\n", done.stdout)
     assert "hf:org/repo/file.gguf" in done.stdout
 
 
-def test_pulled_models_are_listed_with_a_command_in_one_line(tmp_path: Path) -> None:
-    snapshot = tmp_path / "hub" / "models--someone--some-model" / "snapshots" / ("0123456789" * 4)
-    snapshot.mkdir(parents=True)
-    file = snapshot / "it's [a] model.gguf"
-    file.write_bytes(b"GGUF")
-    lines = run("models", "list", HF_HOME=str(tmp_path)).stdout.splitlines()
-    position = lines.index("it's [a] model  4 bytes")
-    quoted = str(file).replace("'", "'\"'\"'")
-    assert lines[position + 1] == f"    commonweight serve --model '{quoted}'"
+def cache(home: Path, name: str, content: bytes) -> Path:
+    """A file of a repository in the hub's cache."""
+    repo = home / "hub" / "models--someone--some-model"
+    path = repo / "snapshots" / ("0123456789" * 4) / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    (repo / "refs").mkdir(exist_ok=True)
+    (repo / "refs" / "main").write_text(path.parent.name)
+    return path
+
+
+def test_pulled_models_are_listed_by_names_that_are_taken(tmp_path: Path) -> None:
+    starter = find_starter()
+    assert starter is not None
+    cache(tmp_path, "it's [a] model.gguf", starter.read_bytes())
+    broken = cache(tmp_path, "broken.gguf", b"GGUF")
+    cache(tmp_path, "half-00001-of-00002.gguf", starter.read_bytes())
+    done = run("models", "list", HF_HOME=str(tmp_path))
+    reference = "hf:someone/some-model/it's [a] model.gguf"
+    names = [line.split("  ")[0] for line in done.stdout.splitlines() if line and not line.startswith(" ")]
+    assert names == [
+        "starter",
+        reference,
+        "Others: a GGUF file by its path, hf:org/repo:QUANT or hf:org/repo/file.gguf.",
+    ]
+    quoted = reference.replace("'", "'\"'\"'")
+    assert f"    commonweight serve --model '{quoted}'" in done.stdout.splitlines()
+    assert done.stderr.count("left out: ") == 2
+    assert str(broken) in done.stderr
+    listed = json.loads(run("models", "list", "--json", HF_HOME=str(tmp_path)).stdout)["models"]
+    assert [model["model"] for model in listed] == names[:2]
+    for model in listed:
+        shown = json.loads(run("models", "show", model["model"], "--json", HF_HOME=str(tmp_path)).stdout)
+        assert shown.items() >= model.items()
+        assert shown["sha256"] == STARTER_SHA256
+    assert listed[0].keys() == {
+        *("model", "id", "name", "architecture", "parameters", "size_bytes", "window", "licence", "path")
+    }
 
 
 def test_a_model_is_shown_with_what_its_file_says() -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import re
 import time
 from pathlib import Path
@@ -40,6 +41,28 @@ def test_a_key_is_shown_once(tmp_path: Path) -> None:
     assert run("keys", "revoke", "first", "--data", tmp_path).returncode == 0
     assert "revoked" in run("keys", "list", "--data", tmp_path, COLUMNS="200").stdout
     created(tmp_path, "first")
+
+
+def test_keys_are_listed_for_programs(tmp_path: Path) -> None:
+    secret = created(tmp_path, "first", "--concurrency", "4", "--expires", "90d", "--waive", "fraud")
+    output = run("keys", "list", "--json", "--data", tmp_path).stdout
+    assert secret not in output
+    [key] = json.loads(output)["keys"]
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", key.pop("created_at"))
+    assert key.pop("expires_at") is not None
+    assert key.pop("id").startswith("key_")
+    assert secret.startswith(key.pop("hint"))
+    assert key == {
+        "name": "first",
+        "tenant": "first",
+        "scopes": ["models", "batches", "files"],
+        "requests_per_minute": None,
+        "tokens_per_minute": None,
+        "concurrency": 4,
+        "waived": ["fraud"],
+        "is_valid": True,
+        "revoked_at": None,
+    }
 
 
 @pytest.mark.parametrize(
@@ -118,6 +141,9 @@ def test_a_running_server_obeys_and_no_key_is_ever_written_down(tmp_path: Path) 
     assert rows["second"]["requests"] == "1"
     assert int(rows["first"]["output_tokens"]) == 2 * int(rows["first"]["requests"])
     said.append(run("usage", "--data", data).stdout)
+    said.append(run("usage", "--data", data, "--json", "--by", "key").stdout)
+    listed = json.loads(said[-1])["usage"]
+    assert [{name: str(value) for name, value in row.items()} for row in listed] == list(rows.values())
 
     written = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert log in written
