@@ -62,6 +62,26 @@ def test_a_single_value_comes_back(writer: ModelWriter) -> None:
             assert read_value(writer, rules, writer.draw(rules, Random(0))) == value
 
 
+@with_each_writer
+def test_tags_come_back_wherever_they_stand(writer: ModelWriter) -> None:
+    for tag in TAGS:
+        for schema, value in (
+            ({"properties": {tag: {"const": 1}}, "required": [tag]}, {tag: 1}),
+            (
+                {"properties": {"a": {"type": "array", "items": {"const": tag}, "minItems": 1, "maxItems": 1}}},
+                {"a": [tag]},
+            ),
+            ({"properties": {"a": {"type": "object", "properties": {"b": {"const": tag}}}}}, {"a": {"b": tag}}),
+        ):
+            tool = {"type": "object", "additionalProperties": False, **schema}
+            rules = AnswerRules({"tool": tool}, must_call=True, allows_parallel_calls=False)
+            tokens = writer.answer(calls=[("tool", value)]).tokens(Random(0))
+            assert writer.guide(rules).accepts(tokens)
+            assert read(writer.parser(rules), tokens).whole_calls == [("tool", value)]
+        rules = AnswerRules({}, schema={"const": tag})
+        assert read(writer.parser(rules), writer.draw(rules, Random(0))).text == as_json(tag)
+
+
 _values = st.sampled_from([*TAGS, *PLAIN]) | st.sampled_from(
     [None, True, False, 0, 1, -1.5, 12, "5", "nul", "tru"]
 )

@@ -167,12 +167,12 @@ async def schemas_of_agents(target: Target) -> None:
 @check()
 async def values_that_look_like_markup(target: Target) -> None:
     """A value that a schema lists comes back whole, whatever a model's own format makes of it (§7)."""
-    for value in MARKUP:
-        schema = {"type": "object", "properties": {"tag": {"enum": [value]}}, "required": ["tag"]}
-        tool = {"name": "mark", "input_schema": schema | {"additionalProperties": False}}
-        choice: Json = {"tools": [tool], "tool_choice": this(tool), "messages": GREETING, "max_tokens": 64}
-        check_one_call(await target.create_message(**choice), tool)
-        check_one_call((await target.stream(**choice)).message, tool)
+    properties = {f"tag_{i}": {"enum": [value]} for i, value in enumerate(MARKUP)}
+    schema = {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
+    tool = {"name": "mark", "input_schema": schema}
+    choice: Json = {"tools": [tool], "tool_choice": this(tool), "messages": GREETING, "max_tokens": 256}
+    check_one_call(await target.create_message(**choice), tool)
+    check_one_call((await target.stream(**choice)).message, tool)
 
 
 @check()

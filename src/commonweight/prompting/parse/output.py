@@ -121,10 +121,12 @@ class OutputParser:
         self._input: JsonInputParser | ArgumentInputParser = JsonInputParser()
         self._openings = self._find_openings()
         calls_come_first = family.is_whole_answer or config.is_json
-        markers = [family.after_text, family.trigger if self._tools and not calls_come_first else ""]
-        self._markers = [
-            marker for marker in (*markers, CITATION_TAGS.opening if config.has_quotes else "") if marker
+        markers = [
+            "" if config.is_json else family.after_text,
+            family.trigger if self._tools and not calls_come_first else "",
+            CITATION_TAGS.opening if config.has_quotes else "",
         ]
+        self._markers = [marker for marker in markers if marker]
         self._held_back_space = ""
         """White space at the end of the text so far, held back; it is dropped if a call follows."""
         self._is_beginning = True
