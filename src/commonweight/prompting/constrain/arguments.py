@@ -175,7 +175,7 @@ class _SchemaReader:
             values &= self._referred[ref]
         if types := schema.get("type"):
             named = [types] if isinstance(types, str) else types
-            values &= reduce(Values.__or__, (_BY_KIND[name] for name in named), _NOTHING)
+            values &= reduce(Values.__or__, (_BY_KIND.get(name, _NOTHING) for name in named), _NOTHING)
         if "const" in schema:
             values &= Values.of([schema["const"]])
         if isinstance(choices := schema.get("enum"), list):
