@@ -1,15 +1,28 @@
-"""Answer rules and grammar of a request: its tools, tool choice, output schema, thinking and citations."""
+"""Answer rules of a request: its tools, tool choice, output schema, thinking and citations."""
 
+import logging
 from collections.abc import Sequence
-from typing import Any, Literal
+from functools import lru_cache
+from typing import Literal
 
 from commonweight.messages.content import ToolReferenceBlock, ToolResultBlock
 from commonweight.messages.errors import InvalidRequestError
 from commonweight.messages.request import BudgetedThinking, CountTokensRequest
-from commonweight.messages.tools import NamedToolChoice
-from commonweight.prompting.constrain.grammar import AnswerRules, GrammarWriter
-from commonweight.prompting.constrain.schema import BadSchemaError, make_json_grammar
+from commonweight.messages.tools import NamedToolChoice, Tool
+from commonweight.prompting.constrain.dialect import Unheld
+from commonweight.prompting.constrain.grammar import AnswerRules
+from commonweight.prompting.constrain.schema import BadSchemaError, HeldSchema, close_input, hold_schema
 from commonweight.prompting.template.chat_template import ChatTemplate
+
+log = logging.getLogger(__name__)
+
+_OUTPUT = "output_config.format.schema"
+
+_MAX_SUBSCHEMAS = 8_000
+"""Most subschemas of all tools together. A grammar has 65,000 symbols, a property three or more of them."""
+
+_MAX_LOGGED = 8
+"""Most keywords in one line of the log."""
 
 _REASONING_BUDGETS = {"low": 1024, "medium": 4096}
 """Most tokens of reasoning by effort, for models whose template does not take an effort."""
@@ -41,12 +54,18 @@ def make_answer_rules(
     ``prompt``: the rendered text, which may end inside the reasoning. ``thinks``: the model reasons first.
     ``continues_text``: the prompt ends with a prefill. ``quotable``: texts of the documents by their numbers, or
     empty strings for those that must not be quoted.
+
+    Raises:
+        InvalidRequestError: a schema that the answer must match, and cannot be held to.
     """
     choice = request.tool_choice
     kind = choice.type if choice else "auto"
     tools = find_loaded_tools(request)
     if isinstance(choice, NamedToolChoice):
-        tools = {tool.name: tool.input_schema for tool in request.tools or [] if tool.name == choice.name}
+        tools = [tool for tool in request.tools or [] if tool.name == choice.name]
+    must_call = kind in ("any", "tool")
+    inputs = _hold_inputs(request, tools, must_call=must_call, tenant=tenant)
+    output = _hold_output(request, tenant)
     thinking: Literal["begun", "possible", "over"] = "over"
     budget = None
     if thinks and template.thinking:
@@ -57,11 +76,15 @@ def make_answer_rules(
         if isinstance(request.thinking, BudgetedThinking):
             budget = request.thinking.budget_tokens
     return AnswerRules(
-        tools=tools,
-        must_call=kind in ("any", "tool"),
+        tools={name: held.schema for name, held in inputs.items()},
+        must_call=must_call,
         may_call=kind != "none",
         allows_parallel_calls=not (choice and choice.disable_parallel_tool_use) and kind != "tool",
-        schema=request.output_schema,
+        schema=output.schema if output else None,
+        unheld=(
+            *(name + unheld.pointer for name, held in inputs.items() for unheld in held.unheld if kind != "none"),
+            *(_OUTPUT + unheld.pointer for unheld in (output.unheld if output else ())),
+        ),
         thinking=thinking,
         budget=budget,
         quotable=tuple(quotable) if any(quotable) else (),
@@ -70,30 +93,65 @@ def make_answer_rules(
     )
 
 
-def write_answer_grammar(request: CountTokensRequest, rules: AnswerRules, writer: GrammarWriter) -> str | None:
-    """The grammar for the answer to a request; None if nothing constrains it.
+def _hold_inputs(
+    request: CountTokensRequest, tools: Sequence[Tool], *, must_call: bool, tenant: str
+) -> dict[str, HeldSchema]:
+    """What grammars hold of the schemas of these tools' inputs, by the tools' names.
 
-    Raises:
-        InvalidRequestError: a schema that no answer can be constrained to, with its path in the request.
+    A tool that is only offered never makes a request fail: schemas of MCP servers have many mistakes.
     """
-    for i, tool in enumerate(request.tools or []):
+    room = _MAX_SUBSCHEMAS
+    places = {tool.name: f"tools.{i}.custom.input_schema" for i, tool in enumerate(request.tools or [])}
+    inputs = {}
+    for tool in sorted(tools, key=lambda tool: not tool.strict):
+        where = places[tool.name]
         try:
-            make_json_grammar(tool.input_schema, rules.tenant)
+            held = hold_schema(close_input(tool.input_schema), tenant)
         except BadSchemaError as error:
-            raise InvalidRequestError(f"tools.{i}.custom.input_schema: {error}") from error
+            raise InvalidRequestError(f"{where}: {error}") from error
+        if held.size > room:
+            held = HeldSchema({}, (Unheld("#", "the schemas of all tools together are too large"),), held.problem)
+        room -= held.size
+        if held.unheld and tool.strict:
+            first = held.unheld[0]
+            raise InvalidRequestError(f"{where}: strict tool {tool.name!r}: {first.pointer}: {first.reason}")
+        _log_unheld(f"tool {tool.name!r}", held.unheld)
+        inputs[tool.name] = held
+    if must_call and all(held.problem for held in inputs.values()):
+        name, held = next(iter(inputs.items()))
+        raise InvalidRequestError(f"{places[name]}: tool {name!r} must be called: {held.problem}")
+    return {tool.name: inputs[tool.name] for tool in tools}
+
+
+def _hold_output(request: CountTokensRequest, tenant: str) -> HeldSchema | None:
+    """What a grammar holds of the schema of the output."""
+    if request.output_schema is None:
+        return None
     try:
-        return writer.write(rules)
+        held = hold_schema(request.output_schema, tenant)
     except BadSchemaError as error:
-        raise InvalidRequestError(f"output_config.format.schema: {error}") from error
+        raise InvalidRequestError(f"{_OUTPUT}: {error}") from error
+    for unheld in held.unheld:
+        # The rest (uniqueItems, formats) is in what frameworks generate, and never was refused.
+        if unheld.is_mistake or unheld.keyword == "pattern":
+            raise InvalidRequestError(f"{_OUTPUT}: {unheld.pointer}: {unheld.reason}")
+    if held.problem:
+        raise InvalidRequestError(f"{_OUTPUT}: {held.problem}")
+    _log_unheld(_OUTPUT, held.unheld)
+    return held
 
 
-def find_loaded_tools(request: CountTokensRequest) -> dict[str, dict[str, Any]]:
-    """Input schemas, by tool name, of the tools that may be called: not deferred, or referred to since."""
+@lru_cache(maxsize=1024)
+def _log_unheld(owner: str, unheld: tuple[Unheld, ...]) -> None:
+    """Log what answers are not held to, once for each schema: agents send theirs with every request."""
+    if unheld:
+        first = "; ".join(f"{pointer}: {reason}" for pointer, reason, _ in unheld[:_MAX_LOGGED])
+        log.warning("%s: not held to %d keywords of its schema: %s", owner, len(unheld), first)
+
+
+def find_loaded_tools(request: CountTokensRequest) -> list[Tool]:
+    """The tools that may be called: not deferred, or referred to since."""
     blocks = [block for message in request.messages for block in message.content]
     inner = [part for block in blocks if isinstance(block, ToolResultBlock) for part in block.content]
     referred = {block.tool_name for block in (*blocks, *inner) if isinstance(block, ToolReferenceBlock)}
-    return {
-        tool.name: tool.input_schema
-        for tool in request.tools or []
-        if not tool.defer_loading or tool.name in referred
-    }
+    return [tool for tool in request.tools or [] if not tool.defer_loading or tool.name in referred]
