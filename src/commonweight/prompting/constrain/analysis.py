@@ -40,18 +40,29 @@ def get_target(schema: Schema) -> str | None:
     return ref.removeprefix("#/$defs/") if isinstance(ref, str) else None
 
 
-def _list_targets(part: object) -> Iterator[str]:
+def list_parts(schema: Schema) -> Iterator[Schema]:
+    """The schemas directly within a schema."""
+    parts: list[object] = []
+    for key in ("properties", "patternProperties"):
+        parts += schema.get(key, {}).values()
+    for key in ("prefixItems", "allOf", "anyOf"):
+        parts += schema.get(key, [])
+    parts += [schema.get("items"), schema.get("additionalProperties")]
+    return (part for part in parts if isinstance(part, dict))
+
+
+def measure_height(schema: Schema) -> int:
+    """Number of levels of schemas within each other."""
+    return 1 + max(map(measure_height, list_parts(schema)), default=0)
+
+
+def _list_targets(schema: Schema) -> Iterator[str]:
     """Names of the definitions that a schema, or a part of it, refers to."""
-    match part:
-        case dict():
-            target = get_target(part)
-            if target is not None:
-                yield target
-            for value in part.values():
-                yield from _list_targets(value)
-        case list():
-            for value in part:
-                yield from _list_targets(value)
+    target = get_target(schema)
+    if target is not None:
+        yield target
+    for part in list_parts(schema):
+        yield from _list_targets(part)
 
 
 def _has_end(

@@ -146,7 +146,8 @@ def _log_unheld(owner: str, unheld: tuple[Unheld, ...]) -> None:
     """Log what answers are not held to, once for each schema: agents send theirs with every request."""
     if unheld:
         first = "; ".join(f"{pointer}: {reason}" for pointer, reason, _ in unheld[:_MAX_LOGGED])
-        log.warning("%s: not held to %d keywords of its schema: %s", owner, len(unheld), first)
+        more = f"; {len(unheld) - _MAX_LOGGED} more" if len(unheld) > _MAX_LOGGED else ""
+        log.warning("%s: answers are not held to %s%s", owner, first, more)
 
 
 def find_loaded_tools(request: CountTokensRequest) -> list[Tool]:

@@ -5,12 +5,13 @@ is malformed, or has no grammar in any case, is left out and reported.
 """
 
 import json
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
-from commonweight.prompting.constrain.analysis import are_disjoint
+from commonweight.prompting.constrain.analysis import are_disjoint, measure_height
 
 Schema = dict[str, Any]
 
@@ -20,8 +21,18 @@ _MAX_DEPTH = 120
 _MAX_COUNT = 2**31 - 1
 """Largest length that regular expressions can count to. No answer is longer than a larger maximum."""
 
-_MAX_OPTIONS = 100
-"""Most options of a ``oneOf`` that are compared with each other."""
+_MAX_PAIRS = 10_000
+"""Most pairs of options of ``oneOf`` that are compared."""
+
+_MAX_HEIGHT = 600
+"""Most levels of all definitions together. llguidance goes from one to the next on its stack, which overflows and
+ends the process at about 1400."""
+
+_MAX_NAMING_WORK = 1_000_000
+"""Most work to tell the names of properties that are listed from others, in pairs of names: about a second.
+
+Without limits, an object with 5000 names takes llguidance 18 seconds, one with 300 expressions 47."""
+_PAIRS_OF_NAMES_PER_PAIR_OF_EXPRESSIONS = 1_400
 
 _TYPES = frozenset({"null", "boolean", "integer", "number", "string", "array", "object"})
 _REFERENCES = frozenset({"$ref", "$dynamicRef", "$recursiveRef"})
@@ -109,16 +120,23 @@ class _Reader:
         self._source = source
         self._plain = PlainSchema()
         self._names: dict[int, str] = {}
-        self._pending: list[tuple[str, Schema, str]] = []
+        self._pending: deque[tuple[str, Schema, str]] = deque()
+        self._pairs_left = _MAX_PAIRS
+        self._naming_work_left = _MAX_NAMING_WORK
         self._one_ofs: list[tuple[list[Schema | bool], str]] = []
 
     def read(self) -> PlainSchema:
         plain = self._plain
         plain.root = self._read(self._source, "#", 1)
+        height = 0
         while self._pending:
-            name, target, pointer = self._pending.pop()
-            definition = self._read(target, pointer, 3)
+            name, target, pointer = self._pending.popleft()
+            definition = self._read(target, pointer, 3) if height < _MAX_HEIGHT else True
             plain.definitions[name] = definition if isinstance(definition, dict) else {"anyOf": [definition]}
+            if height < _MAX_HEIGHT:
+                height += 1 + measure_height(plain.definitions[name])
+            else:
+                self._report(pointer, "the schema refers to too much")
         for options, where in self._one_ofs:
             if not self._exclude_each_other(options):
                 self._report(where, "its options may overlap; they are held as those of anyOf")
@@ -126,7 +144,8 @@ class _Reader:
         return plain
 
     def _exclude_each_other(self, options: list[Schema | bool]) -> bool:
-        return len(options) <= _MAX_OPTIONS and all(
+        self._pairs_left -= len(options) ** 2 // 2
+        return self._pairs_left >= 0 and all(
             are_disjoint(a, b, self._plain.definitions) for i, a in enumerate(options) for b in options[:i]
         )
 
@@ -159,7 +178,23 @@ class _Reader:
                     self._read_applicator(node, key, schema, where, depth)
             except _MistakeError as mistake:
                 self._report(where, str(mistake), is_mistake=True)
+        self._limit_names(node, pointer)
         return node
+
+    def _limit_names(self, node: Schema, pointer: str) -> None:
+        """Hold no names in an object that has so many that a grammar would take too long to compile."""
+        expressions = len(node.get("patternProperties", ()))
+        names = len(node.get("properties", {}).keys() | node.get("required", ()))
+        work = _PAIRS_OF_NAMES_PER_PAIR_OF_EXPRESSIONS * expressions**2 // 2
+        if node.get("additionalProperties", True) is not False or expressions:
+            work += names**2
+        if work <= self._naming_work_left:
+            self._naming_work_left -= work
+            return
+        for key in ("properties", "patternProperties", "required", "additionalProperties"):
+            if node.pop(key, None) is not None:
+                self._report(f"{pointer}/{key}", "its object has too many names")
+        self._plain.constraints = [other for other in self._plain.constraints if other.node is not node]
 
     def _read_reference(self, node: Schema, reference: object, where: str) -> None:
         target = self._targets.find(reference)

@@ -5,6 +5,7 @@ Source: https://github.com/guidance-ai/llguidance/blob/main/docs/json_schema.md
 
 import json
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -27,10 +28,10 @@ _SPACING = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible"
 # multipleOf needs a state for every remainder: more take llguidance seconds to compile, and a million minutes.
 _MAX_REMAINDERS = 10_000
 
-_MAX_COMPILED_CHARACTERS = 2_000_000
-"""Most text of schemas that is compiled to find what a grammar cannot hold: about a second's work."""
-_CHARACTERS_PER_COMPILATION = 2_000
-"""What compiling an empty schema counts as."""
+_MAX_SEARCH_SECONDS = 2.0
+"""Most CPU time to find what a grammar cannot hold of one schema. What was not tried by then is left out."""
+
+_MAX_REASON_CHARACTERS = 200
 
 _UNSATISFIABLE = "Unsatisfiable"
 
@@ -56,8 +57,8 @@ def hold_schema(schema: Schema, tenant: str = "") -> HeldSchema:
     """Make a grammar hold as much of a schema as it can: each keyword that it cannot hold is left out by itself.
 
     Properties come in the schema's order; one that no value meets is never written, unless it is required. The
-    first look at a schema takes milliseconds and is cached by ``tenant``, so that no tenant can measure which schemas
-    another one sent.
+    first look at a schema takes milliseconds and is cached by ``tenant``, so that no tenant can measure which
+    schemas another one sent.
 
     Raises:
         BadSchemaError: the schema is too large.
@@ -116,7 +117,7 @@ class _Holder:
         self._unheld = list(plain.unheld)
         self._left_out: set[tuple[int, str, str]] = set()
         self._impossible = find_endless(plain.definitions)
-        self._room = _MAX_COMPILED_CHARACTERS
+        self._deadline = time.thread_time() + _MAX_SEARCH_SECONDS
 
     def hold(self) -> HeldSchema:
         self._leave_out_large_steps()
@@ -191,9 +192,9 @@ class _Holder:
         )
 
     def _compile(self, schema: Schema) -> str:
-        text = _write(schema)
-        self._room -= len(text) + _CHARACTERS_PER_COMPILATION
-        return _find_problem(text) if self._room >= 0 else "too much else of the schema cannot be held"
+        if time.thread_time() > self._deadline:
+            return "too much else of the schema cannot be held"
+        return _find_problem(_write(schema))
 
     def _build(self) -> Schema | bool:
         """The schema without what is left out."""
@@ -244,19 +245,16 @@ def _write(schema: Schema) -> str:
 def _find_problem(schema: str) -> str:
     """The reason why no answer can be constrained to a schema; empty if one can."""
     matcher = LLMatcher(_make_byte_tokenizer(), f"%llguidance {{}}\nstart: %json {schema}", log_level=0)
-    matcher.compute_bitmask()
     message = matcher.get_error()
-    if "NoExtension" in message:
-        return f"{_UNSATISFIABLE} schema: no value has an end"
     if "recursion limit exceeded" in message:
         return "the schema is nested too deeply"
     if message.startswith("panic"):
         return "the schema is too large"
     if of_expression := re.search(r"^error: (.*)", message, re.MULTILINE):
-        return of_expression[1]
+        return str(of_expression[1])
     # The message goes on with an excerpt of the grammar.
-    reason: str = re.split(r"\n *(?:\d+ \||while)|\n<state>", message.partition("JSON schema: ")[2] or message)[0]
-    return reason
+    reason = re.split(r"\n *(?:\d+ \||while)|\n<state>", message.partition("JSON schema: ")[2] or message)[0]
+    return "".join(c if c.isprintable() else " " for c in reason[:_MAX_REASON_CHARACTERS])
 
 
 @cache
