@@ -11,18 +11,23 @@ from commonweight.messages.request import BudgetedThinking, CountTokensRequest
 from commonweight.messages.tools import NamedToolChoice, Tool
 from commonweight.prompting.constrain.dialect import Unheld
 from commonweight.prompting.constrain.grammar import AnswerRules
-from commonweight.prompting.constrain.schema import BadSchemaError, HeldSchema, close_input, hold_schema
+from commonweight.prompting.constrain.schema import (
+    MAX_SUBSCHEMAS,
+    BadSchemaError,
+    HeldSchema,
+    close_input,
+    hold_schema,
+)
 from commonweight.prompting.template.chat_template import ChatTemplate
 
 log = logging.getLogger(__name__)
 
 _OUTPUT = "output_config.format.schema"
 
-_MAX_SUBSCHEMAS = 8_000
-"""Most subschemas of all tools together. A grammar has 65,000 symbols, a property three or more of them."""
-
 _MAX_LOGGED = 8
 """Most keywords in one line of the log."""
+_MAX_POINTER = 120
+"""Most characters of the place of one."""
 
 _REASONING_BUDGETS = {"low": 1024, "medium": 4096}
 """Most tokens of reasoning by effort, for models whose template does not take an effort."""
@@ -100,7 +105,7 @@ def _hold_inputs(
 
     A tool that is only offered never makes a request fail: schemas of MCP servers have many mistakes.
     """
-    room = _MAX_SUBSCHEMAS
+    room = MAX_SUBSCHEMAS
     places = {tool.name: f"tools.{i}.custom.input_schema" for i, tool in enumerate(request.tools or [])}
     inputs = {}
     for tool in sorted(tools, key=lambda tool: not tool.strict):
@@ -133,7 +138,7 @@ def _hold_output(request: CountTokensRequest, tenant: str) -> HeldSchema | None:
         raise InvalidRequestError(f"{_OUTPUT}: {error}") from error
     for unheld in held.unheld:
         # The rest (uniqueItems, formats) is in what frameworks generate, and never was refused.
-        if unheld.is_mistake or unheld.keyword == "pattern":
+        if unheld.is_mistake or unheld.is_expression:
             raise InvalidRequestError(f"{_OUTPUT}: {unheld.pointer}: {unheld.reason}")
     if held.problem:
         raise InvalidRequestError(f"{_OUTPUT}: {held.problem}")
@@ -145,7 +150,7 @@ def _hold_output(request: CountTokensRequest, tenant: str) -> HeldSchema | None:
 def _log_unheld(owner: str, unheld: tuple[Unheld, ...]) -> None:
     """Log what answers are not held to, once for each schema: agents send theirs with every request."""
     if unheld:
-        first = "; ".join(f"{pointer}: {reason}" for pointer, reason, _ in unheld[:_MAX_LOGGED])
+        first = "; ".join(f"{part.pointer[:_MAX_POINTER]}: {part.reason}" for part in unheld[:_MAX_LOGGED])
         more = f"; {len(unheld) - _MAX_LOGGED} more" if len(unheld) > _MAX_LOGGED else ""
         log.warning("%s: answers are not held to %s%s", owner, first, more)
 

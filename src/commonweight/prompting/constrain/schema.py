@@ -22,6 +22,9 @@ __all__ = ["BadSchemaError", "HeldSchema", "Schema", "hold_schema", "make_json_g
 MAX_SCHEMA_CHARACTERS = 256 * 1024
 """Limit of one schema's JSON text."""
 
+MAX_SUBSCHEMAS = 8_000
+"""Most subschemas of one grammar, which has 65,000 symbols: a property takes three or more of them."""
+
 # The spacing of JSON in chat templates, so that a call is the same text when it comes back in the history.
 _SPACING = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False}
 
@@ -120,6 +123,8 @@ class _Holder:
         self._deadline = time.thread_time() + _MAX_SEARCH_SECONDS
 
     def hold(self) -> HeldSchema:
+        if self._plain.size > MAX_SUBSCHEMAS:
+            return HeldSchema({}, (Unheld("#", "the schema is too large", is_mistake=True),), size=0)
         self._leave_out_large_steps()
         problem = self._find_problem()
         if problem.startswith(_UNSATISFIABLE) and self._plain.definitions:
@@ -182,7 +187,8 @@ class _Holder:
 
     def _leave_out(self, constraint: Constraint, reason: str) -> None:
         self._left_out.add(constraint.id)
-        self._unheld.append(Unheld(constraint.pointer, reason))
+        is_expression = constraint.key in ("pattern", "patternProperties")
+        self._unheld.append(Unheld(constraint.pointer, reason, is_expression=is_expression))
 
     def _find_problem(self) -> str:
         """Why the schema, without what is left out, has no grammar; empty if it has one."""
