@@ -256,7 +256,8 @@ def _make_definition(tool: Tool) -> dict[str, Any]:
     description = tool.description or ""
     for example in tool.input_examples or []:
         description += f"\n\nExample of an input: {json.dumps(example, ensure_ascii=False)}"
-    schema = {"properties": {}, **_tidy(tool.input_schema)}  # some templates rely on it
+    schema = _tidy(tool.input_schema)
+    schema.setdefault("properties", {})  # some templates rely on it
     return {
         "type": "function",
         "function": {"name": tool.name, "description": description.strip(), "parameters": schema},
