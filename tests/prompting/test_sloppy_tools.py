@@ -132,12 +132,17 @@ def test_what_is_not_held_is_logged_once_for_each_schema(caplog: pytest.LogCaptu
     assert caplog.messages[0].endswith("; 4 more")
 
 
-def test_tools_beyond_the_size_of_a_grammar_are_offered_unheld() -> None:
-    tools = [
-        tool(name=f"t{i}", input_schema=schema({f"p{j}": {"type": "string"} for j in range(900)}))
-        for i in range(12)
-    ]
+@pytest.mark.parametrize(
+    ("properties", "count"),
+    [
+        ({f"p{j}": {"type": "string"} for j in range(900)}, 8),
+        ({f"p{j}": {"enum": [f"value {j} {k}" for k in range(200)]} for j in range(50)}, 3),
+    ],
+    ids=["properties", "values"],
+)
+def test_tools_beyond_the_size_of_a_grammar_are_offered_unheld(properties: dict[str, Any], count: int) -> None:
+    tools = [tool(name=f"t{i}", input_schema=schema(properties)) for i in range(12)]
     asked = ask(STARTER, *tools)
-    assert asked.unheld == tuple(f"t{i}#" for i in range(8, 12))
+    assert asked.unheld == tuple(f"t{i}#" for i in range(count, 12))
     assert asked.grammar is not None
     assert not LLMatcher(grammar_tokenizer(STARTER.tokenizer), asked.grammar).get_error()

@@ -24,6 +24,8 @@ MAX_SCHEMA_CHARACTERS = 256 * 1024
 
 MAX_SUBSCHEMAS = 8_000
 """Most subschemas of one grammar, which has 65,000 symbols: a property takes three or more of them."""
+_CHARACTERS_PER_SUBSCHEMA = 75
+"""Long enumerations count as more than one: llguidance refuses a megabyte of them."""
 
 # The spacing of JSON in chat templates, so that a call is the same text when it comes back in the history.
 _SPACING = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False}
@@ -37,6 +39,7 @@ _MAX_SEARCH_SECONDS = 2.0
 _MAX_REASON_CHARACTERS = 200
 
 _UNSATISFIABLE = "Unsatisfiable"
+_ENDLESS = f"{_UNSATISFIABLE} schema: no value has an end"
 
 
 class BadSchemaError(ValueError):
@@ -53,7 +56,7 @@ class HeldSchema:
     problem: str = ""
     """Why no value meets the schema as it was sent; empty if one does. Some do meet what is held of it."""
     size: int = 0
-    """Number of subschemas."""
+    """Share of a grammar: at least the number of subschemas."""
 
 
 def hold_schema(schema: Schema, tenant: str = "") -> HeldSchema:
@@ -67,9 +70,13 @@ def hold_schema(schema: Schema, tenant: str = "") -> HeldSchema:
         BadSchemaError: the schema is too large.
     """
     try:
-        return _hold_schema(json.dumps(schema, ensure_ascii=False), tenant)
+        text = json.dumps(schema, ensure_ascii=False)
     except RecursionError as error:
         raise BadSchemaError("the schema is nested too deeply") from error
+    if len(text) > MAX_SCHEMA_CHARACTERS:
+        raise BadSchemaError(f"the schema is too large: {len(text)} characters > {MAX_SCHEMA_CHARACTERS} maximum")
+    hold = _hold_small if len(text) <= _MAX_SMALL_CHARACTERS else _hold_large
+    return hold(text, tenant)
 
 
 def make_json_grammar(schema: Schema, tenant: str = "") -> str:
@@ -105,11 +112,14 @@ def close_input(schema: Schema) -> Schema:
     return {**schema, "properties": properties | undescribed, "additionalProperties": False}
 
 
-@lru_cache(maxsize=512)
-def _hold_schema(text: str, _tenant: str) -> HeldSchema:
-    if len(text) > MAX_SCHEMA_CHARACTERS:
-        raise BadSchemaError(f"the schema is too large: {len(text)} characters > {MAX_SCHEMA_CHARACTERS} maximum")
+def _hold_text(text: str, _tenant: str) -> HeldSchema:
     return _Holder(read_schema(json.loads(text))).hold()
+
+
+# What is held of a large schema takes megabytes.
+_hold_small = lru_cache(maxsize=1024)(_hold_text)
+_hold_large = lru_cache(maxsize=32)(_hold_text)
+_MAX_SMALL_CHARACTERS = 16 * 1024
 
 
 class _Holder:
@@ -138,7 +148,7 @@ class _Holder:
             schema=schema if isinstance(schema, dict) else {},
             unheld=tuple(dict.fromkeys(self._unheld)),
             problem=next((reason for reason in reasons if reason.startswith(_UNSATISFIABLE)), ""),
-            size=self._plain.size,
+            size=max(self._plain.size, len(json.dumps(schema)) // _CHARACTERS_PER_SUBSCHEMA),
         )
 
     def _leave_out_large_steps(self) -> None:
@@ -178,8 +188,9 @@ class _Holder:
         if not reason:
             return
         self._left_out = before
-        if len(constraints) == 1:
-            self._leave_out(constraints[0], reason)
+        if len(constraints) == 1 or self._is_late():
+            for constraint in constraints:
+                self._leave_out(constraint, reason)
         else:
             middle = len(constraints) // 2
             self._keep(constraints[:middle])
@@ -193,14 +204,13 @@ class _Holder:
     def _find_problem(self) -> str:
         """Why the schema, without what is left out, has no grammar; empty if it has one."""
         schema = self._build()
-        return (
-            self._compile(schema) if isinstance(schema, dict) else f"{_UNSATISFIABLE} schema: no value has an end"
-        )
+        return self._compile(schema) if isinstance(schema, dict) else _ENDLESS
+
+    def _is_late(self) -> bool:
+        return time.thread_time() > self._deadline
 
     def _compile(self, schema: Schema) -> str:
-        if time.thread_time() > self._deadline:
-            return "too much else of the schema cannot be held"
-        return _find_problem(_write(schema))
+        return "too much of the schema cannot be held" if self._is_late() else _find_problem(_write(schema))
 
     def _build(self) -> Schema | bool:
         """The schema without what is left out."""
