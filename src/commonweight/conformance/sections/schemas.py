@@ -32,7 +32,7 @@ HARD = [
     make_tool({"a": {"$ref": "https://example.com/schema.json"}}, "a"),
     make_tool({"a": {"$ref": "#/properties/a"}}, "a"),
     make_tool({"a": {"not": {"type": "string"}}}, dependentRequired={"a": ["b"]}),
-    make_tool({"a": {"type": "string", "format": "unknown"}}, oneOf=[{"required": ["a"]}, {"required": []}]),
+    make_tool({"a": {"type": "string", "format": "zork"}}, oneOf=[{"required": ["a"]}, {"required": []}]),
 ]
 """Valid schemas; some of them no input meets."""
 
