@@ -16,6 +16,7 @@ from commonweight.conformance.sections import (
     streaming,
     structured,
     thinking,
+    tool_changes,
     tools,
     transport,
 )
@@ -25,6 +26,7 @@ _IN_ORDER: tuple[ModuleType, ...] = (
     messages,
     streaming,
     tools,
+    tool_changes,
     schemas,
     thinking,
     structured,

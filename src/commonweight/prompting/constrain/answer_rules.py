@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal
 
-from commonweight.messages.content import ToolReferenceBlock, ToolResultBlock
+from commonweight.messages.content import ToolResultBlock
 from commonweight.messages.errors import InvalidRequestError
 from commonweight.messages.request import BudgetedThinking, CountTokensRequest
 from commonweight.messages.tools import NamedToolChoice, Tool
@@ -65,11 +65,15 @@ def make_answer_rules(
     """
     choice = request.tool_choice
     kind = choice.type if choice else "auto"
-    tools = find_loaded_tools(request)
+    traced = request.trace_tools()
+    can_call = traced.callable
     if isinstance(choice, NamedToolChoice):
-        tools = [tool for tool in request.tools or [] if tool.name == choice.name]
+        can_call = {choice.name: traced.known[choice.name]}
+    # Where all were removed the prompt still shows them, and none may be called.
+    tools = can_call or traced.known
+    may_call = kind != "none" and bool(can_call)
     must_call = kind in ("any", "tool")
-    inputs = _hold_inputs(request, tools, must_call=must_call, tenant=tenant)
+    inputs = _hold_inputs(request, list(tools.values()), must_call=must_call, tenant=tenant)
     output = _hold_output(request, tenant)
     thinking: Literal["begun", "possible", "over"] = "over"
     budget = None
@@ -83,11 +87,11 @@ def make_answer_rules(
     return AnswerRules(
         tools={name: held.schema for name, held in inputs.items()},
         must_call=must_call,
-        may_call=kind != "none",
+        may_call=may_call,
         allows_parallel_calls=not (choice and choice.disable_parallel_tool_use) and kind != "tool",
         schema=output.schema if output else None,
         unheld=(
-            *(name + unheld.pointer for name, held in inputs.items() for unheld in held.unheld if kind != "none"),
+            *(name + unheld.pointer for name, held in inputs.items() for unheld in held.unheld if may_call),
             *(_OUTPUT + unheld.pointer for unheld in (output.unheld if output else ())),
         ),
         thinking=thinking,
@@ -106,7 +110,7 @@ def _hold_inputs(
     A tool that is only offered never makes a request fail: schemas of MCP servers have many mistakes.
     """
     room = MAX_SUBSCHEMAS
-    places = {tool.name: f"tools.{i}.custom.input_schema" for i, tool in enumerate(request.tools or [])}
+    places = {tool.name: f"{where}.input_schema" for where, tool in request.tool_definitions()}
     inputs = {}
     for tool in sorted(tools, key=lambda tool: not tool.strict):
         where = places[tool.name]
@@ -153,11 +157,3 @@ def _log_unheld(owner: str, unheld: tuple[Unheld, ...]) -> None:
         first = "; ".join(f"{part.pointer[:_MAX_POINTER]}: {part.reason}" for part in unheld[:_MAX_LOGGED])
         more = f"; {len(unheld) - _MAX_LOGGED} more" if len(unheld) > _MAX_LOGGED else ""
         log.warning("%s: answers are not held to %s%s", owner, first, more)
-
-
-def find_loaded_tools(request: CountTokensRequest) -> list[Tool]:
-    """The tools that may be called: not deferred, or referred to since."""
-    blocks = [block for message in request.messages for block in message.content]
-    inner = [part for block in blocks if isinstance(block, ToolResultBlock) for part in block.content]
-    referred = {block.tool_name for block in (*blocks, *inner) if isinstance(block, ToolReferenceBlock)}
-    return [tool for tool in request.tools or [] if not tool.defer_loading or tool.name in referred]
