@@ -18,7 +18,6 @@ from vocabularies import (
 from commonweight.prompting import Tokenizer
 from commonweight.prompting.constrain.grammar import MAX_QUOTABLE_CHARACTERS, AnswerRules, GrammarWriter
 from commonweight.prompting.constrain.lark import MarkupWriter, make_regex_containing, quote_string
-from commonweight.prompting.constrain.schema import BadSchemaError
 from commonweight.prompting.formats import GENERIC, Tags
 
 PING = {"ping": {"type": "object", "properties": {}, "additionalProperties": False}}
@@ -248,14 +247,17 @@ def test_json_is_cut_off_as_text(writer: ModelWriter) -> None:
         assert found.text == as_json({"name": "pin<tool_call>g"})[: count - start]
 
 
-def test_schemas_that_no_answer_fits_are_refused() -> None:
-    bad = {"type": "object", "properties": {"a": {"type": "strin"}}}
+def test_an_argument_that_no_value_meets_is_not_offered() -> None:
+    schema = {
+        "type": "object",
+        "properties": {"a": {"type": "integer", "minimum": 2, "maximum": 1}, "b": {"type": "integer"}},
+    }
     for name in ("hermes", "glm"):
         writer = writer_for(name)
-        with pytest.raises(BadSchemaError):
-            writer.grammar(AnswerRules({"tool": bad}))
-        with pytest.raises(BadSchemaError):
-            writer.grammar(AnswerRules({}, schema=bad))
+        guide = writer.guide(AnswerRules({"tool": schema}, must_call=True))
+        assert guide.accepts(writer.answer(calls=[("tool", {"b": 1})]).tokens())
+        guide = writer.guide(AnswerRules({"tool": schema}, must_call=True))
+        assert not guide.accepts(writer.answer(calls=[("tool", {"a": 1, "b": 1})]).tokens())
 
 
 def test_what_a_tool_takes_is_an_object_whatever_its_schema_says() -> None:

@@ -289,13 +289,25 @@ def _make_definition(tool: Tool) -> dict[str, Any]:
     description = tool.description or ""
     for example in tool.input_examples or []:
         description += f"\n\nExample of an input: {json.dumps(example, ensure_ascii=False)}"
-    schema = tool.input_schema
-    if "properties" not in schema:
-        schema = {**schema, "properties": {}}  # some templates rely on it
+    schema = _tidy(tool.input_schema)
+    schema.setdefault("properties", {})  # some templates rely on it
     return {
         "type": "function",
         "function": {"name": tool.name, "description": description.strip(), "parameters": schema},
     }
+
+
+def _tidy(schema: dict[str, Any]) -> dict[str, Any]:
+    """A schema without what templates stumble over: keywords that are null, properties that are no objects."""
+    tidy = {}
+    for key, value in schema.items():
+        if key == "properties" and isinstance(value, dict):
+            tidy[key] = {name: _tidy(part) if isinstance(part, dict) else {} for name, part in value.items()}
+        elif key == "items" and isinstance(value, dict):
+            tidy[key] = _tidy(value)
+        elif value is not None or key in ("const", "default"):
+            tidy[key] = value
+    return tidy
 
 
 def _visible_indices(messages: Sequence[MessageParam]) -> Iterator[int]:

@@ -9,7 +9,7 @@ from commonweight.messages.content import walk
 from commonweight.messages.errors import InvalidRequestError
 from commonweight.messages.request import CountTokensRequest
 from commonweight.messages.response import OutputToolUse
-from commonweight.prompting.constrain.answer_rules import make_answer_rules, should_think, write_answer_grammar
+from commonweight.prompting.constrain.answer_rules import make_answer_rules, should_think
 from commonweight.prompting.constrain.grammar import GrammarWriter
 from commonweight.prompting.conversation import ConversationBuilder
 from commonweight.prompting.documents import Document, collect_documents
@@ -60,6 +60,8 @@ class Prompt:
     marks: list[tuple[int, CacheTtl]]
     """The client's cache marks, by the number of tokens before them."""
     parser_config: ParserConfig
+    unheld: tuple[str, ...]
+    """Keywords of the request's schemas that the answer is not held to."""
     documents: list[Document]
     tenant: str = ""
     user_span: tuple[int, int] = (0, 0)
@@ -149,11 +151,12 @@ class Renderer:
             key=PromptKey.of(text[:answer_start]),
             answer_prefix_ids=token_ids[tokens_before[answer_start] :],
             prefill=strip_marks(conversation.prefill),
-            grammar=write_answer_grammar(request, rules, self._grammar_writer),
+            grammar=self._grammar_writer.write(rules),
             marks=[(tokens_before[position], ttl) for position, ttl in cache_marks],
             parser_config=ParserConfig.from_rules(
                 rules, self.template.format, self.template.thinking, self._turn_ends
             ),
+            unheld=rules.unheld,
             documents=list(documents),
             tenant=tenant,
             user_span=(user_span[0], self._find_special(token_ids, *user_span)),

@@ -18,7 +18,7 @@ from commonweight.server.batches import make_batches_router
 from commonweight.server.files import make_files_router
 from commonweight.server.health import HealthCheck, make_health_router
 from commonweight.server.lifecycle import Lifecycle
-from commonweight.server.messages import make_messages_router
+from commonweight.server.messages import UNHELD_HEADER, make_messages_router
 from commonweight.server.metrics import MEDIA_TYPE, Metrics, format_metrics, make_state_registry
 from commonweight.server.middleware import RequestMiddleware, make_exception_handlers
 from commonweight.server.models import make_models_router
@@ -30,7 +30,7 @@ from commonweight.turn import Assistant, TurnListener
 
 API_VERSIONS = frozenset({"2023-06-01", "2026-10-21"})
 _EXPOSED_HEADERS = (
-    *("request-id", "retry-after", "x-should-retry"),
+    *("request-id", "retry-after", "x-should-retry", UNHELD_HEADER),
     *(f"anthropic-ratelimit-requests-{what}" for what in ("limit", "remaining", "reset")),
     *(f"anthropic-ratelimit-tokens-{what}" for what in ("limit", "remaining", "reset")),
 )

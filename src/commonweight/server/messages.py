@@ -1,5 +1,6 @@
 """Routes ``/v1/messages``: create messages, streamed or whole, and count tokens."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -13,6 +14,11 @@ from commonweight.server.body import BodyReader
 from commonweight.server.openapi import ERRORS, describe_body
 from commonweight.server.sse import EventSourceResponse, cancel_on_disconnect
 from commonweight.turn import Assistant, Origin
+
+UNHELD_HEADER = "x-schema-unheld"
+"""Names the keywords of the request's schemas that the answer was not held to."""
+_MAX_LISTED = 16
+_MAX_LISTED_CHARACTERS = 120
 
 
 def make_messages_router(assistant: Assistant, limiter: Limiter) -> APIRouter:
@@ -36,10 +42,15 @@ def make_messages_router(assistant: Assistant, limiter: Limiter) -> APIRouter:
             turn = await cancel_on_disconnect(request.receive, assistant.prepare(body, origin, size))
         await admission.charge(len(turn.prompt.token_ids))
         events = admission.answer(assistant.stream(turn))
+        response: Response
         if body.stream:
-            return EventSourceResponse(events, request.state.request_id)
-        message = await cancel_on_disconnect(request.receive, fold_stream(events))
-        return Response(message.model_dump_json(), media_type="application/json")
+            response = EventSourceResponse(events, request.state.request_id)
+        else:
+            message = await cancel_on_disconnect(request.receive, fold_stream(events))
+            response = Response(message.model_dump_json(), media_type="application/json")
+        if turn.prompt.unheld:
+            response.headers[UNHELD_HEADER] = _list_unheld(turn.prompt.unheld)
+        return response
 
     @router.post(
         "/count_tokens",
@@ -54,6 +65,16 @@ def make_messages_router(assistant: Assistant, limiter: Limiter) -> APIRouter:
             return await cancel_on_disconnect(request.receive, counting)
 
     return router
+
+
+def _list_unheld(keywords: Sequence[str]) -> str:
+    """A header's text: the first keywords, each cut if it is long, and how many more there are."""
+    listed = [
+        keyword if len(keyword) <= _MAX_LISTED_CHARACTERS else f"{keyword[:_MAX_LISTED_CHARACTERS]}..."
+        for keyword in keywords[:_MAX_LISTED]
+    ]
+    rest = len(keywords) - len(listed)
+    return ", ".join([*listed, f"{rest} more"] if rest else listed)
 
 
 def _get_session(request: Request) -> str:

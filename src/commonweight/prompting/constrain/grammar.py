@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from commonweight.prompting.constrain.arguments import Argument, Values, read_arguments
+from commonweight.prompting.constrain.arguments import Argument, read_arguments
 from commonweight.prompting.constrain.lark import MarkupWriter, make_regex_containing, quote_string
-from commonweight.prompting.constrain.schema import BadSchemaError, Schema, make_json_grammar
+from commonweight.prompting.constrain.schema import BadSchemaError, Schema, close_input, make_json_grammar
 from commonweight.prompting.formats import ArgumentMarkup, Tags, ToolCallFormat
 
 CITATION_TAGS = Tags('<cite doc="', "</cite>")
@@ -36,14 +36,16 @@ class AnswerRules:
     """Constraints on one answer."""
 
     tools: Mapping[str, Schema]
-    """Input schemas, by name, of the tools that may be called."""
+    """Input schemas, by name, of the tools that may be called: of each what a grammar can hold."""
     must_call: bool = False
     may_call: bool = True
     """False: the prompt shows the tools, but the answer must not call any."""
     allows_parallel_calls: bool = True
     """The answer may have more than one call."""
     schema: Schema | None = None
-    """JSON schema of the text."""
+    """JSON schema of the text: of it what a grammar can hold."""
+    unheld: tuple[str, ...] = ()
+    """Keywords of the schemas that the answer is not held to: what has the schema, and a JSON pointer in it."""
     thinking: Literal["begun", "possible", "over"] = "over"
     """Reasoning was opened in the prompt, may be opened in the answer, or is not allowed."""
     budget: int | None = None
@@ -223,30 +225,25 @@ class _Grammar:
             self._add_through("opened", trigger)
 
     def _write_input(self, tool: int, schema: Schema) -> str:
-        whole = make_json_grammar({**_close_schema(schema), "type": "object"}, self._rules.tenant)
         syntax = self._format.arguments
         if syntax is None:
-            return whole
+            return make_json_grammar(close_input(schema), self._rules.tenant)
         before_key, before_value = self._write(syntax.before_key), self._write(syntax.before_value)
         named, others = read_arguments(schema)
         parts = []
         for i, (key, argument) in enumerate(named.items()):
             rule = f"argument_{tool}_{i}"
-            self._add(
-                rule,
-                f"{before_key} {quote_string(key)} {before_value} {self._write_value(rule, argument, syntax)}",
-            )
-            parts.append(rule if argument.is_required else f"{rule}?")
-        if others:
-            rule = f"argument_{tool}"
-            self._add(
-                rule, f"{before_key} /[a-zA-Z0-9_.-]+/ {before_value} {self._write_value(rule, others, syntax)}"
-            )
-            parts.append(f"{rule}*")
+            value = self._write_value(rule, argument, syntax)
+            if value:
+                self._add(rule, f"{before_key} {quote_string(key)} {before_value} {value}")
+                parts.append(rule if argument.is_required else f"{rule}?")
+        if others and (value := self._write_value(f"argument_{tool}", others, syntax)):
+            self._add(f"argument_{tool}", f"{before_key} /[a-zA-Z0-9_.-]+/ {before_value} {value}")
+            parts.append(f"argument_{tool}*")
         return " ".join(parts) or '""'
 
     def _write_value(self, rule: str, argument: Argument, syntax: ArgumentMarkup) -> str:
-        """Term for an argument's value and the markup after it."""
+        """Term for an argument's value and the markup after it; empty for one that no value meets."""
         values = argument.values
         if "string" in values.open_kinds:
             self._add_through(f"{rule}_text", syntax.after_value)
@@ -260,27 +257,16 @@ class _Grammar:
             terms += [quote_string(text + ending) for text in values.write(ending + _TOKEN * bool(rest))]
         if values.open_kinds:
             schema = argument.make_schema_of_open_kinds() if has_strings else argument.schema
-            terms.append(f"{self._write_json(schema, values)} {quote_string(ending)}")
-        return f"({' | '.join(terms)}) {rest}"
+            if value := self._write_json(schema, argument):
+                terms.append(f"{value} {quote_string(ending)}")
+        return f"({' | '.join(terms)}) {rest}" if terms else ""
 
-    def _write_json(self, schema: Schema, values: Values) -> str:
+    def _write_json(self, schema: Schema, argument: Argument) -> str:
         try:
             return make_json_grammar(schema, self._rules.tenant)
-        except BadSchemaError:  # a $ref into a part of the schema that is not passed on
-            return make_json_grammar({"type": sorted(values.kinds - {"string"})})
-
-
-def _close_schema(schema: Schema) -> Schema:
-    """The schema of a tool's input, closed if it has properties and no keyword that allows others."""
-    allows_others = schema.keys() & {
-        "additionalProperties",
-        "patternProperties",
-        "$ref",
-        "anyOf",
-        "oneOf",
-        "allOf",
-    }
-    return schema if allows_others or "properties" not in schema else {**schema, "additionalProperties": False}
+        except BadSchemaError:
+            kinds = sorted(argument.values.kinds - {"string"})
+            return make_json_grammar({"type": kinds}) if argument.is_required else ""
 
 
 def _json_parts(text: str) -> str:
