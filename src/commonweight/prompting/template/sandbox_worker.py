@@ -136,15 +136,12 @@ def _fill(role: object, start: str, end: str, stand_ins: Mapping[object, str]) -
 
 
 def _find_role_names(tree: nodes.Template) -> set[str]:
-    """Variables of the template that only ever hold a role."""
-    values = [
-        (node.target.name, node.node) for node in tree.find_all(nodes.Assign) if hasattr(node.target, "name")
-    ]
-    sets, stores = (
-        Counter(name for name, _ in values),
-        Counter(node.name for node in tree.find_all(nodes.Name) if node.ctx != "load"),
-    )
-    names = {name for name in sets if sets[name] == stores[name]}
+    """Variables that only ever hold a role, by what the template assigns, or by name if it assigns nothing."""
+    values = [(n.target.name, n.node) for n in tree.find_all(nodes.Assign) if isinstance(n.target, nodes.Name)]
+    assigned = Counter(name for name, _ in values)
+    stored = Counter(name.name for name in tree.find_all(nodes.Name) if name.ctx != "load")
+    names = {name for name in assigned if assigned[name] == stored[name]}
+    names |= {name.name for name in tree.find_all(nodes.Name) if "role" in name.name and name.name not in assigned}
     while others := {name for name, value in values if name in names and not _is_role(value, names)}:
         names -= others
     return names
@@ -153,11 +150,13 @@ def _find_role_names(tree: nodes.Template) -> set[str]:
 def _is_role(node: nodes.Node, names: Collection[str]) -> bool:
     match node:
         case nodes.Name(name=name):
-            return name in names or "role" in name
+            return name in names
         case nodes.Getattr(attr=name) | nodes.Getitem(arg=nodes.Const(value=str(name))):
             return "role" in name
         case nodes.CondExpr(expr1=first, expr2=second):
             return second is not None and _is_role(first, names) and _is_role(second, names)
+        case nodes.Filter(node=nodes.Expr() as value):
+            return _is_role(value, names)
         case _:
             return _read_literal(node) is not None
 
