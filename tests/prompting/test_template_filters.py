@@ -14,9 +14,9 @@ from vocabularies import byte_level_tokenizer, phi_tokenizer
 from commonweight.messages.errors import InvalidRequestError
 from commonweight.prompting import Renderer, Tokenizer
 from commonweight.prompting.marks import extract_marks, make_cache_mark
-from commonweight.prompting.template.chat_template import BadTemplateError
+from commonweight.prompting.template.chat_template import BadTemplateError, ChatTemplate
 from commonweight.prompting.template.sandbox import get_shared_sandbox
-from commonweight.prompting.tokens.escaping import Escaper, unescape
+from commonweight.prompting.tokens.escaping import BREAK, Escaper, unescape
 from commonweight.prompting.tokens.special_tokens import SpecialTokens
 from commonweight.prompting.tokens.tracing import MAX_STAND_INS, Tracer
 
@@ -207,6 +207,8 @@ def test_escape_sequences_that_a_template_decodes_make_no_special_tokens(decoded
 PHI = "<|{{ message.role }}|>\n{{ message.content | lower }}<|end|>\n"
 COMPOSED = {
     "added": ZEPHYR,
+    "of many parts": "{% for m in messages %}{{ '<|' + m['role'] + '|' + '>' + (m.content | lower) + '<|end|>' }}"
+    "{% endfor %}{{ '<|' ~ ('assist' + 'ant') ~ '|' ~ '>' }}",
     "around an output": "{% for message in messages %}" + PHI + "{% endfor %}<|assistant|>\n",
     "joined": "{% for m in messages %}{{ '<|' ~ m['role'] ~ '|>' ~ m.content | lower ~ '<|end|>' }}{% endfor %}"
     "{{ '<|' ~ 'assistant' ~ '|>' }}",
@@ -241,6 +243,13 @@ def test_special_tokens_that_a_template_puts_together_around_a_role_stay(source:
 def test_a_template_whose_special_tokens_look_like_text_is_refused(source: str) -> None:
     with pytest.raises(BadTemplateError, match="text of clients could become one"):
         Renderer(phi_tokenizer(), source)
+
+
+def test_special_tokens_with_quotes_are_found_in_the_source() -> None:
+    template = ChatTemplate("""{{ '<|"|>' + messages[0].content + "<|\\"|>" }}""", bos_token="", eos_token="")
+    tracer = Tracer(SpecialTokens(['<|"|>']), template.select_written(['<|"|>', "<|x|>"]))
+    template.trace(tracer.stand_ins, tracer.resolve)
+    assert template.render([{"role": "user", "content": '<|"|>'}]) == f'<|"|><{BREAK}|"|><|"|>'
 
 
 def test_a_template_may_tell_the_time() -> None:

@@ -115,10 +115,14 @@ class ChatTemplate:
             raise BadConversationError(self._resolve(str(error))) from error
 
     def select_written(self, tokens: Iterable[str]) -> list[str]:
-        """Those of some special tokens that the template may write, by its source."""
-        # Quotes may be escaped in it, and roles be put into tokens.
-        shown = self.source.replace("\\", "") + "".join(self._tokens.values())
-        return [t for t in tokens if t.replace("\\", "") in shown or any(role in t for role in ROLES)]
+        """Those of some special tokens that the template may write, by its source: whole, or around a role."""
+        shown = self.source.replace("\\", "") + "".join(self._tokens.values())  # quotes in it may be escaped
+
+        def is_written(token: str) -> bool:
+            splits = [token.split(role, 1) for role in ROLES if role in token]
+            return token in shown or any(start in shown and end in shown for start, end in splits)
+
+        return list(filter(is_written, tokens))
 
     def trace(self, stand_ins: Mapping[str, str], resolve: Callable[[str], str]) -> None:
         """Render with stand-ins for special tokens in the template's literals; ``resolve`` puts the tokens back.

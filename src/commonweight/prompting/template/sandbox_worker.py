@@ -18,7 +18,6 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import datetime
 from functools import lru_cache, partial
-from itertools import pairwise
 from typing import Any, BinaryIO
 
 import jinja2.constants
@@ -115,12 +114,15 @@ def _join_literals(
     leaves: list[_Leaf], role_tokens: Mapping[tuple[str, str], dict[str, str]], role_names: Collection[str]
 ) -> None:
     """Write special tokens as one that a concatenation puts together from literals, or around a role."""
-    for (left, _), (right, _) in pairwise(leaves):
-        before, after = _read_literal(left), _read_literal(right)
-        if before is not None and after is not None:
-            _write_literal(left, "")
-            _write_literal(right, before + after)
-    for (left, _), (role, replace), (right, _) in zip(leaves, leaves[1:], leaves[2:], strict=False):
+    joined: list[_Leaf] = []
+    for node, replace in leaves:
+        before, text = _read_literal(joined[-1][0]) if joined else None, _read_literal(node)
+        if before is None or text is None:
+            joined.append((node, replace))
+        else:
+            _write_literal(joined[-1][0], before + text)
+            _write_literal(node, "")
+    for (left, _), (role, replace), (right, _) in zip(joined, joined[1:], joined[2:], strict=False):
         before, after = _read_literal(left) or "", _read_literal(right) or ""
         fitting = [(a, b) for a, b in role_tokens if before.endswith(a) and after.startswith(b)]
         if fitting and _is_role(role, role_names):
