@@ -15,7 +15,7 @@ from batching import DIED, FULL, Clock, Office, params, request, requests, until
 from commonweight.batches import runner as runner_module
 from commonweight.batches.runner import LEASE_SECONDS, MAX_CRASHES, RESULT_RETENTION_SECONDS
 from commonweight.batches.service import BATCH_LIFETIME_SECONDS
-from commonweight.engines.contract import EngineError
+from commonweight.engines.contract import EngineError, Job
 from commonweight.messages.batches import BatchResult
 from commonweight.messages.errors import InvalidRequestError, NotFoundError
 from commonweight.store import Database
@@ -23,6 +23,7 @@ from commonweight.store.batch_items import BatchItemStore
 from commonweight.store.batches import BatchStore
 from commonweight.store.keys import ApiKey, add_key
 from commonweight.store.schema import batch_items, batches
+from replay import Replaying
 
 
 async def states(database: Database) -> dict[str, int]:
@@ -173,6 +174,67 @@ async def test_the_items_of_a_server_that_is_gone_are_run_again(
             await asyncio.sleep(0.1)
             assert await office.results(batch.id) == before
     assert len(office.engine.jobs) == len(other.engine.jobs) == 4
+
+
+async def test_an_item_that_servers_die_of_is_given_up_and_the_others_are_done(
+    office_on: Callable[[Database], Office], database: Database, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[str] = []
+
+    async def live(batch_id: str) -> bool:
+        """A server's life; whether it saw the batch end. Until then one of its requests kills it."""
+        office = office_on(database)
+        is_dead = asyncio.Event()
+        run = office.engine.run
+
+        @contextlib.asynccontextmanager
+        async def run_until_death(job: Job) -> AsyncIterator[Replaying]:
+            text = office.engine.text(job.token_ids)
+            started.append("killer" if "killer" in text else "harmless")
+            if "killer" in text:
+                is_dead.set()
+                await asyncio.Event().wait()
+            async with run(job) as generation:
+                yield generation
+
+        async def release_nothing() -> None:
+            pass
+
+        monkeypatch.setattr(office.engine, "run", run_until_death)
+        monkeypatch.setattr(office.runner._items, "release_all", release_nothing)
+        async with office.runner.run_in_background():
+            ending, dying = asyncio.create_task(office.ended(batch_id)), asyncio.create_task(is_dead.wait())
+            await asyncio.wait({ending, dying}, return_when=asyncio.FIRST_COMPLETED)
+            ending.cancel()
+            dying.cancel()
+        clock.now += LEASE_SECONDS + 1
+        return not is_dead.is_set()
+
+    office = office_on(database)
+    batch = await office.create([request("k", text="killer"), *requests(9)])
+    lives = 1
+    while not await live(batch.id):
+        lives += 1
+    ended = await office.desk.get("", batch.id)
+    assert (ended.succeeded, ended.errored, lives) == (9, 1, MAX_CRASHES + 1)
+    assert started.count("killer") == MAX_CRASHES
+    results = dict(await office.results(batch.id))
+    assert results["k"]["error"]["error"]["type"] == "api_error"
+    assert "given up" in results["k"]["error"]["error"]["message"]
+
+
+async def test_a_server_that_stops_in_order_gives_no_item_a_bad_name(
+    office_on: Callable[[Database], Office], database: Database
+) -> None:
+    batch = await office_on(database).create(requests(2))
+    for _ in range(2 * MAX_CRASHES):
+        office = office_on(database)
+        office.engine.gate.clear()
+        async with office.runner.run_in_background():
+            await until(lambda office=office: office.engine.running == 2)  # type: ignore[misc]
+    office = office_on(database)
+    async with office.runner.run_in_background():
+        assert (await office.ended(batch.id)).succeeded == 2
 
 
 async def test_a_clock_that_is_put_back_keeps_no_item(

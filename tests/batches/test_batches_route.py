@@ -2,7 +2,8 @@
 
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable
+import resource
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import httpx
@@ -235,3 +236,38 @@ async def test_a_disk_that_fails_leaves_no_part_of_a_batch(
         response = await client.post(PATH, json={"requests": requests(800)})
     assert error(response)[:2] == (503, "api_error")
     assert (await client.get(PATH)).json()["data"] == []
+
+
+@contextlib.contextmanager
+def no_more_than(size: int) -> Iterator[None]:
+    """Files of this process cannot grow beyond a size, as on a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+async def test_a_full_disk_is_named_and_nothing_is_left_of_the_batch(client: httpx.AsyncClient) -> None:
+    with no_more_than(0):
+        refused = await client.post(PATH, json={"requests": requests(2)})
+    assert error(refused) == (
+        503,
+        "api_error",
+        "The server's disk is full: nothing can be stored at the moment.",
+    )
+    assert (await client.get(PATH)).json()["data"] == []
+    await created(client)
+
+
+async def test_a_folder_that_cannot_be_written_to_is_said_without_its_path(
+    client: httpx.AsyncClient, office: Office
+) -> None:
+    office.desk.folder /= "gone"
+    refused = await client.post(PATH, json={"requests": requests(2)})
+    assert error(refused) == (
+        503,
+        "api_error",
+        "The server's disk cannot be written to: nothing can be stored at the moment.",
+    )

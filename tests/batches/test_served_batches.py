@@ -1,5 +1,6 @@
 """Batches on a served model: with the official SDK, beside other work, and through kills."""
 
+import base64
 import json
 import os
 import signal
@@ -17,11 +18,12 @@ from sqlalchemy import create_engine, select, update
 
 from commonweight.store.schema import batch_items
 from conftest import KEY, Server, running
+from pdf_files import MEMORY_BOMBS
 
 MODEL = "any-name"
 
 
-def params(text: str, max_tokens: int = 8) -> Any:
+def params(text: object, max_tokens: int = 8) -> Any:
     return {"model": MODEL, "max_tokens": max_tokens, "messages": [{"role": "user", "content": text}]}
 
 
@@ -59,6 +61,22 @@ def test_with_the_sdk(server: Server) -> None:
         assert client.messages.batches.delete(made.id).type == "message_batch_deleted"
         with pytest.raises(anthropic.NotFoundError):
             client.messages.batches.retrieve(made.id)
+
+
+def test_a_document_that_breaks_its_parser_costs_its_own_request_only(server: Server) -> None:
+    bomb = base64.b64encode(MEMORY_BOMBS["a form that lists itself"]).decode()
+    source = {"type": "base64", "media_type": "application/pdf", "data": bomb}
+    items = [{"custom_id": f"harmless-{i}", "params": params(f"{i}?")} for i in range(5)]
+    items.insert(0, {"custom_id": "bomb", "params": params([{"type": "document", "source": source}])})
+    with client_of(server) as client:
+        made = client.messages.batches.create(requests=items)  # type: ignore[arg-type]
+        until(lambda: client.messages.batches.retrieve(made.id).processing_status == "ended")
+        results = {one.custom_id: one.result for one in client.messages.batches.results(made.id)}
+    bad = results.pop("bomb")
+    assert bad.type == "errored"
+    assert bad.error.error.type == "invalid_request_error"
+    assert "messages.0.content.0.document.source: The PDF specified was not valid" in bad.error.error.message
+    assert {one.type for one in results.values()} == {"succeeded"}
 
 
 def test_others_do_not_wait_for_a_batch(server: Server) -> None:

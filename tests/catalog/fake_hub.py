@@ -23,8 +23,8 @@ _RESOLVE = re.compile(r"/(org/[^/]+)/resolve/([^/]+)/(.+)")
 _LISTING = re.compile(r"/api/models/(org/[^/]+)/revision/([^/]+)")
 _IN_A_PROCESS = """
 import json, sys
-from commonweight.catalog import hub, resolve
-module = resolve if hasattr(resolve, sys.argv[1]) else hub
+from commonweight.catalog import hub, hub_cache, resolve
+module = next(module for module in (resolve, hub_cache, hub) if hasattr(module, sys.argv[1]))
 try:
     answer = {"result": getattr(module, sys.argv[1])(*sys.argv[2:])}
 except Exception as error:

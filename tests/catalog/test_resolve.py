@@ -205,6 +205,11 @@ def test_a_folder_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.Monkey
         ("gemma-3-1b-it", f"; did you mean hf:org/gemma@{LATER_COMMIT}/gemma-3-1b-it-q4_0.gguf?"),
         ("legacy-model.gguf", "; did you mean {hub}/models--gpt2/snapshots/" + f"{COMMIT}/legacy-model-f16.gguf?"),
         ("nothing-like-it.gguf", ""),
+        ("qwen3-14b", "; did you mean hf:Qwen/Qwen3-14B-GGUF:Q4_K_M?"),
+        (
+            "gpt-4o",
+            "; models on this machine: `commonweight models list`; on the Hugging Face hub: hf:org/repo",
+        ),
         ("\0", ""),
     ],
 )

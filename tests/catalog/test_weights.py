@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from commonweight.catalog import weights
-from commonweight.catalog.hub import PullError
+from commonweight.catalog.reference import PullError
 from commonweight.catalog.weights import LOCK, NEEDED_BYTES, find_weights, get_folder, pull_weights
 
 NAME = "commonweight_test_weights"

@@ -60,7 +60,10 @@ def test_the_data_folder_is_full(tmp_path: Path) -> None:
             life.upload(b"kept")
             batch = life.create_batch(work(60))
             site.until_finished(batch, 1)
+            assert life.http.get("/ready").json()["checks"]["disk"]
             disk.fill()
+            until(lambda: life.http.get("/ready").status_code == 503, "it is not ready")
+            assert not life.http.get("/ready").json()["checks"]["disk"]
             for number in range(10):
                 assert marker_of(life.stream(forced(f"full-{number}")).message()) == f"full-{number}"
             refused = life.http.post("/v1/files", files={"file": ("name.bin", b"new")})
@@ -70,12 +73,14 @@ def test_the_data_folder_is_full(tmp_path: Path) -> None:
             item = {"custom_id": "x", "params": forced("x")}
             refused = life.http.post("/v1/messages/batches", json={"requests": [item]})
             assert (refused.status_code, refused.json()["error"]["type"]) == (503, "api_error"), refused.text
+            assert "disk is full" in refused.json()["error"]["message"]
             refused = life.http.post("/v1/messages", json=forced("x"), headers={"x-api-key": limited})
             assert (refused.status_code, refused.json()["error"]["type"]) == (503, "api_error"), refused.text
             assert [listed["id"] for listed in life.http.get("/v1/messages/batches").json()["data"]] == [batch]
             assert life.http.get("/health").json()["status"] == "ok"
             assert life.batch(batch)["processing_status"] == "in_progress"
             disk.free()
+            until(lambda: life.http.get("/ready").status_code == 200, "it is ready again")
             assert_right(life.ended(batch))
             life.upload(b"new")
             life.ended(life.create_batch({"y": forced("y")}))

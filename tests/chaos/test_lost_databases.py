@@ -15,8 +15,8 @@ from live_servers import Life, Site, assert_right, forced, marker_of, until, wor
 from sqlalchemy import func, select
 
 from commonweight.store import Database
-from commonweight.store.database import STATEMENT_TIMEOUT_SECONDS
 from commonweight.store.schema import usage
+from commonweight.store.urls import STATEMENT_TIMEOUT_SECONDS
 from databases import Cluster, empty_database, postgresql
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(3600)]

@@ -13,7 +13,7 @@ from commonweight.catalog.starter import find_starter
 from commonweight.engines.llama.model.speed import Speed
 from commonweight.engines.settings import EngineSettings
 from commonweight.llamacpp import api
-from commonweight.runtime import checks
+from commonweight.runtime import checks, findings
 from commonweight.runtime.data import DataFolder
 from commonweight.runtime.settings import AssistantSettings
 from commonweight.store import Database, read_revisions
@@ -76,7 +76,7 @@ def test_little_space_is_told_in_time(
 ) -> None:
     real = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: real._replace(free=free))
-    assert checks.check_data_folder(DataFolder.from_options(tmp_path)).status == status
+    assert findings.check_data_folder(DataFolder.from_options(tmp_path)).status == status
 
 
 async def test_the_version_of_the_tables(tmp_path: Path) -> None:

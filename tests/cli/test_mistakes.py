@@ -5,12 +5,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import gguf
 import pytest
 from certificates import certificate, with_openssl
 
 from command import one_line_error, run
 from commonweight.catalog.starter import find_starter
 from commonweight.cli import main
+from commonweight.runtime import checks
+from commonweight.runtime.settings import AssistantSettings
 
 Mistake = Callable[..., str]
 
@@ -91,6 +94,38 @@ def test_a_gguf_that_is_cut_off(mistake: Mistake, kept: int, tmp_path: Path) -> 
     with whole.open("rb") as file:
         path.write_bytes(file.read(kept))
     assert str(path) in mistake("serve", "--port", "0", "--model", path)
+
+
+def write_model(path: Path, template: str) -> Path:
+    """A model without weights: a byte a token, and a chat template."""
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(4096)
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))])
+    writer.add_token_scores([0.0] * 259)
+    writer.add_token_types([gguf.TokenType.UNKNOWN, *[gguf.TokenType.CONTROL] * 2, *[gguf.TokenType.BYTE] * 256])
+    writer.add_chat_template(template)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    return path
+
+
+@pytest.mark.parametrize("command", [("serve", "--port", "0"), ("chat",)])
+def test_a_template_that_fails_on_every_message(
+    mistake: Mistake, command: tuple[str, ...], tmp_path: Path
+) -> None:
+    path = write_model(tmp_path / "model.gguf", "{{ raise_exception('tools, please') }}")
+    assert mistake(*command, "--model", path) == (
+        "the model's chat template fails on every message: tools, please"
+    )
+
+
+def test_a_template_that_fails_on_every_message_is_found_by_doctor(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "model.gguf", "{{ raise_exception('tools, please') }}")
+    [finding] = checks.check_model(AssistantSettings(model=str(path)))
+    assert (finding.subject, finding.status) == ("model", "fail")
+    assert "fails on every message: tools, please" in finding.text
 
 
 @pytest.mark.parametrize("reference", ["hf:nonsense", "hf:org/repo/"])

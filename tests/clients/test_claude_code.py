@@ -3,6 +3,7 @@
 import json
 import secrets
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,11 @@ def ask(prompt: str, folder: Path, url: str, key: str, *options: str, **variable
     assert events[-1]["type"] == "result"
     assert done.returncode == int(events[-1]["is_error"])
     return events
+
+
+def write_call(name: str, **arguments: object) -> str:
+    """A call as the starter model's prompt explains it."""
+    return f"<tool_call>\n{json.dumps({'name': name, 'arguments': arguments})}\n</tool_call>"
 
 
 def test_a_plain_turn_with_the_starter_model(server: Server, tmp_path: Path) -> None:
@@ -97,3 +103,37 @@ def test_a_conversation_that_no_longer_fits_is_summarised_and_goes_on(tmp_path: 
     # It does so on the words of our refusal alone: it thinks this model's window is a million tokens.
     assert (result["subtype"], result["result"]) == ("success", "Enough.")
     assert calls > 1
+
+
+# By reference the tool is in `tools`, deferred; by value its definition is in the message.
+@pytest.mark.parametrize("by_value", [False, True])
+def test_tools_that_an_mcp_server_changes_in_mid_session_are_followed(tmp_path: Path, *, by_value: bool) -> None:
+    number = secrets.randbelow(10**6)
+    shown = "This tool can be called from now on:"
+    gone = "This tool can no longer be called: mcp__kit__adder"
+
+    def script(prompt: str) -> str:
+        """Switches the adder on, waits until the agent says that it is there, calls it, and switches it off."""
+        is_added = f"sum {number + 1000000}" in prompt
+        # Tools by reference stay where they are, and a text says that they are gone.
+        if gone in prompt or (is_added and not by_value):
+            return "That is the sum."
+        if is_added:
+            return write_call("mcp__kit__disable")
+        if shown in prompt:
+            return write_call("mcp__kit__adder", a=number, b=1000000)
+        return write_call("mcp__kit__enable")
+
+    kit = {"command": sys.executable, "args": [str(Path(__file__).with_name("mcp_kit.py"))], "alwaysLoad": True}
+    servers = json.dumps({"mcpServers": {"kit": kit}})
+    options = ("--mcp-config", servers, "--allowedTools", "mcp__kit", "--max-turns", "20")
+    with replaying(script) as served:
+        *_, result = ask(
+            "What is it?", tmp_path, served.url, served.key, *options, CLAUDE_CODE_INLINE_TOOLS=str(int(by_value))
+        )
+    assert (result["subtype"], result["result"]) == ("success", "That is the sum.")
+    first, *_, last = served.engine.prompts
+    tools = first[: first.index("</tools>")]
+    assert "Add two integers." not in tools
+    assert last.startswith(tools)
+    assert last.index("It is on.") < last.index(shown) < last.index("Add two integers.")

@@ -10,7 +10,7 @@ from file_server import FileServer, serving
 
 from commonweight.prompting import documents
 from commonweight.store import Database
-from pdf_files import pdf
+from pdf_files import MEMORY_BOMBS, pdf
 
 MODEL = "m"
 SAID = 'So it is.<cite doc="0">The sky is blue.</cite>'
@@ -131,6 +131,9 @@ async def test_what_cannot_be_read(client: anthropic.AsyncAnthropic, monkeypatch
     image = {"type": "image", "source": {"type": "file", "file_id": picture}}
     with pytest.raises(anthropic.BadRequestError, match=r"0\.image: this model does not support image"):
         await answered(client, asking(image))
+    bomb = document(await put(client, MEMORY_BOMBS["a form that lists itself"]))
+    with pytest.raises(anthropic.BadRequestError, match="not valid: reading it takes too much memory"):
+        await answered(client, asking(bomb))
     monkeypatch.setattr(documents, "MAX_FILE_BYTES", 100)
     large = await put(client, b"x" * 60)
     assert (await answered(client, asking(document(large)))).content

@@ -79,8 +79,7 @@ async def content(shelf: Library, file: StoredFile, tenant: str = "t") -> bytes:
 
 
 async def load(shelf: Library, file_id: str, tenant: str = "t") -> UploadedFile:
-    async with shelf.load(tenant, [file_id]) as loaded:
-        return loaded[file_id]
+    return (await shelf.load(tenant, [file_id]))[file_id]
 
 
 def on_disk(folder: Path) -> list[Path]:
@@ -351,8 +350,7 @@ async def test_a_database_that_is_gone_is_the_servers_trouble(
         ):
             with pytest.raises(UnavailableError, match="Files cannot be reached at the moment"):
                 await call
-        async with shelf.load("t", []) as files:  # who needs no file does not learn of it
-            assert files == {}
+        assert await shelf.load("t", []) == {}  # who needs no file does not learn of it
     assert [path.name for path in on_disk(folder)] == [file.blob]
     async with database.write() as connection:
         await connection.execute(text("ALTER TABLE gone RENAME TO files"))
@@ -425,18 +423,3 @@ async def test_documents_are_loaded(shelf: Library, data: bytes, mime_type: str)
     await shelf.delete("t", file.id)
     with pytest.raises(NotFoundError):  # between the look-up and the reading
         loaded.read()
-
-
-async def test_large_documents_are_for_one_request_at_a_time(
-    shelf: Library, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(library, "LARGE_FILE_BYTES", 100)
-    small, large = await upload(shelf, b"x" * 60), await upload(shelf, b"y" * 200)
-    async with shelf.load("t", [large.id]):
-        second = asyncio.create_task(load(shelf, large.id))
-        twice = asyncio.create_task(shelf.load("t", [small.id, small.id]).__aenter__())
-        assert (await load(shelf, small.id)).size == 60
-        assert not second.done()
-        assert not twice.done()
-    await second
-    await twice

@@ -46,6 +46,7 @@ def text(said: str) -> dict[str, Any]:
     return {"type": "text", "text": said}
 
 
+REMOVAL = {"type": "tool_removal", "tool": {"type": "tool_reference", "name": "n"}}
 SERVER_RESULT = {"type": "web_search_tool_result", "tool_use_id": "s", "content": []}
 
 
@@ -90,7 +91,7 @@ def unexpected(i: int, j: int, id_: str) -> str:
         [USER, assistant(call()), directive("low"), user(result())],
         [USER, {"role": "system", "content": "", "output_config": {}}],
         [USER, {**SYSTEM, "clear_at": "next_user_message"}],
-        [USER, {"role": "system", "content": [TEXT, {"type": "tool_removal", "tool": {}}]}],
+        [USER, {"role": "system", "content": [TEXT, REMOVAL]}],
         # Calls and results.
         [USER, assistant(TEXT, call("a"), call("b")), user(result("b"), result("a"), TEXT)],
         [USER, assistant(call("a")), user(TEXT, result("a"))],

@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 
 from families import Family
-from hostile import Request, reference, schema, system, text, tool, tool_result
+from hostile import Request, addition, reference, removal, schema, system, text, tool, tool_result
 from hypothesis import strategies as st
 
 from commonweight.messages.response import OutputText, OutputToolUse
@@ -34,6 +34,7 @@ SEARCH = tool(
     ),
 )
 TOUCH = tool(name="touch", input_schema=schema({}))
+NEW = addition(tool(name="new", description="Just in.", input_schema=SEARCH["input_schema"]))
 LATE = tool(
     name="late", description="Was found.", input_schema=schema({"q": {"type": "string"}}), defer_loading=True
 )
@@ -74,9 +75,16 @@ class Turn:
     reasoning: str
     text: str
     calls: tuple[tuple[str, Body], ...]
+    changes: tuple[Body, ...] = ()
+    """Changes of tools in the system message, each of which changes something."""
 
 
-calls: st.SearchStrategy[tuple[str, Body]] = st.tuples(st.just("search"), inputs) | st.just(("touch", {}))
+calls: st.SearchStrategy[tuple[str, Body]] = st.tuples(st.sampled_from(["search", "new"]), inputs) | st.just(
+    ("touch", {})
+)
+changes = st.sampled_from(
+    [(), (), (NEW,), (NEW, removal("touch")), (NEW, addition("touch")), (NEW, removal("new"))]
+)
 turns = st.builds(
     Turn,
     says=st.none() | texts,
@@ -86,6 +94,7 @@ turns = st.builds(
     reasoning=st.just("") | texts,
     text=st.just("") | texts,
     calls=st.just(()) | st.lists(calls, min_size=1, max_size=3).map(tuple),
+    changes=changes,
 )
 scripts = st.lists(turns, min_size=2, max_size=5)
 
@@ -116,8 +125,16 @@ class Client:
             # Never the same twice: templates that look for the latest message would find an earlier one, too.
             blocks.append(text(f"{turn.says or 'go on'} {len(self.messages)}"))
         self.messages.append({"role": "user", "content": blocks})
-        if turn.instructs is not None:
-            self.messages.append(system([text(turn.instructs)]))
+        said = [] if turn.instructs is None else [text(turn.instructs)]
+        if said or turn.changes:
+            # Each definition is another one, so that none changes nothing.
+            self.messages.append(system([*said, *(self._renewed(change) for change in turn.changes)]))
+
+    def _renewed(self, change: Body) -> Body:
+        if change is not NEW:
+            return change
+        definition = NEW["tool"]["definition"]
+        return addition({**definition, "description": f"{definition['description']} {len(self.messages)}"})
 
     def add_answer(self, reasoning: str, blocks: Sequence[OutputText | OutputToolUse]) -> None:
         """Add what the model answered."""
@@ -199,7 +216,7 @@ class Model:
         """Text, and tokens where the family's markup has tokens of its own."""
         template, reading = self.family.renderer.template, prompt.parser_config
         family, thinking = template.format, template.thinking
-        calls = turn.calls if reading.tools else ()
+        calls = tuple(call for call in turn.calls if call[0] in (reading.tools or ()))
         if family.takes_one_call:
             calls = calls[:1]
         text = turn.text or ("" if calls else "Well.")

@@ -77,6 +77,14 @@ ZEPHYR = """\
     {%- if loop.last and add_generation_prompt %}{{ '<|' + 'assistant' + '|>\n' }}{% endif %}
 {%- endfor %}"""
 
+APRIEL = (
+    """\
+{%- if not messages | selectattr('role', 'equalto', 'system') | list -%}
+{{ '<|system|>\n' + 'Reason step by step.' + '<|end|>' + '\n' }}
+{%- endif -%}"""
+    + ZEPHYR
+)
+
 SMOL_3 = """\
 {%- for message in messages %}
     {%- set content = message['content'].replace('/no_think', '').replace('/think', '').rstrip() %}
@@ -169,6 +177,7 @@ FAMILIES = [
     ),
     Family("mistral", vocabularies.mistral_tokenizer, MISTRAL),
     Family("zephyr", vocabularies.phi_tokenizer, ZEPHYR, trims=True, turn="<|assistant|>"),
+    Family("apriel", vocabularies.phi_tokenizer, APRIEL, trims=True, turn="<|assistant|>"),
     Family("smol-3", vocabularies.starter_tokenizer, SMOL_3, cuts=True, turn=IM_TURN),
 ]
 """Families that have a template, and no idea of tools."""
@@ -268,6 +277,13 @@ CALLING = [
         "qwen-coder",
         vocabularies.byte_level_tokenizer,
         tool_templates.QWEN_CODER,
+        calls="qwen-coder",
+        turn=IM_TURN,
+    ),
+    Family(
+        "qwen-3.5",
+        vocabularies.byte_level_tokenizer,
+        tool_templates.QWEN_35,
         calls="qwen-coder",
         turn=IM_TURN,
     ),

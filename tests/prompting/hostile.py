@@ -106,6 +106,18 @@ def reference(name: str) -> dict[str, Any]:
     return {"type": "tool_reference", "tool_name": name}
 
 
+def addition(subject: str | dict[str, Any], **fields: object) -> dict[str, Any]:
+    """A tool that may be called from then on, by its name or by a definition."""
+    named = {"type": "tool_reference", "name": subject}
+    defined = {"type": "tool_definition", "definition": subject}
+    return {"type": "tool_addition", "tool": named if isinstance(subject, str) else defined, **fields}
+
+
+def removal(name: str, **fields: object) -> dict[str, Any]:
+    """A tool that must not be called from then on."""
+    return {"type": "tool_removal", "tool": {"type": "tool_reference", "name": name}, **fields}
+
+
 def document(body: object = "body", **fields: object) -> dict[str, Any]:
     """A document of plain text or of blocks."""
     source: dict[str, object]
@@ -169,6 +181,10 @@ FIELDS: dict[str, Callable[[str], Request]] = {
         tool_use(),
         then=[tool_result([reference("late")])],
         tools=[tool(), tool(name="late", description=x, defer_loading=True)],
+    ),
+    "defined tool": lambda x: conversation(user("ask"), system([addition(tool(description=x))])),
+    "defined tool beside others": lambda x: conversation(
+        user("ask"), system([addition(tool(name="new", input_examples=[{"q": x}]))]), tools=[tool()]
     ),
     "call name": lambda x: _called(tool_use(name=x)),
     "call id": lambda x: _called(tool_use(id=x)),

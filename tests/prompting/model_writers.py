@@ -145,6 +145,10 @@ class ModelWriter:
         """A grammar of these lines, to follow."""
         return Guide(self, f"%llguidance {{}}\n{lines}")
 
+    def draw(self, rules: AnswerRules, random: Random) -> list[int]:
+        """A random answer under the rules."""
+        return draw_tokens(self.tokenizer, self.grammar(rules), random)
+
     def parser(self, rules: AnswerRules, stops: Sequence[str] = ()) -> OutputParser:
         """The parser for an answer under the rules."""
         config = ParserConfig.from_rules(rules, self.family, self.thinking)
@@ -344,10 +348,26 @@ def vocabulary(*controls: str, user_defined: Sequence[str] = ()) -> Tokenizer:
     return vocabularies._tokenizer("gpt2", tokens, bos="<|endoftext|>", eos="<|im_end|>", pre="qwen2")
 
 
-@cache
+def draw_tokens(tokenizer: Tokenizer, grammar: str, random: Random) -> list[int]:
+    """Random tokens under a grammar, drawn as the engine draws, without the end."""
+    end = tokenizer.eos_id
+    assert end is not None
+    guide = _grammar_compiler(tokenizer).create_matcher(grammar, frozenset([end]), "")
+    tokens: list[int] = []
+    while not tokens or tokens[-1] != end:
+        tokens.append(guide.sample_token(lambda ids: end if ids is None else int(random.choice(ids))))
+        assert len(tokens) < 1000
+    return tokens[:-1]
+
+
 def grammar_tokenizer(tokenizer: Tokenizer) -> LLTokenizer:
     """A vocabulary as the engine's grammars see it: no token of it is their end."""
-    return GrammarCompiler(tokenizer._vocab).tokenizer
+    return _grammar_compiler(tokenizer).tokenizer
+
+
+@cache
+def _grammar_compiler(tokenizer: Tokenizer) -> GrammarCompiler:
+    return GrammarCompiler(tokenizer._vocab)
 
 
 @cache

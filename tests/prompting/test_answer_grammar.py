@@ -6,9 +6,16 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from model_writers import WRITERS, Answer, ModelWriter, as_json, read, vocabulary, writer_for
-from vocabularies import starter_tokenizer
+from model_writers import WRITERS, Answer, ModelWriter, as_json, draw_tokens, read, vocabulary, writer_for
+from vocabularies import (
+    byte_level_tokenizer,
+    gemma_tokenizer,
+    mistral_tokenizer,
+    phi_tokenizer,
+    starter_tokenizer,
+)
 
+from commonweight.prompting import Tokenizer
 from commonweight.prompting.constrain.grammar import MAX_QUOTABLE_CHARACTERS, AnswerRules, GrammarWriter
 from commonweight.prompting.constrain.lark import MarkupWriter, make_regex_containing, quote_string
 from commonweight.prompting.constrain.schema import BadSchemaError
@@ -64,6 +71,31 @@ def test_an_answer_that_may_be_anything_has_no_grammar() -> None:
     )
     # Here even text has a form.
     assert GrammarWriter(harmony.family, harmony.thinking, harmony.specials).write(AnswerRules({})) is not None
+
+
+def test_literals_that_read_like_tokens_are_not_forced() -> None:
+    """An upstream server would force the token, which the grammar does not allow there."""
+    writer = writer_for("hermes")
+    for schema, is_forced in (
+        ({"enum": ["<think>"]}, False),
+        ({"properties": {"</tool_call>": {}}}, False),
+        ({"pattern": "^<think>$"}, False),
+        ({"enum": ["<thinking>"]}, True),
+    ):
+        tool = {"type": "object", "properties": {"a": schema}}
+        assert ("no_forcing" not in writer.grammar(AnswerRules({"tool": tool}))) == is_forced
+
+
+@pytest.mark.parametrize(
+    "tokenizer", [byte_level_tokenizer(), gemma_tokenizer(), mistral_tokenizer(), phi_tokenizer()], ids=str
+)
+def test_literals_are_spelled_with_ordinary_tokens(tokenizer: Tokenizer) -> None:
+    tags = {tag: token_id for tag, token_id in tokenizer.special_tokens.items() if tag.startswith("<")}
+    for tag in [*tags, "<table>", "<br>"]:
+        for text in (tag, f"a{tag}b", f" {tag}{tag}\n"):
+            tokens = draw_tokens(tokenizer, f"start: {quote_string(text)}", Random(0))
+            assert b"".join(map(tokenizer.decode, tokens)).decode() == text
+            assert set(tags.values()).isdisjoint(tokens)
 
 
 # Input

@@ -18,7 +18,12 @@ from families import (
 )
 from tool_templates import LLAMA_31, QWEN_3
 
-from commonweight.prompting.template.chat_template import PLAIN_TEMPLATE, BadConversationError, ChatTemplate
+from commonweight.prompting.template.chat_template import (
+    PLAIN_TEMPLATE,
+    BadConversationError,
+    BadTemplateError,
+    ChatTemplate,
+)
 
 HELLO = [{"role": "user", "content": "<b>hello</b> & 'é'"}]
 
@@ -98,13 +103,36 @@ def test_where_system_text_has_a_place(source: str, has_system: bool, has_late_s
 def test_templates_are_kept_in_a_sandbox(source: str) -> None:
     messages = [dict(HELLO[0])]
     with pytest.raises(BadConversationError):
-        template(source).render(messages)
+        template(only_at_hello(source)).render(messages)
     assert messages == HELLO
 
 
 def test_the_templates_own_words_are_kept() -> None:
     with pytest.raises(BadConversationError, match=r"^Only one, please$"):
-        template("{{ raise_exception('Only one, please') }}").render(HELLO)
+        template(only_at_hello("{{ raise_exception('Only one, please') }}")).render(HELLO)
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("{{ raise_exception('never') }}", "never"),
+        ("{% for m in messages %}{{ m.parts.text }}{% endfor %}", "'dict object' has no attribute 'parts'"),
+        ("{{ messages | map(attribute='content') | join }}{{ tools.first.name }}", "has no attribute"),
+    ],
+)
+def test_a_template_that_fails_on_every_message_is_refused(source: str, words: str) -> None:
+    with pytest.raises(BadTemplateError, match=f"^the model's chat template fails on every message: .*{words}"):
+        template(source)
+
+
+def test_a_template_that_wants_a_system_message_is_taken() -> None:
+    source = "{% if messages[0].role != 'system' %}{{ raise_exception('who am I?') }}{% endif %}hello"
+    assert template(source).render([{"role": "system", "content": "You are."}, *HELLO]) == "hello"
+
+
+def only_at_hello(source: str) -> str:
+    """A template that does so with the message above and not with those that it is tried with."""
+    return "{% if 'hello' in messages[0].content %}" + source + "{% endif %}"
 
 
 # What a template knows of tools and reasoning

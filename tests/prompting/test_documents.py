@@ -1,5 +1,6 @@
 """Documents of a request: their text, their numbers, and where a quote of them stands."""
 
+import asyncio
 import base64
 from typing import Any, Literal, get_args
 
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
+from commonweight.documents import DocumentReader, Limits
 from commonweight.messages.citations import (
     CharLocation,
     Citation,
@@ -19,8 +21,7 @@ from commonweight.messages.citations import (
 from commonweight.messages.content import DocumentBlock
 from commonweight.messages.conversation import MessageParam
 from commonweight.messages.errors import InvalidRequestError
-from commonweight.prompting import pdf as pdf_module
-from commonweight.prompting.documents import Document, collect_documents, locate_quote
+from commonweight.prompting.documents import Document, FileContents, collect_documents, locate_quote, read_files
 from pdf_files import pdf
 
 MESSAGES = TypeAdapter(list[MessageParam])
@@ -35,7 +36,13 @@ def pdf_document(data: bytes | str) -> dict[str, Any]:
 
 
 def collected(*messages: dict[str, Any]) -> list[Document]:
-    return collect_documents(MESSAGES.validate_python(list(messages)))
+    parsed = MESSAGES.validate_python(list(messages))
+
+    async def read() -> FileContents:
+        async with DocumentReader(Limits(pages=3)) as reader:
+            return await read_files(parsed, reader, None)
+
+    return collect_documents(parsed, asyncio.run(read()))
 
 
 def of(kind: Kind, *parts: str) -> Document:
@@ -126,8 +133,7 @@ def test_what_is_no_text_is_refused_with_its_place(block: dict[str, Any], messag
     assert error.value.message == f"messages.0.content.0.tool_result.content.0.{message}"
 
 
-def test_the_pages_of_all_documents_count_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pdf_module, "MAX_PAGES", 3)
+def test_the_pages_of_all_documents_count_together() -> None:
     two = pdf_document(pdf("a", "b"))
     assert len(collected(user([two, document([text("c")] * 9), pdf_document(pdf("d"))]))) == 3
     with pytest.raises(InvalidRequestError, match=r"^messages\.0\.content\.1\..*maximum of 3 PDF pages"):

@@ -479,6 +479,9 @@ def input_of(writer: ModelWriter, schema: dict[str, Any], written: Mapping[str, 
 
 
 STRING, NUMBER, OR_NULL = {"type": "string"}, {"type": "number"}, {"type": ["string", "null"]}
+CHOICE_OR_NULL = {"anyOf": [{"type": "string", "enum": ["a", "b"]}, {"type": "null"}]}
+WORD_OR_NUMBER = {"anyOf": [{"const": "auto"}, {"type": "integer"}]}
+WORD_OR_LIST = {"oneOf": [{"enum": ["all", "none"]}, {"type": "array", "items": STRING}]}
 
 
 @with_each_kind_of_tags
@@ -516,6 +519,21 @@ STRING, NUMBER, OR_NULL = {"type": "string"}, {"type": "number"}, {"type": ["str
             ({"type": "array", "items": STRING}, '["</arg_value>", "x"]', '["</arg_value>", "x"]'),
             (False, "x", ""),
         ),
+        *(
+            (CHOICE_OR_NULL, text, json_)
+            for text, json_ in (("a", '"a"'), ("null", "null"), ("c", ""), ("", ""), ("nul", ""))
+        ),
+        *(
+            (WORD_OR_NUMBER, text, json_)
+            for text, json_ in (("auto", '"auto"'), ("5", "5"), ("5.5", ""), ("autos", ""), ("aut", ""), ("", ""))
+        ),
+        *(
+            (WORD_OR_LIST, text, json_)
+            for text, json_ in (("all", '"all"'), ('["</parameter>\\n"]', '["</parameter>\\n"]'), ("[1]", ""))
+        ),
+        *(({"type": ["boolean", "string"]}, text, json_) for text, json_ in (("true", "true"), ("t", '"t"'))),
+        *(({"type": "string", "enum": ["a", None]}, text, json_) for text, json_ in (("a", '"a"'), ("null", ""))),
+        *(({"allOf": [{"enum": ["a", 1]}, STRING]}, text, json_) for text, json_ in (("a", '"a"'), ("1", ""))),
         *(({"$ref": "#/$defs/name"}, "5", '"5"'), ({"$ref": "#/$defs/size"}, "5", "5")),
         *(({"$ref": "#/$defs/tree"}, "[[]]", "[[]]"), ({"$ref": "#/properties/other"}, "1", "1")),
     ],

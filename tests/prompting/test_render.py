@@ -418,7 +418,7 @@ def test_whatever_a_template_stumbles_over_is_a_refusal(stumble: str) -> None:
 
 def test_the_conversation_does_not_reach_the_next_one() -> None:
     """Templates cannot keep or change what they are given."""
-    source = "{% set _ = messages.append(messages[0]) %}{{ messages | length }}"
+    source = "{% if messages[0].content == 'hello' %}{% set _ = messages.append(messages[0]) %}{% endif %}ok"
     with pytest.raises(InvalidRequestError, match="append"):
         Renderer(starter_tokenizer(), source).render(parsed(conversation(user("hello"))))
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_writers import Answer, as_json, writer_for
 
-from commonweight.prompting.constrain.arguments import KINDS, Argument, read_arguments
+from commonweight.prompting.constrain.arguments import KINDS, Argument, Values, read_arguments
 from commonweight.prompting.constrain.schema import MAX_SCHEMA_CHARACTERS, BadSchemaError, make_json_grammar
 
 Schema = dict[str, Any]
@@ -244,7 +244,7 @@ def test_kinds_of_values_are_read_from_schemas(schema: Any, kinds: set[str]) -> 
         "loop": {"$ref": "#/$defs/loop"},
     }
     named, others = read_arguments({"properties": {"a": schema}, "$defs": definitions})
-    assert named["a"].kinds == kinds
+    assert named["a"].values.kinds == kinds
     assert others is None
 
 
@@ -252,16 +252,16 @@ def test_kinds_of_many_references_are_read_once() -> None:
     both = [{"anyOf": [{"$ref": f"#/$defs/d{i + 1}"}, {"$ref": f"#/$defs/d{i + 1}"}]} for i in range(100)]
     definitions = {f"d{i}": schema for i, schema in enumerate([*both, TEXT])}
     named, _ = read_arguments({"properties": {"a": {"$ref": "#/$defs/d0"}}, "$defs": definitions})
-    assert named["a"].kinds == {"string"}
+    assert named["a"].values.kinds == {"string"}
 
 
 def test_arguments_come_in_the_schemas_order() -> None:
     tool = {"$ref": "#/$defs/in", "$defs": {"in": {"properties": {"b": TEXT, "a": False}, "required": ["c", "b"]}}}
     named, others = read_arguments(tool)
     assert [(name, argument.is_required) for name, argument in named.items()] == [("b", True), ("c", True)]
-    assert named["c"].kinds == KINDS
+    assert named["c"].values.kinds == KINDS
     assert others is None
     assert read_arguments({})[1] == Argument({})
-    assert read_arguments({"additionalProperties": NUMBER}) == ({}, Argument(NUMBER, frozenset({"number"})))
+    assert read_arguments({"additionalProperties": NUMBER}) == ({}, Argument(NUMBER, Values.of([], ["number"])))
     assert read_arguments({"properties": {}})[1] is None
     assert json.dumps(read_arguments({"properties": {"a": TEXT}, "definitions": {"x": {}}})[0]["a"].schema)

@@ -77,7 +77,8 @@ def user_speaks(family: Family, turn: Turn, *, has_results: bool) -> bool:
     """Whether the template sees a message of the user in what the client says."""
     template = family.renderer.template
     is_joined = has_results and template.has_calls and not template.has_text_after_results
-    says = turn.says is not None or (turn.instructs is not None and not template.has_late_system)
+    instructs = turn.instructs is not None or turn.changes != ()
+    says = turn.says is not None or (instructs and not template.has_late_system)
     return not has_results or not template.has_calls or (says and not is_joined)
 
 

@@ -318,6 +318,21 @@ QWEN_CODER = """\
 {%- endfor %}
 {%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{% endif %}"""
 
+QWEN_35 = (
+    """\
+{%- set ns = namespace(asked=false) %}
+{%- for message in messages if message.role == 'user' and not (message.content.startswith('<tool_response>')
+        and message.content.endswith('</tool_response>')) %}
+    {%- set ns.asked = true %}
+{%- endfor %}
+{%- if not ns.asked %}{{- raise_exception('No user query found in messages.') }}{% endif %}
+{%- if messages[1:] | selectattr('role', 'equalto', 'system') | list %}
+    {{- raise_exception('System message must be at the beginning.') }}
+{%- endif %}
+"""
+    + QWEN_CODER
+)
+
 KIMI = """\
 {%- if tools %}{{- '<|im_system|>tool_declare<|im_middle|>' + tools | tojson + '<|im_end|>' }}{% endif %}
 {%- set ns = namespace(calls=0) %}

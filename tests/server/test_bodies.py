@@ -30,7 +30,7 @@ class Upload:
 
     async def read(self, reader: BodyReader) -> CountTokensRequest:
         request = Request({"type": "http", "method": "POST", "headers": []}, self._receive)
-        async with reader.read(request, CountTokensRequest) as model:
+        async with reader.read(request, CountTokensRequest) as (model, _):
             return model
 
 

@@ -10,9 +10,10 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, func, select, text, update
 from sqlalchemy.exc import IntegrityError
 
-import commonweight.store.database as database_module
-from commonweight.store import Database, DatabaseError, make_sqlite_url
+from commonweight.store import Database, DatabaseError, make_sqlite_url, urls
 from commonweight.store.schema import keys, leases, metadata
+from commonweight.store.urls import parse_database_url
+from databases import empty_database
 
 KEY = {"name": "n", "tenant": "t", "hint": "h", "scopes": "", "created_at": 1.0}
 
@@ -70,7 +71,7 @@ async def test_a_write_canceled_at_any_moment_keeps_no_lock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Seen: a canceled write whose traceback was kept locked the database until the next garbage collection.
-    monkeypatch.setattr(database_module, "STATEMENT_TIMEOUT_SECONDS", 2)
+    monkeypatch.setattr(urls, "STATEMENT_TIMEOUT_SECONDS", 2)
     kept: list[BaseException | None] = []
     async with Database.open(make_sqlite_url(tmp_path)) as database:
 
@@ -130,10 +131,20 @@ async def test_a_database_of_a_newer_version_is_refused(database_url: str) -> No
     ("url", "problem"),
     [
         ("nonsense", "no database URL"),
-        ("mysql://u:secret@h/d", r"mysql://u:\*\*\*@h/d: use a URL that begins with postgresql\+asyncpg://"),
+        ("mysql://u:secret@h/d", r"mysql://u:\*\*\*@h/d: use a URL that begins with postgresql://"),
         (
             "postgresql+asyncpg://u:secret@127.0.0.1:1/d",
             r"cannot use .*u:\*\*\*@127\.0\.0\.1:1/d: .*refused|Connect",
+        ),
+        ("postgresql://u:secret@127.0.0.1:1,127.0.0.1:2/d", r"cannot use .*u:\*\*\*@127.*: .*refused|Connect"),
+        ("postgres://u@127.0.0.1:1/d?password=secret", r"u@127\.0\.0\.1:1/d\?password=\*\*\*: "),
+        ("postgresql://u:secret@127.0.0.1:99999/d", "port must be 0-65535"),
+        ("postgresql://u:secret@h:high/d", "cannot use .*'high'"),
+        ("postgresql://u:secret@h/d?sslmode=some", "`sslmode` parameter must be one of: disable, "),
+        ("postgresql://u:secret@h/d?connect_timeout=soon", "connect_timeout=soon is no number of seconds"),
+        (
+            "postgresql+asyncpg://u:secret@h/d?sslmode=require",
+            r"postgresql\+asyncpg:// knows no sslmode; postgresql:// takes the options that psql takes",
         ),
         ("sqlite+aiosqlite:////nowhere/at/all/x.db", "cannot use .*unable to open database file"),
     ],
@@ -143,6 +154,31 @@ async def test_what_is_wrong_is_said_without_the_password(url: str, problem: str
         async with Database.open(url):
             pass
     assert "secret" not in str(caught.value)
+
+
+async def test_urls_as_psql_takes_them(postgresql_folder: Path) -> None:
+    address = (await empty_database(postgresql_folder)).removeprefix("postgresql+asyncpg://")
+    for scheme in ("postgres", "postgresql"):
+        url = (
+            f"{scheme}://{address}&sslmode=prefer&connect_timeout=5&application_name=ours&options=-cwork_mem%3D2MB"
+        )
+        async with Database.open(url) as database, database.read() as connection:
+            assert database.is_postgresql
+            for name, value in (("application_name", "ours"), ("work_mem", "2MB"), ("server_version_num", None)):
+                found = await connection.scalar(text(f"SHOW {name}"))
+                assert value in (None, found)
+    with pytest.raises(DatabaseError, match='unrecognized configuration parameter "channel_binding"'):
+        async with Database.open(f"postgresql://{address}&channel_binding=require"):
+            pass
+
+
+def test_the_driver_is_told_what_the_url_says_of_tls_and_time() -> None:
+    query = "sslmode=verify-full&sslrootcert=/root.pem"
+    _, arguments = parse_database_url(f"postgres://u:p%40ss@h1,h2:2/d?{query}&connect_timeout=0")
+    assert arguments["dsn"] == "postgresql://u:p%40ss@h1,h2:2/d?sslmode=verify-full&sslrootcert=%2Froot.pem"
+    assert arguments["timeout"] is None
+    _, arguments = parse_database_url("postgresql://h/d")
+    assert arguments["timeout"] == urls.CONNECT_TIMEOUT_SECONDS
 
 
 async def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:

@@ -231,6 +231,22 @@ async def test_results_that_load_tools_stay() -> None:
     assert cleared_uses(done) == []
 
 
+async def test_changes_of_tools_stay() -> None:
+    deploy = {"name": "deploy", "input_schema": {"type": "object"}}
+    blocks = [
+        {"type": "tool_removal", "tool": {"type": "tool_reference", "name": "read"}},
+        {"type": "tool_addition", "tool": {"type": "tool_definition", "definition": deploy}},
+    ]
+    changes = {"role": "system", "content": blocks}
+    messages = [
+        *(user("go"), assistant(thinking("a"), call(0)), user(result(0)), changes),
+        *(assistant(thinking("b"), call(1, "deploy")), user(result(1)), assistant("done"), user("again")),
+    ]
+    done, _ = await edited(messages, clear_results(trigger=NOW, keep=uses(0)), clear_thinking())
+    assert cleared_uses(done) == ["t0", "t1"]
+    assert done.messages[3] == MESSAGES.validate_python([changes])[0]
+
+
 async def test_nothing_is_cleared_where_nothing_would_be_saved() -> None:
     short = [user("go"), assistant(call(0)), user(result(0, "ok"))]
     done, _ = await edited(short, clear_results(trigger=NOW, keep=uses(0)))

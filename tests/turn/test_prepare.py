@@ -8,7 +8,7 @@ from commonweight.catalog.starter import find_starter
 from commonweight.messages.request import CountTokensRequest
 from commonweight.prompting import Renderer, Tokenizer
 from commonweight.signing import Purpose, Signer
-from commonweight.turn.prepare import prepare_prompt
+from commonweight.turn.prepare import PromptPreparer
 
 
 def document(text: str) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def test_documents_keep_their_numbers_when_one_is_cleared() -> None:
         }
     )
     ready = asyncio.run(
-        prepare_prompt(request, Renderer(tokenizer, None), Signer(bytes(32), Purpose.THINKING_SIGNATURE))
+        PromptPreparer(Renderer(tokenizer, None), Signer(bytes(32), Purpose.THINKING_SIGNATURE)).prepare(request)
     )
     assert ready.edits is not None
     assert len(ready.edits.applied_edits) == 1

@@ -33,7 +33,7 @@ POLL_INTERVAL_SECONDS = 2.0
 RESULT_RETENTION_SECONDS = 29 * 24 * 60 * 60
 """Seconds from a batch's creation until its results are removed."""
 MAX_CRASHES = 3
-"""Engine crashes during one item after which it counts as errored."""
+"""Engine crashes during one item after which it counts as errored, and likewise deaths of servers."""
 MAX_RETRY_DELAY_SECONDS = 30.0
 """Seconds between attempts when the engine or the database cannot be used."""
 ROWS_PER_TRANSACTION = 1000
@@ -56,7 +56,6 @@ class BatchRunner:
         self._rotation = RoundRobin()
         self._work: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._has_waiting, self._has_news = asyncio.Event(), asyncio.Event()
-        self._preparing = asyncio.Semaphore(1)
         self._suspects = asyncio.Semaphore(1)
 
     def wake(self) -> None:
@@ -100,6 +99,7 @@ class BatchRunner:
 
     def _release_slot(self, place: tuple[str, int], task: asyncio.Task[None]) -> None:
         self._slots.release()
+        self._has_waiting.set()  # it may have been what others could not run beside
         if self._work.get(place) is task:
             del self._work[place]
         if not task.cancelled() and (error := task.exception()):
@@ -141,8 +141,8 @@ class BatchRunner:
                 await asyncio.sleep(0.25)
 
     async def _generate(self, params: str, origin: Origin) -> Message:
-        async with self._preparing:  # one at a time: interactive requests want the cores, too
-            turn = await self._assistant.prepare(await asyncio.to_thread(_parse_request, params), origin)
+        request = await asyncio.to_thread(_parse_request, params)
+        turn = await self._assistant.prepare(request, origin, len(params))
         return await fold_stream(self._assistant.stream(turn))
 
     # Maintenance
@@ -157,7 +157,7 @@ class BatchRunner:
         work = dict(self._work)
         held = await self._items.renew(work.keys(), now + LEASE_SECONDS)
         await _cancel(*(task for place, task in work.items() if place not in held))
-        await self._items.requeue_expired(now)
+        await self._requeue_expired(now)
         # What takes long is done in portions, each time a little, since leases must be renewed in between.
         is_left = [await self._end_items(*batch) for batch in await self._items.list_stopping(now)]
         for batch_id in await self._items.list_finished():
@@ -167,6 +167,12 @@ class BatchRunner:
         is_left.append(await self._batches.purge_deleted(ROWS_PER_TRANSACTION))
         if any(is_left):
             self._has_news.set()
+
+    async def _requeue_expired(self, now: float) -> None:
+        error = ApiError(f"The request was given up: {MAX_CRASHES} times the server that ran it stopped meanwhile")
+        _, result = _make_errored_result(error, make_id("req"))
+        for item in await self._items.requeue_expired(now, MAX_CRASHES, result):
+            log.error("an item of a batch is given up, because servers die while they run it (%s, %s)", *item)
 
     async def _end_items(self, batch_id: str, ending: ItemOutcome) -> bool:
         """End some remaining items of a canceled or expired batch; whether more may remain."""

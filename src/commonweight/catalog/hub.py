@@ -1,16 +1,10 @@
-"""Hugging Face hub client: lists repositories, downloads files into the hub's cache, and checks their SHA-256.
-
-In that cache ``snapshots/<commit>/<file>`` links to ``blobs/<etag>``, and the etag of a large (LFS) file is
-the SHA-256 of its content (https://huggingface.co/docs/huggingface_hub/guides/manage-cache), so what the hub
-stated about a file stays known offline.
-"""
+"""Hugging Face hub client: lists repositories, downloads files into the hub's cache, and checks their SHA-256."""
 
 import logging
-import re
 from dataclasses import replace
 from pathlib import Path
 
-from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
+from huggingface_hub import HfApi, constants, hf_hub_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -23,24 +17,20 @@ from huggingface_hub.errors import (
 
 from commonweight.catalog.checksum import compute_sha256
 from commonweight.catalog.generation import CONFIG_FILE
-from commonweight.catalog.gguf_names import is_model, list_parts, match_quantisation
-from commonweight.catalog.nearest import find_nearest, format_suggestions
-from commonweight.catalog.reference import (
-    BadReferenceError,
-    HubFileReference,
-    HubRepoReference,
-    is_hub_file_name,
-    parse_reference,
+from commonweight.catalog.gguf_names import is_model
+from commonweight.catalog.hub_cache import (
+    find_blob,
+    find_file,
+    find_stated_sha256,
+    list_cached_models,
+    list_file_parts,
 )
+from commonweight.catalog.nearest import find_nearest, format_suggestions
+from commonweight.catalog.reference import HubFileReference, HubRepoReference, PullError, is_hub_file_name
 
 log = logging.getLogger(__name__)
 
 _LISTING_TIMEOUT_SECONDS = 10
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-
-
-class PullError(OSError):
-    """A listing or download failed; the message says why and what to do."""
 
 
 class CorruptDownloadError(OSError):
@@ -57,8 +47,8 @@ def pull(reference: HubFileReference) -> Path:
         PullError: the hub cannot be reached, refuses, or has no such file.
         CorruptDownloadError: the content's SHA-256 is not the one that the hub states.
     """
-    first, *others = _list_parts(reference)
-    if _find(first) is None:
+    first, *others = list_file_parts(reference)
+    if find_file(first) is None:
         _fetch_config(reference)
     path = _fetch(first)
     # A branch may move between two parts, and llama.cpp looks for all of them in the first one's folder.
@@ -66,11 +56,6 @@ def pull(reference: HubFileReference) -> Path:
     for part in others:
         _fetch(replace(part, revision=commit))
     return path
-
-
-def find(reference: HubFileReference) -> Path | None:
-    """The file that :func:`pull` would give without a download, unchecked."""
-    return _find(_list_parts(reference)[0])
 
 
 def list_models(reference: HubRepoReference) -> list[str]:
@@ -94,59 +79,14 @@ def list_models(reference: HubRepoReference) -> list[str]:
     return sorted(name for name in names if is_model(name))
 
 
-def list_cached_models(reference: HubRepoReference) -> list[str]:
-    """Names of the GGUF models in the local cache that fit the reference, sorted."""
-    folder = _cache() / f"models--{reference.repo.replace('/', '--')}"
-    ref = folder / "refs" / reference.revision
-    snapshot = folder / "snapshots" / (ref.read_text() if ref.is_file() else reference.revision)
-    found = (path for path in snapshot.glob("**/*.gguf") if path.exists())
-    names = (path.relative_to(snapshot).as_posix() for path in found)
-    models = sorted(name for name in names if is_model(name))
-    return match_quantisation(models, reference.quantisation) if reference.quantisation else models
-
-
-def list_cached() -> list[Path]:
-    """GGUF models in the local cache, sorted by path: of a split one its first part, of all every snapshot."""
-    # Not scan_cache_dir: it leaves out a whole repository once one ref or link in it leads nowhere.
-    found = _cache().glob("models--*/snapshots/*/**/*.gguf")
-    return sorted(path for path in found if path.exists() and is_model(path.name))
-
-
-def make_cached_reference(path: Path) -> str:
-    """The reference to a file that :func:`list_cached` lists; its path if there is none."""
-    folder, _, commit, *name = path.relative_to(_cache()).parts
-    repo = folder.removeprefix("models--").replace("--", "/", 1)
-    try:
-        reference = parse_reference(f"hf:{repo}/{'/'.join(name)}")
-    except BadReferenceError:
-        return str(path)
-    if not isinstance(reference, HubFileReference) or reference.repo != repo:
-        return str(path)
-    return str(reference if _find(reference) == path else replace(reference, revision=commit))
-
-
-def _cache() -> Path:
-    return Path(constants.HF_HUB_CACHE)
-
-
-def _list_parts(reference: HubFileReference) -> list[HubFileReference]:
-    return [replace(reference, name=name) for name in list_parts(reference.name)]
-
-
 def _list_files(reference: HubRepoReference | HubFileReference) -> list[str]:
     api = HfApi()
     found = api.model_info(reference.repo, revision=reference.revision, timeout=_LISTING_TIMEOUT_SECONDS)
     return [file.rfilename for file in found.siblings or [] if is_hub_file_name(file.rfilename)]
 
 
-def _find(file: HubFileReference) -> Path | None:
-    # Not hf_hub_download(local_files_only=True): it may go online, for a user agent it then never sends.
-    found = try_to_load_from_cache(file.repo, file.name, revision=file.revision)
-    return Path(found) if isinstance(found, str) else None
-
-
 def _fetch(file: HubFileReference) -> Path:
-    found: Path | str | None = _find(file)
+    found: Path | str | None = find_file(file)
     if found is None:
         try:
             found = hf_hub_download(file.repo, file.name, revision=file.revision)
@@ -166,23 +106,11 @@ def _fetch_config(reference: HubFileReference) -> None:
         log.debug("no %s: %s", config, error)
 
 
-def find_stated_sha256(path: Path) -> str | None:
-    """SHA-256 that the hub states for a file in its cache; None if it states none."""
-    # One hop only: a blob may itself link to the store that repositories share, where names are xet hashes.
-    # Small files kept in plain git have a 40-digit etag, and a file system without links loses the etag.
-    blob = _find_blob(path)
-    return blob.name if _SHA256.fullmatch(blob.name) else None
-
-
-def _find_blob(path: Path) -> Path:
-    return path.parent / path.readlink() if path.is_symlink() else path
-
-
 def _check(path: Path) -> None:
     stated = find_stated_sha256(path)
     found = stated and compute_sha256(path)
     if found != stated:
-        for step in (path.resolve(), _find_blob(path), path):
+        for step in (path.resolve(), find_blob(path), path):
             step.unlink(missing_ok=True)
         raise CorruptDownloadError(
             f"{path.name} is corrupt: the hub states SHA-256 {stated}, the content has {found}; "

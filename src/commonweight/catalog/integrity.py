@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from commonweight.catalog.checksum import compute_sha256
-from commonweight.catalog.hub import find_stated_sha256
+from commonweight.catalog.hub_cache import find_stated_sha256
 from commonweight.catalog.starter import STARTER_SHA256, find_starter
 
 

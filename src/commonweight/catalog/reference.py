@@ -32,6 +32,10 @@ class ModelNotFoundError(LookupError):
     """No model fits the reference; the message names the nearest possibilities."""
 
 
+class PullError(OSError):
+    """A listing or download failed; the message says why and what to do."""
+
+
 class BadReferenceError(ModelNotFoundError):
     """The text is no model reference; the message names the forms that are."""
 

@@ -1,11 +1,11 @@
-"""Resolution of model references to GGUF files on disk."""
+"""Resolution of model references to GGUF files on disk. The hub's client, slow to import, comes in only late."""
 
 import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from commonweight.catalog import hub
+from commonweight.catalog import hub_cache
 from commonweight.catalog.gguf_names import is_model, match_quantisation, parse_quantisation
 from commonweight.catalog.header import UnreadableModelError
 from commonweight.catalog.nearest import find_nearest, format_suggestions
@@ -21,10 +21,12 @@ from commonweight.catalog.reference import (
     suggest_hub_reference,
 )
 from commonweight.catalog.starter import find_starter, pull_starter
+from commonweight.catalog.suggestions import SUGGESTIONS
 
 PREFERRED_QUANTISATIONS = ("Q4_K_M", "Q4_0", "Q8_0")
 """Order of preference in a repository with several models, if the reference names none."""
 MAX_NAMES_SHOWN = 12
+_WHERE_NAMES_ARE = "models on this machine: `commonweight models list`; on the Hugging Face hub: hf:org/repo"
 
 
 def resolve(text: str | None) -> Path:
@@ -43,8 +45,12 @@ def resolve(text: str | None) -> Path:
         case StarterReference():
             return find_starter() or pull_starter()
         case HubFileReference() as reference:
+            from commonweight.catalog import hub
+
             return hub.pull(reference)
         case HubRepoReference() as reference:
+            from commonweight.catalog import hub
+
             return hub.pull(_choose(reference, hub.list_models(reference)))
         case local:
             return _find_local(local)
@@ -56,10 +62,10 @@ def resolve_local(text: str | None) -> Path | None:
         case StarterReference():
             return find_starter()
         case HubFileReference() as reference:
-            return hub.find(reference)
+            return hub_cache.find(reference)
         case HubRepoReference() as reference:
             with contextlib.suppress(ModelNotFoundError):  # the hub may have more
-                return hub.find(_choose(reference, hub.list_cached_models(reference)))
+                return hub_cache.find(_choose(reference, hub_cache.list_cached_models(reference)))
             return None
         case local:
             return _find_local(local)
@@ -73,7 +79,7 @@ def _find_local(reference: FileReference | FolderReference) -> Path:
             try:
                 path.stat()
             except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a null character
-                advice = format_suggestions(_list_near(path))
+                advice = format_suggestions(_list_near(path)) or _explain_names(path)
                 raise ModelNotFoundError(f"cannot read {path}: No such file or directory{advice}") from error
             except OSError:
                 pass  # the reader reports it
@@ -124,15 +130,28 @@ def _find_in_folder(folder: Path) -> Path:
 
 def _list_near(missing: Path) -> list[str]:
     """References to models that exist and look like one that does not."""
-    known = {file.name: file for file in hub.list_cached()}
-    by_name = {STARTER: STARTER} | {name: hub.make_cached_reference(file) for name, file in known.items()}
+    known = {file.name: file for file in hub_cache.list_cached()}
+    by_name = {STARTER: STARTER} | {name: hub_cache.make_cached_reference(file) for name, file in known.items()}
     if file := find_starter():
         by_name[file.name] = STARTER
     near = _list_near_paths(missing)
     if (form := suggest_hub_reference(str(missing))) and not Path(*missing.parts[:1]).exists():
         near.append(form)
     near += [by_name[name] for name in find_nearest(missing.name, by_name)]
+    if not near and _is_name(missing):
+        on_the_hub = {one.name: one.reference for one in SUGGESTIONS}
+        near = [on_the_hub[name] for name in find_nearest(missing.name, on_the_hub, 1)]
     return list(dict.fromkeys(near))
+
+
+def _explain_names(missing: Path) -> str:
+    """The end of the error message for what looks like a model's name and is none."""
+    return f"; {_WHERE_NAMES_ARE}" if _is_name(missing) else ""
+
+
+def _is_name(missing: Path) -> bool:
+    """Whether it rather looks like the name of a model than like a path."""
+    return len(missing.parts) == 1 and missing.suffix != ".gguf" and missing.name.isprintable()
 
 
 def _list_near_paths(missing: Path) -> list[str]:

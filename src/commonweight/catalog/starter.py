@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from commonweight.catalog.hub import PullError
+from commonweight.catalog.reference import PullError
 from commonweight.catalog.weights import find_weights, pull_weights
 
 STARTER_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"

@@ -16,7 +16,7 @@ from pathlib import Path
 import platformdirs
 from rich.filesize import decimal
 
-from commonweight.catalog.hub import PullError
+from commonweight.catalog.reference import PullError
 
 LOCK = Path(__file__).with_name("weights.lock")
 NEEDED_BYTES = 600_000_000

@@ -10,9 +10,12 @@ from commonweight.charter.reading import parse
 
 DEFAULT = files(__name__) / "default.md"
 """The charter that ships with the package: our own words, CC0."""
+NEW = files(__name__) / "new.md"
+"""The smallest charter that is valid, with a comment on every field."""
 
 __all__ = [
     "DEFAULT",
+    "NEW",
     "Change",
     "Charter",
     "CharterError",

@@ -9,7 +9,7 @@ import typer
 from commonweight import __version__
 from commonweight.cli import charter, guard, keys
 from commonweight.cli.expand_settings import OnlyFields, expand_settings
-from commonweight.cli.options import WHICH_MODEL, DatabaseUrl, DataPath, Model
+from commonweight.cli.options import WHICH_MODEL, AsJson, DatabaseUrl, DataPath, Model
 from commonweight.cli.setting_options import OPERATION_PANEL, EngineChoice
 from commonweight.cli.terminal import make_console
 from commonweight.cli.usage import usage
@@ -21,7 +21,6 @@ app = typer.Typer(
     help="Run open-weight models as complete, guarded assistants behind the Messages API.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
-    add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_show_locals=False,  # they hold keys and conversations
 )
@@ -31,8 +30,6 @@ app.add_typer(keys.commands, name="keys")
 app.add_typer(charter.commands, name="charter")
 app.add_typer(guard.commands, name="guard")
 app.command()(usage)
-
-errors = make_console(stderr=True)
 
 
 @app.callback(invoke_without_command=True)
@@ -86,11 +83,9 @@ def serve(
     database: DatabaseUrl = None,
 ) -> None:
     """Serve a model behind **POST /v1/messages**."""
-    from commonweight.cli.serve import serve as serve_until_interrupted
     from commonweight.runtime.data import DataFolder
-    from commonweight.runtime.logs import configure_logging
+    from commonweight.runtime.preflight import check_assistant, check_server
 
-    configure_logging(log_format, log_level)
     settings = AssistantSettings(
         model=model,
         engine=engine,
@@ -99,7 +94,15 @@ def serve(
         sampling=sampling,
         max_output=max_output,
     )
-    serve_until_interrupted(settings, server, DataFolder.from_options(data, database))
+    folder = DataFolder.from_options(data, database)
+    check_server(server, folder)
+    check_assistant(settings)
+
+    from commonweight.cli.serve import serve as serve_until_interrupted
+    from commonweight.runtime.logs import configure_logging
+
+    configure_logging(log_format, log_level)
+    serve_until_interrupted(settings, server, folder)
 
 
 @app.command()
@@ -129,9 +132,13 @@ def chat(
     """Talk to a model in the terminal, or have it answer the lines of a pipe."""
     from msgspec.structs import replace
 
-    from commonweight.cli.chat import chat as talk
+    from commonweight.runtime.preflight import check_assistant
 
     settings = AssistantSettings(model=model, engine=replace(engine, parallel=1))
+    check_assistant(settings)
+
+    from commonweight.cli.chat import chat as talk
+
     talk(settings, system=system, max_tokens=max_tokens, temperature=temperature)
 
 
@@ -140,18 +147,31 @@ def chat(
 def bench(
     *,
     model: Model = None,
-    rounds: Annotated[int, typer.Option(min=1, metavar="N", help="Times that each figure is taken.")] = 3,
+    rounds: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Times that each figure is taken, at full size. Default: what fits into a minute, at most 3.",
+            show_default=False,
+        ),
+    ] = None,
     engine: Annotated[
         EngineSettings,
         OnlyFields(("context", "parallel", "threads", "kv_memory", "kv_type", "cache_ram", "speculation")),
     ],
 ) -> None:
-    """Measure how fast a model reads and writes on this machine."""
+    """Measure how fast a model reads and writes on this machine, in about a minute."""
     from msgspec.structs import replace
+
+    from commonweight.runtime.preflight import check_assistant
+
+    settings = AssistantSettings(model=model, engine=replace(engine, cache_disk=0))
+    check_assistant(settings)
 
     from commonweight.cli.bench import bench as measure
 
-    measure(AssistantSettings(model=model, engine=replace(engine, cache_disk=0)), rounds=rounds)
+    measure(settings, rounds=rounds)
 
 
 @app.command()
@@ -173,7 +193,7 @@ def conformance(
         list[str] | None,
         typer.Option(metavar="NAME", help="Try this section only; may repeat.", show_default=False),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", metavar="", help="Print JSON, not a table.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Try what a server keeps of the Messages API's contract."""
     from commonweight.cli.conformance import conformance as try_out
@@ -192,6 +212,7 @@ def doctor(
         EngineSettings, OnlyFields(("context", "parallel", "kv_memory", "kv_type", "cache_ram", "cache_disk"))
     ],
     choice: Annotated[EngineChoice, OnlyFields(("kind", "urls", "key"))],
+    as_json: AsJson = False,
     data: DataPath = None,
     database: DatabaseUrl = None,
 ) -> None:
@@ -200,7 +221,8 @@ def doctor(
     from commonweight.runtime.data import DataFolder
 
     settings = AssistantSettings(model=model, engine=engine, remote=choice.make_settings())
-    if not examine(settings, DataFolder.from_options(data, database), host=server.host, port=server.port):
+    folder = DataFolder.from_options(data, database)
+    if not examine(settings, folder, host=server.host, port=server.port, as_json=as_json):
         raise typer.Exit(1)
 
 
@@ -215,21 +237,26 @@ def pull(
 
 
 @models.command("list")
-def models_list() -> None:
+def models_list(as_json: AsJson = False) -> None:
     """List the models that need no download."""
     from commonweight.cli.models import list_models
 
-    list_models()
+    list_models(as_json=as_json)
 
 
 @models.command("show")
 def models_show(
     model: Annotated[str | None, typer.Argument(metavar="MODEL", help=WHICH_MODEL)] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show a model's window, template, licence and size."""
+    from commonweight.runtime.preflight import check_assistant
+
+    check_assistant(AssistantSettings(model=model))
+
     from commonweight.cli.models import show_model
 
-    show_model(model)
+    show_model(model, as_json=as_json)
 
 
 def main() -> None:
@@ -239,14 +266,27 @@ def main() -> None:
     except Exception as error:
         if not _is_for_people(error):
             raise
-        errors.print(f"Error: {error}", style="red", soft_wrap=True)
+        make_console(stderr=True).print(f"Error: {_describe(error)}", style="red", soft_wrap=True)
         sys.exit(1)
 
 
 def _is_for_people(error: Exception) -> bool:
     """Whether an error's message is written for the user."""
+    if isinstance(error, UserError | OSError):
+        return True
+    # Who raised one of these has imported its module; a wrong path is told without.
     from commonweight.catalog.reference import ModelNotFoundError
+
+    if isinstance(error, ModelNotFoundError):
+        return True
     from commonweight.engines.contract import EngineError
     from commonweight.store import DatabaseError
 
-    return isinstance(error, UserError | OSError | ModelNotFoundError | EngineError | DatabaseError)
+    return isinstance(error, EngineError | DatabaseError)
+
+
+def _describe(error: Exception) -> str:
+    """The message; of the system's own errors without their number."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)

@@ -1,14 +1,14 @@
 """``commonweight charter``: show, lint, compare, compile and test a charter."""
 
-import asyncio
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from commonweight.cli.options import DataPath
-from commonweight.cli.terminal import ProgressBar, make_console
+from commonweight.cli.options import AsJson, DataPath
+from commonweight.cli.terminal import make_console, print_json
 from commonweight.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -47,35 +47,66 @@ def show(
         typer.Option("--principle", "-p", metavar="ID", help="One principle, whole.", show_default=False),
     ] = None,
     source: Annotated[bool, typer.Option("--source", metavar="", help="Print the file as it is.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show a charter: what it restricts, what it permits, and where."""
-    from commonweight.runtime.guard import read_charter
+    from commonweight.runtime.charter import read_charter
 
     charter = read_charter(file)
     console = make_console()
     if source:
         typer.echo(_read_content(file).decode(), nl=False)
-    elif principle is None:
+        return
+    found = next((one for one in charter.principles if one.id == principle), None)
+    if principle is not None and found is None:
+        raise UserError(f"{principle}: there is no such principle; `commonweight charter show` lists them")
+    if as_json:
+        print_json((found or charter).model_dump(mode="json", by_alias=True))
+    elif found is None:
         _print_overview(charter)
     else:
-        found = next((one for one in charter.principles if one.id == principle), None)
-        if found is None:
-            raise UserError(f"{principle}: there is no such principle; `commonweight charter show` lists them")
         console.print(_format_principle(found))
 
 
 @commands.command()
-def lint(file: CharterArgument = None) -> None:
+def new(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to; `-` prints it.")] = Path("charter.md"),
+) -> None:
+    """Write the smallest valid charter, with a comment on every field that may be set."""
+    from commonweight.charter import NEW
+
+    content = NEW.read_bytes()
+    if file == Path("-"):
+        typer.echo(content.decode(), nl=False)
+        return
+    try:
+        with file.open("xb") as written:
+            written.write(content)
+    except FileExistsError as error:
+        raise UserError(f"{file} is there already; name another file") from error
+    console = make_console()
+    console.print(f"{file} is a valid charter of one principle. Change it, then:", soft_wrap=True)
+    for command in ("charter lint", "serve --charter"):
+        console.print(f"    commonweight {command} {shlex.quote(str(file))}", soft_wrap=True)
+
+
+@commands.command()
+def lint(file: CharterArgument = None, as_json: AsJson = False) -> None:
     """Check a charter; every line that is wrong is named."""
     from commonweight.charter import CharterError
     from commonweight.charter import lint as check
-    from commonweight.runtime.guard import read_charter
+    from commonweight.runtime.charter import read_charter
 
     name = file or "default.md"
     try:
         problems = check(_read_content(file))
     except CharterError as error:
         problems = error.problems
+    if as_json:
+        print_json({"file": str(name), "problems": [problem._asdict() for problem in problems]})
+        if problems:
+            raise typer.Exit(1)
+        return
     console = make_console()
     for problem in problems:
         console.print(f"{name}:{problem.line}: {problem.text}", soft_wrap=True)
@@ -91,23 +122,18 @@ def lint(file: CharterArgument = None) -> None:
 def diff(
     old: Annotated[Path, typer.Argument(metavar="OLD", help="A charter.")],
     new: CharterArgument = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show what changed in meaning between two charters, principle by principle."""
     from commonweight.charter import compare_charters
-    from commonweight.runtime.guard import read_charter
+    from commonweight.runtime.charter import read_charter
 
     changes = compare_charters(read_charter(old), read_charter(new))
-    console = make_console()
-    where = ""
-    for change in changes:
-        if change.where != where:
-            console.print(change.where, style="bold")
-            where = change.where
-        _print_change(change)
-    warnings = sum(bool(change.warning) for change in changes)
-    if not changes:
-        console.print("nothing changed in meaning", style="dim")
-    if warnings:
+    if as_json:
+        print_json({"changes": [change._asdict() for change in changes]})
+    else:
+        _print_changes(changes)
+    if any(change.warning for change in changes):
         raise typer.Exit(1)
 
 
@@ -150,16 +176,25 @@ def compile_(
     data: DataPath = None,
 ) -> None:
     """Turn a charter into heads and thresholds that a server keeps exchanges to it with."""
+    from commonweight.runtime.charter import read_charter
+    from commonweight.runtime.preflight import check_assistant, check_output, check_readable
+    from commonweight.runtime.settings import AssistantSettings
+
+    charter = read_charter(file)
+    target = out or Path(f"{file.stem if file else 'default'}.guard.safetensors")
+    check_readable([base, *(texts or ())])
+    check_assistant(AssistantSettings(model=model))
+    check_output(target)
+
+    from commonweight.cli.progress import ProgressBar
     from commonweight.runtime.data import DataFolder
-    from commonweight.runtime.guard import read_charter
     from commonweight.workshop.heads.compile import CompileSettings, compile_charter
 
     folder = DataFolder.from_options(data)
     console, errors = make_console(), make_console(stderr=True)
     settings = CompileSettings(base=base, texts=texts or (), model=model, most=most)
     with ProgressBar(errors) as bar:
-        bundle = compile_charter(read_charter(file), settings, folder, report=errors.print, on_progress=bar.update)
-    target = out or Path(f"{file.stem if file else 'default'}.guard.safetensors")
+        bundle = compile_charter(charter, settings, folder, report=errors.print, on_progress=bar.update)
     bundle.save(target, folder.load_key())
     console.print(_make_calibration_table(bundle))
     console.print(f"{target}: digest {bundle.digest}", soft_wrap=True)
@@ -183,28 +218,35 @@ def test(
         int | None,
         typer.Option(min=1, metavar="N", help="At most so many texts of each source.", show_default=False),
     ] = None,
+    as_json: AsJson = False,
     data: DataPath = None,
 ) -> None:
     """Hold a charter to its own tests: how much it may refuse, and how much it has to."""
+    from commonweight.runtime.charter import read_charter
+    from commonweight.runtime.preflight import check_assistant, check_readable
+    from commonweight.runtime.settings import AssistantSettings, GuardSettings
+
+    charter = read_charter(file)
+    guard = GuardSettings(charter=file, bundle=bundle)
+    check_assistant(AssistantSettings(model=model, guard=guard))
+    check_readable(texts)
+
+    import asyncio
+
     from commonweight.cli.guard import score_sources
     from commonweight.engines.settings import EngineSettings
     from commonweight.runtime.data import DataFolder
-    from commonweight.runtime.guard import read_charter
-    from commonweight.runtime.settings import AssistantSettings, GuardSettings
     from commonweight.workshop.heads.charter_tests import judge_requirements, list_requirements
     from commonweight.workshop.heads.evaluate import CONTEXT_TOKENS
     from commonweight.workshop.heads.sources import SourceError, find_files, read_source
 
-    charter = read_charter(file)
     try:
         sources = {one.name: one for one in map(read_source, find_files(texts))}
     except SourceError as error:
         raise UserError(str(error)) from error
     names = dict.fromkeys(requirement.data for _, requirement in list_requirements(charter))
     settings = AssistantSettings(
-        model=model,
-        engine=EngineSettings(context=CONTEXT_TOKENS, cache_disk=0),
-        guard=GuardSettings(charter=file, bundle=bundle),
+        model=model, engine=EngineSettings(context=CONTEXT_TOKENS, cache_disk=0), guard=guard
     )
     evaluation = asyncio.run(
         score_sources(
@@ -212,7 +254,10 @@ def test(
         )
     )
     results = judge_requirements(charter, evaluation.scored)
-    make_console().print(_make_test_table(results))
+    if as_json:
+        print_json({"tests": [_describe(result) for result in results]})
+    else:
+        make_console().print(_make_test_table(results))
     if not all(result.passed for result in results):
         raise typer.Exit(1)
 
@@ -241,6 +286,17 @@ def _make_calibration_table(bundle: "Bundle") -> "Table":
             f"{one.lower:.2%} to {one.upper:.2%}",
         )
     return table
+
+
+def _describe(result: "CharterTest") -> dict[str, Any]:
+    return {
+        "principle": result.principle,
+        "data": result.data,
+        "at_least" if result.is_lower_limit else "at_most": result.limit,
+        "refused": None if result.share is None else result.share.value,
+        "texts": result.texts,
+        "passed": None if result.share is None else result.passed,
+    }
 
 
 def _make_test_table(results: "Sequence[CharterTest]") -> "Table":
@@ -310,6 +366,18 @@ def _format_principle(principle: "Principle") -> "RenderableType":
     for other in principle.violating:
         parts.append(Padding(Text(f"violates  {other.text.source}#{other.text.sha256}", style="dim"), (0, 2)))
     return Group(*parts)
+
+
+def _print_changes(changes: "Sequence[Change]") -> None:
+    console = make_console()
+    where = ""
+    for change in changes:
+        if change.where != where:
+            console.print(change.where, style="bold")
+            where = change.where
+        _print_change(change)
+    if not changes:
+        console.print("nothing changed in meaning", style="dim")
 
 
 def _print_change(change: "Change") -> None:

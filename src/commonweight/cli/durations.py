@@ -32,3 +32,8 @@ def parse_moment(text: str) -> float:
 def format_day(at: float) -> str:
     """Format the day of a time, in UTC."""
     return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d}"
+
+
+def format_moment(at: float | None) -> str | None:
+    """Format a time for programs, in UTC, such as "2026-01-31T12:00:00Z"."""
+    return None if at is None else f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%SZ}"

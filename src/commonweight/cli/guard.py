@@ -1,6 +1,5 @@
 """``commonweight guard``: explain, evaluate and trust what the guard decides by."""
 
-import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from commonweight.cli.options import DatabaseUrl, DataPath
-from commonweight.cli.terminal import LoadingBar, ProgressBar, make_console
+from commonweight.cli.options import AsJson, DatabaseUrl, DataPath
+from commonweight.cli.terminal import make_console, print_json
 from commonweight.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,12 +30,15 @@ def explain(
             metavar="FILE", help="The charter that was served. Default: the package's.", show_default=False
         ),
     ] = None,
+    as_json: AsJson = False,
     data: DataPath = None,
     database: DatabaseUrl = None,
 ) -> None:
     """Replay what the guard saw in one request, and which principle it rests on."""
+    import asyncio
+
+    from commonweight.runtime.charter import read_charter
     from commonweight.runtime.data import DataFolder
-    from commonweight.runtime.guard import read_charter
     from commonweight.store.usage import UsageRecord
 
     record: UsageRecord | None = asyncio.run(
@@ -44,6 +46,11 @@ def explain(
     )
     if record is None:
         raise UserError(f"there is no record of a request {request_id!r}")
+    if as_json:
+        guard = None if record.verdict is None else json.loads(record.verdict)
+        outcome = record.stop_reason or record.error or "cancelled"
+        print_json({"request_id": record.request_id, "outcome": outcome, "guard": guard})
+        return
     console = make_console()
     console.print(f"{record.request_id}: {record.stop_reason or record.error or 'cancelled'}", style="bold")
     if record.verdict is None:
@@ -142,9 +149,19 @@ def evaluate(
 
     The thresholds are the bundle's, made before any of these texts was opened. No text is printed or kept.
     """
+    from commonweight.runtime.preflight import check_assistant, check_output, check_readable
+    from commonweight.runtime.settings import AssistantSettings, GuardSettings
+
+    guard_settings = GuardSettings(charter=charter, bundle=bundle)
+    check_assistant(AssistantSettings(model=model, guard=guard_settings))
+    check_readable(paths)
+    if report is not None:
+        check_output(report)
+
+    import asyncio
+
     from commonweight.engines.settings import EngineSettings
     from commonweight.runtime.data import DataFolder
-    from commonweight.runtime.settings import AssistantSettings, GuardSettings
     from commonweight.workshop.heads.evaluate import CONTEXT_TOKENS, draw_prompts
     from commonweight.workshop.heads.report import format_report, write_report
     from commonweight.workshop.heads.sources import SourceError, find_files, read_source
@@ -152,7 +169,7 @@ def evaluate(
     settings = AssistantSettings(
         model=model,
         engine=EngineSettings(context=CONTEXT_TOKENS, threads=threads, cache_disk=0),
-        guard=GuardSettings(charter=charter, bundle=bundle),
+        guard=guard_settings,
     )
     try:
         sources = [read_source(path) for path in find_files(paths)]
@@ -192,6 +209,7 @@ async def score_sources(
     prompts: Sequence[str] = (),
 ) -> Evaluation:
     """Score sources with the guard of an assistant, and the model's own answers to prompts, with progress."""
+    from commonweight.cli.progress import LoadingBar, ProgressBar
     from commonweight.runtime.assistant import open_assistant
     from commonweight.workshop.heads.evaluate import TurnRecorder, answer_prompts, score_source
 
@@ -228,6 +246,10 @@ def trust(
     data: DataPath = None,
 ) -> None:
     """Sign a bundle that was brought from elsewhere, so that `serve` takes it. Look at where it is from first."""
+    from commonweight.runtime.preflight import check_readable
+
+    check_readable([file])
+
     from commonweight.guard import Bundle, BundleError
     from commonweight.runtime.data import DataFolder
 

@@ -1,16 +1,15 @@
 """``commonweight keys``: create, list and revoke API keys."""
 
-import asyncio
 import re
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from commonweight.cli.durations import format_day, parse_duration
-from commonweight.cli.options import DatabaseUrl, DataPath
-from commonweight.cli.terminal import make_console
+from commonweight.cli.durations import format_day, format_moment, parse_duration
+from commonweight.cli.options import AsJson, DatabaseUrl, DataPath
+from commonweight.cli.terminal import make_console, print_json
 from commonweight.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -75,6 +74,8 @@ def create(
     database: DatabaseUrl = None,
 ) -> None:
     """Create a key, and show it: this one time only."""
+    import asyncio
+
     from commonweight.access import SCOPES, Limits
     from commonweight.access.keyring import make_key
     from commonweight.runtime.data import DataFolder
@@ -121,13 +122,18 @@ async def _add(url: str, key: "NewKey") -> list[str]:
 
 
 @commands.command("list")
-def list_keys(data: DataPath = None, database: DatabaseUrl = None) -> None:
+def list_keys(as_json: AsJson = False, data: DataPath = None, database: DatabaseUrl = None) -> None:
     """List all keys that there ever were."""
+    import asyncio
+
     from rich.table import Table
 
     from commonweight.runtime.data import DataFolder
 
     found = asyncio.run(_list(DataFolder.from_options(data, database).database_url))
+    if as_json:
+        print_json({"keys": [_describe(key) for key in found]})
+        return
     table = Table("key", "tenant", "scopes", "limits", "state")
     table.columns[0].overflow = "fold"
     table.columns[0].min_width = 28  # an id is to be copied
@@ -141,6 +147,24 @@ def list_keys(data: DataPath = None, database: DatabaseUrl = None) -> None:
             style="" if key.is_valid(time.time()) else "dim",
         )
     make_console().print(table)
+
+
+def _describe(key: "ApiKey") -> dict[str, Any]:
+    return {
+        "id": key.id,
+        "name": key.name,
+        "tenant": key.tenant,
+        "hint": key.hint,
+        "scopes": key.scopes.split(),
+        "requests_per_minute": key.requests_per_minute,
+        "tokens_per_minute": key.tokens_per_minute,
+        "concurrency": key.concurrency,
+        "waived": key.waived.split(),
+        "is_valid": key.is_valid(time.time()),
+        "created_at": format_moment(key.created_at),
+        "expires_at": format_moment(key.expires_at),
+        "revoked_at": format_moment(key.revoked_at),
+    }
 
 
 def _list_limits(key: "ApiKey") -> Iterator[str]:
@@ -182,6 +206,8 @@ def revoke(
     database: DatabaseUrl = None,
 ) -> None:
     """Revoke a key, for good. Running servers notice within seconds."""
+    import asyncio
+
     from commonweight.runtime.data import DataFolder
 
     revoked = asyncio.run(_revoke(DataFolder.from_options(data, database).database_url, key))

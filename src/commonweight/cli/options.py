@@ -25,11 +25,13 @@ DatabaseUrl = Annotated[
         "--database",
         metavar="URL",
         envvar="COMMONWEIGHT_DATABASE",
-        help="Such as `postgresql+asyncpg://user@host/name`. Default: a SQLite file in the data folder.",
+        help="Such as `postgresql://user@host/name`. Default: a SQLite file in the data folder.",
         show_default=False,
         rich_help_panel=DATA_PANEL,
     ),
 ]
+
+AsJson = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON, for programs.")]
 
 _POWERS = {unit: power for power, unit in enumerate(("", "K", "M", "G", "T"))}
 

@@ -7,7 +7,8 @@ from rich.console import Console
 
 from commonweight import __version__
 from commonweight.cli.greeting import describe_assistant, suggest_next
-from commonweight.cli.terminal import LoadingBar, make_console
+from commonweight.cli.progress import LoadingBar
+from commonweight.cli.terminal import make_console
 from commonweight.runtime.data import DataFolder
 from commonweight.runtime.serve import RunningServer, ServerCallbacks
 from commonweight.runtime.serve import serve as run_server

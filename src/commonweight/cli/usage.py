@@ -1,6 +1,5 @@
 """``commonweight usage``: requests and tokens, by day and key."""
 
-import asyncio
 import csv
 import sys
 from collections.abc import Sequence
@@ -9,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from commonweight.cli.durations import parse_moment
-from commonweight.cli.options import DatabaseUrl, DataPath
-from commonweight.cli.terminal import make_console
+from commonweight.cli.options import AsJson, DatabaseUrl, DataPath
+from commonweight.cli.terminal import make_console, print_json
+from commonweight.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from commonweight.store.usage import By, Total
@@ -51,17 +51,30 @@ def usage(
         ),
     ] = None,
     as_csv: Annotated[bool, typer.Option("--csv", metavar="", help="Print CSV, not a table.")] = False,
+    as_json: AsJson = False,
     data: DataPath = None,
     database: DatabaseUrl = None,
 ) -> None:
     """Show what was used: requests and tokens, by day and key."""
+    import asyncio
+
     from commonweight.runtime.data import DataFolder
 
+    if as_csv and as_json:
+        raise UserError("--csv or --json: choose one")
     groups = cast("list[By]", list(dict.fromkeys(by or ("day", "key"))))
     found = asyncio.run(
         _read_totals(DataFolder.from_options(data, database).database_url, groups, since, key, tenant)
     )
-    if as_csv:
+    if as_json:
+        print_json(
+            {
+                "usage": [
+                    {**total.group, **dict(zip(_FIGURES, _list_figures(total), strict=True))} for total in found
+                ]
+            }
+        )
+    elif as_csv:
         rows = csv.writer(sys.stdout, lineterminator="\n")
         rows.writerow([*groups, *_FIGURES])
         rows.writerows([*total.group.values(), *_list_figures(total)] for total in found)

@@ -77,3 +77,6 @@ AGENTS_KEYWORDS: Json = {
     "additionalProperties": False,
 }
 """Every keyword that was seen in the tools of coding agents."""
+
+MARKUP = ["<think>", "</tool_call>", "<|end|>", "\n</parameter>\nx", "</arg_value>"]
+"""Values that stand for something else in one format of calls or another."""

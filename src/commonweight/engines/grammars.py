@@ -115,17 +115,15 @@ class GrammarCompiler:
         tokenizer: LLTokenizer = LLTokenizer.from_llamacpp(  # type: ignore[attr-defined]  # not in its stub
             tokens=[*tokens, b""],
             vocab_ptr=self._vocab,
-            tokenize_fptr=ctypes.cast(llama.library.find_symbol("llama_tokenize"), ctypes.c_void_p).value,
+            tokenize_fptr=ctypes.cast(_TOKENIZE, ctypes.c_void_p).value,
             eos_token=self.size,
         )
         return tokenizer
 
     def _read_token(self, token_id: int) -> bytes:
         """The bytes of a token; those of a special one behind a byte that marks it for llguidance."""
-        token = read_piece(self._vocab, token_id, special=True)
-        attributes = llama.llama_vocab_get_attr(self._vocab, token_id)
-        is_markup = attributes & LLAMA_TOKEN_ATTR_USER_DEFINED and token.startswith(b"<") and token.endswith(b">")
-        return b"\xff" + token if attributes & LLAMA_TOKEN_ATTR_CONTROL or is_markup else token
+        markup = _read_markup(self._vocab, token_id)
+        return read_piece(self._vocab, token_id, special=True) if markup is None else b"\xff" + markup
 
     def create_matcher(self, grammar: str, ends: frozenset[int], tenant: str) -> GrammarMatcher:
         """Create a matcher at a grammar's start; the stop tokens ``ends`` are allowed where the grammar may end.
@@ -148,3 +146,59 @@ class GrammarCompiler:
         if matcher.is_error():
             raise GrammarError(f"the grammar cannot be followed: {matcher.get_error().strip()}")
         return matcher
+
+
+def _read_markup(vocab: int, token_id: int) -> bytes | None:
+    """The text of a special token; None for a token that text may consist of."""
+    attributes = llama.llama_vocab_get_attr(vocab, token_id)
+    if not attributes & (LLAMA_TOKEN_ATTR_CONTROL | LLAMA_TOKEN_ATTR_USER_DEFINED):
+        return None
+    token = read_piece(vocab, token_id, special=True)
+    is_markup = attributes & LLAMA_TOKEN_ATTR_CONTROL or (token.startswith(b"<") and token.endswith(b">"))
+    return token if is_markup else None
+
+
+def _tokenize_literal(
+    vocab: int,
+    text: int,
+    length: int,
+    tokens: "ctypes._Pointer[ctypes.c_int32]",
+    room: int,
+    _adds_special: bool,
+    _parses_special: bool,
+) -> int:
+    """``llama_tokenize`` for the literals of grammars, in which a special token's text is ordinary text.
+
+    llama.cpp finds user-defined tokens (``<think>``) in any text. As forced tokens they would lead nowhere: the
+    grammar allows special tokens by their ids alone.
+    """
+    ids: list[int] = []
+    for token_id in _encode(vocab, ctypes.string_at(text, length)):
+        markup = _read_markup(vocab, token_id)
+        ids += [token_id] if markup is None else _spell(vocab, markup)
+    if len(ids) > room:
+        return -len(ids)
+    for i, token_id in enumerate(ids):
+        tokens[i] = token_id
+    return len(ids)
+
+
+# It has no state of its own, because llguidance may call it for as long as any grammar is in use.
+_TOKENIZE = ctypes.CFUNCTYPE(
+    *(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32),
+    *(ctypes.POINTER(ctypes.c_int32), ctypes.c_int32, ctypes.c_bool, ctypes.c_bool),
+)(_tokenize_literal)
+
+
+def _spell(vocab: int, markup: bytes) -> list[int]:
+    """Ordinary tokens for a special token's text: cut in two, it is neither that token nor another."""
+    # A tokenizer that puts a space in front of every text puts it before NUL, which is in no token with others.
+    before = len(_encode(vocab, b"\0"))
+    return [token_id for part in (markup[:1], markup[1:]) for token_id in _encode(vocab, b"\0" + part)[before:]]
+
+
+def _encode(vocab: int, text: bytes) -> list[int]:
+    room = len(text) + 8  # each token has a byte of its own, and there may be some in front
+    buffer = (ctypes.c_int32 * room)()
+    count = llama.llama_tokenize(vocab, text, len(text), buffer, room, False, False)
+    return list(buffer[:count])

@@ -25,7 +25,7 @@ from commonweight.messages.errors import (
 from commonweight.messages.response import make_id
 from commonweight.prompting.documents import UploadedFile
 from commonweight.store import Database
-from commonweight.store.failures import FAILURES, get_reason
+from commonweight.store.failures import FAILURES, find_disk_fault, get_reason
 from commonweight.store.files import FileTable, Position, StoredFile
 
 log = logging.getLogger(__name__)
@@ -36,9 +36,6 @@ EXPIRED_RETENTION_SECONDS = 30 * 86_400
 """Seconds that metadata outlives an expired file, so that clients get ``file_expired``."""
 SWEEP_INTERVAL_SECONDS = 600
 """Seconds. An expired file can no longer be read at once; its content is gone after these."""
-
-LARGE_FILE_BYTES = 256 * 1024
-"""Bytes from which the files of a request count as large."""
 
 _ID = re.compile(r"file_[0-9A-Za-z]{1,50}")
 
@@ -96,7 +93,6 @@ class Library:
         self._blobs = blobs
         self._quota = quota
         self._now = now
-        self._large = asyncio.Semaphore(1)
         self._lock = threading.Lock()
         self._arriving: Counter[str] = Counter()  # bytes by tenant, which become files or vanish
 
@@ -229,11 +225,8 @@ class Library:
         file = await self.get(tenant, file_id)
         return file, await asyncio.to_thread(self._open_blob, file)
 
-    @contextlib.asynccontextmanager
-    async def load(self, tenant: str, ids: Sequence[str]) -> AsyncIterator[Mapping[str, UploadedFile]]:
-        """The files that the documents of a request refer to. The block is for reading and rendering them.
-
-        Large ones are for one request at a time: seconds of work must not keep small requests waiting.
+    async def load(self, tenant: str, ids: Sequence[str]) -> Mapping[str, UploadedFile]:
+        """The files that the documents of a request refer to.
 
         Raises:
             NotFoundError: the tenant has no such file, or it has expired (``file_expired``).
@@ -243,13 +236,10 @@ class Library:
             if file_id not in files:
                 raise _make_not_found_error(file_id)
             self._require_content(files[file_id])
-        loaded = {
+        return {
             file.id: UploadedFile(file.mime_type, file.size_bytes, partial(self._read, file))
             for file in files.values()
         }
-        is_large = sum(loaded[file_id].size for file_id in ids) >= LARGE_FILE_BYTES
-        async with self._large if is_large else contextlib.nullcontext():
-            yield loaded
 
     async def sweep(self) -> None:
         """Remove the contents of expired files, and what servers left behind when they died."""
@@ -305,7 +295,8 @@ def _translate_failures() -> Iterator[None]:
         yield
     except FAILURES as error:
         log.error("files cannot be reached: %s", get_reason(error))
-        raise UnavailableError("Files cannot be reached at the moment", retry_after=5) from error
+        message = find_disk_fault(error) or "Files cannot be reached"
+        raise UnavailableError(f"{message} at the moment", retry_after=5) from error
 
 
 def make_too_large_error() -> RequestTooLargeError:

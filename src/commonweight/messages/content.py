@@ -6,12 +6,11 @@ Source: the Messages API's documented content blocks. A plain string stands for 
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, FailFast, Field
+from pydantic import BeforeValidator, FailFast, Field, model_validator
 
-from commonweight.messages.wire import WireModel
-
-CacheTtl = Literal["5m", "1h"]
-"""Lifetime of a cached prefix."""
+from commonweight.messages.caching import Cacheable
+from commonweight.messages.tools import Tool, check_deferred, is_server_tool
+from commonweight.messages.wire import WireModel, make_validation_error
 
 
 def _as_blocks(value: object) -> object:
@@ -19,17 +18,8 @@ def _as_blocks(value: object) -> object:
     return [{"type": "text", "text": value}] if isinstance(value, str) else value
 
 
-class CacheControl(WireModel):
-    """Cache breakpoint: the prompt up to this block is to be cached."""
-
-    type: Literal["ephemeral"]
-    ttl: CacheTtl = "5m"
-
-
-class Block(WireModel):
+class Block(Cacheable):
     """Common fields of content blocks."""
-
-    cache_control: CacheControl | None = None
 
 
 class TextBlock(Block):
@@ -233,11 +223,59 @@ class ContainerUploadBlock(Block):
     file_id: str
 
 
-class ToolChangeBlock(Block):
-    """Addition or removal of a tool within the conversation."""
+class ToolName(WireModel):
+    """A tool by its name: one of ``tools``, or one that an earlier message defined."""
 
-    type: Literal["tool_addition", "tool_removal"]
-    tool: dict[str, Any]
+    type: Literal["tool_reference"]
+    name: str
+
+
+def _refuse_server_tool(definition: object) -> object:
+    if isinstance(definition, dict) and is_server_tool(definition.get("type")):
+        raise make_validation_error(f"{definition['type']} cannot yet be defined in a message")
+    return definition
+
+
+class ToolDefinition(WireModel):
+    """A tool by value: an entry of ``tools``."""
+
+    type: Literal["tool_definition"]
+    definition: Annotated[Tool, BeforeValidator(_refuse_server_tool)]
+
+
+def _refuse_mcp(tool: object) -> object:
+    kind = tool.get("type") if isinstance(tool, dict) else None
+    if kind in ("mcp_tool_reference", "mcp_toolset_reference"):
+        # There is no connector, so whatever it names is defined nowhere.
+        raise make_validation_error(
+            f"{kind} is not supported by this server", error_code="tool_reference_unresolved"
+        )
+    return tool
+
+
+class ToolAdditionBlock(Block):
+    """From here on a tool may be called: one that was deferred or removed, or one that is defined here."""
+
+    type: Literal["tool_addition"]
+    tool: Annotated[ToolName | ToolDefinition, Field(discriminator="type"), BeforeValidator(_refuse_mcp)]
+
+    @model_validator(mode="after")
+    def _move_mark(self) -> "ToolAdditionBlock":
+        """A breakpoint in the definition is the block's own."""
+        if isinstance(self.tool, ToolDefinition):
+            definition = self.tool.definition
+            check_deferred(definition)
+            if self.cache_control is not None and definition.cache_control is not None:
+                raise make_validation_error("cache_control goes on the block or in its definition, not on both")
+            self.cache_control, definition.cache_control = self.cache_control or definition.cache_control, None
+        return self
+
+
+class ToolRemovalBlock(Block):
+    """From here on a tool must not be called."""
+
+    type: Literal["tool_removal"]
+    tool: Annotated[ToolName, BeforeValidator(_refuse_mcp)]
 
 
 ContentBlock = Annotated[
@@ -256,7 +294,8 @@ ContentBlock = Annotated[
     | FallbackBlock
     | ContainerUploadBlock
     | ToolReferenceBlock
-    | ToolChangeBlock,
+    | ToolAdditionBlock
+    | ToolRemovalBlock,
     Field(discriminator="type"),
 ]
 

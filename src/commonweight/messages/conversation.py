@@ -14,7 +14,8 @@ from commonweight.messages.content import (
     ContentBlock,
     ServerToolResultBlock,
     TextBlock,
-    ToolChangeBlock,
+    ToolAdditionBlock,
+    ToolRemovalBlock,
     ToolResultBlock,
     ToolUseBlock,
 )
@@ -46,6 +47,11 @@ class MessageParam(WireModel):
         return not self.content or (
             len(self.content) == 1 and isinstance(self.content[0], TextBlock) and not self.content[0].text
         )
+
+    @property
+    def changes_tools(self) -> bool:
+        """Whether it adds or removes tools."""
+        return any(isinstance(block, ToolAdditionBlock | ToolRemovalBlock) for block in self.content)
 
     @property
     def is_directive(self) -> bool:
@@ -101,9 +107,19 @@ def _check_content(message: MessageParam, i: int, *, is_last: bool) -> None:
         raise make_validation_error("messages: text content blocks must be non-empty")
     if len(texts) == len(blocks) and not any(text.strip() for text in texts):
         raise make_validation_error("messages: text content blocks must contain non-whitespace text")
-    if role == "system" and not all(isinstance(block, TextBlock | ToolChangeBlock) for block in blocks):
+    if role == "system":
+        if not all(isinstance(block, TextBlock | ToolAdditionBlock | ToolRemovalBlock) for block in blocks):
+            raise make_validation_error(
+                f"messages.{i}: role 'system' supports text, tool_addition, and tool_removal blocks only"
+            )
+        if message.clear_at == "next_user_message" and message.changes_tools:
+            raise make_validation_error(
+                f"messages.{i}: a turn-scoped system message supports text blocks only "
+                "(clear_at: 'next_user_message')"
+            )
+    elif message.changes_tools:
         raise make_validation_error(
-            f"messages.{i}: role 'system' supports text, tool_addition, and tool_removal blocks only"
+            f"messages.{i}: `tool_addition` and `tool_removal` blocks can only be in `system` messages"
         )
     if role == "user" and any(isinstance(block, ToolUseBlock) for block in blocks):
         raise make_validation_error(f"messages.{i}: `tool_use` blocks can only be in `assistant` messages")
@@ -126,6 +142,10 @@ def _check_system_places(messages: Sequence[MessageParam]) -> None:
             raise make_validation_error(
                 f"messages.{i}: role 'system' must follow a 'user' message or an 'assistant' message ending in a "
                 f"server tool result{_ANYWHERE}"
+            )
+        elif spoken.role == "assistant" and message.changes_tools:
+            raise make_validation_error(
+                f"messages.{i}: tool_addition and tool_removal blocks cannot follow a paused assistant turn"
             )
 
 

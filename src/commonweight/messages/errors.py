@@ -1,6 +1,7 @@
 """Errors of the API: one exception per kind, with its HTTP status, type and body."""
 
 import json
+import re
 from typing import Any, ClassVar
 
 from pydantic import ValidationError
@@ -121,6 +122,10 @@ class OverloadedError(ApiError):
     type = "overloaded_error"
 
 
+# Agents find the definition that was refused by its place, which the API writes without the types on the way.
+_DEFINITION = re.compile(r"\.tool_addition\.tool\.tool_definition\.definition(\.\w+)?")
+
+
 def make_invalid_request_error(error: ValidationError, within: tuple[str | int, ...] = ()) -> InvalidRequestError:
     """The API's sentence for the first thing that is wrong: ``messages.0.role: Input should be ...``.
 
@@ -135,5 +140,5 @@ def make_invalid_request_error(error: ValidationError, within: tuple[str | int, 
         details = None if error_code is None else {"error_code": error_code}
     elif first["type"] in ("model_type", "model_attributes_type"):
         message = "Input should be an object"
-    path = ".".join(str(part) for part in place)
+    path = _DEFINITION.sub(".tool.definition", ".".join(str(part) for part in place))
     return InvalidRequestError(f"{path}: {message}" if path else message, details=details)

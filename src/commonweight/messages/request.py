@@ -1,17 +1,18 @@
 """Wire models of ``POST /v1/messages`` and ``count_tokens``, with validation that does not depend on the model."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
+from commonweight.messages.caching import CacheControl
 from commonweight.messages.content import (
     Block,
-    CacheControl,
     DocumentBlock,
     SearchResultBlock,
     TextContent,
-    ToolReferenceBlock,
+    ToolAdditionBlock,
+    ToolDefinition,
     walk,
 )
 from commonweight.messages.conversation import (
@@ -22,6 +23,7 @@ from commonweight.messages.conversation import (
     find_final_effort,
 )
 from commonweight.messages.edits import ContextManagement
+from commonweight.messages.tool_changes import ConversationTools
 from commonweight.messages.tools import Tool, ToolChoice, check_tools
 from commonweight.messages.wire import WireModel, make_validation_error
 
@@ -84,6 +86,9 @@ Unsupported = Annotated[None, BeforeValidator(_refuse)]
 class CountTokensRequest(WireModel):
     """Fields of a request that become prompt tokens; the body of ``count_tokens``."""
 
+    _is_whole: ClassVar[bool] = False
+    """The messages are no part of a conversation that is counted alone."""
+
     model: str = Field(min_length=1, max_length=512)
     messages: list[MessageParam] = Field(max_length=MAX_MESSAGES, fail_fast=True)
     system: TextContent | None = None
@@ -102,8 +107,15 @@ class CountTokensRequest(WireModel):
     @model_validator(mode="after")
     def _check_prompt(self) -> "CountTokensRequest":
         check_messages(self.messages)
-        check_tools(self.tools or [], self.tool_choice)
-        self._check_references()
+        blocks = (block for message in self.messages for block in message.content)
+        check_tools(self.tools or [], has_additions=any(isinstance(block, ToolAdditionBlock) for block in blocks))
+        tools = self.trace_tools()
+        tools.check_choice(self.tool_choice)
+        # Agents count messages alone, too, without the tools that they refer to.
+        if self.tools is not None:
+            tools.check_references()
+        if self.tools is not None or self._is_whole:
+            tools.check_changes()
         if self.output_schema is not None:
             if self.messages[-1].role == "assistant" and not self.messages[-1].is_empty:
                 raise make_validation_error(
@@ -113,15 +125,17 @@ class CountTokensRequest(WireModel):
                 raise make_validation_error("output_config.format: cannot be combined with citations")
         return self
 
-    def _check_references(self) -> None:
-        # Agents count messages alone, too, without the tools that they refer to.
-        if self.tools is not None:
-            names = {tool.name for tool in self.tools}
-            for where, block in self.blocks():
-                if isinstance(block, ToolReferenceBlock) and block.tool_name not in names:
-                    raise make_validation_error(
-                        f"{where}: Tool reference '{block.tool_name}' not found in available tools"
-                    )
+    def trace_tools(self) -> ConversationTools:
+        """The tools after the last message, and what each message changed about them."""
+        return ConversationTools(self.tools or [], self.messages)
+
+    def tool_definitions(self) -> Iterator[tuple[str, Tool]]:
+        """Every definition of a tool with its place, in ``tools`` and in messages."""
+        for i, tool in enumerate(self.tools or []):
+            yield f"tools.{i}.{tool.type}", tool
+        for where, block in self.blocks():
+            if isinstance(block, ToolAdditionBlock) and isinstance(block.tool, ToolDefinition):
+                yield f"{where}.tool.definition", block.tool.definition
 
     def blocks(self) -> Iterator[tuple[str, WireModel]]:
         """Every block with its place, in the order in which they end in the prompt; see ``content.walk``."""
@@ -167,6 +181,8 @@ class MessageRequest(CountTokensRequest):
     ``temperature``, ``top_p`` and ``top_k`` left the newest API version, but deployed clients still send them
     under it, so they are accepted under every version.
     """
+
+    _is_whole = True
 
     max_tokens: int = Field(ge=0)
     """0 only computes the prompt, so that it is in the cache."""

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from commonweight.messages.content import CacheControl
+from commonweight.messages.caching import Cacheable
 from commonweight.messages.published_tools import PUBLISHED_TOOLS
 from commonweight.messages.wire import WireModel, make_validation_error
 
@@ -16,13 +16,12 @@ _UNSUPPORTED_PREFIXES = (
 """Prefixes of the types of server tools, which this server does not implement."""
 
 
-class BaseTool(WireModel):
-    """Common fields of tools. All kinds have ``name``, ``description`` and ``input_schema``."""
+class BaseTool(Cacheable):
+    """Common fields of tools. All kinds have ``type``, ``name``, ``description`` and ``input_schema``."""
 
     name: str
-    cache_control: CacheControl | None = None
     defer_loading: bool | None = None
-    """Its definition stays out of the prompt until a ``tool_reference`` names it."""
+    """Its definition stays out of the prompt until a ``tool_reference`` or ``tool_addition`` names it."""
     strict: bool | None = None
     """Its input must match the schema."""
     input_examples: list[dict[str, Any]] | None = None
@@ -93,12 +92,17 @@ class MemoryTool(PublishedTool):
     name: Literal["memory"]
 
 
+def is_server_tool(kind: object) -> bool:
+    """Whether a tool's type is one that this server does not implement."""
+    return isinstance(kind, str) and kind.startswith(_UNSUPPORTED_PREFIXES)
+
+
 def _add_type(tool: object) -> object:
     """Add the type ``custom`` where it is left out; refuse unsupported types."""
     if not isinstance(tool, dict):
         return tool
     kind = tool.get("type")
-    if isinstance(kind, str) and kind.startswith(_UNSUPPORTED_PREFIXES):
+    if is_server_tool(kind):
         raise make_validation_error(f"{kind} is not supported by this server")
     return tool if kind is not None else {**tool, "type": "custom"}
 
@@ -128,21 +132,20 @@ class NamedToolChoice(WireModel):
 ToolChoice = Annotated[FreeToolChoice | NamedToolChoice, Field(discriminator="type")]
 
 
-def check_tools(tools: Sequence[BaseTool], choice: ToolChoice | None) -> None:
-    """Refuse repeated names, tools that are all deferred, and a choice that no tool fits."""
-    names = {tool.name for tool in tools}
-    if len(names) < len(tools):
+def check_tools(tools: Sequence[BaseTool], *, has_additions: bool) -> None:
+    """Refuse repeated names, and tools that are all deferred where none is added by the messages."""
+    if len({tool.name for tool in tools}) < len(tools):
         raise make_validation_error("tools: Tool names must be unique.")
     for tool in tools:
-        if tool.defer_loading and tool.cache_control is not None:
-            raise make_validation_error(
-                f"Tool '{tool.name}' cannot have both defer_loading=true and cache_control set. "
-                "Tools with defer_loading cannot use prompt caching."
-            )
-    if tools and all(tool.defer_loading for tool in tools):
+        check_deferred(tool)
+    if tools and all(tool.defer_loading for tool in tools) and not has_additions:
         raise make_validation_error("All tools have defer_loading set. At least one tool must be non-deferred.")
-    if isinstance(choice, NamedToolChoice):
-        if choice.name not in names:
-            raise make_validation_error(f"Tool '{choice.name}' not found in provided tools")
-    elif choice is not None and choice.type == "any" and not tools:
-        raise make_validation_error("tool_choice.any may only be specified while providing tools")
+
+
+def check_deferred(tool: BaseTool) -> None:
+    """Refuse a deferred tool with a cache breakpoint."""
+    if tool.defer_loading and tool.cache_control is not None:
+        raise make_validation_error(
+            f"Tool '{tool.name}' cannot have both defer_loading=true and cache_control set. "
+            "Tools with defer_loading cannot use prompt caching."
+        )

@@ -4,10 +4,11 @@ Blocks without content for a model (thinking of other models, fallback markers) 
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+from commonweight.messages.caching import Cacheable
 from commonweight.messages.content import (
-    Block,
     CompactionBlock,
     ContainerUploadBlock,
     DocumentBlock,
@@ -15,9 +16,12 @@ from commonweight.messages.content import (
     ServerToolResultBlock,
     ServerToolUseBlock,
     TextBlock,
+    ToolAdditionBlock,
     ToolReferenceBlock,
+    ToolRemovalBlock,
 )
 from commonweight.messages.errors import InvalidRequestError
+from commonweight.messages.tool_changes import ConversationTools, ToolChange
 from commonweight.messages.wire import WireModel
 from commonweight.prompting.documents import Document
 from commonweight.prompting.marks import make_cache_mark
@@ -28,11 +32,14 @@ _WITHOUT_TEXT = frozenset({"thinking", "redacted_thinking", "fallback", "mcp_too
 
 
 class BlockRenderer:
-    """Renders the content blocks of one request as text."""
+    """Renders the content blocks of one request as text. ``show_tool`` writes a tool that is added."""
 
-    def __init__(self, documents: Sequence[Document], definitions: Mapping[str, object]) -> None:
+    def __init__(
+        self, documents: Sequence[Document], tools: ConversationTools, show_tool: Callable[[ToolChange], str]
+    ) -> None:
         self._documents = {id(document.block): (i, document) for i, document in enumerate(documents)}
-        self._definitions = definitions
+        self._tools = tools
+        self._show_tool = show_tool
 
     def render_all(self, blocks: Sequence[WireModel], path: str) -> str:
         """The text of ``blocks`` as paragraphs, with their cache marks.
@@ -67,10 +74,8 @@ class BlockRenderer:
                 return f"\n<tool_result>\n{body}\n</tool_result>"
             case DocumentBlock() | SearchResultBlock():
                 return self._render_document(block)
-            case ToolReferenceBlock():
-                # Agents count the tokens of single messages, too, without the tools that they refer to.
-                definition = self._definitions.get(block.tool_name, {"name": block.tool_name})
-                return f"This tool can be called from now on:\n{json.dumps(definition, ensure_ascii=False)}"
+            case ToolAdditionBlock() | ToolRemovalBlock() | ToolReferenceBlock():
+                return self._render_tool_change(block)
             case CompactionBlock():
                 return block.content
             case ContainerUploadBlock():
@@ -81,6 +86,17 @@ class BlockRenderer:
                     return None
                 raise InvalidRequestError(f"{path}.{kind}: this model does not support {kind} input")
 
+    def _render_tool_change(self, block: ToolAdditionBlock | ToolRemovalBlock | ToolReferenceBlock) -> str | None:
+        change = self._tools.find_change(block)
+        if change is None:
+            # Agents count the tokens of single messages, too, without the tools that they refer to.
+            return announce_tool({"name": block.tool_name}) if isinstance(block, ToolReferenceBlock) else None
+        return (
+            self._show_tool(change)
+            if change.is_added
+            else f"This tool can no longer be called: {change.tool.name}"
+        )
+
     def _render_document(self, block: DocumentBlock | SearchResultBlock) -> str:
         number, document = self._documents[id(block)]
         lines = [document.title, document.source, document.context, "\n".join(document.parts)]
@@ -88,6 +104,11 @@ class BlockRenderer:
         return f'<document number="{number}">\n{body}\n</document>' if document.is_citable else body
 
 
-def read_cache_mark(block: WireModel) -> str:
-    """The cache mark of a block with ``cache_control``, or an empty string."""
-    return make_cache_mark(block.cache_control.ttl) if isinstance(block, Block) and block.cache_control else ""
+def announce_tool(definition: Mapping[str, Any]) -> str:
+    """Text of a tool that may be called from there on."""
+    return f"This tool can be called from now on:\n{json.dumps(definition, ensure_ascii=False)}"
+
+
+def read_cache_mark(part: WireModel) -> str:
+    """The cache mark of a block or tool with ``cache_control``, or an empty string."""
+    return make_cache_mark(part.cache_control.ttl) if isinstance(part, Cacheable) and part.cache_control else ""

@@ -13,9 +13,10 @@ from typing import Any
 from commonweight.messages.content import ThinkingBlock, ToolResultBlock, ToolUseBlock
 from commonweight.messages.errors import InvalidRequestError
 from commonweight.messages.request import CountTokensRequest, MessageParam
+from commonweight.messages.tool_changes import ToolChange
 from commonweight.messages.tools import Tool
 from commonweight.prompting.constrain.grammar import CITATION_TAGS
-from commonweight.prompting.content_blocks import PARAGRAPH, BlockRenderer, read_cache_mark
+from commonweight.prompting.content_blocks import PARAGRAPH, BlockRenderer, announce_tool, read_cache_mark
 from commonweight.prompting.documents import Document
 from commonweight.prompting.formats import NUMBER, ToolCallFormat, fill_placeholders
 from commonweight.prompting.formats.call_ids import make_named_id, make_short_id
@@ -29,10 +30,13 @@ from commonweight.prompting.marks import (
     make_numbered_mark,
     strip_marks,
 )
-from commonweight.prompting.template.chat_template import ChatTemplate, TemplateMessage, add_reasoning
+from commonweight.prompting.template.chat_template import Beginning, ChatTemplate, TemplateMessage, add_reasoning
 
 # Beginning of a system block that agents put first; it differs by conversation and would spoil shared prefixes.
 _ATTRIBUTION = "x-anthropic-billing-header:"
+
+_NO_USER_YET = "(This conversation begins with the assistant.)"
+"""Text of a first user turn for templates that insist on one."""
 
 _CITING = f"""\
 When your answer rests on one of the documents, quote it after the sentence that rests on it, word for word:
@@ -87,8 +91,7 @@ class ConversationBuilder:
             InvalidRequestError: a block that a text model cannot read, or a prefill that ends with white space.
         """
         tools = request.tools or []
-        definitions = {tool.name: _make_definition(tool) for tool in tools}
-        blocks = BlockRenderer(documents, definitions)
+        blocks = BlockRenderer(documents, request.trace_tools(), self._show_tool)
         loaded = [tool for tool in tools if not tool.defer_loading]
         passes_tools = bool(loaded) and self._template.has_tools
         turns = self._build_system(request, documents, [] if passes_tools else loaded, blocks)
@@ -96,11 +99,14 @@ class ConversationBuilder:
         if turns and not self._template.has_tools_first:
             turns[0].marks_after, pending_marks = pending_marks, ""
         for i in _visible_indices(request.messages):
-            turns += self._build_turns(request.messages[i], i, blocks)
+            self._add_turns(turns, request.messages[i], i, blocks)
         if request.cache_control and turns:
             turns[-1].marks_after += make_cache_mark(request.cache_control.ttl)
-        turns = _merge_turns([self._fit_role(turn, is_first=i == 0) for i, turn in enumerate(turns)])
-        turns = self._fit_order(turns)
+        has_system = turns != [] and turns[0].role == "system"
+        turns = _merge_turns(
+            [self._fit_role(turn, is_first=i == 0, has_system=has_system) for i, turn in enumerate(turns)]
+        )
+        turns = self._fit_beginning(self._fit_order(turns), has_tools=passes_tools)
         _place_marks(turns, pending_marks)
         prefill = turns.pop() if turns and turns[-1].role == "assistant" else _Turn("assistant")
         if (plain := strip_marks(prefill.text)) != plain.rstrip():
@@ -112,7 +118,7 @@ class ConversationBuilder:
             if turn.role != "assistant":
                 turn.text = BEFORE_NON_ASSISTANT + turn.text
         messages = [self._build_message(turn, names, ids) for turn in turns]
-        template_tools = [definitions[tool.name] for tool in loaded] if passes_tools else None
+        template_tools = [_make_definition(tool) for tool in loaded] if passes_tools else None
         return Conversation(messages, template_tools, prefill.text, prefill.reasoning)
 
     def _build_system(
@@ -135,7 +141,7 @@ class ConversationBuilder:
         return [_Turn("system", instructions)] if instructions else []
 
     def _explain_tools(self, tools: Sequence[Tool]) -> str:
-        """Instructions for tool calls, for templates that take no tools."""
+        """Instructions for tool calls, where the template shows no tools."""
         lines = "\n".join(
             json.dumps(_make_definition(tool), ensure_ascii=False) + read_cache_mark(tool) for tool in tools
         )
@@ -143,6 +149,12 @@ class ConversationBuilder:
         return (
             "# Tools\n\nYou may call these tools, described with the JSON schema of what they take:\n"
             f"<tools>\n{lines}\n</tools>\n\nA call is written like this, and ends what you say:\n{example}"
+        )
+
+    def _show_tool(self, change: ToolChange) -> str:
+        """Text of a tool that the conversation adds: the first comes with how tools are called."""
+        return (
+            self._explain_tools([change.tool]) if change.is_first else announce_tool(_make_definition(change.tool))
         )
 
     def _write_calls(self, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
@@ -161,8 +173,8 @@ class ConversationBuilder:
             texts.append(family.before_name + name + family.before_input + body + family.after_input)
         return fill_placeholders(family.opening + family.between.join(texts) + family.closing)
 
-    def _build_turns(self, message: MessageParam, number: int, blocks: BlockRenderer) -> list[_Turn]:
-        """The turns of a message: one for each tool result, and one for everything else."""
+    def _add_turns(self, turns: list[_Turn], message: MessageParam, number: int, blocks: BlockRenderer) -> None:
+        """Add the turns of a message: one for each tool result, and one for everything else."""
         results: list[_Turn] = []
         texts: list[str] = []
         turn = _Turn(message.role, number=number)
@@ -178,13 +190,19 @@ class ConversationBuilder:
                     turn.reasoning += block.thinking
                 case _:
                     text = blocks.render(block, path)
-                    if text is not None:
+                    if text is None:
+                        turn.marks_after += read_cache_mark(block)
+                    else:
                         texts.append(text + read_cache_mark(block))
         # Text of an assistant is one text, even when citations cut it into blocks.
         turn.text = ("" if message.role == "assistant" else PARAGRAPH).join(texts)
         has_content = strip_marks(turn.text) or turn.calls or turn.reasoning
+        turns += results
         # A user turn without text stays, because templates want the roles to alternate.
-        return [*results, turn] if has_content or (message.role == "user" and not results) else results
+        if has_content or (message.role == "user" and not results):
+            turns.append(turn)
+        elif turns:
+            turns[-1].marks_after += turn.marks_after
 
     def _build_result(self, block: ToolResultBlock, number: int, path: str, blocks: BlockRenderer) -> _Turn:
         text = blocks.render_all(block.content, f"{path}.tool_result.content")
@@ -192,10 +210,12 @@ class ConversationBuilder:
             text = f"Error: {text}"
         return _Turn("tool", text + read_cache_mark(block), number, result_of=block.tool_use_id)
 
-    def _fit_role(self, turn: _Turn, *, is_first: bool) -> _Turn:
+    def _fit_role(self, turn: _Turn, *, is_first: bool, has_system: bool) -> _Turn:
         """The turn with tagged text in place of a role, or of calls, that the template does not support."""
         template = self._template
-        if turn.role == "system" and not (template.has_system if is_first else template.has_late_system):
+        # A late system message must not take the template's own instructions away from the beginning.
+        takes_late = template.has_late_system and (has_system or not template.has_default_system)
+        if turn.role == "system" and not (template.has_system if is_first else takes_late):
             return replace(turn, role="user", text=f"<system>\n{turn.text}\n</system>")
         if turn.role == "tool" and not template.has_calls:
             return replace(turn, role="user", text=f"<tool_response>\n{turn.text}\n</tool_response>", result_of="")
@@ -215,6 +235,19 @@ class ConversationBuilder:
             else:
                 fitted.append(turn)
         return _split_calls(fitted) if self._format.takes_one_call else fitted
+
+    def _fit_beginning(self, turns: list[_Turn], *, has_tools: bool) -> list[_Turn]:
+        """The turns with one of the user in front, if they begin in a way that the template does not support."""
+        start = 1 if turns and turns[0].role == "system" else 0
+        beginning: Beginning = "nothing"
+        if len(turns) > start:
+            if turns[start].role != "assistant":
+                return turns
+            if len(turns) > start + 1:  # otherwise it is the prefill
+                beginning = "call" if turns[start].calls else "answer"
+        if self._template.may_begin(beginning, has_system=start > 0, has_tools=has_tools):
+            return turns
+        return [*turns[:start], _Turn("user", _NO_USER_YET), *turns[start:]]
 
     def _build_message(self, turn: _Turn, names: Mapping[str, str], ids: Mapping[str, str]) -> TemplateMessage:
         text, reasoning = turn.text, turn.reasoning

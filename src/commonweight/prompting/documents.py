@@ -1,11 +1,13 @@
 """Documents and search results of a request as text, and citations of their quotes."""
 
+import asyncio
 import base64
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
+from commonweight.documents import DocumentError, DocumentReader
 from commonweight.messages.citations import (
     CharLocation,
     Citation,
@@ -22,13 +24,11 @@ from commonweight.messages.content import (
     SearchResultBlock,
     TextBlock,
     TextSource,
-    UrlSource,
     walk,
 )
 from commonweight.messages.conversation import MessageParam
 from commonweight.messages.errors import InvalidRequestError
 from commonweight.prompting.citations import QuotableText
-from commonweight.prompting.pdf import extract_pages
 
 MAX_FILE_BYTES = 32 * 2**20
 """Limit of all files that one request refers to, as if their contents were in its body."""
@@ -124,31 +124,50 @@ def locate_quote(document: Document, quote: str) -> Citation | None:
             )
 
 
-def collect_documents(
-    messages: Sequence[MessageParam], files: Mapping[str, UploadedFile] | None = None
-) -> list[Document]:
-    """All documents and search results in the order of the request, those inside tool results too.
+FileContents = Mapping[str, tuple[Literal["text", "pdf"], list[str]]]
+"""Kind and parts of the documents that are files, by their paths in the request."""
 
-    ``files`` are the uploaded ones that documents refer to, by id; None: uploads are not supported. They are read
-    in the caller's thread, one after the other.
+
+async def read_files(
+    messages: Sequence[MessageParam], reader: DocumentReader, files: Mapping[str, UploadedFile] | None
+) -> FileContents:
+    """Read the documents of a request that are files: PDFs that it holds, and uploaded files.
+
+    ``files`` are the uploaded ones that documents refer to, by id; None: uploads are not supported.
 
     Raises:
-        InvalidRequestError: a document is not text, or cannot be read.
+        InvalidRequestError: a file cannot be read.
+    """
+    contents: dict[str, tuple[Literal["text", "pdf"], list[str]]] = {}
+    size = 0
+    for path, block in _iter_documents(messages):
+        match block:
+            case DocumentBlock(source=Base64Pdf(data=data)):
+                content = await asyncio.to_thread(_decode_base64, data)
+                contents[path] = "pdf", await _read_pdf(content, f"{path}.document.source", reader)
+            case DocumentBlock(source=FileSource(file_id=file_id)) if files is not None:
+                size += files[file_id].size
+                if size > MAX_FILE_BYTES:
+                    raise InvalidRequestError(
+                        f"{path}.document.source: the files of a request may have {MAX_FILE_BYTES} bytes together"
+                    )
+                contents[path] = await _read_file(files[file_id], f"{path}.document.source", reader)
+    return contents
+
+
+def collect_documents(messages: Sequence[MessageParam], contents: FileContents | None = None) -> list[Document]:
+    """All documents and search results in the order of the request, those inside tool results too.
+
+    ``contents`` are what :func:`read_files` returned for the same messages; None: files are not supported.
+
+    Raises:
+        InvalidRequestError: a document is not text.
     """
     documents: list[Document] = []
     indices = {"document": 0, "search_result": 0}
-    pages = size = 0
     for path, block in _iter_documents(messages):
-        if isinstance(block, DocumentBlock) and isinstance(block.source, FileSource) and files is not None:
-            size += files[block.source.file_id].size
-            if size > MAX_FILE_BYTES:
-                raise InvalidRequestError(
-                    f"{path}.document.source: the files of a request may have {MAX_FILE_BYTES} bytes together"
-                )
-        document = _read_document(block, path, indices[block.type], pages, files)
-        documents.append(document)
+        documents.append(_make_document(block, path, indices[block.type], contents or {}))
         indices[block.type] += 1
-        pages += len(document.parts) if document.kind == "pdf" else 0
     return documents
 
 
@@ -161,6 +180,14 @@ def list_file_ids(messages: Sequence[MessageParam]) -> list[str]:
     ]
 
 
+def refers_to_files(messages: Sequence[MessageParam]) -> bool:
+    """Whether documents of a request have contents that must be read from files, sent along or uploaded."""
+    return any(
+        isinstance(block, DocumentBlock) and isinstance(block.source, Base64Pdf | FileSource)
+        for _, block in _iter_documents(messages)
+    )
+
+
 def _iter_documents(messages: Sequence[MessageParam]) -> Iterator[tuple[str, DocumentBlock | SearchResultBlock]]:
     for i, message in enumerate(messages):
         for path, block in walk(message.content, f"messages.{i}.content"):
@@ -168,12 +195,8 @@ def _iter_documents(messages: Sequence[MessageParam]) -> Iterator[tuple[str, Doc
                 yield path, block
 
 
-def _read_document(
-    block: DocumentBlock | SearchResultBlock,
-    path: str,
-    index: int,
-    pages_before: int,
-    files: Mapping[str, UploadedFile] | None,
+def _make_document(
+    block: DocumentBlock | SearchResultBlock, path: str, index: int, contents: FileContents
 ) -> Document:
     is_citable = block.citations is not None and block.citations.enabled
     match block:
@@ -183,7 +206,7 @@ def _read_document(
                 block, index, "search_result", texts, block.title, source=block.source, is_citable=is_citable
             )
         case DocumentBlock():
-            kind, parts = _read_parts(block, path, pages_before, files)
+            kind, parts = _get_parts(block, path, contents)
             file_id = block.source.file_id if isinstance(block.source, FileSource) else None
             return Document(
                 block,
@@ -197,8 +220,8 @@ def _read_document(
             )
 
 
-def _read_parts(
-    block: DocumentBlock, path: str, pages_before: int, files: Mapping[str, UploadedFile] | None
+def _get_parts(
+    block: DocumentBlock, path: str, contents: FileContents
 ) -> tuple[Literal["text", "pdf", "blocks"], list[str]]:
     match block.source:
         case TextSource(data=text):
@@ -207,24 +230,33 @@ def _read_parts(
             return "blocks", [
                 _check_text(part, f"{path}.document.source.content.{i}") for i, part in enumerate(blocks)
             ]
-        case Base64Pdf(data=data):
-            return "pdf", extract_pages(_decode_base64(data), f"{path}.document.source", pages_before)
-        case FileSource(file_id=file_id) if files is not None:
-            return _read_file(files[file_id], f"{path}.document.source", pages_before)
-        case UrlSource(type=kind) | FileSource(type=kind):
+        case _ if path in contents:
+            return contents[path]
+        case source:
+            kind = "pdf" if isinstance(source, Base64Pdf) else source.type
             raise InvalidRequestError(f"{path}.document: this model does not support {kind} input")
 
 
-def _read_file(file: UploadedFile, path: str, pages_before: int) -> tuple[Literal["text", "pdf"], list[str]]:
+async def _read_file(
+    file: UploadedFile, path: str, reader: DocumentReader
+) -> tuple[Literal["text", "pdf"], list[str]]:
     """Pages of a PDF, or the text of any other file, which must be UTF-8 whatever its type."""
+    content = await asyncio.to_thread(file.read)
     if file.mime_type == "application/pdf":
-        return "pdf", extract_pages(file.read(), path, pages_before)
+        return "pdf", await _read_pdf(content, path, reader)
     try:
-        return "text", [file.read().decode()]
+        return "text", [await asyncio.to_thread(content.decode)]
     except UnicodeDecodeError as error:
         raise InvalidRequestError(
             f"{path}: a document can be a PDF or UTF-8 text, and this file is {file.mime_type}"
         ) from error
+
+
+async def _read_pdf(content: bytes, path: str, reader: DocumentReader) -> list[str]:
+    try:
+        return await reader.read_pdf(content)
+    except DocumentError as error:
+        raise InvalidRequestError(f"{path}: {error}") from error
 
 
 def _check_text(part: TextBlock | ImageBlock, path: str) -> str:
@@ -237,4 +269,4 @@ def _decode_base64(data: str) -> bytes:
     try:
         return base64.b64decode(data)
     except ValueError:
-        return b""  # extract_pages refuses it as no PDF
+        return b""  # which is no PDF

@@ -7,7 +7,7 @@ tokenized, so that one that moves changes no token.
 import re
 from collections.abc import Iterable
 
-from commonweight.messages.content import CacheTtl
+from commonweight.messages.caching import CacheTtl
 
 _CACHE: dict[CacheTtl, str] = {"5m": "\udc85", "1h": "\udc86"}
 TTL_BY_MARK: dict[str, CacheTtl] = {mark: ttl for ttl, mark in _CACHE.items()}

@@ -4,7 +4,8 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from commonweight.messages.content import CacheTtl, walk
+from commonweight.messages.caching import CacheTtl
+from commonweight.messages.content import walk
 from commonweight.messages.errors import InvalidRequestError
 from commonweight.messages.request import CountTokensRequest
 from commonweight.messages.response import OutputToolUse
@@ -97,13 +98,11 @@ class Renderer:
         self._special_ids = frozenset(tokenizer.special_tokens.values())
         self._answer_cache = AnswerCache()
 
-    def render(
-        self, request: CountTokensRequest, tenant: str = "", documents: Sequence[Document] | None = None
-    ) -> Prompt:
+    def render(self, request: CountTokensRequest, tenant: str = "", documents: Sequence[Document] = ()) -> Prompt:
         """The prompt of a request.
 
-        ``documents``: those of the client's own request, if this one is an edited copy of it. They keep their
-        numbers, and the blocks that are left are the same objects.
+        ``documents``: those of the client's own request, if this one is an edited copy of it, or has documents
+        that are files. They keep their numbers, and the blocks that are left are the same objects.
 
         Raises:
             InvalidRequestError: a block that this model cannot read, a conversation that its template refuses, or

@@ -2,18 +2,12 @@
 
 import asyncio
 import contextlib
-import logging
 import os
 import platform
-import shutil
-import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
 
-import platformdirs
 import psutil
 from rich.filesize import decimal
 
@@ -36,17 +30,11 @@ from commonweight.prompting import Renderer, Tokenizer
 from commonweight.runtime.assistant import make_remote_engine
 from commonweight.runtime.data import DataFolder
 from commonweight.runtime.errors import UserError
+from commonweight.runtime.findings import Finding, check_cache_folder, check_data_folder
 from commonweight.runtime.network import bind_listener
 from commonweight.runtime.settings import AssistantSettings
 from commonweight.runtime.tracing import ENDPOINT_VARIABLES
 from commonweight.store import DatabaseError, read_revisions
-
-log = logging.getLogger(__name__)
-
-MIN_FREE_BYTES, LOW_FREE_BYTES = 64 << 20, 2 << 30
-"""Bytes of a disk: with less nothing works for long, and with less than the second it soon may not."""
-
-Status = Literal["ok", "warn", "fail"]
 
 _INSTRUCTIONS = {
     "AVX2": "avx2",
@@ -63,30 +51,6 @@ _INSTRUCTIONS = {
     "SVE": "sve",
 }
 """What llama.cpp calls them, and what the kernel does."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Result of a check."""
-
-    subject: str
-    status: Status
-    text: str
-    advice: str = ""
-    """What to do about it."""
-
-
-def require(finding: Finding) -> None:
-    """Raise :class:`UserError` if a check failed.
-
-    Raises:
-        UserError: it did.
-    """
-    said = "; ".join(filter(None, (finding.text, finding.advice)))
-    if finding.status == "fail":
-        raise UserError(f"{finding.subject}: {said}")
-    if finding.status == "warn":
-        log.warning("%s: %s", finding.subject, said)
 
 
 def run_checks(settings: AssistantSettings, data: DataFolder, host: str, port: int) -> Iterator[Finding]:
@@ -180,6 +144,7 @@ def check_model(settings: AssistantSettings) -> Iterator[Finding]:
             check_loads(path)
         with contextlib.closing(Gguf(path)) as gguf:
             card = ModelCard.from_gguf(gguf)
+            Renderer(Tokenizer(gguf), card.chat_template)  # tries the template
             found = asyncio.run(check_servers(settings, settings.remote, gguf)) if settings.remote else None
         is_known = check_content(path)
     except (OSError, ModelNotFoundError) as error:
@@ -223,33 +188,6 @@ def check_address(host: str, port: int) -> Finding:
     except UserError as error:
         return Finding("address", "fail", str(error))
     return Finding("address", "ok", f"{host}:{port} is free" if port else f"{host} has free ports")
-
-
-def check_folder(subject: str, path: Path, remedy: str) -> Finding:
-    """Check whether a folder can be written to, or made, and has space. ``remedy``: advice besides."""
-    existing = next(place for place in (path, *path.parents) if place.exists())
-    try:
-        with tempfile.TemporaryFile(dir=existing):
-            free = shutil.disk_usage(existing).free
-    except OSError as error:
-        return Finding(subject, "fail", f"cannot write to {path}: {error.strerror}", remedy)
-    text = f"{path}, {decimal(free)} free"
-    if free < LOW_FREE_BYTES:
-        return Finding(
-            subject, "fail" if free < MIN_FREE_BYTES else "warn", text, f"make space there, or {remedy}"
-        )
-    return Finding(subject, "ok", text)
-
-
-def check_data_folder(data: DataFolder) -> Finding:
-    """Check the folder of keys, batches and files."""
-    return check_folder("data folder", data.path, "choose another with --data")
-
-
-def check_cache_folder() -> Finding:
-    """Check the folder of cached prefixes. Without it a server runs all the same."""
-    found = check_folder("cache folder", platformdirs.user_cache_path("commonweight"), "set --cache-disk 0")
-    return replace(found, status="warn") if found.status == "fail" else found
 
 
 async def check_database(data: DataFolder) -> Finding:

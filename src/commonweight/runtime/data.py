@@ -1,12 +1,12 @@
-"""The data folder: keys and records, batches, uploaded files, the installation's secret key."""
+"""The data folder: keys and records, batches, uploaded files, the installation's secret key.
+
+Imports the database where it is used, since that takes long.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
-
-from commonweight.signing import load_key
-from commonweight.store import make_sqlite_url
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,14 @@ class DataFolder:
     @property
     def database_url(self) -> str:
         """The URL of the database. The folder is made if need be."""
+        if self.database is None:
+            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)  # a wrong path is told before the import
+        from commonweight.store import make_sqlite_url
+
         return self.database or make_sqlite_url(self.path)
 
     def load_key(self) -> bytes:
         """Load the installation's secret key, which is created on first use."""
+        from commonweight.signing import load_key
+
         return load_key(self.path)

@@ -5,13 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from commonweight.catalog.gguf import Gguf
-from commonweight.charter import DEFAULT as DEFAULT_CHARTER
-from commonweight.charter import Charter, CharterError, parse
 from commonweight.guard import DEFAULT, Bundle, BundleError, Guard, Judge
 from commonweight.guard.bundle import ModelIdentity
 from commonweight.guard.encoder import EncoderMissingError, TextEncoder, load_encoder
 from commonweight.guard.http_judge import HttpJudge
 from commonweight.guard.recompile import CompileError, recompile
+from commonweight.runtime.charter import read_charter
 from commonweight.runtime.errors import UserError
 from commonweight.runtime.settings import SELF, GuardSettings
 
@@ -27,20 +26,6 @@ def identify_model(gguf: Gguf) -> ModelIdentity:
         layers=int(metadata.get(f"{architecture}.block_count", 0)),
         width=int(metadata.get(f"{architecture}.embedding_length", 0)),
     )
-
-
-def read_charter(path: Path | None) -> Charter:
-    """Read a charter from a file; without one, the default.
-
-    Raises:
-        UserError: it is none.
-    """
-    try:
-        return parse((DEFAULT_CHARTER if path is None else path).read_bytes())
-    except CharterError as error:
-        name = "the default charter" if path is None else str(path)
-        reasons = "".join(f"\n  {name}:{problem.line}: {problem.text}" for problem in error.problems)
-        raise UserError(f"{name} is no charter:{reasons}") from error
 
 
 def read_bundle(path: Path | None, key: bytes) -> Bundle:

@@ -14,9 +14,10 @@ from commonweight.access import Keyring, Ledger, Limiter
 from commonweight.batches import BatchRunner, BatchService
 from commonweight.files import Library
 from commonweight.runtime.assistant import OnProgress, open_assistant, resolve_model
-from commonweight.runtime.checks import check_cache_folder, check_data_folder, require
 from commonweight.runtime.data import DataFolder
+from commonweight.runtime.disk import DiskProbe
 from commonweight.runtime.errors import UserError
+from commonweight.runtime.findings import check_cache_folder, check_data_folder, require
 from commonweight.runtime.network import bind_listener, check_key, check_origins, is_loopback, load_tls, make_url
 from commonweight.runtime.settings import AssistantSettings, ServerSettings
 from commonweight.runtime.shutdown import GracefulServer
@@ -133,7 +134,7 @@ async def _serve(
             batches=BatchService(database, data.path, runner.wake),
             library=files,
             lifecycle=lifecycle,
-            probes={"database": database.ping},
+            probes={"database": database.ping, "disk": DiskProbe(data.path).check},
             tracer_provider=tracer_provider,
             cors_origins=server.cors_origins,
             mounts=mounts,

@@ -30,15 +30,15 @@ WireModelT = TypeVar("WireModelT", bound=WireModel)
 
 
 class BodyReader:
-    """Reads bodies as models, large ones one at a time: seconds of work must not keep small requests waiting."""
+    """Reads bodies as models, and parses large ones one at a time: small requests must not wait for seconds."""
 
     def __init__(self) -> None:
         self._large = asyncio.Semaphore(1)
         self._held = 0
 
     @contextlib.asynccontextmanager
-    async def read(self, request: Request, model: type[WireModelT]) -> AsyncIterator[WireModelT]:
-        """The request's body as ``model``. The block is for what takes long when the body is large.
+    async def read(self, request: Request, model: type[WireModelT]) -> AsyncIterator[tuple[WireModelT, int]]:
+        """The request's body as ``model``, and its size in bytes, which count as held until the block ends.
 
         Raises:
             RequestTooLargeError, InvalidRequestError: in the API's words.
@@ -49,10 +49,11 @@ class BodyReader:
         try:
             await self._fill(body, request)
             if len(body) < LARGE_BODY_BYTES:
-                yield _parse(body, model)
+                parsed = _parse(body, model)
             else:
                 async with self._large:
-                    yield await asyncio.to_thread(_parse, body, model)
+                    parsed = await asyncio.to_thread(_parse, body, model)
+            yield parsed, len(body)
         finally:
             self._held -= len(body)
 

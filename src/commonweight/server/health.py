@@ -1,7 +1,8 @@
 """Routes ``/health`` (liveness) and ``/ready`` (readiness). Neither needs a key.
 
 Who restarts servers asks the first, which is quick and depends on nothing else. Who chooses among servers asks the
-second: 503 while the engine starts again, the database does not answer, or the server is about to end.
+second: 503 while the engine starts again, the database does not answer, the disk takes nothing, or the server is
+about to end.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
 from commonweight.server.lifecycle import Lifecycle
+from commonweight.store.failures import get_reason
 from commonweight.turn import Assistant
 
 log = logging.getLogger(__name__)
@@ -51,6 +53,6 @@ async def _run_check(name: str, probe: HealthCheck) -> bool:
         async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
             await probe()
     except Exception as error:
-        log.warning("not ready: %s (%s)", name, type(error).__name__)
+        log.warning("not ready: %s (%s)", name, get_reason(error))
         return False
     return True

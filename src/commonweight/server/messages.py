@@ -32,8 +32,8 @@ def make_messages_router(assistant: Assistant, limiter: Limiter) -> APIRouter:
             waived=principal.waived,
             session=_get_session(request),
         )
-        async with bodies.read(request, MessageRequest) as body:
-            turn = await assistant.prepare(body, origin)
+        async with bodies.read(request, MessageRequest) as (body, size):
+            turn = await cancel_on_disconnect(request.receive, assistant.prepare(body, origin, size))
         await admission.charge(len(turn.prompt.token_ids))
         events = admission.answer(assistant.stream(turn))
         if body.stream:
@@ -49,8 +49,9 @@ def make_messages_router(assistant: Assistant, limiter: Limiter) -> APIRouter:
     )
     async def count_tokens(request: Request) -> TokenCount:
         principal: Principal = request.state.principal
-        async with bodies.read(request, CountTokensRequest) as body:
-            return await assistant.count_tokens(body, principal.tenant)
+        async with bodies.read(request, CountTokensRequest) as (body, size):
+            counting = assistant.count_tokens(body, principal.tenant, size)
+            return await cancel_on_disconnect(request.receive, counting)
 
     return router
 

@@ -22,7 +22,7 @@ from commonweight.messages.errors import (
 from commonweight.messages.response import make_id
 from commonweight.server.lifecycle import Lifecycle
 from commonweight.server.request_log import RequestListener, RequestRecord, record_error, set_current
-from commonweight.store.failures import FAILURES, get_reason
+from commonweight.store.failures import FAILURES, find_disk_fault, get_reason
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +120,9 @@ async def on_bad_parameter(request: Request, error: Exception) -> JSONResponse:
 async def on_store_failure(request: Request, error: Exception) -> JSONResponse:
     """FastAPI's handler for a database or disk that is unavailable."""
     log.error("%s: %s: %s", request.state.request_id, type(error).__name__, get_reason(error))
-    unavailable = UnavailableError("The server cannot get at its data at the moment.", retry_after=5)
+    fault = find_disk_fault(error)
+    message = f"{fault}: nothing can be stored" if fault else "The server cannot get at its data"
+    unavailable = UnavailableError(f"{message} at the moment.", retry_after=5)
     return make_error_response(unavailable, request.state.request_id)
 
 

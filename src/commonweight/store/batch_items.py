@@ -21,6 +21,7 @@ MAX_LEASE_SECONDS = 300.0
 """Seconds: more than leases last and the clocks of servers differ."""
 
 _item, _batch = batch_items.c, batches.c
+_NO_LEASE = {"owner": None, "lease_until": None}
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,22 @@ class BatchItemStore:
             return [OpenBatch(*row[:3], frozenset(row[3].split())) for row in rows]
 
     async def claim(self, batch: OpenBatch, until: float) -> Claim | None:
-        """Lease the next unclaimed item of a batch; None if there is none."""
+        """Lease the next unclaimed item of a batch; None if there is none.
+
+        An item with a lost lease is a suspect: a server may have died of it. This runner holds one suspect at a
+        time, so that those which were just in bad company do not share the blame again, and suspects come last.
+        """
+        other = batch_items.alias().c
+        holds_suspect = (
+            select(other.number)
+            .where(other.state == "running", other.owner == self._owner, other.lost_leases > 0)
+            .exists()
+        )
         next_one = (
             select(_item.number)
             .where(_item.state == "waiting", _item.batch_id == batch.id)
-            .order_by(_item.number)
+            .where(or_(_item.lost_leases == 0, ~holds_suspect))
+            .order_by(_item.lost_leases, _item.number)
             .limit(1)
             .with_for_update(skip_locked=True)
         )
@@ -107,20 +119,39 @@ class BatchItemStore:
         query = (
             update(batch_items)
             .where(_item.batch_id == batch_id, _item.number == number, *self._is_ours())
-            .values(state=state, result=result, owner=None, lease_until=None)
+            .values(state=state, result=result, **_NO_LEASE)
         )
         async with self._database.write() as connection:
             return (await connection.execute(query)).rowcount > 0
 
     async def release_all(self) -> None:
         """Release all leases of this runner."""
-        await self._requeue(and_(*self._is_ours()))
+        query = update(batch_items).where(*self._is_ours()).values(state="waiting", **_NO_LEASE)
+        async with self._database.write() as connection:
+            await connection.execute(query)
 
-    async def requeue_expired(self, now: float) -> None:
-        """Requeue items whose leases have run out."""
+    async def requeue_expired(self, now: float, max_lost: int, result: str) -> list[tuple[str, int]]:
+        """Requeue items whose leases have run out, and count it.
+
+        Those that lost ``max_lost`` leases are errored with ``result`` instead; returns their keys.
+        """
+        is_running = _item.state == "running"
+        # A lease of this runner that has ended was not lost by a death: the database failed when it was taken.
+        is_lost = and_(is_running, _item.lease_until < now, _item.owner != self._owner)
         # A lease that lasts longer than any does was taken before the clock was put back.
         is_over = or_(_item.lease_until < now, _item.lease_until > now + MAX_LEASE_SECONDS)
-        await self._requeue(and_(_item.state == "running", is_over))
+        give_up = (
+            update(batch_items)
+            .where(is_lost, _item.lost_leases >= max_lost - 1)
+            .values(state="errored", result=result, **_NO_LEASE)
+            .returning(_item.batch_id, _item.number)
+        )
+        requeue = update(batch_items).values(state="waiting", **_NO_LEASE)
+        async with self._database.write() as connection:
+            given_up = [(batch_id, number) for batch_id, number in await connection.execute(give_up)]
+            await connection.execute(requeue.where(is_lost).values(lost_leases=_item.lost_leases + 1))
+            await connection.execute(requeue.where(is_running, is_over))
+        return given_up
 
     async def list_stopping(self, now: float) -> list[tuple[str, ItemOutcome]]:
         """Canceled and expired batches that have not ended, with the outcome of their remaining items."""
@@ -149,8 +180,3 @@ class BatchItemStore:
 
     def _is_ours(self) -> tuple[ColumnElement[bool], ...]:
         return _item.state == "running", _item.owner == self._owner
-
-    async def _requeue(self, which: ColumnElement[bool]) -> None:
-        query = update(batch_items).where(which).values(state="waiting", owner=None, lease_until=None)
-        async with self._database.write() as connection:
-            await connection.execute(query)

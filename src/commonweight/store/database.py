@@ -14,20 +14,16 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, event, make_url, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy import Connection, event, text
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from commonweight.store.urls import STATEMENT_TIMEOUT_SECONDS, DatabaseError, hide_password, parse_database_url
+
 _MIGRATIONS = Path(__file__).with_name("migrations")
+_UNUSABLE = (DBAPIError, OSError, ValueError, OverflowError)
+"""What opening raises; the last two of a port or an option in the URL that makes no sense."""
 _LOCK = 0x636F6D6D6F6E  # of PostgreSQL's advisory locks: one server migrates at a time
-STATEMENT_TIMEOUT_SECONDS = 30
-"""Seconds that a statement may take; SQLite's wait for another writer."""
-CONNECT_TIMEOUT_SECONDS = 10
-"""Seconds in which PostgreSQL must accept a connection."""
-
-
-class DatabaseError(Exception):
-    """The database is unusable; the message says why, and what to do."""
 
 
 class Database:
@@ -48,9 +44,9 @@ class Database:
         try:
             try:
                 await _upgrade_tables(engine)
-            except (DBAPIError, OSError) as error:
+            except _UNUSABLE as error:
                 raise DatabaseError(
-                    f"cannot use the database at {_hide_password(url)}: {_get_reason(error)}"
+                    f"cannot use the database at {hide_password(url)}: {_get_reason(error)}"
                 ) from error
             yield cls(engine)
         finally:
@@ -112,8 +108,8 @@ async def read_revisions(url: str) -> Revisions:
             return _read_revisions(None)  # to look would make it
         async with engine.connect() as connection:
             return await connection.run_sync(_read_revisions)
-    except (DBAPIError, OSError) as error:
-        raise DatabaseError(f"cannot use the database at {_hide_password(url)}: {_get_reason(error)}") from error
+    except _UNUSABLE as error:
+        raise DatabaseError(f"cannot use the database at {hide_password(url)}: {_get_reason(error)}") from error
     finally:
         await engine.dispose()
 
@@ -128,18 +124,10 @@ def make_sqlite_url(folder: Path) -> str:
 
 
 def _make_engine(url: str) -> AsyncEngine:
-    try:
-        parsed = make_url(url)
-        if parsed.drivername not in ("sqlite+aiosqlite", "postgresql+asyncpg"):
-            raise DatabaseError(
-                f"{_hide_password(url)}: use a URL that begins with postgresql+asyncpg:// or sqlite+aiosqlite:///"
-            )
-        if parsed.drivername == "postgresql+asyncpg":
-            waits = {"timeout": CONNECT_TIMEOUT_SECONDS, "command_timeout": STATEMENT_TIMEOUT_SECONDS}
-            return create_async_engine(parsed, pool_pre_ping=True, hide_parameters=True, connect_args=waits)
-    except ArgumentError as error:
-        raise DatabaseError(f"{_hide_password(url)} is no database URL") from error
-    engine = create_async_engine(parsed, hide_parameters=True, connect_args={"timeout": STATEMENT_TIMEOUT_SECONDS})
+    parsed, arguments = parse_database_url(url)
+    if parsed.drivername.startswith("postgresql"):
+        return create_async_engine(parsed, pool_pre_ping=True, hide_parameters=True, connect_args=arguments)
+    engine = create_async_engine(parsed, hide_parameters=True, connect_args=arguments)
 
     @event.listens_for(engine.sync_engine, "connect")
     def prepare(connection: Any, _record: object) -> None:  # noqa: ANN401 - what the driver makes
@@ -217,13 +205,6 @@ def _make_config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
     return config
-
-
-def _hide_password(url: str) -> str:
-    """A URL without its password."""
-    with contextlib.suppress(ArgumentError):
-        return make_url(url).render_as_string(hide_password=True)
-    return "what was given"
 
 
 def _get_reason(error: Exception) -> str:

@@ -155,5 +155,6 @@ batch_items = Table(
     Column("result", Text),  # as a line of the results has it; None says no more than the state
     Column("owner", String(64)),  # the server that runs it
     Column("lease_until", Double),
+    Column("lost_leases", Integer, nullable=False, server_default="0"),  # how often a server that ran it died
     Index("ix_batch_items_state", "state", "batch_id", "number"),
 )

@@ -27,7 +27,7 @@ from commonweight.prompting import OutputParser, Prompt, Renderer, Tokenizer
 from commonweight.signing.signer import Signer
 from commonweight.turn.answer import Answer
 from commonweight.turn.pipeline import answer_steps, release_events, run_job, screen_steps
-from commonweight.turn.prepare import LoadFiles, fingerprint_conversation, prepare_prompt
+from commonweight.turn.prepare import LoadFiles, PromptPreparer, fingerprint_conversation
 from commonweight.turn.record import ANONYMOUS, Origin, Stopwatch, TurnListener, TurnRecord
 from commonweight.turn.release import ReleaseGate
 
@@ -84,7 +84,7 @@ class Assistant:
         self._tokenizer = tokenizer
         self._renderer = renderer or Renderer(tokenizer, card.chat_template, card.generation.system)
         self._signer = signer
-        self._files = files
+        self._preparer = PromptPreparer(self._renderer, signer, files)
         self._listeners = tuple(listeners)
         self._stop_ids = sorted(tokenizer.end_ids)
 
@@ -107,14 +107,14 @@ class Assistant:
         """Tokenize a text, with no special tokens."""
         return self._tokenizer.encode(text)
 
-    async def count_tokens(self, request: CountTokensRequest, tenant: str = "") -> TokenCount:
-        """Count the tokens of the request's prompt, rendered as it would run."""
-        ready = await prepare_prompt(request, self._renderer, self._signer, tenant, self._files)
+    async def count_tokens(self, request: CountTokensRequest, tenant: str = "", size: int = 0) -> TokenCount:
+        """Count the tokens of the prompt of a request of ``size`` bytes, rendered as it would run."""
+        ready = await self._preparer.prepare(request, tenant, size)
         original = OriginalTokens(original_input_tokens=ready.original_token_count) if ready.edits else None
         return TokenCount(input_tokens=len(ready.prompt.token_ids), context_management=original)
 
-    async def prepare(self, request: MessageRequest, origin: Origin = ANONYMOUS) -> Turn:
-        """Prepare a request; everything that can fail because of it fails here.
+    async def prepare(self, request: MessageRequest, origin: Origin = ANONYMOUS, size: int = 0) -> Turn:
+        """Prepare a request of ``size`` bytes; everything that can fail because of it fails here.
 
         Raises:
             InvalidRequestError: it does not fit this model, in the API's own words where clients act on them.
@@ -126,7 +126,7 @@ class Assistant:
                 f"max_tokens: {request.max_tokens} > {self.max_output}, which is the maximum allowed number of "
                 f"output tokens for {request.model}"
             )
-        ready = await prepare_prompt(request, self._renderer, self._signer, origin.tenant, self._files)
+        ready = await self._preparer.prepare(request, origin.tenant, size, origin.priority)
         prompt = ready.prompt
         length, window = len(prompt.token_ids), self.engine.window
         room = window - length

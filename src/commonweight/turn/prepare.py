@@ -1,26 +1,41 @@
-"""Preparation of a request: reasoning restored from signatures, context edited, prompt rendered."""
+"""Preparation of a request: reasoning restored, documents read, context edited, prompt rendered."""
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
+from commonweight.documents import DocumentReader
+from commonweight.engines.contract import Priority
 from commonweight.messages.content import ContentBlock, TextBlock, ThinkingBlock
 from commonweight.messages.errors import InvalidRequestError
 from commonweight.messages.request import CountTokensRequest, MessageParam
 from commonweight.messages.response import AppliedEdits
 from commonweight.prompting import Prompt, Renderer
-from commonweight.prompting.documents import UploadedFile, collect_documents, list_file_ids
+from commonweight.prompting.documents import (
+    Document,
+    UploadedFile,
+    collect_documents,
+    list_file_ids,
+    read_files,
+    refers_to_files,
+)
 from commonweight.signing.signer import Signer, TamperedError
 from commonweight.turn.edits import apply_edits
 
+P = ParamSpec("P")
+T = TypeVar("T")
 Request = TypeVar("Request", bound=CountTokensRequest)
 
-LoadFiles = Callable[[str, Sequence[str]], AbstractAsyncContextManager[Mapping[str, UploadedFile]]]
-"""A tenant's uploaded files by their ids, while they are read and rendered. Raises ``NotFoundError`` for one that
-is not there, or not theirs."""
+LoadFiles = Callable[[str, Sequence[str]], Awaitable[Mapping[str, UploadedFile]]]
+"""A tenant's uploaded files by their ids. Raises ``NotFoundError`` for one that is not there, or not theirs."""
+
+LARGE_REQUEST_BYTES = 256 * 1024
+"""Bytes of a request, with the text of its documents, from which it counts as large."""
+MAX_DOCUMENT_PROCESSES = 4
+"""Interactive requests whose documents are read at the same time."""
 
 
 @dataclass(frozen=True)
@@ -38,29 +53,56 @@ class PreparedPrompt:
         return len(self.prompt.token_ids) + cleared
 
 
-async def prepare_prompt(
-    request: CountTokensRequest,
-    renderer: Renderer,
-    signer: Signer,
-    tenant: str = "",
-    load_files: LoadFiles | None = None,
-) -> PreparedPrompt:
-    """Render the prompt of a request as it will run.
+class PromptPreparer:
+    """Renders the prompts of requests as they will run.
 
-    Raises:
-        InvalidRequestError: it cannot run, in the API's words.
-        NotFoundError: it refers to a file that is not there.
+    Large requests are rendered one at a time, and so are those of batches: seconds of work must not keep small
+    ones waiting. Documents are read in child processes, which wait for nothing but each other.
     """
-    messages = [_restore_reasoning(message, i, signer) for i, message in enumerate(request.messages)]
-    loading: AbstractAsyncContextManager[Mapping[str, UploadedFile] | None] = (
-        load_files(tenant, list_file_ids(request.messages)) if load_files else nullcontext()
-    )
-    async with loading as files:
-        documents = await asyncio.to_thread(collect_documents, request.messages, files)
 
+    def __init__(self, renderer: Renderer, signer: Signer, load_files: LoadFiles | None = None) -> None:
+        self._renderer = renderer
+        self._signer = signer
+        self._load_files = load_files
+        self._rendering = {"interactive": asyncio.Semaphore(1), "batch": asyncio.Semaphore(1)}
+        self._reading = {
+            "interactive": asyncio.Semaphore(MAX_DOCUMENT_PROCESSES),
+            "batch": asyncio.Semaphore(1),
+        }
+
+    async def prepare(
+        self, request: CountTokensRequest, tenant: str = "", size: int = 0, priority: Priority = "interactive"
+    ) -> PreparedPrompt:
+        """Render the prompt of a request of ``size`` bytes.
+
+        Raises:
+            InvalidRequestError: it cannot run, in the API's words.
+            NotFoundError: it refers to a file that is not there.
+        """
+        messages = [_restore_reasoning(message, i, self._signer) for i, message in enumerate(request.messages)]
+        files = await self._load_files(tenant, list_file_ids(request.messages)) if self._load_files else None
+        # Held until the prompt is rendered, because so long the documents' contents stay in memory.
+        async with self._reading[priority] if refers_to_files(request.messages) else nullcontext():
+            async with DocumentReader() as reader:
+                contents = await read_files(request.messages, reader, files)
+            documents = collect_documents(request.messages, contents)
+            size += sum(len(part) for document in documents for part in document.parts)
+            is_gated = size >= LARGE_REQUEST_BYTES or priority == "batch"
+            async with self._rendering[priority] if is_gated else nullcontext():
+                return await self._render(request, messages, tenant, documents)
+
+    async def _render(
+        self,
+        request: CountTokensRequest,
+        messages: Sequence[MessageParam],
+        tenant: str,
+        documents: Sequence[Document],
+    ) -> PreparedPrompt:
         async def render(edited: Sequence[MessageParam]) -> Prompt:
             # Tokenizing runs without the interpreter lock, so other requests go on meanwhile.
-            return await asyncio.to_thread(renderer.render, _replace_messages(request, edited), tenant, documents)
+            return await _run_in_thread(
+                self._renderer.render, _replace_messages(request, edited), tenant, documents
+            )
 
         async def count(edited: Sequence[MessageParam]) -> int:
             return len((await render(edited)).token_ids)
@@ -83,6 +125,16 @@ def fingerprint_conversation(request: CountTokensRequest) -> str:
         name.update(block.text.encode(errors="replace") if isinstance(block, TextBlock) else block.type.encode())
         name.update(b"\0")
     return name.hexdigest()
+
+
+async def _run_in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run a function in a thread. As threads cannot be canceled, a cancellation waits for it."""
+    running = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise
 
 
 def _replace_messages(request: Request, messages: Sequence[MessageParam]) -> Request:

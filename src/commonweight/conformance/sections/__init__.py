@@ -15,6 +15,7 @@ from commonweight.conformance.sections import (
     streaming,
     structured,
     thinking,
+    tool_changes,
     tools,
     transport,
 )
@@ -24,6 +25,7 @@ _IN_ORDER: tuple[ModuleType, ...] = (
     messages,
     streaming,
     tools,
+    tool_changes,
     thinking,
     structured,
     counting,

@@ -82,7 +82,8 @@ async def a_stream_knows_at_once(target: Target) -> None:
 async def marks_on_tools(target: Target) -> None:
     """A mark on the last tool covers all tools (§5)."""
     tools = [WEATHER | {"description": fresh()}, CLOCK | MARK]
-    await usage(target, tools=tools)
+    first = await usage(target, tools=tools)
+    assert first["cache_creation_input_tokens"] > 0, f"nothing was written: {first}"
     again = await usage(target, tools=tools, messages=[user("Something else.")])
     assert again["cache_read_input_tokens"] > 0, f"nothing was read: {again}"
 

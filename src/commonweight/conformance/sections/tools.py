@@ -18,7 +18,7 @@ from commonweight.conformance.conversation import (
 )
 from commonweight.conformance.shapes import CUT_STOP_REASONS, check_ending, check_error, check_instance, list_calls
 from commonweight.conformance.target import Target
-from commonweight.conformance.toolbox import AGENTS_KEYWORDS, CLOCK, DEMANDING, WEATHER
+from commonweight.conformance.toolbox import AGENTS_KEYWORDS, CLOCK, DEMANDING, MARKUP, WEATHER
 
 QUESTION = [user("How is the weather in Paris, and what time is it there?")]
 ANY = {"type": "any"}
@@ -165,6 +165,27 @@ async def schemas_of_agents(target: Target) -> None:
 
 
 @check()
+async def values_that_look_like_markup(target: Target) -> None:
+    """A value that a schema lists comes back whole, whatever a model's own format makes of it (§7)."""
+    for value in MARKUP:
+        schema = {"type": "object", "properties": {"tag": {"enum": [value]}}, "required": ["tag"]}
+        tool = {"name": "mark", "input_schema": schema | {"additionalProperties": False}}
+        choice: Json = {"tools": [tool], "tool_choice": this(tool), "messages": GREETING, "max_tokens": 64}
+        check_one_call(await target.create_message(**choice), tool)
+        check_one_call((await target.stream(**choice)).message, tool)
+
+
+@check()
+async def optional_choices(target: Target) -> None:
+    """An optional choice, a list of values or null, is kept to (§7)."""
+    kind = {"anyOf": [{"type": "string", "enum": ["red", "blue"]}, {"type": "null"}]}
+    schema = {"type": "object", "properties": {"kind": kind}, "required": ["kind"], "additionalProperties": False}
+    tool = {"name": "paint", "input_schema": schema}
+    message = await target.create_message(tools=[tool], tool_choice=this(tool), messages=GREETING, max_tokens=64)
+    check_one_call(message, tool)
+
+
+@check()
 async def tools_without_properties(target: Target) -> None:
     """A tool without parameters is called with an object (§7)."""
     tool = {"name": "ping", "input_schema": {"type": "object", "properties": {}, "additionalProperties": False}}
@@ -216,6 +237,13 @@ async def results_of_every_form(target: Target) -> None:
 async def history_without_definitions(target: Target) -> None:
     """Calls and results are read where the tools are no longer defined (§6)."""
     await target.create_message(messages=ROUND_TRIP, max_tokens=1)
+
+
+@check()
+async def history_that_begins_with_a_call(target: Target) -> None:
+    """A history whose beginning was cut off is read: a call and its result come first (§6)."""
+    for messages in (ROUND_TRIP[1:], [*ROUND_TRIP[1:], assistant("Rain."), user("And tomorrow?")]):
+        await target.create_message(tools=[WEATHER], messages=messages, max_tokens=1)
 
 
 @check()

@@ -1,9 +1,9 @@
 """Answer rules and grammar of a request: its tools, tool choice, output schema, thinking and citations."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
-from commonweight.messages.content import ToolReferenceBlock, ToolResultBlock
+from commonweight.messages.content import ToolResultBlock
 from commonweight.messages.errors import InvalidRequestError
 from commonweight.messages.request import BudgetedThinking, CountTokensRequest
 from commonweight.messages.tools import NamedToolChoice
@@ -44,9 +44,10 @@ def make_answer_rules(
     """
     choice = request.tool_choice
     kind = choice.type if choice else "auto"
-    tools = find_loaded_tools(request)
+    traced = request.trace_tools()
+    can_call = traced.callable
     if isinstance(choice, NamedToolChoice):
-        tools = {tool.name: tool.input_schema for tool in request.tools or [] if tool.name == choice.name}
+        can_call = {choice.name: traced.known[choice.name]}
     thinking: Literal["begun", "possible", "over"] = "over"
     budget = None
     if thinks and template.thinking:
@@ -57,9 +58,10 @@ def make_answer_rules(
         if isinstance(request.thinking, BudgetedThinking):
             budget = request.thinking.budget_tokens
     return AnswerRules(
-        tools=tools,
+        # Where all were removed the prompt still shows them, and none may be called.
+        tools={name: tool.input_schema for name, tool in (can_call or traced.known).items()},
         must_call=kind in ("any", "tool"),
-        may_call=kind != "none",
+        may_call=kind != "none" and bool(can_call),
         allows_parallel_calls=not (choice and choice.disable_parallel_tool_use) and kind != "tool",
         schema=request.output_schema,
         thinking=thinking,
@@ -76,24 +78,12 @@ def write_answer_grammar(request: CountTokensRequest, rules: AnswerRules, writer
     Raises:
         InvalidRequestError: a schema that no answer can be constrained to, with its path in the request.
     """
-    for i, tool in enumerate(request.tools or []):
+    for where, tool in request.tool_definitions():
         try:
             make_json_grammar(tool.input_schema, rules.tenant)
         except BadSchemaError as error:
-            raise InvalidRequestError(f"tools.{i}.custom.input_schema: {error}") from error
+            raise InvalidRequestError(f"{where}.input_schema: {error}") from error
     try:
         return writer.write(rules)
     except BadSchemaError as error:
         raise InvalidRequestError(f"output_config.format.schema: {error}") from error
-
-
-def find_loaded_tools(request: CountTokensRequest) -> dict[str, dict[str, Any]]:
-    """Input schemas, by tool name, of the tools that may be called: not deferred, or referred to since."""
-    blocks = [block for message in request.messages for block in message.content]
-    inner = [part for block in blocks if isinstance(block, ToolResultBlock) for part in block.content]
-    referred = {block.tool_name for block in (*blocks, *inner) if isinstance(block, ToolReferenceBlock)}
-    return {
-        tool.name: tool.input_schema
-        for tool in request.tools or []
-        if not tool.defer_loading or tool.name in referred
-    }

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from commonweight.prompting.constrain.arguments import Argument, read_arguments
+from commonweight.prompting.constrain.arguments import Argument, Values, read_arguments
 from commonweight.prompting.constrain.lark import MarkupWriter, make_regex_containing, quote_string
 from commonweight.prompting.constrain.schema import BadSchemaError, Schema, make_json_grammar
 from commonweight.prompting.formats import ArgumentMarkup, Tags, ToolCallFormat
@@ -23,6 +23,9 @@ CITATION_TAGS = Tags('<cite doc="', "</cite>")
 MAX_QUOTABLE_CHARACTERS = 50_000
 """Most characters of documents whose quotes the grammar constrains to substrings: it takes 0.2 s to compile, and
 llguidance refuses twice as many. Quotes of further documents are unconstrained, and looked up once parsed."""
+
+_TOKEN = "\ud800"
+"""A special token in text for comparison: a lone surrogate, which no text of a request can hold."""
 
 CHARACTERS_PER_TOKEN = 4
 """For budgets of reasoning with a closing tag that is no special token, which are counted in characters."""
@@ -90,7 +93,11 @@ class _Grammar:
         body = self._write_body()
         if self._thinking:
             body = f"{self._write_reasoning(self._thinking)} ({body})"
-        return "\n".join(["%llguidance {}", f"start: {body}", *self._lines, ""])
+        rules = "\n".join([f"start: {body}", *self._lines, ""])
+        # Upstream servers look for special tokens in literals, too, but force them without a look at the grammar,
+        # which wants ordinary tokens there. Unforced, these are drawn.
+        options = '{"no_forcing": true}' if self._markup.has_token(rules) else "{}"
+        return f"%llguidance {options}\n{rules}"
 
     def _add(self, rule: str, definition: str) -> None:
         self._lines.append(f"{rule}: {definition}")
@@ -240,17 +247,27 @@ class _Grammar:
 
     def _write_value(self, rule: str, argument: Argument, syntax: ArgumentMarkup) -> str:
         """Term for an argument's value and the markup after it."""
-        closing = self._write(syntax.after_value)
-        if argument.choices is not None:
-            choices = (c if isinstance(c, str) else json.dumps(c, ensure_ascii=False) for c in argument.choices)
-            return f"({' | '.join(map(quote_string, choices))}) {closing}"
-        if "string" in argument.kinds:
+        values = argument.values
+        if "string" in values.open_kinds:
             self._add_through(f"{rule}_text", syntax.after_value)
             return f"{rule}_text"
+        # The text after a value is part of its lexeme: llguidance reads the longest lexeme and never goes back, so
+        # that "a" could not end where "a\n..." is another value and a line break follows either.
+        ending, rest = self._markup.split(syntax.after_value)
+        has_strings = "string" in values.kinds
+        terms = []
+        if has_strings or not values.open_kinds:
+            terms += [quote_string(text + ending) for text in values.write(ending + _TOKEN * bool(rest))]
+        if values.open_kinds:
+            schema = argument.make_schema_of_open_kinds() if has_strings else argument.schema
+            terms.append(f"{self._write_json(schema, values)} {quote_string(ending)}")
+        return f"({' | '.join(terms)}) {rest}"
+
+    def _write_json(self, schema: Schema, values: Values) -> str:
         try:
-            return f"{make_json_grammar(argument.schema, self._rules.tenant)} {closing}"
+            return make_json_grammar(schema, self._rules.tenant)
         except BadSchemaError:  # a $ref into a part of the schema that is not passed on
-            return f"{make_json_grammar({'type': sorted(argument.kinds)})} {closing}"
+            return make_json_grammar({"type": sorted(values.kinds - {"string"})})
 
 
 def _close_schema(schema: Schema) -> Schema:

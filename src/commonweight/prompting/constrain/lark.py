@@ -36,6 +36,10 @@ class MarkupWriter:
         """Whether the text begins with a special token."""
         return self._special_tokens.match_length(text, 0) > 0
 
+    def has_token(self, text: str) -> bool:
+        """Whether the text of a special token stands in the text."""
+        return next(self._special_tokens.find_starts(text), None) is not None
+
     def split(self, text: str) -> tuple[str, str]:
         """The markup before its first special token as text, and the rest as terms."""
         start = next(self._special_tokens.find_starts(text), len(text))

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
-from commonweight.prompting.constrain.arguments import ANYTHING, Argument, get_kind, read_arguments
+from commonweight.prompting.constrain.arguments import Argument, get_kind, read_arguments
 from commonweight.prompting.constrain.schema import Schema
 from commonweight.prompting.formats import ArgumentMarkup
 from commonweight.prompting.parse.buffer import TextBuffer
@@ -50,7 +50,10 @@ class ArgumentInputParser:
         self._syntax = syntax
         self._end = end
         self._named, self._others = read_arguments(tool)
-        self._argument = ANYTHING
+        self._kinds: frozenset[str] = frozenset()
+        """Kinds of the value, if it is none of those listed."""
+        self._listed: dict[str, str] = {}
+        """Listed values by their texts, each with its JSON."""
         self._json = JsonInputParser()
         self._has_arguments = False
         self._state: Callable[[TextBuffer], Iterator[str]] = self._parse_key
@@ -78,27 +81,35 @@ class ArgumentInputParser:
                 buffer.take(len(syntax.before_value))
                 yield f"{', ' if self._has_arguments else '{'}{name}: "
                 self._has_arguments = True
-                self._argument = self._named.get(key) or self._others or ANYTHING
+                values = (self._named.get(key) or self._others or Argument()).values
+                self._kinds, self._listed = values.open_kinds, values.write(syntax.after_value)
                 self._state = self._parse_value
         elif text.startswith(self._end):
             yield "}" if self._has_arguments else "{}"
             self.is_complete = True
 
     def _parse_value(self, buffer: TextBuffer) -> Iterator[str]:
-        kinds = self._argument.kinds
-        if "string" not in kinds:
+        ending, kinds = self._syntax.after_value, self._kinds
+        value = next((text for text in self._listed if buffer.text.startswith(text + ending)), None)
+        if value is not None:
+            buffer.take(len(value + ending))
+            yield self._listed[value]
+            self._state = self._parse_key
+        elif any((text + ending).startswith(buffer.text) for text in self._listed):
+            return
+        elif "string" not in kinds:
             if buffer.text:
                 self._json = JsonInputParser()
                 self._state = self._parse_structure if buffer.text[0] in '{["' else self._parse_scalar
-            return
-        text, is_complete_value = buffer.peek_before(self._syntax.after_value)
-        if is_complete_value:
-            text, _ = buffer.take_until(self._syntax.after_value)
-            yield text if _is_json(text, self._argument) else json.dumps(text, ensure_ascii=False)
-            self._state = self._parse_key
-        elif not _may_be_json(text, self._argument):
-            yield '"'
-            self._state = self._parse_string
+        else:
+            text, is_complete_value = buffer.peek_before(ending)
+            if is_complete_value:
+                text, _ = buffer.take_until(ending)
+                yield text if _is_json(text, kinds) else json.dumps(text, ensure_ascii=False)
+                self._state = self._parse_key
+            elif not _may_be_json(text, kinds):
+                yield '"'
+                self._state = self._parse_string
 
     def _parse_string(self, buffer: TextBuffer) -> Iterator[str]:
         text, marker = buffer.take_until(self._syntax.after_value)
@@ -127,24 +138,20 @@ class ArgumentInputParser:
         yield from ()
 
 
-def _is_json(text: str, argument: Argument) -> bool:
-    """Whether the text of a value is JSON of another kind that the schema allows, and not a string."""
+def _is_json(text: str, kinds: frozenset[str]) -> bool:
+    """Whether the text of a value is JSON of one of the kinds, and not a string."""
     try:
         value = json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError):
         return False
-    return get_kind(value) in argument.kinds - {"string"} and text not in (argument.choices or ())
+    return get_kind(value) in kinds - {"string"}
 
 
-def _may_be_json(text: str, argument: Argument) -> bool:
+def _may_be_json(text: str, kinds: frozenset[str]) -> bool:
     """Whether the incomplete text of a value may become such JSON."""
-    kinds = argument.kinds
-    literals = ["null"] * ("null" in kinds) + ["true", "false"] * ("boolean" in kinds)
     openings = "{" * ("object" in kinds) + "[" * ("array" in kinds)
-    return (
-        any(literal.startswith(text) for literal in literals)
-        or (openings != "" and text[:1] in openings)
-        or ("number" in kinds and re.fullmatch(r"(-?([0-9][0-9.eE+-]*)?)?", text) is not None)
+    return (openings != "" and text[:1] in openings) or (
+        "number" in kinds and re.fullmatch(r"(-?([0-9][0-9.eE+-]*)?)?", text) is not None
     )
 
 

@@ -3,8 +3,9 @@
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import product
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from commonweight.catalog.header import UnreadableModelError
 from commonweight.prompting.formats import (
@@ -47,6 +48,11 @@ class BadConversationError(ValueError):
     """The template refuses a conversation; the message is the template's."""
 
 
+Beginning = Literal["answer", "call", "nothing"]
+"""What a conversation begins with in place of a message of the user: text of the assistant, a call and its result,
+or the answer that is to come."""
+_BEGINNINGS: tuple[Beginning, ...] = ("answer", "call", "nothing")
+
 TemplateMessage = dict[str, Any]
 """``role``, ``content`` and, optionally, ``reasoning_content``, ``tool_calls``, ``tool_call_id`` and ``name``."""
 
@@ -66,10 +72,13 @@ class ChatTemplate:
         self._no_tools: list[Any] | None = None
         if not self._try_render([_USER_MESSAGE]):
             self._no_tools = []  # some templates iterate over tools without a check for None
+            self._require_render()
         self.has_system = self._keeps_order(*map(_make_message, ("system", "user", "assistant", "user")))
         """Supports a system message in first place."""
-        self.has_late_system = self._keeps_order(*map(_make_message, ("user", "system", "assistant", "user")))
+        self.has_late_system = self._keeps_order(*_LATE_SYSTEM)
         """Supports a system message in mid-conversation, and keeps its place."""
+        self.has_default_system = self.has_late_system and self._has_default_system()
+        """Writes instructions of its own in front of conversations without any system message."""
         self.has_text_arguments = self._wants_text_arguments()
         """Takes the arguments of a call as JSON text, not as an object."""
         self._sample_call, self.has_named_ids = self._select_sample_call()
@@ -92,6 +101,11 @@ class ChatTemplate:
         """Renders the tool definitions."""
         self.has_tools_first = self._has_tools_first()
         """Renders the tool definitions before the system text."""
+        self._bad_beginnings = frozenset(
+            beginning
+            for beginning in product(_BEGINNINGS, (False, True), (False, True))
+            if not self._begins(*beginning)
+        )
         self.thinking = find_thinking_tags(source, self.format)
         """The tags around reasoning; None if the model does not reason."""
         self.thinking_switch = self._find_thinking_switch() if self.thinking else None
@@ -160,6 +174,10 @@ class ChatTemplate:
             for variables in switches
         ]
 
+    def may_begin(self, beginning: Beginning, *, has_system: bool, has_tools: bool) -> bool:
+        """Whether a conversation, after its system message, may begin without a message of the user."""
+        return (beginning, has_system, has_tools) not in self._bad_beginnings
+
     def _render(
         self,
         messages: Sequence[TemplateMessage],
@@ -199,13 +217,47 @@ class ChatTemplate:
         except TemplateError as error:
             raise BadTemplateError(f"the model's chat template cannot be read: {error}") from error
 
-    def _keeps_order(self, *messages: TemplateMessage) -> bool:
-        named = [{**message, "content": f"word{i}"} for i, message in enumerate(messages)]
-        text = self._try_render(named)
+    def _require_render(self) -> None:
+        """Raise :class:`BadTemplateError` if the template refuses the plainest conversations, as it would any."""
+        for messages in ([_USER_MESSAGE], [_make_message("system"), _USER_MESSAGE]):
+            try:
+                self._render(messages, None, TRIAL_SECONDS, {})
+            except RenderError as error:
+                reason = error
+            else:
+                return
+        raise BadTemplateError(f"the model's chat template fails on every message: {reason}")
+
+    def _keeps_order(self, *messages: TemplateMessage, tools: Sequence[Any] | None = None) -> bool:
+        named = _name_messages(messages)
+        text = self._try_render(named, tools)
         # A call is found by its name; some templates drop the text beside it.
         words = [SAMPLE_NAME if "tool_calls" in message else message["content"] for message in named]
         positions = [text.find(word) for word in words]
         return -1 not in positions and positions == sorted(positions)
+
+    def _has_default_system(self) -> bool:
+        before, word, _ = self._try_render(_name_messages(_LATE_SYSTEM[:1])).partition("word0")
+        return not self._try_render(_name_messages(_LATE_SYSTEM)).startswith(before + word)
+
+    def _begins(self, beginning: Beginning, has_system: bool, has_tools: bool) -> bool:
+        """Whether the template shows such a conversation, now and when it has gone on."""
+        system = [_make_message("system")] if has_system and self.has_system else []
+        tools = [_make_tool("other")] if has_tools and self.has_tools else None
+        if beginning == "nothing":
+            return self._try_render(_name_messages(system), tools) != "" and self._keeps_order(
+                *system, tools=tools
+            )
+        first = self._sample_call if beginning == "call" else _make_message("assistant")
+        if beginning == "call" and not self.has_calls:
+            return True  # it is shown as text
+        start = [*system, first, _SAMPLE_RESULT if beginning == "call" else _USER_MESSAGE]
+        as_user = [*system, *map(_make_message, ("user", "user"))]
+        return (
+            self._keeps_order(*start, tools=tools)
+            and self._keeps_order(*start, *map(_make_message, ("assistant", "user")), tools=tools)
+            and self._try_render(_name_messages(start), tools) != self._try_render(_name_messages(as_user), tools)
+        )
 
     def _wants_text_arguments(self) -> bool:
         samples = _make_call(_ARGUMENTS), _make_call(json.dumps(_ARGUMENTS))
@@ -213,7 +265,7 @@ class ChatTemplate:
         return SAMPLE_VALUE not in as_object and SAMPLE_VALUE in as_text
 
     def _has_tools_first(self) -> bool:
-        named = [{**_make_message(role), "content": f"word{i}"} for i, role in enumerate(("system", "user"))]
+        named = _name_messages(map(_make_message, ("system", "user")))
         text = self._try_render(named, tools=[_SAMPLE_TOOL])
         return text.find(SAMPLE_NAME) < text.find("word0")
 
@@ -243,7 +295,13 @@ def _make_message(role: str) -> TemplateMessage:
     return {"role": role, "content": role}
 
 
+def _name_messages(messages: Iterable[TemplateMessage]) -> list[TemplateMessage]:
+    """The messages with contents that are found again in rendered text."""
+    return [{**message, "content": f"word{i}"} for i, message in enumerate(messages)]
+
+
 _USER_MESSAGE = _make_message("user")
+_LATE_SYSTEM = [_make_message(role) for role in ("user", "system", "assistant", "user")]
 
 
 def _make_call(arguments: object, call_id: str = SAMPLE_ID) -> TemplateMessage:
@@ -255,8 +313,13 @@ def _make_call(arguments: object, call_id: str = SAMPLE_ID) -> TemplateMessage:
 _ARGUMENTS = {SAMPLE_KEY: SAMPLE_VALUE}
 _SAMPLE_RESULT = {"role": "tool", "content": "result", "tool_call_id": SAMPLE_ID, "name": SAMPLE_NAME}
 _SCHEMA = {"type": "object", "properties": {SAMPLE_KEY: {"type": "string", "description": "a key"}}}
-_FUNCTION = {"name": SAMPLE_NAME, "description": "a tool", "parameters": _SCHEMA}
-_SAMPLE_TOOL = {"type": "function", "function": _FUNCTION}
+
+
+def _make_tool(name: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, "description": "a tool", "parameters": _SCHEMA}}
+
+
+_SAMPLE_TOOL = _make_tool(SAMPLE_NAME)
 _REASONING_KEYS = ("reasoning_content", "thinking", "reasoning", "content")
 
 
