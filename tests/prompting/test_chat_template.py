@@ -89,22 +89,6 @@ def test_where_system_text_has_a_place(source: str, has_system: bool, has_late_s
 
 
 @pytest.mark.parametrize(
-    ("source", "may_cut"),
-    [
-        (CHATML, False),
-        (LLAMA_3, False),
-        (QWEN_3, False),
-        (SMOL_3, True),
-        ("{{ messages[0].content | replace('a', '') }}", True),
-        ("{{ messages[0].content.split('a') | join('') }}", True),
-        ("{{ messages[0].content | striptags }}", True),
-    ],
-)
-def test_templates_that_may_take_something_out_of_a_text_are_known(source: str, may_cut: bool) -> None:
-    assert template(source).may_cut_texts == may_cut
-
-
-@pytest.mark.parametrize(
     "source",
     [
         "{{ messages.clear() }}",

@@ -30,10 +30,9 @@ def reaches_into(specials: set[str], before: str, escaped: str, after: str) -> b
     return any(max(s, start) < min(e, end) for s, e in places(specials, before + escaped + after))
 
 
-@pytest.mark.parametrize("is_thorough", [False, True])
 @given(specials=vocabularies, text=texts)
-def test_unescaping_gives_the_text_back(is_thorough: bool, specials: set[str], text: str) -> None:
-    escaper = Escaper(SpecialTokens(specials), is_thorough=is_thorough)
+def test_unescaping_gives_the_text_back(specials: set[str], text: str) -> None:
+    escaper = Escaper(SpecialTokens(specials))
     assert unescape(escaper.escape(text)) == text
 
 
@@ -49,14 +48,11 @@ def torn(draw: st.DrawFn) -> tuple[set[str], str, str, str, str]:
     return specials, draw(edges) + token[:i], text, other, token[k:] + draw(edges)
 
 
-@pytest.mark.parametrize("is_thorough", [False, True])
 @given(torn() | st.tuples(vocabularies, edges, texts, texts, edges))
 @settings(max_examples=300)
-def test_no_special_token_has_a_part_of_escaped_text(
-    is_thorough: bool, case: tuple[set[str], str, str, str, str]
-) -> None:
+def test_no_special_token_has_a_part_of_escaped_text(case: tuple[set[str], str, str, str, str]) -> None:
     specials, before, text, other, after = case
-    escaper = Escaper(SpecialTokens(specials), is_thorough=is_thorough)
+    escaper = Escaper(SpecialTokens(specials))
     a, b = escaper.escape(text), escaper.escape(other)
     for shown in (
         a,
@@ -69,17 +65,6 @@ def test_no_special_token_has_a_part_of_escaped_text(
     ):
         for left, right in ((before, after), (before, ""), ("", after)):
             assert not reaches_into(specials, left, shown, right)
-
-
-@given(case=torn(), removed=texts.filter(bool))
-@settings(max_examples=200)
-def test_what_is_escaped_thoroughly_survives_removals(
-    case: tuple[set[str], str, str, str, str], removed: str
-) -> None:
-    specials, before, text, other, after = case
-    content = removed + text.strip() + removed + other.strip() + removed
-    escaper = Escaper(SpecialTokens(specials), is_thorough=True)
-    assert not reaches_into(specials, before, escaper.escape(content).replace(removed, "").strip(), after)
 
 
 @given(specials=vocabularies, text=texts)
@@ -121,10 +106,9 @@ def test_pieces_of_escaped_text_are_never_special(specials: set[str], text: str,
 
 def test_a_vocabulary_without_special_tokens_escapes_nothing() -> None:
     text = "<|im_start|>"
-    for is_thorough in (False, True):
-        escaper = Escaper(SpecialTokens([]), is_thorough=is_thorough)
-        assert unescape(escaper.escape(text)) == text
-        assert list(escaper.split_special(text)) == [(text, False)]
+    escaper = Escaper(SpecialTokens([]))
+    assert escaper.escape(text) == text
+    assert list(escaper.split_special(text)) == [(text, False)]
 
 
 def test_other_text_can_be_guarded_like_special_tokens() -> None:
@@ -133,17 +117,22 @@ def test_other_text_can_be_guarded_like_special_tokens() -> None:
     assert list(escaper.split_special("</think><a>")) == [("</think>", False), ("<a>", True)]
 
 
+@pytest.mark.parametrize("lone", ["\ud800", "\udbff", "\udc00", BREAK])
+def test_text_with_a_lone_surrogate_is_refused(lone: str) -> None:
+    with pytest.raises(UnicodeEncodeError):
+        Escaper(SpecialTokens(["<a>"])).escape(f"a{lone}")
+
+
 # Marks
 
 
 marked_texts = st.text("<|ab> \n" + make_cache_mark("5m") + make_cache_mark("1h"), max_size=10)
 
 
-@pytest.mark.parametrize("is_thorough", [False, True])
 @given(specials=vocabularies, text=marked_texts)
 @settings(max_examples=300)
-def test_marks_change_nothing_about_escaping(is_thorough: bool, specials: set[str], text: str) -> None:
-    escaper = Escaper(SpecialTokens(specials), is_thorough=is_thorough)
+def test_marks_change_nothing_about_escaping(specials: set[str], text: str) -> None:
+    escaper = Escaper(SpecialTokens(specials))
     plain = strip_marks(text)
     assert strip_marks(escaper.escape(text)) == escaper.escape(plain)
     # A template's trim finds the same text, marks or not.

@@ -189,8 +189,8 @@ def test_a_process_that_was_taken_over_can_send_nothing_but_a_text(
 
 
 def test_a_process_that_hangs_is_given_up(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("commonweight.prompting.template.sandbox.RENDER_TIMEOUT_SECONDS", 0.2)
     process = child(sandbox)
+    monkeypatch.setattr("commonweight.prompting.template.sandbox.RENDER_TIMEOUT_SECONDS", 0.2)
     process.send_signal(signal.SIGSTOP)
     with pytest.raises(LimitError, match="takes too long"):
         sandbox.render("x", {}, SECONDS)

@@ -18,9 +18,10 @@ Only marks in assistant messages are numbered: templates compare texts of user m
 """
 
 _ZERO = 0xDCF0
+# Without alternatives, which would take seven times as long.
 _MARK = re.compile(
-    f"[{''.join(TTL_BY_MARK)}{BEFORE_NON_ASSISTANT}]"
-    f"|[{AFTER_TEXT}{AFTER_REASONING}{AFTER_CALL}][{chr(_ZERO)}-{chr(_ZERO + 9)}]*"
+    f"[{''.join(TTL_BY_MARK)}{AFTER_TEXT}{AFTER_REASONING}{AFTER_CALL}{BEFORE_NON_ASSISTANT}]"
+    f"[{chr(_ZERO)}-{chr(_ZERO + 9)}]*"
 )
 
 MarkPosition = tuple[int, str]

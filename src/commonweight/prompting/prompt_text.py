@@ -42,6 +42,7 @@ class PromptTextRenderer:
 
         Raises:
             BadConversationError: the template refuses the conversation.
+            UnicodeEncodeError: a text holds a lone surrogate.
         """
         template = self._template
         variables: dict[str, object] = {}

@@ -42,6 +42,9 @@ from commonweight.prompting.tokens.replay import (
 from commonweight.prompting.tokens.special_tokens import SpecialTokens
 from commonweight.prompting.tokens.splitting import DenseTextError
 from commonweight.prompting.tokens.tokenizer import Tokenizer
+from commonweight.prompting.tokens.tracing import Tracer
+
+_HALF_CHARACTER = "messages: a text holds half of a surrogate pair"
 
 
 @dataclass(frozen=True)
@@ -84,12 +87,12 @@ class Renderer:
         )
         thinking = template.thinking
         tags = [thinking.opening, thinking.closing] if thinking else []
-        escaper = Escaper(
-            SpecialTokens(tokenizer.special_tokens),
-            # Templates search texts for the tags of reasoning, which must not be found in a client's.
-            guarded=SpecialTokens([*tokenizer.special_tokens, *tags]),
-            is_thorough=template.may_cut_texts,
-        )
+        special_tokens = SpecialTokens(tokenizer.special_tokens)
+        # Templates search texts for the tags of reasoning, which must not be found in a client's.
+        guarded = [*tokenizer.special_tokens, *tags]
+        escaper = Escaper(special_tokens, guarded=SpecialTokens(guarded))
+        tracer = Tracer(SpecialTokens(guarded), template.select_written(guarded))
+        template.trace(tracer.stand_ins, tracer.resolve)
         self._builder = ConversationBuilder(template, default_system)
         self._text_renderer = PromptTextRenderer(template, escaper)
         self._grammar_writer = GrammarWriter(template.format, thinking, tokenizer.special_tokens)
@@ -116,6 +119,8 @@ class Renderer:
             raise InvalidRequestError(
                 f"messages: this model's chat template refuses the conversation: {error}"
             ) from error
+        except UnicodeEncodeError as error:
+            raise InvalidRequestError(_HALF_CHARACTER) from error
         text, answer_start = rendered.text, rendered.answer_start
         answers = self._find_cached_answers(request, rendered, tenant)
         cache_marks = [(position, TTL_BY_MARK[mark]) for position, mark in rendered.marks if mark in TTL_BY_MARK]
@@ -131,7 +136,7 @@ class Renderer:
         try:
             token_ids, counts = self._encoder.encode(text, tenant, answers, cut=answer_start, positions=positions)
         except UnicodeEncodeError as error:
-            raise InvalidRequestError("messages: a text holds half of a surrogate pair") from error
+            raise InvalidRequestError(_HALF_CHARACTER) from error
         except DenseTextError as error:
             raise InvalidRequestError(f"messages: {error}") from error
         tokens_before = dict(zip(positions, counts, strict=True))

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
 from types import MappingProxyType
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from commonweight.prompting.formats import (
 )
 from commonweight.prompting.formats.call_ids import make_named_id
 from commonweight.prompting.template.sandbox import LimitError, RenderError, TemplateError, get_shared_sandbox
+from commonweight.prompting.template.sandbox_worker import ROLES
 
 PLAIN_TEMPLATE = """\
 {%- for message in messages -%}
@@ -32,10 +33,11 @@ RENDER_SECONDS, TRIAL_SECONDS = 5.0, 1.0
 """Processor time for a conversation, and for each test render of a few words. Most renders take milliseconds;
 32 MB of many short messages were seen to take two seconds."""
 
+_TRACE_TRIALS = 3
+"""A template may tell the time, by which two prompts differ."""
+
 PLAIN_TURN_END = "\n\nUser:"
 """Text that ends the turn of such a model: it goes on as the user."""
-
-_REMOVES_TEXT = re.compile(r"\b(replace|join|striptags)\b")
 
 
 class BadTemplateError(UnreadableModelError):
@@ -65,6 +67,8 @@ class ChatTemplate:
     def __init__(self, source: str, *, bos_token: str, eos_token: str) -> None:
         self.source = source
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
+        self._stand_ins: Mapping[str, str] = {}
+        self._resolve: Callable[[str], str] = str
         self._no_tools: list[Any] | None = None
         if not self._try_render([_USER_MESSAGE]):
             self._no_tools = []  # some templates iterate over tools without a check for None
@@ -75,8 +79,6 @@ class ChatTemplate:
         """Supports a system message in mid-conversation, and keeps its place."""
         self.has_default_system = self.has_late_system and self._has_default_system()
         """Writes instructions of its own in front of conversations without any system message."""
-        self.may_cut_texts = _REMOVES_TEXT.search(source) is not None
-        """May remove parts from the middle of a text."""
         self.has_text_arguments = self._wants_text_arguments()
         """Takes the arguments of a call as JSON text, not as an object."""
         self._sample_call, self.has_named_ids = self._select_sample_call()
@@ -124,7 +126,53 @@ class ChatTemplate:
         try:
             return self._render(messages, tools, RENDER_SECONDS, variables)
         except RenderError as error:
-            raise BadConversationError(str(error)) from error
+            raise BadConversationError(self._resolve(str(error))) from error
+
+    def select_written(self, tokens: Iterable[str]) -> list[str]:
+        """Those of some special tokens that the template may write, by its source: whole, or around a role."""
+        shown = self.source.replace("\\", "") + "".join(self._tokens.values())  # quotes in it may be escaped
+
+        def is_written(token: str) -> bool:
+            splits = [token.split(role, 1) for role in ROLES if role in token]
+            return token in shown or any(start in shown and end in shown for start, end in splits)
+
+        return list(filter(is_written, tokens))
+
+    def trace(self, stand_ins: Mapping[str, str], resolve: Callable[[str], str]) -> None:
+        """Render with stand-ins for special tokens in the template's literals; ``resolve`` puts the tokens back.
+
+        Raises:
+            BadTemplateError: that changes sample prompts, so the template makes special tokens of other text.
+        """
+        for _ in range(_TRACE_TRIALS):
+            self._stand_ins, self._resolve = {}, str
+            plain = self._render_samples()
+            self._stand_ins, self._resolve = stand_ins, resolve
+            if self._render_samples() == plain:
+                return
+        raise BadTemplateError(
+            "the model's chat template is refused: it changes its own special tokens, or puts them together from "
+            "parts, so that text of clients could become one"
+        )
+
+    def _render_samples(self) -> list[str]:
+        reply = _make_message("assistant")
+        if self.reasoning_key:
+            reply = add_reasoning(reply, self.reasoning_key, "reasoning")
+        conversations = [
+            [_make_message("system"), _USER_MESSAGE, reply, _USER_MESSAGE],
+            [_USER_MESSAGE, reply, _make_message("system"), _USER_MESSAGE],
+            [_USER_MESSAGE, reply, _USER_MESSAGE],
+            [_make_message("system"), _USER_MESSAGE, self._sample_call, _SAMPLE_RESULT],
+            [_USER_MESSAGE, self._sample_call, _SAMPLE_RESULT, reply, _USER_MESSAGE],
+        ]
+        switches = [{self.thinking_switch: value} for value in (True, False)] if self.thinking_switch else [{}]
+        return [
+            self._try_render(messages, tools, variables)
+            for messages in conversations
+            for tools in (None, [_SAMPLE_TOOL])
+            for variables in switches
+        ]
 
     def may_begin(self, beginning: Beginning, *, has_system: bool, has_tools: bool) -> bool:
         """Whether a conversation, after its system message, may begin without a message of the user."""
@@ -138,7 +186,12 @@ class ChatTemplate:
         variables: Mapping[str, object],
     ) -> str:
         standard = {"messages": messages, "tools": tools or self._no_tools, "add_generation_prompt": True}
-        return get_shared_sandbox().render(self.source, standard | self._tokens | dict(variables), seconds)
+        tokens = {name: self._stand_ins.get(token, token) for name, token in self._tokens.items()}
+        stand_ins = tuple(self._stand_ins.items())
+        rendered = get_shared_sandbox().render(
+            self.source, standard | tokens | dict(variables), seconds, stand_ins
+        )
+        return self._resolve(rendered)
 
     def _select_sample_call(self) -> tuple[TemplateMessage, bool]:
         """A sample call as the template takes it, and whether the template renders its id in place of its name."""

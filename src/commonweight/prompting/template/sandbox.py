@@ -50,14 +50,20 @@ class Sandbox:
         self._idle: list[_Process] = []
         self._slots = threading.Semaphore(MAX_PROCESSES)
 
-    def render(self, source: str, variables: Mapping[str, object], seconds: float) -> str:
-        """Render a template within some seconds of processor time.
+    def render(
+        self,
+        source: str,
+        variables: Mapping[str, object],
+        seconds: float,
+        stand_ins: sandbox_worker.StandIns = (),
+    ) -> str:
+        """Render a template within some seconds of processor time, with ``stand_ins`` in its literals.
 
         Raises:
             RenderError: the template raised an error, or exceeded a limit.
             TemplateError: the template cannot be compiled.
         """
-        request = marshal.dumps((seconds, source, dict(variables)))
+        request = marshal.dumps((seconds, source, stand_ins, dict(variables)))
         with self._slots:
             process = self._acquire()
             try:

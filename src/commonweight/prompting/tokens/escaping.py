@@ -3,13 +3,13 @@
 A chat template mixes its own markup and the text of users, tools and documents into one string, in which
 ``<|im_start|>`` typed by a user looks the same as the template's. So text is escaped first: a break (a lone
 surrogate, which no text of a request can hold) is inserted into every special token inside the text, and at either
-end where the text could complete one together with its neighbours. In the rendered prompt only unbroken special
-tokens are special. Templates may trim, split, join and compare escaped text: at most a break at an edge is lost,
-which the template itself cut. For templates that remove parts from the middle of a text, so that what stood apart
-comes together, escaping is thorough: a break follows every character that could begin a special token.
+end where the text could complete one together with its neighbours. So templates find no special tokens in texts,
+and may trim, split, join and compare them: at most a break at an edge is lost, which the template itself cut. In
+the rendered prompt only unbroken special tokens are special; ``tracing`` breaks those that the template made of a
+text.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from commonweight.prompting.marks import extract_marks
@@ -31,39 +31,33 @@ _SCHEMA_WORDS = frozenset(
 class Escaper:
     """Escapes texts for one chat template and tokenizer, and splits rendered prompts at special tokens."""
 
-    def __init__(
-        self, special_tokens: SpecialTokens, *, guarded: SpecialTokens | None = None, is_thorough: bool = False
-    ) -> None:
+    def __init__(self, special_tokens: SpecialTokens, *, guarded: SpecialTokens | None = None) -> None:
         """``guarded``: tokens to break in texts, if the template searches texts for more than the special ones."""
         self._special_tokens = special_tokens
         self._guarded = guarded or special_tokens
-        self._is_thorough = is_thorough
 
     def escape(self, text: str) -> str:
-        """The text with breaks where it contains a special token or could complete one. Its marks stay."""
+        """The text with breaks where it contains a special token or could complete one. Its marks stay.
+
+        Raises:
+            UnicodeEncodeError: the text holds a lone surrogate that is no mark.
+        """
         text, marks = extract_marks(text)
+        text.encode()
         body = text.strip()
         if not body:
             return text
         # Nothing is inserted outside of surrounding white space, where a template's trim would find it.
         start = text.index(body)
         end = start + len(body)
-        find = self._guarded.find_initials if self._is_thorough else self._guarded.find_starts
-        positions = {position + 1 for position in find(text)}
-        if self._is_thorough or self._guarded.may_be_completed_before(body):
+        positions = {position + 1 for position in self._guarded.find_starts(text)}
+        if self._guarded.may_be_completed_before(body):
             positions.add(start)
         if self._guarded.may_be_completed_after(body):
             positions.add(end)
         insertions = [(position, BREAK) for position in positions]
         insertions += [(min(max(position, start), end), mark) for position, mark in marks]
-        if not insertions:
-            return text
-        parts = []
-        done = 0
-        for position, inserted in sorted(insertions, key=lambda insertion: insertion[0]):
-            parts += [text[done:position], inserted]
-            done = position
-        return "".join([*parts, text[done:]])
+        return insert(text, insertions)
 
     def escape_json(self, value: Any) -> Any:  # noqa: ANN401 - any JSON
         """JSON with its strings and keys escaped, except words of JSON schemas."""
@@ -87,6 +81,18 @@ class Escaper:
                 done = end
         if done < len(rendered):
             yield rendered[done:], False
+
+
+def insert(text: str, insertions: Collection[tuple[int, str]]) -> str:
+    """The text with other texts inserted at positions in it."""
+    if not insertions:
+        return text
+    parts = []
+    done = 0
+    for position, inserted in sorted(insertions, key=lambda insertion: insertion[0]):
+        parts += [text[done:position], inserted]
+        done = position
+    return "".join([*parts, text[done:]])
 
 
 def unescape(text: str) -> str:

@@ -12,22 +12,19 @@ class SpecialTokens:
         self._tokens = frozenset(text for text in texts if len(text) > 1)
         self._lengths = sorted({len(token) for token in self._tokens}, reverse=True)
         # Candidates are found by their first characters, then checked in full.
-        self._initials = _compile_starts({token[:1] for token in self._tokens})
         self._openings = _compile_starts({token[:4] for token in self._tokens})
         self._heads = {token[:i] for token in self._tokens for i in range(1, len(token))}
         self._tails = {token[i:] for token in self._tokens for i in range(1, len(token))}
 
     def match_length(self, text: str, start: int) -> int:
         """Length of the longest special token that begins at ``start``, or 0."""
-        return next((n for n in self._lengths if text[start : start + n] in self._tokens), 0)
+        return next(
+            (n for n in self._lengths if len(token := text[start : start + n]) == n and token in self._tokens), 0
+        )
 
     def find_starts(self, text: str) -> Iterator[int]:
         """Positions at which a special token begins, overlapping ones too, in order."""
         return (match.start() for match in self._openings.finditer(text) if self.match_length(text, match.start()))
-
-    def find_initials(self, text: str) -> Iterator[int]:
-        """Positions of characters that could begin a special token, in order."""
-        return (match.start() for match in self._initials.finditer(text))
 
     def may_be_completed_after(self, text: str) -> bool:
         """Whether what follows the text could complete a special token that the text begins."""
