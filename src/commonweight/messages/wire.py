@@ -4,7 +4,7 @@ import functools
 import logging
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,11 @@ class WireModel(BaseModel):
                     _logged_fields.add(note)
                     log.debug("ignoring unknown field %r of %s", note[1], note[0])
         return data
+
+
+def optional_key() -> Any:  # noqa: ANN401 - a field of any type
+    """Field of a response whose key is absent while it is None: where the API has no ``null``, clients refuse it."""
+    return Field(default=None, exclude_if=lambda value: value is None)
 
 
 @functools.cache
