@@ -21,11 +21,11 @@ from commonweight.messages.batches import (
 )
 from commonweight.messages.errors import RequestTooLargeError
 from commonweight.server.admission import admit_request
-from commonweight.server.body import check_encoding
+from commonweight.server.body_stream import BodyStream
 from commonweight.server.openapi import ERRORS, describe_body
 from commonweight.store.batches import Batch
 
-MAX_DRAINED_BYTES = 2 * MAX_UPLOAD_BYTES
+MAX_DRAINED_BYTES = MAX_UPLOAD_BYTES
 """Bytes read and thrown away, so that a client that is still sending gets to see why it was refused."""
 _RESULTS: dict[int | str, dict[str, Any]] = {
     200: {
@@ -48,7 +48,6 @@ def make_batches_router(desk: BatchService, limiter: Limiter) -> APIRouter:
         dependencies=[Depends(admit_request(limiter))],
     )
     async def create_batch(request: Request) -> MessageBatch:
-        check_encoding(request)
         principal: Principal = request.state.principal
         with tempfile.TemporaryFile(dir=desk.folder) as upload:
             await _write_body(request, upload)
@@ -92,15 +91,13 @@ def make_batches_router(desk: BatchService, limiter: Limiter) -> APIRouter:
 
 async def _write_body(request: Request, upload: BinaryIO) -> None:
     """Write the request's body to disk."""
-    size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size <= MAX_UPLOAD_BYTES:
+    stream = BodyStream(request, MAX_UPLOAD_BYTES)
+    try:
+        async for chunk in stream:
             await asyncio.to_thread(upload.write, chunk)
-        elif size > MAX_DRAINED_BYTES:
-            break
-    if size > MAX_UPLOAD_BYTES:
-        raise RequestTooLargeError("Request exceeds the maximum size")
+    except RequestTooLargeError:
+        await stream.drain(MAX_DRAINED_BYTES)
+        raise
     await asyncio.to_thread(upload.seek, 0)
 
 
