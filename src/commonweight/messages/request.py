@@ -23,7 +23,7 @@ from commonweight.messages.conversation import (
 )
 from commonweight.messages.edits import ContextManagement
 from commonweight.messages.tools import Tool, ToolChoice, check_tools
-from commonweight.messages.wire import WireModel, make_validation_error
+from commonweight.messages.wire import MAX_INTEGER, Count, WholeNumber, WireModel, make_validation_error
 
 __all__ = ["CountTokensRequest", "MessageParam", "MessageRequest"]
 
@@ -60,7 +60,7 @@ class BudgetedThinking(WireModel):
     """Reasoning before the answer, with a limit on its tokens."""
 
     type: Literal["enabled"]
-    budget_tokens: int = Field(ge=1024)
+    budget_tokens: Annotated[int, Field(ge=1024, le=MAX_INTEGER), WholeNumber]
     display: Literal["summarized", "omitted", "updates"] | None = None
 
 
@@ -168,13 +168,13 @@ class MessageRequest(CountTokensRequest):
     under it, so they are accepted under every version.
     """
 
-    max_tokens: int = Field(ge=0)
+    max_tokens: Count
     """0 only computes the prompt, so that it is in the cache."""
     stream: bool | None = None
     stop_sequences: list[Annotated[str, Field(max_length=10_000)]] | None = Field(None, max_length=1000)
     temperature: float | None = Field(None, ge=0, le=1)
     top_p: float | None = Field(None, ge=0, le=1)
-    top_k: int | None = Field(None, ge=0)
+    top_k: Count | None = None
     metadata: Metadata | None = None
     diagnostics: DiagnosticsRequest | None = None
     container: Unsupported = None

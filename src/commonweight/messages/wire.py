@@ -2,9 +2,9 @@
 
 import functools
 import logging
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 log = logging.getLogger(__name__)
@@ -12,6 +12,17 @@ log = logging.getLogger(__name__)
 # Bounded, because names of unknown fields come from clients.
 _MAX_LOGGED_FIELDS = 1000
 _logged_fields: set[tuple[str, str]] = set()
+
+
+def _convert_whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+MAX_INTEGER = 2**63 - 1
+WholeNumber = BeforeValidator(_convert_whole)
+"""For integers of requests: JSON knows only numbers, so ``16.0`` and ``1e3`` are integers, too."""
+Count = Annotated[int, Field(ge=0, le=MAX_INTEGER), WholeNumber]
+"""Number of something in a request."""
 
 
 class WireModel(BaseModel):
