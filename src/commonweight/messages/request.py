@@ -22,6 +22,7 @@ from commonweight.messages.conversation import (
     find_final_effort,
 )
 from commonweight.messages.edits import ContextManagement
+from commonweight.messages.output_schema import close_objects
 from commonweight.messages.tools import Tool, ToolChoice, check_tools
 from commonweight.messages.wire import MAX_INTEGER, Count, WholeNumber, WireModel, make_validation_error
 
@@ -150,10 +151,10 @@ class CountTokensRequest(WireModel):
 
     @property
     def output_schema(self) -> dict[str, Any] | None:
-        """The schema that the answer must match."""
+        """The schema that the answer must match, with its objects closed."""
         config = self.output_config
         asked = config.format if config is not None and config.format is not None else self.output_format
-        return None if asked is None else asked.schema_
+        return None if asked is None else close_objects(asked.schema_)
 
     @property
     def effort(self) -> Effort | None:

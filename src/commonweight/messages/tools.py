@@ -82,7 +82,7 @@ class TextEditorTool(PublishedTool):
 class UndoingTextEditorTool(PublishedTool):
     """Text editor tool with ``undo_edit``."""
 
-    type: Literal["text_editor_20250124"]
+    type: Literal["text_editor_20241022", "text_editor_20250124"]
     name: Literal["str_replace_editor"]
 
 
