@@ -286,7 +286,9 @@ async def test_bodies_that_are_no_forms(client: httpx.AsyncClient, kind: str) ->
 async def test_a_compressed_form_is_a_form(client: httpx.AsyncClient) -> None:
     form = FILE + END
     plain = await client.post("/v1/files", content=form, headers=KINDS)
-    packed = await client.post("/v1/files", content=gzip.compress(form), headers=KINDS | {"content-encoding": "gzip"})
+    packed = await client.post(
+        "/v1/files", content=gzip.compress(form), headers=KINDS | {"content-encoding": "gzip"}
+    )
     assert packed.json()["size_bytes"] == plain.json()["size_bytes"] > 0
 
 

@@ -19,7 +19,10 @@ OPEN = {**A, "additionalProperties": True}
         (CLOSED, CLOSED),
         (OPEN, OPEN),
         ({"type": "object"}, {"type": "object"}),
-        ({"type": "object", "properties": {}}, {"type": "object", "properties": {}, "additionalProperties": False}),
+        (
+            {"type": "object", "properties": {}},
+            {"type": "object", "properties": {}, "additionalProperties": False},
+        ),
         ({"type": "array", "items": A}, {"type": "array", "items": CLOSED}),
         ({"anyOf": [A, OPEN]}, {"anyOf": [CLOSED, OPEN]}),
         ({"$ref": "#/$defs/x", "$defs": {"x": A}}, {"$ref": "#/$defs/x", "$defs": {"x": CLOSED}}),
@@ -32,7 +35,10 @@ OPEN = {**A, "additionalProperties": True}
         ({"const": A}, {"const": A}),
         # The parts of one object must allow those of the others.
         ({**A, "anyOf": [{"properties": {"b": {}}}]}, {**A, "anyOf": [{"properties": {"b": {}}}]}),
-        ({"allOf": [A, {"$ref": "#/$defs/x"}], "$defs": {"x": A}}, {"allOf": [A, {"$ref": "#/$defs/x"}], "$defs": {"x": A}}),
+        (
+            {"allOf": [A, {"$ref": "#/$defs/x"}], "$defs": {"x": A}},
+            {"allOf": [A, {"$ref": "#/$defs/x"}], "$defs": {"x": A}},
+        ),
         ({**A, "properties": {"b": {"allOf": [A]}}}, {**CLOSED, "properties": {"b": {"allOf": [A]}}}),
     ],
 )

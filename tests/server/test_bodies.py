@@ -99,7 +99,9 @@ async def test_whatever_becomes_of_a_body_its_room_is_given_back(reader: BodyRea
 # Bodies that are compressed
 
 
-async def unpacked(reader: BodyReader, data: bytes, step: int = 100_000, encoding: str = "gzip") -> CountTokensRequest:
+async def unpacked(
+    reader: BodyReader, data: bytes, step: int = 100_000, encoding: str = "gzip"
+) -> CountTokensRequest:
     upload = Upload()
     for start in range(0, len(data), step):
         upload.send(data[start : start + step])

@@ -27,7 +27,7 @@ from commonweight.prompting import OutputParser, Prompt, Renderer, Tokenizer
 from commonweight.signing.signer import Signer
 from commonweight.turn.answer import Answer
 from commonweight.turn.pipeline import answer_steps, release_events, run_job, screen_steps
-from commonweight.turn.prepare import LoadFiles, fingerprint_conversation, prepare_prompt
+from commonweight.turn.prepare import LoadFiles, PreparedPrompt, fingerprint_conversation, prepare_prompt
 from commonweight.turn.record import ANONYMOUS, Origin, Stopwatch, TurnListener, TurnRecord
 from commonweight.turn.release import ReleaseGate
 
@@ -109,7 +109,7 @@ class Assistant:
 
     async def count_tokens(self, request: CountTokensRequest, tenant: str = "") -> TokenCount:
         """Count the tokens of the request's prompt, rendered as it would run."""
-        ready = await prepare_prompt(request, self._renderer, self._signer, tenant, self._files)
+        ready = await self._prepare_prompt(request, tenant)
         original = OriginalTokens(original_input_tokens=ready.original_token_count) if ready.edits else None
         return TokenCount(input_tokens=len(ready.prompt.token_ids), context_management=original)
 
@@ -126,7 +126,7 @@ class Assistant:
                 f"max_tokens: {request.max_tokens} > {self.max_output}, which is the maximum allowed number of "
                 f"output tokens for {request.model}"
             )
-        ready = await prepare_prompt(request, self._renderer, self._signer, origin.tenant, self._files)
+        ready = await self._prepare_prompt(request, origin.tenant)
         prompt = ready.prompt
         length, window = len(prompt.token_ids), self.engine.window
         room = window - length
@@ -184,6 +184,9 @@ class Assistant:
             async with contextlib.aclosing(release_events(screened, gate, answer, remember)) as events:
                 async for event in events:
                     yield event
+
+    async def _prepare_prompt(self, request: CountTokensRequest, tenant: str) -> PreparedPrompt:
+        return await prepare_prompt(request, self._renderer, self._signer, tenant, self._files, self.engine.window)
 
     def _choose_sampling(self, request: MessageRequest) -> Sampling:
         """What the request sets, with the API's defaults; or, if it sets nothing, what holds for the model."""

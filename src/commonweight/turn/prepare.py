@@ -44,8 +44,11 @@ async def prepare_prompt(
     signer: Signer,
     tenant: str = "",
     load_files: LoadFiles | None = None,
+    window: int | None = None,
 ) -> PreparedPrompt:
     """Render the prompt of a request as it will run.
+
+    ``window``: tokens; what is certainly longer is refused without the work of counting it.
 
     Raises:
         InvalidRequestError: it cannot run, in the API's words.
@@ -60,7 +63,8 @@ async def prepare_prompt(
 
         async def render(edited: Sequence[MessageParam]) -> Prompt:
             # Tokenizing runs without the interpreter lock, so other requests go on meanwhile.
-            return await asyncio.to_thread(renderer.render, _replace_messages(request, edited), tenant, documents)
+            replaced = _replace_messages(request, edited)
+            return await asyncio.to_thread(renderer.render, replaced, tenant, documents, window)
 
         async def count(edited: Sequence[MessageParam]) -> int:
             return len((await render(edited)).token_ids)
