@@ -32,7 +32,7 @@ class BodyStream:
             yield chunk
 
     async def drain(self, max_bytes: int) -> None:
-        """Read and drop the rest, up to that many bytes, so that a client that still sends gets to see its answer."""
+        """Read and drop the rest, up to that many bytes, so that a client that still sends sees its answer."""
         async for chunk in self._received:
             max_bytes -= len(chunk)
             if max_bytes < 0:

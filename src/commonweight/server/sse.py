@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 PING_INTERVAL_SECONDS = 10.0
 """Seconds of silence before a ping. Clients give up on streams that are silent for minutes."""
 FIRST_PING_SECONDS = 0.5
-"""Seconds before the first ping, if nothing else came: until the headers come, clients and proxies see no answer."""
+"""Seconds before the first ping if nothing else came: without headers, clients and proxies see no answer."""
 
 ResultT = TypeVar("ResultT")
 
