@@ -44,7 +44,7 @@ def parse_quantisation(name: str) -> str | None:
 
 
 def make_display_name(stem: str, title: str | None) -> str:
-    """A model's name for people: that of its file without part and quantisation, or else the title in its metadata.
+    """A model's name for people: that of its file without part and quantisation, or the title in its metadata.
 
     Titles are often made of training runs (``Smollm2 135M 8k Lc100K Mix1 Ep2``); files are named by publishers,
     and renamed by users: a name that does not begin like the title is none of the publisher's.

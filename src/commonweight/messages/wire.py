@@ -47,7 +47,7 @@ class WireModel(BaseModel):
 
 
 def optional_key() -> Any:  # noqa: ANN401 - a field of any type
-    """Field of a response whose key is absent while it is None: where the API has no ``null``, clients refuse it."""
+    """Field of a response whose key is absent while it is None: clients refuse ``null`` where the API has none."""
     return Field(default=None, exclude_if=lambda value: value is None)
 
 

@@ -91,7 +91,7 @@ class PromptTextRenderer:
         ], False
 
     def _find_answer(self, text: str, otherwise: int) -> int:
-        """Start of what ends a text: tags of reasoning that are empty or not closed, and white space around them."""
+        """Start of what ends a text: tags of reasoning, empty or not closed, and white space around them."""
         thinking = self._template.thinking
         before = text.rstrip()
         if thinking is None:

@@ -259,7 +259,7 @@ class Connection(HttpToolsProtocol):
             self._refuse(OverloadedError("The server has as many connections as it takes", retry_after=1))
 
 
-def _end_by_closing(app: Any, cycle: RequestResponseCycle) -> ASGIApp:  # noqa: ANN401 - uvicorn's own
+def _end_by_closing(app: Any, cycle: RequestResponseCycle) -> Any:  # noqa: ANN401 - uvicorn's own
     """Make an application answer without chunks, which HTTP/1.0 has not: the connection's end ends the body.
 
     Uvicorn sends chunks wherever no length is given, and holds a body that is not chunked to its length.
