@@ -47,7 +47,7 @@ async def test_every_request_gets_its_answer(office: Office) -> None:
     for custom_id, result in results:
         BatchResult.model_validate({"custom_id": custom_id, "result": result})
         assert list(result) == ["type", "message"]
-        assert result["message"]["content"] == [{"type": "text", "text": "Fine.", "citations": None}]
+        assert result["message"]["content"] == [{"type": "text", "text": "Fine."}]
     assert all(job.priority == "batch" for job in office.engine.jobs)
 
 

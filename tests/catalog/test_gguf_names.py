@@ -2,7 +2,13 @@
 
 import pytest
 
-from commonweight.catalog.gguf_names import is_model, list_parts, match_quantisation, parse_quantisation
+from commonweight.catalog.gguf_names import (
+    is_model,
+    list_parts,
+    make_display_name,
+    match_quantisation,
+    parse_quantisation,
+)
 
 
 @pytest.mark.parametrize(
@@ -68,3 +74,22 @@ def test_quantisations(name: str, expected: str | None) -> None:
 def test_matches_are_whole_parts(wanted: str, names: list[str]) -> None:
     there = ["m-Q4_K_M.gguf", "m-UD-Q4_K_M.gguf", "m-UD-Q3_K_L.gguf", "m-imat-Q2_K.gguf"]
     assert match_quantisation(there, wanted) == names
+
+
+@pytest.mark.parametrize(
+    ("stem", "title", "name"),
+    [
+        ("SmolLM2-135M-Instruct.Q4_1", "Smollm2 135M 8k Lc100K Mix1 Ep2", "SmolLM2 135M Instruct"),
+        ("Qwen3-4B-Instruct-2507-UD-Q4_K_XL", "Qwen3-4B-Instruct-2507", "Qwen3 4B Instruct 2507"),
+        ("Meta-Llama-3.1-8B-Instruct-Q4_K_M-00001-of-00002", "Models Meta", "Models Meta"),
+        ("gemma-3-4b-it-q4_0", "Gemma 3 4b It", "gemma 3 4b it"),
+        ("model", "Qwen3 4B", "Qwen3 4B"),
+        ("ggml_model_f16", "phi_2", "phi 2"),
+        ("Qwen3-4B-Q8_0", None, "Qwen3 4B"),
+        ("Qwen3-4B-Q8_0", "", "Qwen3 4B"),
+        ("Q8_0", None, "Q8_0"),
+        ("Q8_0", " - ", "Q8_0"),
+    ],
+)
+def test_names_for_people(stem: str, title: str | None, name: str) -> None:
+    assert make_display_name(stem, title) == name

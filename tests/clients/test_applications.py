@@ -57,6 +57,38 @@ def test_the_typescript_sdk_creates_streams_counts_and_forces_tools(server: Serv
         assert message["stop_reason"] == "tool_use"
 
 
+# It validates every answer with schemas of its own, in which few keys may be null.
+AI_SDKS = pytest.mark.parametrize("major", ["5", "6", "7"])
+
+
+@AI_SDKS
+def test_the_ai_sdk_generates_streams_forces_tools_and_gets_objects(
+    server: Server, tmp_path: Path, major: str
+) -> None:
+    ways = ("generated", "streamed", "called", "calledInStream", "object")
+    facts = told(["node", PROGRAMS / "ai_sdk.mjs", major, *ways], tmp_path, server.url, server.key)
+    for way in ("generated", "streamed"):
+        assert facts[way]["finishReason"] in ("stop", "length")
+        assert facts[way]["usage"]["inputTokens"] > 0
+        assert 0 < facts[way]["usage"]["outputTokens"] <= 100
+    for way in ("called", "calledInStream"):
+        assert facts[way]["finishReason"] == "tool-calls"
+        [(name, given)] = facts[way]["inputs"]
+        assert name == "switch_light"
+        assert given in LIGHTS
+    assert facts["object"] in LIGHTS
+
+
+@AI_SDKS
+def test_the_ai_sdk_reads_citations(tmp_path: Path, major: str) -> None:
+    ways = ("cited", "citedInStream")
+    with replaying(['It is green.<cite doc="0">The sky is green.</cite>'] * 2) as served:
+        facts = told(["node", PROGRAMS / "ai_sdk.mjs", major, *ways], tmp_path, served.url, served.key)
+    for way in ways:
+        assert facts[way]["text"] == "It is green."
+        assert facts[way]["sources"] == ["sky.txt"]
+
+
 def test_langchain_invokes_streams_and_gets_objects(server: Server, tmp_path: Path) -> None:
     # It takes no key but this one: with the token alone it sends an empty one.
     command: list[str | Path] = [python(), PROGRAMS / "langchain_app.py"]

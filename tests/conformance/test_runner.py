@@ -90,6 +90,18 @@ async def test_a_server_that_breaks_a_rule(broken: dict[str, Any], expected: set
         assert await failed(url) == expected
 
 
+async def test_a_server_with_null_where_the_api_has_no_key() -> None:
+    [check] = [check for check in SECTIONS["messages"] if check.name == "no null in place of citations"]
+    null = {"type": "text", "text": "", "citations": None}
+    with (
+        serving() as kept,
+        serving(each("content_block_start", lambda event: event | {"content_block": null})) as broken,
+    ):
+        [good], [bad] = [await outcomes(url, (check,)) for url in (kept, broken)]
+    assert (good.status, bad.status) == ("passed", "failed")
+    assert "with a null" in bad.why
+
+
 def made(trial: Callable[[Target], Awaitable[None]], **more: str) -> Check:
     return check(**more)(trial)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gzip
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -282,6 +283,15 @@ async def test_bodies_that_are_no_forms(client: httpx.AsyncClient, kind: str) ->
     assert error(packed)[0] == 400
 
 
+async def test_a_compressed_form_is_a_form(client: httpx.AsyncClient) -> None:
+    form = FILE + END
+    plain = await client.post("/v1/files", content=form, headers=KINDS)
+    packed = await client.post(
+        "/v1/files", content=gzip.compress(form), headers=KINDS | {"content-encoding": "gzip"}
+    )
+    assert packed.json()["size_bytes"] == plain.json()["size_bytes"] > 0
+
+
 # Limits
 
 
@@ -328,6 +338,8 @@ async def test_what_is_too_large_is_refused_while_it_comes(
         yield padded
 
     assert error(await client.post("/v1/files", content=unannounced(), headers=KINDS)) == too_large
+    packed = KINDS | {"content-encoding": "gzip"}
+    assert error(await client.post("/v1/files", content=gzip.compress(padded), headers=packed)) == too_large
     assert len([path for path in (tmp_path / "files").rglob("*") if path.is_file()]) == 1
 
 

@@ -22,6 +22,9 @@ CITED = {
     "citations": {"enabled": True},
 }
 
+CLEAR = {"type": "clear_tool_uses_20250919"}
+EDITOR = {"type": "text_editor_20250728", "name": "str_replace_based_edit_tool"}
+
 
 def accepted(**fields: object) -> MessageRequest:
     return MessageRequest.model_validate(BODY | fields)
@@ -123,6 +126,32 @@ def test_the_edges_of_what_is_valid(fields: dict[str, Any]) -> None:
     assert accepted(**fields).messages
 
 
+@pytest.mark.parametrize(
+    ("floats", "integers"),
+    [
+        ({"max_tokens": 16.0}, {"max_tokens": 16}),
+        ({"max_tokens": 1e3}, {"max_tokens": 1000}),
+        ({"max_tokens": -0.0}, {"max_tokens": 0}),
+        ({"max_tokens": 2.0**62}, {"max_tokens": 2**62}),
+        ({"top_k": 5.0}, {"top_k": 5}),
+        (
+            {"max_tokens": 2048, "thinking": {"type": "enabled", "budget_tokens": 1024.0}},
+            {"max_tokens": 2048, "thinking": {"type": "enabled", "budget_tokens": 1024}},
+        ),
+        (
+            {"context_management": {"edits": [{**CLEAR, "keep": {"type": "tool_uses", "value": 2.0}}]}},
+            {"context_management": {"edits": [{**CLEAR, "keep": {"type": "tool_uses", "value": 2}}]}},
+        ),
+        ({"tools": [{**EDITOR, "max_characters": 1e3}]}, {"tools": [{**EDITOR, "max_characters": 1000}]}),
+    ],
+)
+def test_whole_numbers_are_integers_however_they_are_written(
+    floats: dict[str, Any], integers: dict[str, Any]
+) -> None:
+    read = MessageRequest.model_validate({**BODY, **floats})
+    assert read.model_dump_json() == MessageRequest.model_validate({**BODY, **integers}).model_dump_json()
+
+
 @pytest.mark.parametrize("field", ["model", "messages", "max_tokens"])
 def test_required_fields(field: str) -> None:
     assert refusal({name: value for name, value in BODY.items() if name != field}) == f"{field}: Field required"
@@ -133,7 +162,11 @@ def test_required_fields(field: str) -> None:
     [
         ({"max_tokens": None}, "max_tokens: Input should be a valid integer"),
         ({"max_tokens": "16"}, "max_tokens: Input should be a valid integer"),
-        ({"max_tokens": 16.0}, "max_tokens: Input should be a valid integer"),
+        ({"max_tokens": 16.5}, "max_tokens: Input should be a valid integer"),
+        ({"max_tokens": 2**63}, f"max_tokens: Input should be less than or equal to {2**63 - 1}"),
+        ({"max_tokens": 1e300}, f"max_tokens: Input should be less than or equal to {2**63 - 1}"),
+        ({"top_k": 2**63}, f"top_k: Input should be less than or equal to {2**63 - 1}"),
+        ({"top_k": 1.5}, "top_k: Input should be a valid integer"),
         ({"max_tokens": True}, "max_tokens: Input should be a valid integer"),
         ({"max_tokens": -1}, "max_tokens: Input should be greater than or equal to 0"),
         ({"model": 7}, "model: Input should be a valid string"),

@@ -15,6 +15,7 @@ ANYONE = {"type": "any"}
 PUBLISHED = {
     "bash_20241022": ("bash", {"command", "restart"}),
     "bash_20250124": ("bash", {"command", "restart"}),
+    "text_editor_20241022": ("str_replace_editor", {"command", "path", "new_str", "insert_line"}),
     "text_editor_20250124": ("str_replace_editor", {"command", "path", "new_str", "insert_line"}),
     "text_editor_20250429": ("str_replace_based_edit_tool", {"command", "path", "insert_text", "view_range"}),
     "text_editor_20250728": ("str_replace_based_edit_tool", {"command", "path", "old_str", "file_text"}),
@@ -24,7 +25,7 @@ TAGS = "'custom', " + ", ".join(
     f"'{kind}'"
     for kind in (
         *("bash_20241022", "bash_20250124", "text_editor_20250429", "text_editor_20250728"),
-        *("text_editor_20250124", "memory_20250818"),
+        *("text_editor_20241022", "text_editor_20250124", "memory_20250818"),
     )
 )
 
@@ -90,6 +91,7 @@ def test_only_the_old_editor_takes_back() -> None:
         if kind.startswith("text_editor")
     }
     assert commands == {
+        "text_editor_20241022": True,
         "text_editor_20250124": True,
         "text_editor_20250429": False,
         "text_editor_20250728": False,

@@ -80,7 +80,8 @@ REQUESTS: dict[str, tuple[bytes, list[int]]] = {
     "a way up": (b"GET /v1/models/..%2f..%2fetc%2fpasswd HTTP/1.1\r\n" + FIELDS + b"\r\n", [404]),
     "bytes in the query": (b"GET /v1/models?limit=%ff HTTP/1.1\r\n" + FIELDS + b"\r\n", [400]),
     "NUL in the query": (b"GET /v1/models?after_id=%00 HTTP/1.1\r\n" + FIELDS + b"\r\n", [400]),
-    "two hosts": (b"GET /v1/models HTTP/1.1\r\nhost: a\r\n" + FIELDS + b"\r\n", [200]),
+    "two hosts": (b"GET /v1/models HTTP/1.1\r\nhost: a\r\n" + FIELDS + b"\r\n", [400]),
+    "a host twice": (b"GET /v1/models HTTP/1.1\r\nHOST: 127.0.0.1\r\n" + FIELDS + b"\r\n", [400]),
     "a host that is none": (
         b"GET /v1/models HTTP/1.1\r\n" + FIELDS.replace(b"127.0.0.1", b"[::1") + b"\r\n",
         [200],
@@ -142,7 +143,7 @@ REQUESTS: dict[str, tuple[bytes, list[int]]] = {
     "a good one and nonsense": (b"GET /health HTTP/1.1\r\n\r\nNONSENSE\r\n\r\n", []),
     "a question before the body": (POST + FIELDS + b"expect: 100-continue\r\n" + LENGTH + b"\r\n" + BODY, [200]),
     "gzip": (POST + FIELDS + b"content-encoding: gzip\r\n" + LENGTH + b"\r\n" + BODY, [400]),
-    "several encodings": (POST + FIELDS + b"content-encoding: identity, br\r\n" + LENGTH + b"\r\n" + BODY, [400]),
+    "several encodings": (POST + FIELDS + b"content-encoding: identity, br\r\n" + LENGTH + b"\r\n" + BODY, [415]),
     "another type": (POST + FIELDS + b"content-type: text/xml\r\n" + LENGTH + b"\r\n" + BODY, [200]),
     "a type that is none": (POST + FIELDS + b"content-type: \xff;=;\r\n" + LENGTH + b"\r\n" + BODY, [200]),
     "a form without a boundary": (
@@ -169,8 +170,13 @@ BODIES: dict[str, tuple[bytes, int]] = {
     "infinity": (BODY.replace(b"9", b"Infinity"), 400),
     "beyond doubles": (BODY.replace(b"9", b"1e999"), 400),
     "thousands of digits": (BODY.replace(b"9", b"9" * 5000), 400),
-    "hundreds of digits": (BODY.replace(b"9", b"9" * 300), 200),
-    "minus zero": (BODY.replace(b"9", b"-0.0"), 400),
+    "hundreds of digits": (BODY.replace(b"9", b"9" * 300), 400),
+    "64 bits": (BODY.replace(b"9", b"%d" % 2**63), 400),
+    "63 bits": (BODY.replace(b"9", b"%d" % (2**63 - 1)), 200),
+    "a whole number with a point": (BODY.replace(b"9", b"9.0"), 200),
+    "a whole number with an exponent": (BODY.replace(b"9", b"1e1"), 200),
+    "a fraction": (BODY.replace(b"9", b"9.5"), 400),
+    "minus zero": (BODY.replace(b"9", b"-0.0"), 200),
     "a key twice": (BODY.replace(b"9", b'9,"max_tokens":1'), 200),
     "a lone surrogate": (BODY.replace(b"hi", b"\\ud800"), 400),
     "a pair of surrogates": (BODY.replace(b"hi", b"\\ud83d\\ude00"), 200),
@@ -218,3 +224,50 @@ def test_bodies(client: httpx.Client, name: str) -> None:
     if status == 400:
         assert answer.json()["error"]["type"] == "invalid_request_error"
     assert client.get("/health").status_code == 200
+
+
+# HTTP/1.0, which knows no chunks
+
+STREAM = BODY[:-1] + b',"stream":true}'
+OLD_POST = b"POST /v1/messages HTTP/1.0\r\n" + FIELDS + b"content-length: %d\r\n\r\n"
+
+
+def test_a_stream_to_a_client_of_http_1_0_ends_with_its_connection(served: Served) -> None:
+    answer = said(served, OLD_POST % len(STREAM) + STREAM)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert b"transfer-encoding" not in head.lower()
+    assert b"connection: close" in head.lower()
+    assert body.startswith(b"event: message_start\ndata: {")
+    assert body.endswith(b'data: {"type":"message_stop"}\n\n')
+    assert body.count(b"\n\n") == body.count(b"event: ")
+
+
+def test_answers_with_a_length_have_it_in_http_1_0_too(served: Served) -> None:
+    [(status, message)] = answers(said(served, OLD_POST % len(BODY) + BODY))
+    assert (status, message["content"][0]["text"]) == (200, "Fine.")
+    [(status, _)] = answers(said(served, OLD_POST % 2 + b"{}"))
+    assert status == 400
+
+
+def test_http_1_1_has_chunks(served: Served) -> None:
+    answer = said(served, (OLD_POST % len(STREAM) + STREAM).replace(b"HTTP/1.0", b"HTTP/1.1"))
+    assert b"transfer-encoding: chunked" in answer
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        (b"//v1/messages", 200),
+        (b"///v1/messages", 200),
+        (b"/v1/messages/", 200),
+        (b"//v1/messages//?beta=true", 200),
+        (b"//v1/messages/count_tokens/", 200),
+        (b"/v1//messages", 404),
+        (b"//", 404),
+        (b"/v1/", 404),
+    ],
+)
+def test_slashes_of_base_urls(served: Served, path: bytes, status: int) -> None:
+    post = POST.replace(b"/v1/messages", path) + FIELDS + LENGTH + b"\r\n" + BODY
+    assert asked(served, post) == [status]

@@ -130,6 +130,7 @@ async def test_a_client_that_vanishes_frees_its_work(app: ASGIApp, assistant: As
 
 
 async def test_a_silent_stream_is_pinged(app: ASGIApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sse, "FIRST_PING_SECONDS", 0.02)
     monkeypatch.setattr(sse, "PING_INTERVAL_SECONDS", 0.02)
     exchange = Exchange(
         app, request(stream=True, max_tokens=0, messages=[{"role": "user", "content": "word " * 1500}])
@@ -140,6 +141,22 @@ async def test_a_silent_stream_is_pinged(app: ASGIApp, monkeypatch: pytest.Monke
     assert b"ping" in kinds[: kinds.index(b"message_start")]
     assert kinds[-2:] == [b"message_stop", b""]
     assert b'event: ping\ndata: {"type":"ping"}\n\n' in exchange.body
+
+
+async def test_the_first_byte_does_not_wait_for_the_engine(
+    assistant: Assistant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert sse.FIRST_PING_SECONDS < 1
+    monkeypatch.setattr(sse, "PING_INTERVAL_SECONDS", 3600.0)
+    reads = asyncio.Event()
+    outcome = (Admitted(0), reads, Prefilled(), Step(400), Finish("stop", Timings(0, 0, 0)))
+    exchange = Exchange(broken(assistant, *outcome), request(stream=True))
+    await exchange.until(b"event: ping")
+    assert exchange.sent[0]["status"] == 200
+    assert exchange.body == b'event: ping\ndata: {"type":"ping"}\n\n'
+    reads.set()
+    await exchange.task
+    assert exchange.body.endswith(b'data: {"type":"message_stop"}\n\n')
 
 
 class Told:
@@ -156,6 +173,9 @@ class Told:
         for event in self._events:
             if isinstance(event, Exception):
                 raise event
+            if isinstance(event, asyncio.Event):
+                await event.wait()
+                continue
             return event
         raise StopAsyncIteration
 

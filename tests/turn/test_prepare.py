@@ -39,7 +39,9 @@ def test_documents_keep_their_numbers_when_one_is_cleared() -> None:
         }
     )
     ready = asyncio.run(
-        PromptPreparer(Renderer(tokenizer, None), Signer(bytes(32), Purpose.THINKING_SIGNATURE)).prepare(request)
+        PromptPreparer(Renderer(tokenizer, None), Signer(bytes(32), Purpose.THINKING_SIGNATURE)).prepare(
+            request, 8192
+        )
     )
     assert ready.edits is not None
     assert len(ready.edits.applied_edits) == 1

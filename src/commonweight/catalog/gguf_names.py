@@ -43,6 +43,21 @@ def parse_quantisation(name: str) -> str | None:
     return None
 
 
+def make_display_name(stem: str, title: str | None) -> str:
+    """A model's name for people: that of its file without part and quantisation, or the title in its metadata.
+
+    Titles are often made of training runs (``Smollm2 135M 8k Lc100K Mix1 Ep2``); files are named by publishers,
+    and renamed by users: a name that does not begin like the title is none of the publisher's.
+    """
+    name = _PART.sub(r"\1", f"{stem}.gguf").removesuffix(".gguf")
+    if (quantisation := parse_quantisation(f"{name}.gguf")) is not None:
+        name = name[: name.rindex(quantisation)] + name[name.rindex(quantisation) + len(quantisation) :]
+    words, title_words = (re.sub(r"[-_\s]+", " ", text).strip(" .") for text in (name, title or ""))
+    if title_words and not words.casefold().startswith(title_words.split()[0].casefold()):
+        return title_words
+    return words or stem
+
+
 def match_quantisation(names: Iterable[str], wanted: str) -> list[str]:
     """Names with this quantisation, in any case; if there are none, those with the text as a part of their name.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from commonweight.catalog.generation import API_DEFAULTS, GenerationDefaults, find_generation_defaults
 from commonweight.catalog.gguf import Gguf
+from commonweight.catalog.gguf_names import make_display_name
 from commonweight.catalog.header import UnreadableModelError
 
 
@@ -17,6 +18,7 @@ class ModelCard:
     """The name it is served under: the file's, without its ending."""
     path: Path
     name: str
+    """Its name for people."""
     architecture: str
     licence: str | None
     trained_window: int
@@ -38,7 +40,7 @@ class ModelCard:
         return cls(
             id=gguf.path.stem,
             path=gguf.path,
-            name=metadata.get("general.name", gguf.path.stem),
+            name=make_display_name(gguf.path.stem, metadata.get("general.name")),
             architecture=architecture,
             licence=metadata.get("general.license"),
             trained_window=int(window),

@@ -17,7 +17,7 @@ from commonweight.turn import Assistant
 def describe_assistant(assistant: Assistant) -> str:
     """Model, window, where it computes and with which library."""
     engine = assistant.engine
-    text = f"{assistant.card.id}, {engine.window} tokens of context"
+    text = f"{assistant.card.name}, {engine.window} tokens of context"
     if not isinstance(engine, LlamaEngine):
         return text
     cores = count_physical_cores()

@@ -1,5 +1,6 @@
 """Client of the server under test: raw HTTP, the official SDK, and the declared capabilities."""
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
@@ -85,6 +86,28 @@ class Target:
         """Send a body. ``headers`` stand in for the ordinary ones."""
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         return await self.http.post(path, content=content, headers=self.headers if headers is None else headers)
+
+    async def send_raw(self, body: Json, more: tuple[str, ...] = (), version: str = "1.1") -> bytes:
+        """All that the server sends back to a request on a connection of its own; ``more``: header lines."""
+        url = httpx.URL(self.url)
+        is_tls = url.scheme == "https"
+        content = json.dumps(body).encode()
+        fields = {
+            "host": url.netloc.decode(),
+            **self.headers,
+            "connection": "close",
+            "content-length": len(content),
+        }
+        lines = [f"POST {MESSAGES} HTTP/{version}", *(f"{name}: {value}" for name, value in fields.items()), *more]
+        async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
+            reader, writer = await asyncio.open_connection(
+                url.host, url.port or (443 if is_tls else 80), ssl=is_tls
+            )
+            try:
+                writer.write("\r\n".join([*lines, "", ""]).encode() + content)
+                return await reader.read()
+            finally:
+                writer.close()
 
     async def get(self, path: str, **parameters: str | int) -> httpx.Response:
         """Read something."""

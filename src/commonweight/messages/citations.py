@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
+from commonweight.messages.wire import optional_key
+
 
 class DocumentLocation(BaseModel):
     """Common fields of locations in documents."""
@@ -15,7 +17,7 @@ class DocumentLocation(BaseModel):
     cited_text: str
     document_index: int
     document_title: str | None = None
-    file_id: str | None = None
+    file_id: str | None = optional_key()
 
 
 class CharLocation(DocumentLocation):

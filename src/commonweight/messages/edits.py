@@ -7,21 +7,21 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from commonweight.messages.wire import WireModel, make_validation_error
+from commonweight.messages.wire import MAX_INTEGER, Count, WholeNumber, WireModel, make_validation_error
 
 
 class InputTokens(WireModel):
     """Number of prompt tokens."""
 
     type: Literal["input_tokens"]
-    value: int = Field(ge=0)
+    value: Count
 
 
 class ToolUses(WireModel):
     """Number of tool calls."""
 
     type: Literal["tool_uses"]
-    value: int = Field(ge=0)
+    value: Count
 
 
 class AllThinking(WireModel):
@@ -34,7 +34,7 @@ class ThinkingTurns(WireModel):
     """Keep the reasoning of the last ``value`` turns."""
 
     type: Literal["thinking_turns"]
-    value: int = Field(ge=1)
+    value: Annotated[int, Field(ge=1, le=MAX_INTEGER), WholeNumber]
 
 
 def _expand_all(keep: object) -> object:

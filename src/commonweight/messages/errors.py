@@ -83,6 +83,12 @@ class RequestTooLargeError(ApiError):
     type = "request_too_large"
 
 
+class UnsupportedEncodingError(InvalidRequestError):
+    """The body is encoded in a way that the server cannot decode."""
+
+    status = 415
+
+
 class HeadTooLargeError(InvalidRequestError):
     """The request line and header fields are too large."""
 

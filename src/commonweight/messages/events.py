@@ -24,6 +24,7 @@ from commonweight.messages.response import (
     StopReason,
     Usage,
 )
+from commonweight.messages.wire import optional_key
 
 
 class MessageStart(BaseModel):
@@ -39,11 +40,6 @@ class ContentBlockStart(BaseModel):
     type: Literal["content_block_start"] = "content_block_start"
     index: int
     content_block: OutputBlock
-
-    @field_serializer("content_block")
-    def _without_nulls(self, block: OutputText | OutputThinking | OutputToolUse) -> dict[str, Any]:
-        # A text without citations is ``{"type": "text", "text": ""}`` here, though it ends with ``null``.
-        return block.model_dump(exclude_none=True)
 
 
 class TextDelta(BaseModel):
@@ -107,7 +103,6 @@ class MessageEnd(BaseModel):
     stop_reason: StopReason
     stop_sequence: str | None = None
     stop_details: StopDetails | None = None
-    container: None = None
 
 
 class MessageDelta(BaseModel):
@@ -116,8 +111,13 @@ class MessageDelta(BaseModel):
     type: Literal["message_delta"] = "message_delta"
     delta: MessageEnd
     usage: Usage
-    context_management: AppliedEdits | None = None
-    guard: GuardVerdict | None = Field(default=None, exclude_if=lambda verdict: verdict is None)
+    context_management: AppliedEdits | None = optional_key()
+    guard: GuardVerdict | None = optional_key()
+
+    @field_serializer("usage")
+    def _without_constants(self, usage: Usage) -> dict[str, Any]:
+        # What never changes after ``message_start`` is told there only.
+        return usage.model_dump(exclude={"cache_creation", "service_tier", "inference_geo"})
 
 
 class MessageStop(BaseModel):

@@ -3,7 +3,9 @@
 from datetime import datetime
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
+
+from commonweight.messages.wire import optional_key
 
 
 class CapabilitySupport(BaseModel):
@@ -113,8 +115,8 @@ class ModelInfo(BaseModel):
     retires_at: datetime | None = None
     allowed_fallback_models: list[str] = []
     capabilities: ModelCapabilities = ModelCapabilities()
-    sampling: SamplingInfo | None = Field(default=None, exclude_if=lambda sampling: sampling is None)
-    guard: GuardInfo | None = Field(default=None, exclude_if=lambda guard: guard is None)
+    sampling: SamplingInfo | None = optional_key()
+    guard: GuardInfo | None = optional_key()
 
 
 class ModelPage(BaseModel):

@@ -115,6 +115,7 @@ _MEMORY = Definition(
 PUBLISHED_TOOLS = {
     "bash_20241022": _BASH,
     "bash_20250124": _BASH,
+    "text_editor_20241022": _EDITOR_WITH_UNDO,
     "text_editor_20250124": _EDITOR_WITH_UNDO,
     "text_editor_20250429": _EDITOR,
     "text_editor_20250728": _EDITOR,

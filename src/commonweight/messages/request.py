@@ -23,9 +23,10 @@ from commonweight.messages.conversation import (
     find_final_effort,
 )
 from commonweight.messages.edits import ContextManagement
+from commonweight.messages.output_schema import close_objects
 from commonweight.messages.tool_changes import ConversationTools
 from commonweight.messages.tools import Tool, ToolChoice, check_tools
-from commonweight.messages.wire import WireModel, make_validation_error
+from commonweight.messages.wire import MAX_INTEGER, Count, WholeNumber, WireModel, make_validation_error
 
 __all__ = ["CountTokensRequest", "MessageParam", "MessageRequest"]
 
@@ -62,7 +63,7 @@ class BudgetedThinking(WireModel):
     """Reasoning before the answer, with a limit on its tokens."""
 
     type: Literal["enabled"]
-    budget_tokens: int = Field(ge=1024)
+    budget_tokens: Annotated[int, Field(ge=1024, le=MAX_INTEGER), WholeNumber]
     display: Literal["summarized", "omitted", "updates"] | None = None
 
 
@@ -164,10 +165,10 @@ class CountTokensRequest(WireModel):
 
     @property
     def output_schema(self) -> dict[str, Any] | None:
-        """The schema that the answer must match."""
+        """The schema that the answer must match, with its objects closed."""
         config = self.output_config
         asked = config.format if config is not None and config.format is not None else self.output_format
-        return None if asked is None else asked.schema_
+        return None if asked is None else close_objects(asked.schema_)
 
     @property
     def effort(self) -> Effort | None:
@@ -184,13 +185,13 @@ class MessageRequest(CountTokensRequest):
 
     _is_whole = True
 
-    max_tokens: int = Field(ge=0)
+    max_tokens: Count
     """0 only computes the prompt, so that it is in the cache."""
     stream: bool | None = None
     stop_sequences: list[Annotated[str, Field(max_length=10_000)]] | None = Field(None, max_length=1000)
     temperature: float | None = Field(None, ge=0, le=1)
     top_p: float | None = Field(None, ge=0, le=1)
-    top_k: int | None = Field(None, ge=0)
+    top_k: Count | None = None
     metadata: Metadata | None = None
     diagnostics: DiagnosticsRequest | None = None
     container: Unsupported = None

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from commonweight.messages.citations import Citation
+from commonweight.messages.wire import optional_key
 
 StopReason = Literal[
     "end_turn",
@@ -27,11 +28,11 @@ def make_id(prefix: str) -> str:
 
 
 class OutputText(BaseModel):
-    """Text block. ``citations`` is a list if the client asked for them."""
+    """Text block. ``citations`` is a list if the client asked for them, and absent otherwise."""
 
     type: Literal["text"] = "text"
     text: str = ""
-    citations: list[Citation] | None = None
+    citations: list[Citation] | None = optional_key()
 
 
 class OutputThinking(BaseModel):
@@ -101,10 +102,8 @@ class Usage(BaseModel):
     cache_creation: CacheCreation = CacheCreation()
     output_tokens: int
     output_tokens_details: OutputTokensDetails = OutputTokensDetails()
-    server_tool_use: None = None
     service_tier: Literal["standard"] = "standard"
-    speed: Literal["standard"] = "standard"
-    inference_geo: None = None
+    inference_geo: Literal["not_available"] = "not_available"
 
 
 class ClearedThinking(BaseModel):
@@ -142,7 +141,10 @@ class Diagnostics(BaseModel):
 
 
 class Message(BaseModel):
-    """Assistant message: complete, or without content in ``message_start``."""
+    """Assistant message: complete, or without content in ``message_start``.
+
+    What is about an answer's end is ``null`` until then; what is about things that were not asked for is absent.
+    """
 
     id: str
     type: Literal["message"] = "message"
@@ -152,11 +154,10 @@ class Message(BaseModel):
     stop_reason: StopReason | None = None
     stop_sequence: str | None = None
     stop_details: StopDetails | None = None
-    container: None = None
-    diagnostics: Diagnostics | None = None
-    context_management: AppliedEdits | None = None
+    diagnostics: Diagnostics | None = optional_key()
+    context_management: AppliedEdits | None = optional_key()
     usage: Usage
-    guard: GuardVerdict | None = Field(default=None, exclude_if=lambda verdict: verdict is None)
+    guard: GuardVerdict | None = optional_key()
 
 
 class OriginalTokens(BaseModel):
@@ -169,4 +170,4 @@ class TokenCount(BaseModel):
     """Response of ``POST /v1/messages/count_tokens``."""
 
     input_tokens: int
-    context_management: OriginalTokens | None = Field(default=None, exclude_if=lambda report: report is None)
+    context_management: OriginalTokens | None = optional_key()

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from commonweight.messages.caching import Cacheable
 from commonweight.messages.published_tools import PUBLISHED_TOOLS
-from commonweight.messages.wire import WireModel, make_validation_error
+from commonweight.messages.wire import Count, WireModel, make_validation_error
 
 _UNSUPPORTED_PREFIXES = (
     *("web_search_", "web_fetch_", "code_execution_", "tool_search_tool_", "advisor_", "mcp_toolset"),
@@ -75,13 +75,13 @@ class TextEditorTool(PublishedTool):
 
     type: Literal["text_editor_20250429", "text_editor_20250728"]
     name: Literal["str_replace_based_edit_tool"]
-    max_characters: int | None = None
+    max_characters: Count | None = None
 
 
 class UndoingTextEditorTool(PublishedTool):
     """Text editor tool with ``undo_edit``."""
 
-    type: Literal["text_editor_20250124"]
+    type: Literal["text_editor_20241022", "text_editor_20250124"]
     name: Literal["str_replace_editor"]
 
 

@@ -2,9 +2,9 @@
 
 import functools
 import logging
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 log = logging.getLogger(__name__)
@@ -12,6 +12,17 @@ log = logging.getLogger(__name__)
 # Bounded, because names of unknown fields come from clients.
 _MAX_LOGGED_FIELDS = 1000
 _logged_fields: set[tuple[str, str]] = set()
+
+
+def _convert_whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+MAX_INTEGER = 2**63 - 1
+WholeNumber = BeforeValidator(_convert_whole)
+"""For integers of requests: JSON knows only numbers, so ``16.0`` and ``1e3`` are integers, too."""
+Count = Annotated[int, Field(ge=0, le=MAX_INTEGER), WholeNumber]
+"""Number of something in a request."""
 
 
 class WireModel(BaseModel):
@@ -33,6 +44,11 @@ class WireModel(BaseModel):
                     _logged_fields.add(note)
                     log.debug("ignoring unknown field %r of %s", note[1], note[0])
         return data
+
+
+def optional_key() -> Any:  # noqa: ANN401 - a field of any type
+    """Field of a response whose key is absent while it is None: clients refuse ``null`` where the API has none."""
+    return Field(default=None, exclude_if=lambda value: value is None)
 
 
 @functools.cache

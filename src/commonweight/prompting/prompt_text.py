@@ -1,6 +1,5 @@
 """Rendering of a conversation to prompt text: escaping, the chat template, and the beginning of the answer."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,9 +32,6 @@ class PromptTextRenderer:
     def __init__(self, template: ChatTemplate, escaper: Escaper) -> None:
         self._template = template
         self._escaper = escaper
-        thinking = template.thinking
-        opening, closing = (re.escape(thinking.opening), re.escape(thinking.closing)) if thinking else ("", "")
-        self._reasoning_at_end = re.compile(rf"{opening}\s*({closing}\s*)?\Z")
 
     def render(self, request: CountTokensRequest, conversation: Conversation, thinks: bool) -> PromptText:
         """The prompt's text, up to where the model goes on. ``thinks``: the model reasons first.
@@ -57,8 +53,7 @@ class PromptTextRenderer:
         rendered = template.render(plain, tools, **variables)
         ending = self._render_ending(rendered, conversation, thinks)
         text = rendered + ending + strip_marks(prefill)
-        reasoning = self._reasoning_at_end.search(rendered + ending)
-        answer_start = reasoning.start() if reasoning and not conversation.reasoning else len(text)
+        answer_start = len(text) if conversation.reasoning else self._find_answer(rendered + ending, len(text))
         marks: list[MarkPosition] = []
         if marked != plain or strip_marks(prefill) != prefill:
             # Marks may change what a template does with a text. So the text to be tokenized is rendered without
@@ -95,6 +90,15 @@ class PromptTextRenderer:
         return [
             (min(position, same), mark) for position, mark in marks if position <= same or mark in TTL_BY_MARK
         ], False
+
+    def _find_answer(self, text: str, otherwise: int) -> int:
+        """Start of what ends a text: tags of reasoning, empty or not closed, and white space around them."""
+        thinking = self._template.thinking
+        before = text.rstrip()
+        if thinking is None:
+            return len(before)
+        before = before.removesuffix(thinking.closing).rstrip()
+        return len(before) - len(thinking.opening) if before.endswith(thinking.opening) else otherwise
 
     def _render_ending(self, rendered: str, conversation: Conversation, thinks: bool) -> str:
         """Text between what the template rendered and the answer or its prefill: mostly tags of reasoning."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from commonweight.messages.caching import CacheTtl
-from commonweight.messages.content import walk
+from commonweight.messages.content import TextBlock, walk
 from commonweight.messages.errors import InvalidRequestError
 from commonweight.messages.request import CountTokensRequest
 from commonweight.messages.response import OutputToolUse
@@ -30,7 +30,7 @@ from commonweight.prompting.template.chat_template import (
     BadConversationError,
     ChatTemplate,
 )
-from commonweight.prompting.tokens.encoding import AnswerSpan, PromptEncoder
+from commonweight.prompting.tokens.encoding import AnswerSpan, PromptEncoder, TooLongError
 from commonweight.prompting.tokens.escaping import Escaper
 from commonweight.prompting.tokens.replay import (
     AnswerCache,
@@ -100,17 +100,26 @@ class Renderer:
         self._special_ids = frozenset(tokenizer.special_tokens.values())
         self._answer_cache = AnswerCache()
 
-    def render(self, request: CountTokensRequest, tenant: str = "", documents: Sequence[Document] = ()) -> Prompt:
+    def render(
+        self,
+        request: CountTokensRequest,
+        tenant: str = "",
+        documents: Sequence[Document] | None = None,
+        window: int | None = None,
+    ) -> Prompt:
         """The prompt of a request.
 
         ``documents``: those of the client's own request, if this one is an edited copy of it, or has documents
-        that are files. They keep their numbers, and the blocks that are left are the same objects.
+        that are files. They keep their numbers, and the blocks that are left are the same objects. ``window``:
+        tokens; a prompt that is longer by its bytes alone is refused without counting them.
 
         Raises:
             InvalidRequestError: a block that this model cannot read, a conversation that its template refuses, or
                 a schema that no answer can be constrained to.
         """
         documents = collect_documents(request.messages) if documents is None else documents
+        if window is not None:
+            self._check_length(request, window)
         conversation = self._builder.build(request, documents)
         thinks = should_think(request, self.template) and not conversation.has_prefill
         try:
@@ -134,7 +143,11 @@ class Renderer:
         )
         positions = sorted([answer_start, user_start, *(position for position, _ in cache_marks)])
         try:
-            token_ids, counts = self._encoder.encode(text, tenant, answers, cut=answer_start, positions=positions)
+            token_ids, counts = self._encoder.encode(
+                text, tenant, answers, cut=answer_start, positions=positions, max_tokens=window
+            )
+        except TooLongError as error:
+            raise _make_too_long_error(error, window) from error
         except UnicodeEncodeError as error:
             raise InvalidRequestError(_HALF_CHARACTER) from error
         except DenseTextError as error:
@@ -166,6 +179,15 @@ class Renderer:
             tenant=tenant,
             user_span=(user_span[0], self._find_special(token_ids, *user_span)),
         )
+
+    def _check_length(self, request: CountTokensRequest, window: int) -> None:
+        """Refuse a request whose texts alone are too long, before the template is given megabytes of them."""
+        users = (message.content for message in request.messages if message.role == "user")
+        blocks = (block for content in users for _, block in walk(content, ""))
+        try:
+            self._encoder.check_length((block.text for block in blocks if isinstance(block, TextBlock)), window)
+        except TooLongError as error:
+            raise _make_too_long_error(error, window) from error
 
     def _find_special(self, token_ids: Sequence[int], start: int, end: int) -> int:
         """Index of the first special token in a span of token ids, or its end."""
@@ -206,3 +228,8 @@ class Renderer:
             spans.append(AnswerSpan(answer, start, content, kind == AFTER_TEXT, limit))
         # The text does not show which of several answers with one start is meant; most likely the latest.
         return sorted(spans, key=lambda span: span.limit)
+
+
+def _make_too_long_error(error: TooLongError, window: int | None) -> InvalidRequestError:
+    # As many tokens as there are at least: clients look for these very words, and for two numbers.
+    return InvalidRequestError(f"prompt is too long: {error.tokens} tokens > {window} maximum")

@@ -22,7 +22,7 @@ from commonweight.server.messages import UNHELD_HEADER, make_messages_router
 from commonweight.server.metrics import MEDIA_TYPE, Metrics, format_metrics, make_state_registry
 from commonweight.server.middleware import RequestMiddleware, make_exception_handlers
 from commonweight.server.models import make_models_router
-from commonweight.server.openapi import make_openapi
+from commonweight.server.openapi import ERRORS, make_openapi
 from commonweight.server.origin import OriginMiddleware
 from commonweight.server.request_log import record_turn
 from commonweight.server.tracing import make_turn_tracer
@@ -99,7 +99,8 @@ def create_app(
 
     has_key = Depends(require_key(keyring))
     for_models = [Depends(require_scope("models"))]
-    api = APIRouter(dependencies=[has_key, Depends(check_version), Depends(lifecycle.check_accepting)])
+    checks = [has_key, Depends(check_version), Depends(lifecycle.check_accepting)]
+    api = APIRouter(dependencies=checks, responses=ERRORS)
     api.include_router(make_messages_router(assistant, limiter), dependencies=for_models)
     api.include_router(
         make_models_router(assistant, aliases, has_batches=batches is not None), dependencies=for_models

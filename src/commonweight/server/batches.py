@@ -3,7 +3,7 @@
 import asyncio
 import tempfile
 from datetime import UTC, datetime
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, BinaryIO
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
@@ -13,7 +13,6 @@ from commonweight.access.principal import Principal
 from commonweight.batches import MAX_UPLOAD_BYTES, BatchService
 from commonweight.messages.batches import (
     BatchCreateRequest,
-    BatchResult,
     DeletedMessageBatch,
     MessageBatch,
     MessageBatchPage,
@@ -21,16 +20,16 @@ from commonweight.messages.batches import (
 )
 from commonweight.messages.errors import RequestTooLargeError
 from commonweight.server.admission import admit_request
-from commonweight.server.body import check_encoding
-from commonweight.server.openapi import ERRORS, describe_body
+from commonweight.server.body_stream import BodyStream
+from commonweight.server.openapi import BODY_ERRORS, NOT_FOUND, Responses, describe_body
 from commonweight.store.batches import Batch
 
-MAX_DRAINED_BYTES = 2 * MAX_UPLOAD_BYTES
+MAX_DRAINED_BYTES = MAX_UPLOAD_BYTES
 """Bytes read and thrown away, so that a client that is still sending gets to see why it was refused."""
-_RESULTS: dict[int | str, dict[str, Any]] = {
+_RESULTS: Responses = {
     200: {
-        "description": "A line of JSON for every request, in any order.",
-        "content": {"application/x-jsonl": {"schema": BatchResult.model_json_schema()}},
+        "description": "A line of JSON (`BatchResult`) for every request, in any order.",
+        "content": {"application/x-jsonl": {"schema": {"type": "string"}}},
     }
 }
 
@@ -44,17 +43,16 @@ def make_batches_router(desk: BatchService, limiter: Limiter) -> APIRouter:
         "",
         response_model=MessageBatch,
         openapi_extra=describe_body(BatchCreateRequest),
-        responses=ERRORS,
+        responses=BODY_ERRORS,
         dependencies=[Depends(admit_request(limiter))],
     )
     async def create_batch(request: Request) -> MessageBatch:
-        check_encoding(request)
         principal: Principal = request.state.principal
         with tempfile.TemporaryFile(dir=desk.folder) as upload:
             await _write_body(request, upload)
             return _make_batch(await desk.create(upload, principal.tenant, principal.key_id), request)
 
-    @router.get("", responses=ERRORS)
+    @router.get("")
     async def list_batches(
         request: Request,
         limit: Annotated[int, Query(ge=1, le=1000)] = 20,
@@ -69,20 +67,20 @@ def make_batches_router(desk: BatchService, limiter: Limiter) -> APIRouter:
             last_id=batches[-1].id if batches else None,
         )
 
-    @router.get("/{batch_id}", responses=ERRORS)
+    @router.get("/{batch_id}", responses=NOT_FOUND)
     async def get_batch(request: Request, batch_id: str) -> MessageBatch:
         return _make_batch(await desk.get(request.state.principal.tenant, batch_id), request)
 
-    @router.post("/{batch_id}/cancel", responses=ERRORS)
+    @router.post("/{batch_id}/cancel", responses=NOT_FOUND)
     async def cancel_batch(request: Request, batch_id: str) -> MessageBatch:
         return _make_batch(await desk.cancel(request.state.principal.tenant, batch_id), request)
 
-    @router.delete("/{batch_id}", responses=ERRORS)
+    @router.delete("/{batch_id}", responses=NOT_FOUND)
     async def delete_batch(request: Request, batch_id: str) -> DeletedMessageBatch:
         await desk.delete(request.state.principal.tenant, batch_id)
         return DeletedMessageBatch(id=batch_id)
 
-    @router.get("/{batch_id}/results", response_class=Response, responses=ERRORS | _RESULTS)
+    @router.get("/{batch_id}/results", response_class=Response, responses=_RESULTS | NOT_FOUND)
     async def get_results(request: Request, batch_id: str) -> Response:
         lines = await desk.read_results(request.state.principal.tenant, batch_id)
         return StreamingResponse(lines, media_type="application/x-jsonl")
@@ -92,15 +90,13 @@ def make_batches_router(desk: BatchService, limiter: Limiter) -> APIRouter:
 
 async def _write_body(request: Request, upload: BinaryIO) -> None:
     """Write the request's body to disk."""
-    size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size <= MAX_UPLOAD_BYTES:
+    stream = BodyStream(request, MAX_UPLOAD_BYTES)
+    try:
+        async for chunk in stream:
             await asyncio.to_thread(upload.write, chunk)
-        elif size > MAX_DRAINED_BYTES:
-            break
-    if size > MAX_UPLOAD_BYTES:
-        raise RequestTooLargeError("Request exceeds the maximum size")
+    except RequestTooLargeError:
+        await stream.drain(MAX_DRAINED_BYTES)
+        raise
     await asyncio.to_thread(upload.seek, 0)
 
 

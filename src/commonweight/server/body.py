@@ -16,10 +16,11 @@ from commonweight.messages.errors import (
     make_invalid_request_error,
 )
 from commonweight.messages.wire import WireModel
+from commonweight.server.body_stream import BodyStream
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
 """Bytes of a request to ``/v1/messages`` and ``/v1/messages/count_tokens``."""
-MAX_DRAINED_BYTES = 4 * MAX_BODY_BYTES
+MAX_DRAINED_BYTES = 3 * MAX_BODY_BYTES
 """Bytes read and thrown away, so that a client that is still sending gets to see why it was refused."""
 MAX_HELD_BYTES = 16 * MAX_BODY_BYTES
 """Bytes of bodies in memory, all together: those that still come, and those that wait for their turn."""
@@ -44,10 +45,10 @@ class BodyReader:
             RequestTooLargeError, InvalidRequestError: in the API's words.
             OverloadedError: there are too many large ones.
         """
-        check_encoding(request)
+        stream = BodyStream(request, MAX_BODY_BYTES)
         body = bytearray()
         try:
-            await self._fill(body, request)
+            await self._fill(body, stream)
             if len(body) < LARGE_BODY_BYTES:
                 parsed = _parse(body, model)
             else:
@@ -57,29 +58,18 @@ class BodyReader:
         finally:
             self._held -= len(body)
 
-    async def _fill(self, body: bytearray, request: Request) -> None:
-        size = 0
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > MAX_DRAINED_BYTES:
-                break
-            if size > MAX_BODY_BYTES:
-                self._held -= len(body)
-                body.clear()
-                continue
-            if self._held + len(chunk) > MAX_HELD_BYTES:
-                raise OverloadedError("The server is reading too many large requests", retry_after=5)
-            self._held += len(chunk)
-            body += chunk
-        if size > MAX_BODY_BYTES:
-            raise RequestTooLargeError("Request exceeds the maximum size")
-
-
-def check_encoding(request: Request) -> None:
-    """Raise :class:`InvalidRequestError` if the body is compressed."""
-    encoding = request.headers.get("content-encoding", "identity").lower()
-    if encoding != "identity":
-        raise InvalidRequestError(f"content-encoding: {encoding} is not supported; send the body as it is")
+    async def _fill(self, body: bytearray, stream: BodyStream) -> None:
+        try:
+            async for chunk in stream:
+                if self._held + len(chunk) > MAX_HELD_BYTES:
+                    raise OverloadedError("The server is reading too many large requests", retry_after=5)
+                self._held += len(chunk)
+                body += chunk
+        except RequestTooLargeError:
+            self._held -= len(body)
+            body.clear()
+            await stream.drain(MAX_DRAINED_BYTES)
+            raise
 
 
 def _parse(body: bytearray, model: type[WireModelT]) -> WireModelT:

@@ -15,7 +15,7 @@ from typing import Any
 
 import uvicorn
 from httptools import HttpParserError, HttpParserUpgrade
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from commonweight.messages.errors import (
@@ -136,6 +136,8 @@ class Connection(HttpToolsProtocol):
         if self.parser.should_upgrade() and any(name in _BODIES for name, _ in self.headers):
             # The parser would take the body for the next request.
             self._stop_parser(InvalidRequestError("upgrade: is not supported; use plain HTTP/1.1"))
+        if sum(name == b"host" for name, _ in self.headers) > 1:
+            self._stop_parser(InvalidRequestError("host: the request names more than one (RFC 9112, section 3.2)"))
         self._part = Wait.BODY
         self._unused = 0
         super().on_headers_complete()
@@ -153,7 +155,8 @@ class Connection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401 - uvicorn's own
         self._answering = cycle
-        super()._start_asgi_task(cycle, app)
+        is_old = cycle.scope["http_version"] == "1.0"
+        super()._start_asgi_task(cycle, _end_by_closing(app, cycle) if is_old else app)
 
     def on_response_complete(self) -> None:
         """Note the end of the response."""
@@ -254,6 +257,29 @@ class Connection(HttpToolsProtocol):
             longest.transport.abort()
         else:
             self._refuse(OverloadedError("The server has as many connections as it takes", retry_after=1))
+
+
+def _end_by_closing(app: Any, cycle: RequestResponseCycle) -> Any:  # noqa: ANN401 - uvicorn's own
+    """Make an application answer without chunks, which HTTP/1.0 has not: the connection's end ends the body.
+
+    Uvicorn sends chunks wherever no length is given, and holds a body that is not chunked to its length.
+    """
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        has_length = False
+
+        async def send_plain(message: Message) -> None:
+            nonlocal has_length
+            if message["type"] == "http.response.start":
+                has_length = any(name.lower() == b"content-length" for name, _ in message["headers"])
+                cycle.chunked_encoding = None if has_length else False
+            elif not has_length:
+                cycle.expected_content_length = len(message.get("body", b""))
+            await send(message)
+
+        await app(scope, receive, send_plain)
+
+    return answer
 
 
 _BODIES = (b"content-length", b"transfer-encoding")

@@ -23,7 +23,7 @@ from commonweight.messages.files import (
     FileMetadata,
     FilePage,
 )
-from commonweight.server.openapi import ERRORS
+from commonweight.server.openapi import BODY_ERRORS, NOT_FOUND, Responses
 from commonweight.server.upload import LIFETIME_FIELD, read_form
 from commonweight.store.files import Position, StoredFile
 
@@ -49,15 +49,14 @@ _FORM: dict[str, Any] = {
         },
     }
 }
-_NOT_FOUND = {**ERRORS, 403: ERRORS[400], 404: ERRORS[400]}
-_BYTES = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
+_BYTES: Responses = {200: {"description": "The file, of its own type.", "content": {"*/*": {}}}}
 
 
 def make_files_router(library: Library) -> APIRouter:
     """Create the routes."""
     router = APIRouter(prefix="/v1/files")
 
-    @router.post("", openapi_extra=_FORM, responses={**ERRORS, 403: ERRORS[400]})
+    @router.post("", openapi_extra=_FORM, responses=BODY_ERRORS)
     async def upload_file(request: Request) -> FileMetadata | BetaFileMetadata:
         principal = _get_principal(request)
         async with library.receive(principal.tenant) as upload:
@@ -65,7 +64,7 @@ def make_files_router(library: Library) -> APIRouter:
             file = await library.keep(upload, principal.tenant, principal.key_id, lifetime)
         return _make_metadata(file, is_beta=_is_beta(request))
 
-    @router.get("", responses={403: ERRORS[400]})
+    @router.get("")
     async def list_files(
         request: Request,
         ids: Annotated[list[str] | None, Query(alias="ids[]")] = None,
@@ -103,17 +102,17 @@ def make_files_router(library: Library) -> APIRouter:
             next_page=_make_cursor(files[-1]) if has_more else None,
         )
 
-    @router.get("/{file_id}", responses=_NOT_FOUND)
+    @router.get("/{file_id}", responses=NOT_FOUND)
     async def get_file(request: Request, file_id: str) -> FileMetadata | BetaFileMetadata:
         file = await library.get(_get_principal(request).tenant, file_id)
         return _make_metadata(file, is_beta=_is_beta(request))
 
-    @router.delete("/{file_id}", responses=_NOT_FOUND)
+    @router.delete("/{file_id}", responses=NOT_FOUND)
     async def delete_file(request: Request, file_id: str) -> DeletedFile:
         await library.delete(_get_principal(request).tenant, file_id)
         return DeletedFile(id=file_id)
 
-    @router.get("/{file_id}/content", response_class=Response, responses={**_NOT_FOUND, 200: _BYTES})
+    @router.get("/{file_id}/content", response_class=Response, responses=_BYTES | NOT_FOUND)
     async def get_content(request: Request, file_id: str) -> Response:
         file, content = await library.open_content(_get_principal(request).tenant, file_id)
         return ContentResponse(file, content)

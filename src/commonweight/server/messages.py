@@ -11,7 +11,7 @@ from commonweight.messages.request import CountTokensRequest, MessageRequest
 from commonweight.messages.response import Message, TokenCount
 from commonweight.server.admission import admit_request
 from commonweight.server.body import BodyReader
-from commonweight.server.openapi import ERRORS, describe_body
+from commonweight.server.openapi import BODY_ERRORS, NOT_FOUND, Responses, describe_body
 from commonweight.server.sse import EventSourceResponse, cancel_on_disconnect
 from commonweight.turn import Assistant, Origin
 
@@ -19,6 +19,11 @@ UNHELD_HEADER = "x-schema-unheld"
 """Names the keywords of the request's schemas that the answer was not held to."""
 _MAX_LISTED = 16
 _MAX_LISTED_CHARACTERS = 120
+_STREAM = {
+    "description": "The message, or the events of its stream.",
+    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+}
+_ANSWERS: Responses = {200: _STREAM, **BODY_ERRORS, **NOT_FOUND}
 
 
 def make_messages_router(assistant: Assistant, limiter: Limiter) -> APIRouter:
@@ -26,7 +31,7 @@ def make_messages_router(assistant: Assistant, limiter: Limiter) -> APIRouter:
     bodies = BodyReader()
     router = APIRouter(prefix="/v1/messages")
 
-    @router.post("", response_model=Message, openapi_extra=describe_body(MessageRequest), responses=ERRORS)
+    @router.post("", response_model=Message, openapi_extra=describe_body(MessageRequest), responses=_ANSWERS)
     async def create_message(
         request: Request, admission: Annotated[Admission, Depends(admit_request(limiter))]
     ) -> Response:
@@ -55,7 +60,7 @@ def make_messages_router(assistant: Assistant, limiter: Limiter) -> APIRouter:
     @router.post(
         "/count_tokens",
         openapi_extra=describe_body(CountTokensRequest),
-        responses=ERRORS,
+        responses=BODY_ERRORS | NOT_FOUND,
         dependencies=[Depends(admit_request(limiter, "counts"))],
     )
     async def count_tokens(request: Request) -> TokenCount:

@@ -42,6 +42,7 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        scope["path"] = normalize_path(scope["path"])
         record = RequestRecord(make_id("req"), scope["method"], scope["path"])
         set_current(record)
         started = time.perf_counter()
@@ -80,6 +81,12 @@ class RequestMiddleware:
                 raise
             response = make_error_response(ApiError("Internal server error"), request_id)
             await response(scope, receive, send_with_id)
+
+
+def normalize_path(path: str) -> str:
+    """The path without the slashes that base URLs leave: ``//v1/messages`` of one that ends with a slash."""
+    path = "/" + path.lstrip("/")
+    return path.rstrip("/") if path.startswith("/v1/") else path
 
 
 def make_error_response(error: ApiError, request_id: str) -> JSONResponse:

@@ -18,6 +18,7 @@ from commonweight.messages.models import (
     ThinkingCapability,
     ThinkingTypes,
 )
+from commonweight.server.openapi import NOT_FOUND
 from commonweight.turn import Assistant
 
 
@@ -46,7 +47,7 @@ def make_models_router(assistant: Assistant, aliases: Sequence[str], *, has_batc
             last_id=page[-1] if page else None,
         )
 
-    @router.get("/{model_id:path}")
+    @router.get("/{model_id:path}", responses=NOT_FOUND)
     async def get_model(model_id: str) -> ModelInfo:
         if model_id not in (assistant.card.id, *aliases):
             raise NotFoundError(f"model: {model_id}")

@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 PING_INTERVAL_SECONDS = 10.0
 """Seconds of silence before a ping. Clients give up on streams that are silent for minutes."""
+FIRST_PING_SECONDS = 0.5
+"""Seconds before the first ping if nothing else came: without headers, clients and proxies see no answer."""
 
 ResultT = TypeVar("ResultT")
 
@@ -98,8 +100,9 @@ class EventSourceResponse(Response):
 
     async def _read_frames(self) -> bytes:
         """Read the frames that are ready; a ping after a long silence; nothing at the end."""
+        silence = PING_INTERVAL_SECONDS if self._is_started else FIRST_PING_SECONDS
         try:
-            async with asyncio.timeout(PING_INTERVAL_SECONDS):
+            async with asyncio.timeout(silence):
                 await self._news.wait()
         except TimeoutError:
             return format_event(Ping())

@@ -12,8 +12,8 @@ from python_multipart.multipart import parse_options_header
 
 from commonweight.files import MAX_FILE_BYTES, Upload, make_too_large_error
 from commonweight.files.types import UNKNOWN
-from commonweight.messages.errors import InvalidRequestError, make_invalid_request_error
-from commonweight.server.body import check_encoding
+from commonweight.messages.errors import InvalidRequestError, RequestTooLargeError, make_invalid_request_error
+from commonweight.server.body_stream import BodyStream
 
 WRITE_CHUNK_BYTES = 2**20
 """Bytes that are parsed and written in one go, in a thread."""
@@ -38,23 +38,23 @@ async def read_form(request: Request, upload: Upload) -> int | None:
         RequestTooLargeError, InvalidRequestError: in the API's words.
         ApiError: the disk is full.
     """
-    check_encoding(request)
+    stream = BodyStream(request, MAX_FILE_BYTES + MAX_FORM_OVERHEAD_BYTES)
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > MAX_FILE_BYTES + MAX_FORM_OVERHEAD_BYTES:
         raise make_too_large_error()
     form = UploadForm(request.headers.get("content-type", ""), upload)
     pending: list[bytes] = []
-    total = waiting = 0
-    async for chunk in request.stream():
-        pending.append(chunk)
-        waiting += len(chunk)
-        total += len(chunk)
-        if total > MAX_FILE_BYTES + MAX_FORM_OVERHEAD_BYTES:
-            raise make_too_large_error()
-        if waiting >= WRITE_CHUNK_BYTES:
-            await asyncio.to_thread(form.feed, b"".join(pending))
-            pending.clear()
-            waiting = 0
+    waiting = 0
+    try:
+        async for chunk in stream:
+            pending.append(chunk)
+            waiting += len(chunk)
+            if waiting >= WRITE_CHUNK_BYTES:
+                await asyncio.to_thread(form.feed, b"".join(pending))
+                pending.clear()
+                waiting = 0
+    except RequestTooLargeError as error:
+        raise make_too_large_error() from error
     await asyncio.to_thread(form.feed, b"".join(pending))
     return form.get_lifetime()
 

@@ -109,7 +109,7 @@ class Assistant:
 
     async def count_tokens(self, request: CountTokensRequest, tenant: str = "", size: int = 0) -> TokenCount:
         """Count the tokens of the prompt of a request of ``size`` bytes, rendered as it would run."""
-        ready = await self._preparer.prepare(request, tenant, size)
+        ready = await self._preparer.prepare(request, self.engine.window, tenant, size)
         original = OriginalTokens(original_input_tokens=ready.original_token_count) if ready.edits else None
         return TokenCount(input_tokens=len(ready.prompt.token_ids), context_management=original)
 
@@ -126,7 +126,7 @@ class Assistant:
                 f"max_tokens: {request.max_tokens} > {self.max_output}, which is the maximum allowed number of "
                 f"output tokens for {request.model}"
             )
-        ready = await self._preparer.prepare(request, origin.tenant, size, origin.priority)
+        ready = await self._preparer.prepare(request, self.engine.window, origin.tenant, size, origin.priority)
         prompt = ready.prompt
         length, window = len(prompt.token_ids), self.engine.window
         room = window - length

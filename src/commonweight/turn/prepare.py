@@ -34,6 +34,8 @@ LoadFiles = Callable[[str, Sequence[str]], Awaitable[Mapping[str, UploadedFile]]
 
 LARGE_REQUEST_BYTES = 256 * 1024
 """Bytes of a request, with the text of its documents, from which it counts as large."""
+MAX_EDITED_WINDOWS = 8
+"""Most windows that a conversation certainly fills before it is edited."""
 MAX_DOCUMENT_PROCESSES = 4
 """Interactive requests whose documents are read at the same time."""
 
@@ -71,9 +73,16 @@ class PromptPreparer:
         }
 
     async def prepare(
-        self, request: CountTokensRequest, tenant: str = "", size: int = 0, priority: Priority = "interactive"
+        self,
+        request: CountTokensRequest,
+        window: int,
+        tenant: str = "",
+        size: int = 0,
+        priority: Priority = "interactive",
     ) -> PreparedPrompt:
         """Render the prompt of a request of ``size`` bytes.
+
+        ``window``: tokens; what is certainly longer is refused without the work of counting it.
 
         Raises:
             InvalidRequestError: it cannot run, in the API's words.
@@ -89,23 +98,24 @@ class PromptPreparer:
             size += sum(len(part) for document in documents for part in document.parts)
             is_gated = size >= LARGE_REQUEST_BYTES or priority == "batch"
             async with self._rendering[priority] if is_gated else nullcontext():
-                return await self._render(request, messages, tenant, documents)
+                return await self._render(request, messages, window, tenant, documents)
 
     async def _render(
         self,
         request: CountTokensRequest,
         messages: Sequence[MessageParam],
+        window: int,
         tenant: str,
         documents: Sequence[Document],
     ) -> PreparedPrompt:
-        async def render(edited: Sequence[MessageParam]) -> Prompt:
+        async def render(edited: Sequence[MessageParam], most: int = window) -> Prompt:
             # Tokenizing runs without the interpreter lock, so other requests go on meanwhile.
             return await _run_in_thread(
-                self._renderer.render, _replace_messages(request, edited), tenant, documents
+                self._renderer.render, _replace_messages(request, edited), tenant, documents, most
             )
 
         async def count(edited: Sequence[MessageParam]) -> int:
-            return len((await render(edited)).token_ids)
+            return len((await render(edited, MAX_EDITED_WINDOWS * window)).token_ids)
 
         if request.context_management is None:
             return PreparedPrompt(await render(messages))

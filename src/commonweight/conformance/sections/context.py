@@ -38,6 +38,17 @@ async def a_prompt_that_is_too_long(target: Target) -> None:
 
 
 @check()
+async def megabytes_of_one_letter(target: Target) -> None:
+    """What cannot fit is refused and not counted for minutes, wherever it stands (§9.4)."""
+    letters = "a" * 16_000_000
+    for more in ({"messages": [user(letters)]}, {"system": letters}):
+        message = await target.read_refusal(**more)
+        assert message.startswith("prompt is too long"), f"refused in other words: {message[:200]}"
+    counted = await target.post({"model": target.model, "messages": [user(letters)]}, COUNT)
+    assert counted.status_code in (200, 400), f"HTTP {counted.status_code}: {counted.text[:200]}"
+
+
+@check()
 async def the_window_is_declared(target: Target) -> None:
     """`max_input_tokens` and `max_tokens` say what there is, so that agents compact in time (§11)."""
     for name in ("max_input_tokens", "max_tokens"):

@@ -1,5 +1,7 @@
 """Requests and answers: sections 5, 6 and 8."""
 
+import json
+
 from commonweight.conformance.checks import check
 from commonweight.conformance.conversation import (
     COUNTING,
@@ -16,7 +18,7 @@ from commonweight.conformance.conversation import (
     user,
 )
 from commonweight.conformance.shapes import check_error, check_message, join_text
-from commonweight.conformance.target import NEW_VERSION, Target
+from commonweight.conformance.target import NEW_VERSION, Target, check_accepted
 from commonweight.conformance.toolbox import WEATHER
 
 AGENTS_BETAS = (
@@ -29,6 +31,31 @@ BILLING = "x-anthropic-billing-header: cc_version=2.1.330.{}; cc_entrypoint=cli;
 async def the_shape_of_a_message(target: Target) -> None:
     """An answer has all fields of a `Message`, which agree with each other (§8)."""
     check_message(await target.create_message())
+
+
+@check()
+async def no_null_in_place_of_citations(target: Target) -> None:
+    """A text without citations has no key for them, streamed or not: strict clients refuse a `null` (§8, §10)."""
+    text_blocks = [block for block in (await target.create_message())["content"] if block["type"] == "text"]
+    starts = [event["content_block"] for event in (await target.stream()).events if "content_block" in event]
+    for block in (*text_blocks, *starts):
+        assert block.get("citations", []) is not None, f"a block with a null: {block}"
+
+
+@check()
+async def whole_numbers_with_a_point(target: Target) -> None:
+    """JSON knows only numbers: `16.0` and `1.6e1` are integers, and `16.5` is none (§5)."""
+    for written in (b"16.0", b"1.6e1"):
+        body = json.dumps(target.request(max_tokens=987654)).encode().replace(b"987654", written)
+        check_accepted(await target.post(body))
+    check_error(await target.post(target.request(max_tokens=16.5)), 400, "invalid_request_error")
+
+
+@check()
+async def numbers_beyond_64_bits(target: Target) -> None:
+    """No number is too large for an error in the API's shape (§9.1)."""
+    for number in (2**63, 2**64, 10**300):
+        check_error(await target.post(target.request(max_tokens=number)), 400, "invalid_request_error")
 
 
 @check()

@@ -339,7 +339,8 @@ async def the_text_editor(target: Target) -> None:
     editor = {"type": "text_editor_20250728", "name": name, "max_characters": 10_000}
     await check_own_tool(target, editor, newer, "command")
     await check_own_tool(target, {"type": "text_editor_20250429", "name": name}, newer, "command")
-    await check_own_tool(target, {"type": "text_editor_20250124", "name": "str_replace_editor"}, older, "command")
+    for version in ("text_editor_20250124", "text_editor_20241022"):
+        await check_own_tool(target, {"type": version, "name": "str_replace_editor"}, older, "command")
 
 
 @check()

@@ -5,6 +5,7 @@ import json
 
 from commonweight.conformance.checks import check
 from commonweight.conformance.conversation import GREETING
+from commonweight.conformance.grammar import read_stream
 from commonweight.conformance.shapes import check_error
 from commonweight.conformance.target import COUNT, MESSAGES, NEW_VERSION, OLD_VERSION, Target, check_accepted
 
@@ -211,7 +212,51 @@ async def too_large_a_body(target: Target) -> None:
 
 @check()
 async def an_encoded_body(target: Target) -> None:
-    """A compressed body is understood or refused with 400, and never mistaken for text (§3)."""
+    """A compressed body is understood or refused with 400 or 415, and never mistaken for text (§3)."""
     body = gzip.compress(json.dumps(target.request()).encode())
     response = await target.post(body, headers=target.headers | {"content-encoding": "gzip"})
     assert response.status_code in (200, 400, 415), f"HTTP {response.status_code}: {response.text[:200]}"
+
+
+@check()
+async def an_encoded_body_that_grows(target: Target) -> None:
+    """A compressed body that is beyond 32 MB once it is decompressed is refused (§3)."""
+    body = gzip.compress(json.dumps(target.request()).encode() + b" " * (64 * MIB), compresslevel=1)
+    response = await target.post(body, headers=target.headers | {"content-encoding": "gzip"})
+    assert response.status_code in (400, 413, 415), f"HTTP {response.status_code}: {response.text[:200]}"
+
+
+@check()
+async def an_encoding_that_is_broken(target: Target) -> None:
+    """A body that is not what its encoding says is refused with 400 or 415 (§3)."""
+    for encoding in ("gzip", "never-heard-of"):
+        response = await target.post(target.request(), headers=target.headers | {"content-encoding": encoding})
+        assert response.status_code in (400, 415), (
+            f"{encoding}: HTTP {response.status_code}: {response.text[:200]}"
+        )
+
+
+@check()
+async def http_1_0(target: Target) -> None:
+    """Clients of HTTP/1.0 know no chunks: their stream ends with the connection (§10; RFC 9112, 6.1)."""
+    answer = await target.send_raw(target.request(stream=True), version="1.0")
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.split(b" ")[1:2] == [b"200"], f"answered with {head[:100]!r}"
+    assert b"transfer-encoding:" not in head.lower(), "the answer comes in chunks"
+    read_stream(body.decode())
+
+
+@check()
+async def two_hosts(target: Target) -> None:
+    """A request that names two hosts is refused with 400 (§9.1; RFC 9112, 3.2)."""
+    answer = await target.send_raw(target.request(), ("host: a",))
+    assert answer.split(b" ")[1:2] == [b"400"], f"answered with {answer[:100]!r}"
+
+
+@check()
+async def a_slash_at_the_end(target: Target) -> None:
+    """Base URLs may end with a slash, and so may paths (§2)."""
+    for path in (f"/{MESSAGES}", f"{MESSAGES}/"):
+        check_accepted(
+            await target.http.post(target.url.rstrip("/") + path, json=target.request(), headers=target.headers)
+        )

@@ -31,6 +31,8 @@ _MAX_POINTER = 120
 
 _REASONING_BUDGETS = {"low": 1024, "medium": 4096}
 """Most tokens of reasoning by effort, for models whose template does not take an effort."""
+_MAX_REASONING_BUDGET = 2**24
+"""Tokens. No window is longer, and grammars count to 2^32 characters."""
 
 
 def should_think(request: CountTokensRequest, template: ChatTemplate) -> bool:
@@ -83,7 +85,7 @@ def make_answer_rules(
         effort = None if template.has_effort else request.effort
         budget = _REASONING_BUDGETS.get(effort or "")
         if isinstance(request.thinking, BudgetedThinking):
-            budget = request.thinking.budget_tokens
+            budget = min(request.thinking.budget_tokens, _MAX_REASONING_BUDGET)
     return AnswerRules(
         tools={name: held.schema for name, held in inputs.items()},
         must_call=must_call,

@@ -18,6 +18,14 @@ MAX_CACHED_CHARACTERS = 8_000_000
 """Capacity of the cache of tokenized texts: agents send the same long ones every turn."""
 
 
+class TooLongError(ValueError):
+    """A prompt has more tokens than are allowed: at least ``tokens``."""
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__(f"at least {tokens} tokens")
+        self.tokens = tokens
+
+
 @dataclass(frozen=True)
 class AnswerSpan:
     """A cached answer, and the span of the prompt that the template rendered for it."""
@@ -67,14 +75,21 @@ class PromptEncoder:
         answers: Sequence[AnswerSpan] = (),
         cut: int = 0,
         positions: Sequence[int] = (),
+        max_tokens: int | None = None,
     ) -> tuple[list[int], list[int]]:
         """Token ids of an escaped prompt, and the number of them before each of ``positions``, which are in order.
 
         ``cut``: a position that no token crosses. ``answers`` are in order, too; the first that fits is taken of
-        several for one span.
+        several for one span. ``max_tokens``: what is certainly longer is not tokenized, as that takes minutes.
+
+        Raises:
+            TooLongError, DenseTextError: the prompt would take too long.
         """
         tokenizer = self._tokenizer
         segments = list(self._split_at(self._split_segments(text, answers), cut))
+        if max_tokens is not None:
+            texts = (unescape(segment.text) for segment in segments if not segment.is_special)
+            self.check_length(texts, max_tokens)
         bos = tokenizer.bos_id
         has_bos = bool(segments) and segments[0].is_special and tokenizer.special_tokens[segments[0].text] == bos
         ids = [bos] if tokenizer.adds_bos and bos is not None and not has_bos else []
@@ -107,6 +122,17 @@ class PromptEncoder:
                 counts.append(before + self._count_tokens(ids[before:], part, segment) if is_within else len(ids))
                 position = next(remaining)
         return ids, counts + [len(ids)] * (len(positions) - len(counts))
+
+    def check_length(self, texts: Iterable[str], max_tokens: int) -> None:
+        """Refuse texts that have more tokens, whatever tokens they are: without the white space around them.
+
+        Raises:
+            TooLongError: they have.
+        """
+        longest = self._tokenizer.max_token_bytes
+        tokens = sum(len(text.strip().encode(errors="replace")) // longest for text in texts)
+        if tokens > max_tokens:
+            raise TooLongError(tokens)
 
     def _split_segments(self, text: str, answers: Sequence[AnswerSpan]) -> Iterator[Segment]:
         """The prompt in segments, with those of completely rendered answers replaced by the cached answers."""

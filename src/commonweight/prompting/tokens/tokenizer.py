@@ -92,6 +92,11 @@ class Tokenizer:
         """Token ids that end a turn."""
         return frozenset(i for i in range(self.size) if llama.llama_vocab_is_eog(self._vocab, i))
 
+    @cached_property
+    def max_token_bytes(self) -> int:
+        """Bytes of the longest token."""
+        return max(len(self.decode(token_id)) for token_id in range(self.size))
+
     def get_token_text(self, token_id: int) -> str:
         """The token's text in the vocabulary (``<|im_end|>``), not what it decodes to."""
         text: bytes = llama.llama_vocab_get_text(self._vocab, token_id)

@@ -1,0 +1,110 @@
+"""What is certainly too long is refused before the work of counting it, which would take minutes."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from commonweight.catalog.gguf import Gguf
+from commonweight.catalog.model import ModelCard
+from commonweight.catalog.resolve import resolve
+from commonweight.messages.errors import InvalidRequestError
+from commonweight.messages.request import MessageRequest
+from commonweight.prompting import Tokenizer
+from commonweight.signing import Purpose, Signer
+from commonweight.turn import Assistant
+from replay import Replay
+
+WINDOW = 500
+LONGEST = 81
+"""Bytes of the longest token of the starter."""
+
+
+class WatchedTokenizer(Tokenizer):
+    """Remembers the longest text that it was given."""
+
+    longest = 0
+
+    def encode(self, text: str, *, continues: bool = False) -> list[int]:
+        self.longest = max(self.longest, len(text))
+        return super().encode(text, continues=continues)
+
+
+@pytest.fixture(scope="module")
+def gguf() -> Iterator[Gguf]:
+    with contextlib.closing(Gguf(resolve(None))) as gguf:
+        yield gguf
+
+
+@pytest.fixture
+def tokenizer(gguf: Gguf) -> WatchedTokenizer:
+    return WatchedTokenizer(gguf)
+
+
+@pytest.fixture
+def assistant(gguf: Gguf, tokenizer: WatchedTokenizer) -> Assistant:
+    signer = Signer(bytes(32), Purpose.THINKING_SIGNATURE)
+    return Assistant(ModelCard.from_gguf(gguf), tokenizer, Replay(tokenizer, ["Fine."], WINDOW), signer)
+
+
+def request(*messages: dict[str, Any], **fields: Any) -> MessageRequest:
+    return MessageRequest.model_validate({"model": "m", "max_tokens": 5, "messages": list(messages), **fields})
+
+
+def user(content: object) -> dict[str, Any]:
+    return {"role": "user", "content": content}
+
+
+LONG = "a" * (LONGEST * (WINDOW + 1))
+TOO_LONG = {
+    "text": request(user(LONG)),
+    "a result": request(
+        user("hi"),
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "n", "input": {}}]},
+        user([{"type": "tool_result", "tool_use_id": "t", "content": LONG}]),
+    ),
+    "an answer": request(user("hi"), {"role": "assistant", "content": LONG}, user("hi")),
+    "system": request(user("hi"), system=LONG),
+    "a tool": request(user("hi"), tools=[{"name": "n", "description": LONG, "input_schema": {"type": "object"}}]),
+    "many": request(*[user(LONG[: LONGEST * 10]) for _ in range(60)]),
+}
+
+
+def test_the_longest_token_is_known(tokenizer: WatchedTokenizer) -> None:
+    assert tokenizer.max_token_bytes == LONGEST
+
+
+@pytest.mark.parametrize("kind", TOO_LONG)
+async def test_what_cannot_fit_is_refused_untokenized(
+    assistant: Assistant, tokenizer: WatchedTokenizer, kind: str
+) -> None:
+    for work in (assistant.prepare, assistant.count_tokens):
+        with pytest.raises(InvalidRequestError, match=rf"^prompt is too long: \d+ tokens > {WINDOW} maximum$"):
+            await work(TOO_LONG[kind])
+    assert tokenizer.longest < LONGEST * 10
+
+
+async def test_what_might_fit_is_counted_to_the_token(assistant: Assistant) -> None:
+    words = request(user("word " * 800))
+    counted = (await assistant.count_tokens(words)).input_tokens
+    assert counted > 800
+    with pytest.raises(InvalidRequestError, match=f"^prompt is too long: {counted} tokens > {WINDOW} maximum$"):
+        await assistant.prepare(words)
+
+
+async def test_runs_of_white_space_take_no_longer_than_other_text(assistant: Assistant) -> None:
+    counted = await assistant.count_tokens(request(user("hi" + " " * len(LONG))))
+    assert counted.input_tokens < len(LONG) // 20
+
+
+async def test_white_space_that_a_template_trims_counts_for_nothing(
+    gguf: Gguf, tokenizer: WatchedTokenizer
+) -> None:
+    trims = "{% for message in messages %}{{ message['content'] | trim }}{% endfor %}"
+    card = replace(ModelCard.from_gguf(gguf), chat_template=trims)
+    signer = Signer(bytes(32), Purpose.THINKING_SIGNATURE)
+    assistant = Assistant(card, tokenizer, Replay(tokenizer, ["Fine."], WINDOW), signer)
+    turn = await assistant.prepare(request(user(f"hi{' ' * len(LONG)}")))
+    assert len(turn.prompt.token_ids) < 50
