@@ -104,3 +104,33 @@ def test_in_a_terminal_ctrl_c_stops_the_answer_and_ctrl_d_leaves(terminal: Termi
     terminal.wait_for("you")
     terminal.type("\x04")
     assert terminal.process.wait(30) == 0
+
+
+def test_in_a_terminal_commands_are_told_and_obeyed(terminal: Terminal) -> None:
+    terminal.wait_for("/help tells more")
+    terminal.type("/help\r")
+    terminal.wait_for(r"/system TEXT[\s\S]*/clear ")
+    terminal.type("/system\r")
+    terminal.wait_for("Instructions: none")
+    terminal.type("/system  Be brief. \r")
+    terminal.wait_for(r"Instructions: Be brief\.\x1b")
+    terminal.type("/systen x\r")
+    terminal.wait_for("There is no /systen; /help lists what there is")
+    terminal.type("/system -\r")
+    terminal.wait_for("Instructions: none")
+    terminal.type("/exit\r")
+    assert terminal.process.wait(30) == 0
+
+
+def test_in_a_terminal_lines_are_broken_before_its_edge(terminal: Terminal) -> None:
+    terminal.wait_for("Ctrl-D leaves")
+    terminal.type(" ".join(["la"] * 24) + "\r")
+    terminal.wait_for(r"it +\x1b\[0m")
+    terminal.wait_for(r"(\w.*\r\n){3}")
+    first, *lines = terminal.seen.rpartition("it   \x1b[0m")[2].splitlines()
+    assert max(len("it   " + first), *map(len, lines)) <= 80
+
+
+def test_what_only_looks_like_a_command_is_answered_in_a_pipe() -> None:
+    done = run("chat", *SURE, *ONE_THREAD, "--max-tokens", "4", stdin=b"/system Be brief.\n/etc\n/help\n")
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 1)

@@ -1,5 +1,6 @@
 """``commonweight doctor``: what a server would meet with here, said before it starts."""
 
+import json
 import shutil
 import socket
 from dataclasses import replace
@@ -10,6 +11,8 @@ import pytest
 from command import one_line_error, run
 from commonweight.catalog.integrity import check_content
 from commonweight.catalog.starter import find_starter
+from commonweight.cli.doctor import doctor
+from commonweight.engines.llama.model.machine import count_cores
 from commonweight.engines.llama.model.speed import Speed
 from commonweight.engines.settings import EngineSettings
 from commonweight.llamacpp import api
@@ -146,3 +149,26 @@ def test_two_libraries_are_compared_in_seconds(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(checks, "measure_library", lambda kind, *_: speeds[kind])
     text = checks.check_library(find_starter()).text
     assert "a prompt in 1.00 s native, 1.50 s prebuilt, 32 tokens of an answer in 2.00 s and 2.50 s" in text
+
+
+def test_what_is_asked_for_beyond_what_there_is_is_said() -> None:
+    cores = count_cores()
+    asked = EngineSettings(context=100_000, threads=cores + 1, cache_ram=0)
+    *_, memory = checks.check_model(AssistantSettings(engine=asked))
+    assert (memory.subject, memory.status) == ("model in memory", "warn")
+    assert memory.advice == (
+        "SmolLM2-135M-Instruct.Q4_1 was trained for 8192 tokens; --context is cut to that; "
+        f"--threads {cores + 1}: {cores} can run at once here, and those that wait hold up the others"
+    )
+    within = EngineSettings(context=8192, threads=cores, cache_ram=0)
+    *_, memory = checks.check_model(AssistantSettings(engine=within))
+    assert (memory.status, memory.advice) == ("ok", "")
+
+
+def test_findings_for_programs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    settings, data = AssistantSettings(model=str(tmp_path / "none.gguf")), DataFolder.from_options(tmp_path)
+    assert not doctor(settings, data, host="127.0.0.1", port=0, as_json=True)
+    found = json.loads(capsys.readouterr().out)
+    assert found["would_start"] is False
+    assert found["checks"][0].keys() == {"subject", "status", "text", "advice"}
+    assert {check["subject"] for check in found["checks"] if check["status"] == "fail"} == {"model"}

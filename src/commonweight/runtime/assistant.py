@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import replace
 
 from commonweight.catalog.gguf import Gguf
@@ -14,6 +14,7 @@ from commonweight.catalog.starter import find_starter
 from commonweight.engines.grammars import GrammarCompiler
 from commonweight.engines.llama import LlamaEngine, plan_worker
 from commonweight.engines.llama.model.load_check import check_loads
+from commonweight.engines.llama.model.machine import count_cores
 from commonweight.engines.remote import RemoteEngine, Vocabulary
 from commonweight.engines.remote.tokenizer_probes import TOKENIZER_PROBES
 from commonweight.engines.settings import RemoteSettings
@@ -89,7 +90,7 @@ async def open_assistant(
                 )
             for line in sizes:
                 report(line)
-            await _start_engine(engine, card.id, report, on_progress)
+            await _start_engine(engine, card.id, settings.engine.context, report, on_progress)
             yield Assistant(
                 card,
                 tokenizer,
@@ -104,6 +105,15 @@ async def open_assistant(
             )
         finally:
             await engine.aclose()
+
+
+def find_excesses(settings: AssistantSettings, card: ModelCard) -> Iterator[str]:
+    """What the settings ask for and this model or machine does not have, and what happens instead."""
+    context, threads, cores = settings.engine.context, settings.engine.threads, count_cores()
+    if context is not None and context > card.trained_window:
+        yield f"{card.id} was trained for {card.trained_window} tokens; --context is cut to that"
+    if threads is not None and threads > cores:
+        yield f"--threads {threads}: {cores} can run at once here, and those that wait hold up the others"
 
 
 def make_remote_engine(
@@ -139,17 +149,22 @@ def _make_engine(
 ) -> LlamaEngine | RemoteEngine:
     if settings.remote is not None:
         return make_remote_engine(settings, settings.remote, gguf, renderer, key)
-    context = settings.engine.context
-    if context is not None and context > card.trained_window:
-        log.warning("%s was trained for %d tokens; --context is cut to that", card.id, card.trained_window)
+    for warning in find_excesses(settings, card):
+        log.warning("%s", warning)
     return LlamaEngine(plan_worker(card.path, card.trained_window, settings.engine, report))
 
 
 async def _start_engine(
-    engine: LlamaEngine | RemoteEngine, name: str, report: Callable[[str], None], on_progress: OnProgress
+    engine: LlamaEngine | RemoteEngine,
+    name: str,
+    context: int | None,
+    report: Callable[[str], None],
+    on_progress: OnProgress,
 ) -> None:
     if isinstance(engine, RemoteEngine):
         await engine.start(report)
+        if context is not None and context > engine.window:
+            log.warning("the servers have %d tokens of context; --context is cut to that", engine.window)
         return
     on_progress(name, 0.0)
     await engine.start(lambda fraction: on_progress(name, fraction))

@@ -27,7 +27,7 @@ from commonweight.engines.settings import RemoteSettings
 from commonweight.llamacpp import api as llama
 from commonweight.llamacpp.library import NATIVE_ADVICE, list_installed, read_cpu_flags
 from commonweight.prompting import Renderer, Tokenizer
-from commonweight.runtime.assistant import make_remote_engine
+from commonweight.runtime.assistant import find_excesses, make_remote_engine
 from commonweight.runtime.data import DataFolder
 from commonweight.runtime.errors import UserError
 from commonweight.runtime.findings import Finding, check_cache_folder, check_data_folder
@@ -161,7 +161,8 @@ def check_model(settings: AssistantSettings) -> Iterator[Finding]:
     except EngineError as error:
         yield Finding("model in memory", "fail", str(error))
     else:
-        yield Finding("model in memory", "ok", "".join(lines))
+        excesses = "; ".join(find_excesses(settings, card))
+        yield Finding("model in memory", "warn" if excesses else "ok", "".join(lines), excesses)
 
 
 async def check_servers(settings: AssistantSettings, remote: RemoteSettings, gguf: Gguf) -> Finding:

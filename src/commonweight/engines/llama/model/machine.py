@@ -36,5 +36,10 @@ def read_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> Memory:
 
 def count_physical_cores() -> int:
     """Cores that this process may use. Hyper-threads share the units that the kernels need."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allowed = count_cores()
     return min(psutil.cpu_count(logical=False) or allowed, allowed)
+
+
+def count_cores() -> int:
+    """Cores that this process may use, each hyper-thread counted."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
