@@ -125,7 +125,7 @@ class _Bench:
         await self._time_jobs([self._make_tokens(PROBE_TOKENS)], PROBE_ANSWER_TOKENS)  # warms up
         [probe] = await self._time_jobs([self._make_tokens(PROBE_TOKENS)], PROBE_ANSWER_TOKENS)
         prompt_token = probe.first / PROBE_TOKENS
-        answer_token = (probe.last - probe.first) / (probe.tokens - 1)
+        answer_token = (probe.last - probe.first) / max(1, probe.tokens - 1)
 
         def estimate(sizes: Sizes) -> float:
             # Each of three measurements reads a long prompt; streams share less than they have alone.
