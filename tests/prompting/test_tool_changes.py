@@ -221,7 +221,7 @@ def test_references_load_what_messages_defined() -> None:
     assert accepts(STARTER, prompt(STARTER, *found, tools=[SEARCH]), call(STARTER, "new"))
 
 
-def test_a_definition_that_no_input_fits_is_refused_with_its_place() -> None:
-    impossible = tool(name="x", input_schema=schema({"b": {"type": "objekt"}}))
+def test_a_strict_definition_that_cannot_be_held_is_refused_with_its_place() -> None:
+    impossible = tool(name="x", strict=True, input_schema=schema({"b": {"type": "objekt"}}))
     with pytest.raises(InvalidRequestError, match=r"^messages\.1\.content\.1\.tool\.definition\.input_schema: "):
         prompt(STARTER, user("first"), system([text("a"), addition(impossible)]), tools=[SEARCH])
