@@ -34,7 +34,7 @@ SAID = [
 DESCRIBED = [status_code_conformance, content_type_conformance, response_schema_conformance]
 """The answer is one that the OpenAPI document describes."""
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

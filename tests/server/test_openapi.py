@@ -63,6 +63,19 @@ def test_errors_are_described(
     assert "422" not in described
 
 
+def test_a_string_is_described_wherever_it_stands_for_blocks(document: Any) -> None:
+    schemas = document["components"]["schemas"]
+    for model, field in (
+        ("MessageParam", "content"),
+        ("ToolResultBlock", "content"),
+        ("ContentSource", "content"),
+        ("MessageRequest", "system"),
+    ):
+        forms = schemas[model]["properties"][field]["anyOf"]
+        kinds = [form.get("type") for form in forms for form in form.get("anyOf", [form])]
+        assert kinds[:2] == ["string", "array"]
+
+
 def test_contents_of_files_are_described_by_their_own_type(server: Server, document: Any) -> None:
     headers = {"x-api-key": server.key}
     upload = {"file": ("a.txt", b"hello", "text/plain")}

@@ -6,7 +6,9 @@ Source: the Messages API's documented content blocks. A plain string stands for 
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, FailFast, Field, model_validator
+from pydantic import BeforeValidator, FailFast, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
 
 from commonweight.messages.caching import Cacheable
 from commonweight.messages.tools import Tool, check_deferred, is_server_tool
@@ -16,6 +18,16 @@ from commonweight.messages.wire import WireModel, make_validation_error
 def _as_blocks(value: object) -> object:
     """Agents alternate between ``"x"`` and one text block for the same turn; here they are one thing."""
     return [{"type": "text", "text": value}] if isinstance(value, str) else value
+
+
+class _StringForm:
+    """Annotation of lists of blocks: a string stands for one text block."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:  # noqa: ANN401
+        return core_schema.no_info_before_validator_function(_as_blocks, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"anyOf": [{"type": "string"}, handler(schema)]}
 
 
 class Block(Cacheable):
@@ -76,9 +88,7 @@ class ContentSource(WireModel):
     """Inline document of content blocks."""
 
     type: Literal["content"]
-    content: Annotated[
-        list[Annotated["TextBlock | ImageBlock", Field(discriminator="type")]], BeforeValidator(_as_blocks)
-    ]
+    content: Annotated[list[Annotated["TextBlock | ImageBlock", Field(discriminator="type")]], _StringForm()]
 
 
 class ImageBlock(Block):
@@ -147,7 +157,7 @@ class ToolResultBlock(Block):
 
     type: Literal["tool_result"]
     tool_use_id: str
-    content: Annotated[list[ToolResultContent], BeforeValidator(_as_blocks)] = Field(default_factory=list)
+    content: Annotated[list[ToolResultContent], _StringForm()] = Field(default_factory=list)
     is_error: bool | None = None
 
 
@@ -299,10 +309,10 @@ ContentBlock = Annotated[
     Field(discriminator="type"),
 ]
 
-Content = Annotated[list[ContentBlock], FailFast(), BeforeValidator(_as_blocks)]
+Content = Annotated[list[ContentBlock], FailFast(), _StringForm()]
 """Blocks, or a string that stands for one text block."""
 
-TextContent = Annotated[list[TextBlock], BeforeValidator(_as_blocks)]
+TextContent = Annotated[list[TextBlock], _StringForm()]
 """Text blocks, or a string that stands for one."""
 
 
