@@ -115,7 +115,7 @@ FILTERS = [
     ),
     *(" | map('lower') | join", " | slice(2) | map('join') | join", " | format", " | list | string", " | pprint"),
     *(".encode('ascii', 'ignore').decode()", ".encode('latin-1', 'replace').decode('latin-1')", ".casefold()"),
-    *(".encode().decode('unicode_escape')", ".encode('utf-16-le').decode('utf-16-be', 'surrogatepass')", "[::-1]"),
+    *(".encode().decode('unicode_escape')", "[::-1]"),
     *(".swapcase()", "[1:]", "[:-1]", "[::2]", ".split('y') | join", ".split('y') | join('|')", ".zfill(30)"),
     *(".split('y') | last", ".replace('\\u200b', '')", ".strip('x')", ".expandtabs()", ".partition('y') | last"),
 ]
@@ -162,9 +162,12 @@ def check_chain(filters: list[str], contents: list[str]) -> None:
     for part in filters:
         expression = f"({expression}{part})"
     tokenizer = byte_level_tokenizer()
-    renderer = Renderer(tokenizer, write_template(expression))
     try:
+        renderer = Renderer(tokenizer, write_template(expression))
         expected = find_specials(renderer, tokenizer, say(HARMLESS))
+    except BadTemplateError as error:
+        assert "fails on every message" in str(error)
+        assume(False)
     except InvalidRequestError:
         assume(False)  # it refuses any text
     for content in contents:
