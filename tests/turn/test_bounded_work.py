@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from llguidance import LLMatcher, LLTokenizer
 
 from commonweight.catalog.gguf import Gguf
 from commonweight.catalog.model import ModelCard
@@ -108,3 +109,19 @@ async def test_white_space_that_a_template_trims_counts_for_nothing(
     assistant = Assistant(card, tokenizer, Replay(tokenizer, ["Fine."], WINDOW), signer)
     turn = await assistant.prepare(request(user(f"hi{' ' * len(LONG)}")))
     assert len(turn.prompt.token_ids) < 50
+
+
+async def test_a_budget_beyond_any_window_is_a_grammar(gguf: Gguf, tokenizer: WatchedTokenizer) -> None:
+    thinks = (
+        "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
+        "{% if message.reasoning_content %}{{ '<think>\n' + message.reasoning_content + '\n</think>\n\n' }}"
+        "{% endif %}"
+        "{{ message['content'] + '<|im_end|>\n' }}{% endfor %}{{ '<|im_start|>assistant\n<think>\n' }}"
+    )
+    card = replace(ModelCard.from_gguf(gguf), chat_template=thinks)
+    signer = Signer(bytes(32), Purpose.THINKING_SIGNATURE)
+    assistant = Assistant(card, tokenizer, Replay(tokenizer, ["Fine."], WINDOW), signer)
+    asked = request(user("hi"), thinking={"type": "enabled", "budget_tokens": 2**62}, max_tokens=2**63 - 1)
+    grammar = (await assistant.prepare(asked)).job.grammar
+    assert grammar is not None
+    assert LLMatcher(LLTokenizer("byte"), grammar).get_error() == ""
