@@ -211,7 +211,7 @@ def test_a_system_message_with_only_settings_says_nothing(family: Family) -> Non
 
 
 def test_who_has_a_place_for_late_system_messages() -> None:
-    without = {"gemma", "mistral", "mistral-nemo", "ministral", "deepseek-3.1", "harmony", "minimax"}
+    without = {"gemma", "mistral", "mistral-nemo", "ministral", "deepseek-3.1", "harmony", "minimax", "qwen-3.5"}
     assert {family.name for family in NOT_LATE} == without
 
 
@@ -219,6 +219,8 @@ def test_who_has_a_place_for_late_system_messages() -> None:
 def test_a_late_system_message_stays_where_it_is(family: Family) -> None:
     turns = [("user", "first"), ("system", "late"), ("assistant", "second"), ("user", "third")]
     messages = [{"role": role, "content": content} for role, content in turns]
+    if family.renderer.template.has_default_system:  # which a late one alone would take away
+        turns[:2] = [("user", "first\n\n<system>\nlate\n</system>")]
     assert ids(family, *messages) == expected_ids(family, *turns)
 
 
@@ -381,11 +383,11 @@ def test_any_conversation_becomes_a_prompt_or_is_refused(
 
 
 def test_what_the_template_says_is_passed_on() -> None:
+    source = "{% if messages | length == 3 %}{{ raise_exception('Three is a crowd.') }}{% endif %}ok"
     with pytest.raises(InvalidRequestError) as error:
-        prompt(GEMMA, assistant("I begin"), user("hello"))
+        Renderer(starter_tokenizer(), source).render(parsed(conversation(user("a"), assistant("b"), user("c"))))
     assert error.value.message == (
-        "messages: this model's chat template refuses the conversation: "
-        "Conversation roles must alternate user/assistant/user/assistant/..."
+        "messages: this model's chat template refuses the conversation: Three is a crowd."
     )
 
 
