@@ -1,11 +1,13 @@
 """``commonweight doctor``: what a server would meet with here, said before it starts."""
 
 import json
+import os
 import shutil
 import socket
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from command import one_line_error, run
@@ -21,7 +23,19 @@ from commonweight.runtime.data import DataFolder
 from commonweight.runtime.settings import AssistantSettings
 from commonweight.store import Database, read_revisions
 
-PARTS = ["versions", "llama.cpp", "processor", "memory", "model", "address", "data", "cache", "database", "traces"]
+PARTS = [
+    "versions",
+    "llama.cpp",
+    "processor",
+    "load",
+    "memory",
+    "model",
+    "address",
+    "data",
+    "cache",
+    "database",
+    "traces",
+]
 
 
 def test_a_machine_on_which_a_server_would_start(tmp_path: Path) -> None:
@@ -121,6 +135,14 @@ def test_a_model_that_is_not_here_is_not_pulled() -> None:
         assert (finding.status, finding.advice) == ("warn", "serve pulls it when it starts")
     [finding] = checks.check_model(AssistantSettings(model="hf:nonsense"))
     assert finding.status == "fail"
+
+
+@pytest.mark.parametrize(("percent", "status"), [(5.0, "ok"), (95.0, "warn")])
+def test_a_busy_machine_is_told(percent: float, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "cpu_percent", lambda interval: percent)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    found = checks.check_load()
+    assert (found.status, found.text) == (status, f"other processes use {percent / 25:.1f} of 4 threads")
 
 
 def test_a_model_too_large_for_memory_is_told() -> None:

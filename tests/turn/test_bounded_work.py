@@ -16,6 +16,7 @@ from commonweight.messages.request import MessageRequest
 from commonweight.prompting import Tokenizer
 from commonweight.signing import Purpose, Signer
 from commonweight.turn import Assistant
+from commonweight.turn.prepare import MAX_EDITED_WINDOWS
 from replay import Replay
 
 WINDOW = 500
@@ -125,3 +126,23 @@ async def test_a_budget_beyond_any_window_is_a_grammar(gguf: Gguf, tokenizer: Wa
     grammar = (await assistant.prepare(asked)).job.grammar
     assert grammar is not None
     assert LLMatcher(LLTokenizer("byte"), grammar).get_error() == ""
+
+
+@pytest.mark.parametrize("windows", [2, MAX_EDITED_WINDOWS + 1])
+async def test_what_edits_clear_does_not_count(assistant: Assistant, windows: int) -> None:
+    result = "x" * (LONGEST * WINDOW * windows)
+    messages: list[dict[str, Any]] = [user("Go.")]
+    for i, content in enumerate([result, "short"]):
+        call = {"type": "tool_use", "id": f"toolu_{i}", "name": "read", "input": {}}
+        messages.append({"role": "assistant", "content": [call]})
+        messages.append(user([{"type": "tool_result", "tool_use_id": f"toolu_{i}", "content": content}]))
+    kept = {"type": "tool_uses", "value": 1}
+    edits = {"edits": [{"type": "clear_tool_uses_20250919", "trigger": kept, "keep": kept}]}
+    preparing = assistant.prepare(request(*messages, context_management=edits))
+    if windows <= MAX_EDITED_WINDOWS:
+        turn = await preparing
+        assert turn.edits is not None
+        assert turn.edits.applied_edits[0].cleared_input_tokens > WINDOW
+    else:
+        with pytest.raises(InvalidRequestError, match="prompt is too long"):
+            await preparing

@@ -23,6 +23,7 @@ from commonweight.engines.llama import plan_worker
 from commonweight.engines.llama.model.load_check import check_loads
 from commonweight.engines.llama.model.machine import count_physical_cores, read_memory
 from commonweight.engines.llama.model.speed import ANSWER_TOKENS, PROMPT_TOKENS, measure_library
+from commonweight.engines.llama.model.threads import LEAST_TAKEN
 from commonweight.engines.settings import RemoteSettings
 from commonweight.llamacpp import api as llama
 from commonweight.llamacpp.library import NATIVE_ADVICE, list_installed, read_cpu_flags
@@ -35,6 +36,9 @@ from commonweight.runtime.network import bind_listener
 from commonweight.runtime.settings import AssistantSettings
 from commonweight.runtime.tracing import ENDPOINT_VARIABLES
 from commonweight.store import DatabaseError, read_revisions
+
+LOAD_SECONDS = 0.5
+"""Seconds for which the load of the machine is measured."""
 
 _INSTRUCTIONS = {
     "AVX2": "avx2",
@@ -58,6 +62,7 @@ def run_checks(settings: AssistantSettings, data: DataFolder, host: str, port: i
     yield check_versions()
     yield check_library(find_starter())
     yield check_processor()
+    yield check_load()
     yield check_memory()
     yield from check_model(settings)
     yield check_address(host, port)
@@ -122,6 +127,17 @@ def check_processor() -> Finding:
         advice = "compile llama.cpp for it: CMAKE_ARGS=-DGGML_CUDA=on (NVIDIA) or -DGGML_HIP=on (AMD) make native"
         return Finding("processor", "warn", f"{text}; there is a GPU, and this llama.cpp does not use it", advice)
     return Finding("processor", "ok", f"{text}; no GPU that can be used")
+
+
+def check_load() -> Finding:
+    """Check how many cores other processes use at the moment."""
+    cores = os.cpu_count() or 1
+    busy = psutil.cpu_percent(interval=LOAD_SECONDS) / 100 * cores
+    text = f"other processes use {busy:.1f} of {cores} threads"
+    if busy <= LEAST_TAKEN:
+        return Finding("load", "ok", text)
+    advice = "answers are slower meanwhile; a server gives up a thread for each core that others use"
+    return Finding("load", "warn", text, advice)
 
 
 def check_memory() -> Finding:
