@@ -26,14 +26,14 @@ def post(
     return httpx.post(server.url + path, content=content, headers={"x-api-key": server.key, **headers}, timeout=60)
 
 
-def check(response: httpx.Response, status: int, kind: str) -> str:
+def check(response: httpx.Response, status: int, kind: str, **details: str) -> str:
     """The message of an error answer, whose every part is checked."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/json"
     body = response.json()
     assert body == {
         "type": "error",
-        "error": {"type": kind, "message": body["error"]["message"]},
+        "error": {"type": kind, "message": body["error"]["message"]} | ({"details": details} if details else {}),
         "request_id": response.headers["request-id"],
     }
     message: str = body["error"]["message"]
@@ -147,7 +147,9 @@ def test_a_body_beyond_32_mb_is_too_large(server: Server, path: str) -> None:
 
 
 def test_other_encodings_than_gzip_are_refused(server: Server) -> None:
-    message = check(post(server, GOOD, **{"content-encoding": "br"}), 415, "invalid_request_error")
+    code = "request_body_encoding_unsupported"
+    refused = post(server, GOOD, **{"content-encoding": "br"})
+    message = check(refused, 415, "invalid_request_error", error_code=code)
     assert message.startswith("content-encoding: br")
 
 
