@@ -15,7 +15,15 @@ import pytest
 import pytest_asyncio
 from outcomes import GREEDY, WINDOW, Outcome, outcome, starter_options, starter_tokenizer
 
-from commonweight.engines.contract import EngineError, EngineFullError, Finish, Job, Sampling, Step
+from commonweight.engines.contract import (
+    EngineError,
+    EngineFullError,
+    Finish,
+    GrammarRefusedError,
+    Job,
+    Sampling,
+    Step,
+)
 from commonweight.engines.llama import LlamaEngine, LoadError, WorkerConfig
 from commonweight.engines.llama import engine as engine_module
 
@@ -128,9 +136,9 @@ async def test_answers_with_grammars(engine: LlamaEngine) -> None:
     assert number.finish.reason == "stop"
     text = b"".join(starter_tokenizer().decode(token) for token in number.tokens[:-1])
     assert 10 <= int(text) <= 9999
-    assert isinstance(refused, EngineError)
+    assert isinstance(refused, GrammarRefusedError)
     assert 'unknown name: "number"' in str(refused)
-    assert isinstance(failed, EngineError)
+    assert type(failed) is EngineError
     assert "held to its grammar" in str(failed)
     assert isinstance(counted, Outcome)
     assert len(counted.tokens) == 20

@@ -21,6 +21,7 @@ from commonweight.engines.contract import (
     EngineError,
     EngineFullError,
     Finish,
+    GrammarRefusedError,
     Prefilled,
     Stats,
     Step,
@@ -212,6 +213,7 @@ def broken(assistant: Assistant, *outcome: Any) -> ASGIApp:
     ("error", "status", "kind"),
     [
         (EngineFullError("full"), 529, "overloaded_error"),
+        (GrammarRefusedError("too complex"), 400, "invalid_request_error"),
         (EngineError("broke"), 500, "api_error"),
         (RuntimeError("secret internals"), 500, "api_error"),
     ],

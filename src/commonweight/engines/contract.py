@@ -203,6 +203,10 @@ class EngineFullError(EngineError):
     """The queue is full; a retry later may succeed."""
 
 
+class GrammarRefusedError(EngineError):
+    """The job's grammar cannot be compiled: what it holds the answer to is too complex."""
+
+
 class ScoringUnsupportedError(EngineError):
     """The upstream's API has no log-probabilities of prompt tokens."""
 

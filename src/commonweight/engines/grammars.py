@@ -34,6 +34,10 @@ class GrammarError(ValueError):
     """A grammar cannot be compiled or followed; the message says why."""
 
 
+class GrammarCompileError(GrammarError):
+    """A grammar is invalid or too large; nothing has begun."""
+
+
 class GrammarMatcher:
     """Matcher state of one answer within its grammar."""
 
@@ -129,7 +133,8 @@ class GrammarCompiler:
         """Create a matcher at a grammar's start; the stop tokens ``ends`` are allowed where the grammar may end.
 
         Raises:
-            GrammarError: the grammar is invalid or too large, or there are no ends.
+            GrammarCompileError: the grammar is invalid or too large.
+            GrammarError: there are no ends.
         """
         if not ends:
             raise GrammarError("an answer that is held to a grammar needs stop tokens, or it could not end")
@@ -144,7 +149,7 @@ class GrammarCompiler:
         limits = LLParserLimits(verbose_errors=False)
         matcher = LLMatcher(self.tokenizer, grammar, log_level=0, limits=limits)
         if matcher.is_error():
-            raise GrammarError(f"the grammar cannot be followed: {matcher.get_error().strip()}")
+            raise GrammarCompileError(f"the grammar cannot be followed: {matcher.get_error().strip()}")
         return matcher
 
 

@@ -14,6 +14,7 @@ from commonweight.engines.contract import (
     Engine,
     EngineError,
     EngineFullError,
+    GrammarRefusedError,
     Job,
     Probe,
     Sampling,
@@ -239,5 +240,9 @@ def _translate_errors() -> Iterator[None]:
         yield
     except EngineFullError as error:
         raise OverloadedError(str(error), retry_after=1) from error
+    except GrammarRefusedError as error:
+        raise InvalidRequestError(
+            "the schemas of the tools and of the output are too complex together: no answer can be held to them"
+        ) from error
     except EngineError as error:
         raise ApiError(str(error)) from error

@@ -15,6 +15,7 @@ from commonweight.engines.contract import (
     EngineEvent,
     EngineFullError,
     Finish,
+    GrammarRefusedError,
     Job,
     Stats,
 )
@@ -188,9 +189,10 @@ class LlamaEngine(PromptScorer):
                         case StepEvents(events, stats):
                             self.stats = stats or self.stats
                             self._deliver(events)
-                        case JobRejected(job_id, reason):
+                        case JobRejected(job_id, reason, is_grammar_refused):
                             if pending := self._jobs.pop(job_id, None):
-                                pending.put(EngineError(reason))
+                                error = GrammarRefusedError if is_grammar_refused else EngineError
+                                pending.put(error(reason))
                         case LoadProgress(fraction):
                             on_progress(fraction)
                         case Ready():

@@ -15,6 +15,7 @@ from commonweight.engines.contract import (
     EngineEvent,
     EngineFullError,
     Finish,
+    GrammarRefusedError,
     Job,
     Prefilled,
     Stats,
@@ -22,7 +23,7 @@ from commonweight.engines.contract import (
     Timings,
 )
 from commonweight.engines.event_stream import EventStream
-from commonweight.engines.grammars import GrammarCompiler, GrammarError, TokenIds
+from commonweight.engines.grammars import GrammarCompileError, GrammarCompiler, GrammarError, TokenIds
 from commonweight.engines.remote.backend import (
     Backend,
     Chunk,
@@ -289,7 +290,11 @@ class RemoteEngine(PromptScorer):
         if job.grammar is None or job.max_tokens == 0 or is_kept_there:
             return ask(job, None)
         guide = partial(self._grammars.create_matcher, job.grammar, frozenset(job.stop_ids), job.tenant)
-        return constrain(job, await asyncio.to_thread(guide), ask)
+        try:
+            matcher = await asyncio.to_thread(guide)
+        except GrammarCompileError as error:
+            raise GrammarRefusedError(str(error)) from error
+        return constrain(job, matcher, ask)
 
     def _make_session_id(self, job: Job) -> str:
         """Opaque session id of a job, for routing and the upstream's affinity header."""

@@ -58,6 +58,8 @@ class JobRejected(msgspec.Struct, tag=True):
 
     job_id: int
     reason: str
+    is_grammar_refused: bool = False
+    """Its grammar cannot be compiled."""
 
 
 class StepEvents(msgspec.Struct, tag=True):

@@ -19,6 +19,7 @@ import msgspec
 
 from commonweight.catalog.checksum import compute_sha256
 from commonweight.engines.contract import Step
+from commonweight.engines.grammars import GrammarCompileError
 from commonweight.engines.llama.config import WorkerConfig
 from commonweight.engines.llama.kv.block_files import compute_fingerprint
 from commonweight.engines.llama.kv.disk_tier import DiskTier
@@ -166,7 +167,7 @@ def _handle_commands(commands: Commands, scheduler: Scheduler, send: Callable[[W
                 try:
                     scheduler.submit(job_id, job)
                 except ValueError as error:
-                    send(JobRejected(job_id, str(error)))
+                    send(JobRejected(job_id, str(error), isinstance(error, GrammarCompileError)))
             case Cancel(job_id, keep):
                 scheduler.cancel(job_id, keep)
             case DiskWake():
