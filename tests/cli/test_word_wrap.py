@@ -28,6 +28,7 @@ def wrap(text: str, width: int, column: int = 0) -> str:
         ("a 漢字 b", 4, "a 漢\n字 b"),
         ("family 👩‍👩‍👧‍👦👩‍👩‍👧‍👦", 9, "family 👩‍👩‍👧‍👦\n👩‍👩‍👧‍👦"),
         ("cafe\u0301s are open", 8, "cafe\u0301s\nare open"),
+        ("\u0301 漢", 2, "\u0301\n漢"),
     ],
 )
 def test_lines_are_broken_between_words(text: str, width: int, wrapped: str) -> None:

@@ -20,6 +20,8 @@ class WordWrapper:
         self._get_width = get_width
         self._column = column
         """Cells of the line that are taken."""
+        self._is_begun = column > 0
+        """Whether the line has text, which may take no cells."""
         self._space = ""
         self._word = ""
 
@@ -35,7 +37,7 @@ class WordWrapper:
         for piece in _PIECES.findall(text):
             if piece == "\n":
                 yield self._end_word() + "\n"
-                self._space, self._column = "", 0
+                self._space, self._column, self._is_begun = "", 0, False
             elif piece.isspace():
                 yield self._end_word()
                 self._space += piece.expandtabs(4)
@@ -66,10 +68,11 @@ class WordWrapper:
             return ""
         self._space = self._word = ""
         width = max(2, self._get_width())
-        if self._column and self._column + cell_len(space + word) > width:
+        if self._is_begun and self._column + cell_len(space + word) > width:
             lead, self._column = "\n", 0
         else:
             lead, self._column = space, self._column + cell_len(space)
+        self._is_begun = True
         lines = chop_cells(word, width) if cell_len(word) > width else [word]
         self._column = cell_len(lines[-1]) + (self._column if len(lines) == 1 else 0)
         return lead + "\n".join(lines)
