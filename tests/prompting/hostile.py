@@ -228,6 +228,12 @@ NOT_ALWAYS_SEEN = {
 
 
 def as_seen(content: str) -> list[str]:
-    """How the text of a field may read in the prompt: as it is, or in JSON, which may be in JSON again."""
-    once = json.dumps(content, ensure_ascii=False)[1:-1]
-    return [content, once, json.dumps(once, ensure_ascii=False)[1:-1]]
+    """How the text of a field may read in the prompt: as it is, or in JSON, which may be in JSON again.
+
+    Descriptions of tools are trimmed.
+    """
+    seen = []
+    for text in (content, content.strip()):
+        once = json.dumps(text, ensure_ascii=False)[1:-1]
+        seen += [text, once, json.dumps(once, ensure_ascii=False)[1:-1]]
+    return seen
