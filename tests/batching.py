@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import func, select
 
 from commonweight.batches import BatchRunner, BatchService
 from commonweight.catalog.gguf import Gguf
@@ -19,6 +20,7 @@ from commonweight.prompting import Tokenizer
 from commonweight.signing import Purpose, Signer
 from commonweight.store import Database
 from commonweight.store.batches import Batch
+from commonweight.store.schema import batch_items
 from commonweight.turn import Assistant, TurnRecord
 from replay import Replay, Replaying
 
@@ -139,6 +141,13 @@ def request(custom_id: object, **more: Any) -> dict[str, Any]:
 def requests(number: int, prefix: str = "r") -> list[dict[str, Any]]:
     """Some of them."""
     return [request(f"{prefix}-{i}", text=f"{prefix} {i}") for i in range(number)]
+
+
+async def states(database: Database) -> dict[str, int]:
+    """How many items of batches there are, by state."""
+    query = select(batch_items.c.state, func.count().label("items")).group_by(batch_items.c.state)
+    async with database.read() as connection:
+        return {row.state: row.items for row in await connection.execute(query)}
 
 
 async def until(condition: Callable[[], bool]) -> None:

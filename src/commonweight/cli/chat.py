@@ -52,7 +52,7 @@ def chat(settings: AssistantSettings, *, system: str | None, max_tokens: int, te
             while (text := screen.read_line()) not in BYE:
                 if not text:
                     continue
-                if conversation.obey(text, screen):
+                if conversation.run_command(text, screen):
                     continue
                 answer = _answer(runner, assistant, conversation.make_request(text), screen)
                 if answer:
@@ -80,11 +80,8 @@ class _Conversation:
         """Keep what was said for later requests."""
         self._messages += {"role": "user", "content": text}, {"role": "assistant", "content": answer}
 
-    def obey(self, text: str, screen: "_Screen") -> bool:
-        """Do what a command says; False if the text is none.
-
-        Of a pipe, only what is a command is one; a person hears of those that there are not.
-        """
+    def run_command(self, text: str, screen: "_Screen") -> bool:
+        """Run a command; False if the text is none. An unknown command in a terminal gets a hint."""
         command, _, rest = text.partition(" ")
         if text == AFRESH:
             self._messages.clear()
@@ -95,7 +92,7 @@ class _Conversation:
             screen.print_note(f"Instructions: {self._system or 'none'}\n")
         elif text == HELP:
             screen.print_note("\n".join([*HELP_LINES, ""]))
-        elif screen.has_person and re.fullmatch(r"/[a-z]+", command):
+        elif screen.is_interactive and re.fullmatch(r"/[a-z]+", command):
             screen.print_note(f"There is no {command}; {HELP} lists what there is.\n")
         else:
             return False
@@ -136,10 +133,10 @@ class _Screen:
     def __init__(self) -> None:
         self._console = make_console()
         self._errors = make_console(stderr=True)
-        self.has_person = sys.stdin.isatty() and self._console.is_terminal
-        """Somebody types and reads; otherwise lines come from a pipe or go into one."""
+        self.is_interactive = sys.stdin.isatty() and self._console.is_terminal
+        """Whether standard input and output are a terminal, and no pipes."""
         self._wrapper = self._make_wrapper()
-        if self.has_person:
+        if self.is_interactive:
             with contextlib.suppress(ImportError):
                 import readline  # noqa: F401 - gives input() its line editing and history
 
@@ -148,12 +145,12 @@ class _Screen:
         self.print_note("\n".join([*lines, keys, ""]))
 
     def print_note(self, text: str) -> None:
-        if self.has_person:
+        if self.is_interactive:
             self._console.print(text, style="dim", soft_wrap=True)
 
     def read_line(self) -> str:
         """Read the next line; EOFError after the last."""
-        return input(self._read_prompt() if self.has_person else "").strip()
+        return input(self._read_prompt() if self.is_interactive else "").strip()
 
     def _read_prompt(self) -> str:
         with self._console.capture() as shown:
@@ -162,17 +159,17 @@ class _Screen:
         return re.sub(r"(\x1b\[[\d;]*m)", "\x01\\1\x02", shown.get())
 
     def begin_answer(self) -> None:
-        if self.has_person:
+        if self.is_interactive:
             self._console.print(IT, style="bold green", end="")
 
         self._wrapper = self._make_wrapper(len(IT))
 
     def show(self, text: str) -> None:
-        self._write(self._wrapper.feed(text) if self.has_person else text)
+        self._write(self._wrapper.feed(text) if self.is_interactive else text)
 
     def end_answer(self, remark: str = "") -> None:
         self._write(self._wrapper.flush())
-        self._console.print(remark, style="dim", end="\n\n" if self.has_person else "\n")
+        self._console.print(remark, style="dim", end="\n\n" if self.is_interactive else "\n")
 
     def _make_wrapper(self, column: int = 0) -> WordWrapper:
         return WordWrapper(lambda: self._console.width, column)
@@ -181,11 +178,11 @@ class _Screen:
         self._console.print(text, end="", soft_wrap=True)
 
     def fail(self, message: str) -> None:
-        if self.has_person:
+        if self.is_interactive:
             self._console.print(message, style="red", end="\n\n", soft_wrap=True)
         else:
             self._errors.print(f"Error: {message}", style="red", soft_wrap=True)
 
     def leave(self) -> None:
-        if self.has_person:
+        if self.is_interactive:
             self._console.print()

@@ -17,7 +17,10 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    import pypdfium2
 
 INVALID = "The PDF specified was not valid"
 """How messages about files that cannot be read begin, in the API's words."""
@@ -79,7 +82,7 @@ class _Reader:
                 return REFUSED, "The PDF specified is password protected."
             return REFUSED, f"{INVALID}: it could not be read as a PDF"
 
-    def _read_page(self, page: "pypdfium2.PdfPage") -> str:  # type: ignore[name-defined]  # noqa: F821
+    def _read_page(self, page: "pypdfium2.PdfPage") -> str:
         text_page = page.get_textpage()
         self._characters -= text_page.count_chars()
         if self._characters < 0:

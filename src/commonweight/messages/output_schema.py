@@ -2,7 +2,8 @@
 
 from typing import Any
 
-_ALLOWS_OTHERS = frozenset({"additionalProperties", "patternProperties", "$ref", "anyOf", "oneOf", "allOf"})
+ALLOW_OTHERS = frozenset({"additionalProperties", "patternProperties", "$ref", "anyOf", "oneOf", "allOf"})
+"""Keywords by which an object may have properties that it does not name."""
 _SCHEMA_MAPS = frozenset({"properties", "$defs", "definitions"})
 _SCHEMAS = frozenset({"items", "prefixItems", "anyOf", "oneOf", "additionalProperties"})
 
@@ -29,12 +30,12 @@ def _close(schema: Any, *, is_deep: bool) -> Any:  # noqa: ANN401 - any JSON
             closed[key] = {name: _close(part, is_deep=True) for name, part in value.items()}
         elif key in _SCHEMAS and not (has_properties and key in ("anyOf", "oneOf")):
             closed[key] = _close(value, is_deep=True)
-    if has_properties and not schema.keys() & _ALLOWS_OTHERS:
+    if has_properties and not schema.keys() & ALLOW_OTHERS:
         closed["additionalProperties"] = False
     return closed
 
 
-def _combines(schema: Any) -> bool:  # noqa: ANN401 - any JSON
+def _combines(schema: object) -> bool:
     match schema:
         case dict():
             return "allOf" in schema or any(_combines(part) for part in schema.values())

@@ -117,7 +117,7 @@ class CountTokensRequest(WireModel):
             tools.check_references()
         if self.tools is not None or self._is_whole:
             tools.check_changes()
-        if self.output_schema is not None:
+        if self._get_output_format() is not None:
             if self.messages[-1].role == "assistant" and not self.messages[-1].is_empty:
                 raise make_validation_error(
                     "output_config.format: cannot be combined with a prefilled assistant message"
@@ -125,6 +125,10 @@ class CountTokensRequest(WireModel):
             if self.wants_citations:
                 raise make_validation_error("output_config.format: cannot be combined with citations")
         return self
+
+    def _get_output_format(self) -> JsonFormat | None:
+        config = self.output_config
+        return config.format if config is not None and config.format is not None else self.output_format
 
     def trace_tools(self) -> ConversationTools:
         """The tools after the last message, and what each message changed about them."""
@@ -166,8 +170,7 @@ class CountTokensRequest(WireModel):
     @property
     def output_schema(self) -> dict[str, Any] | None:
         """The schema that the answer must match, with its objects closed."""
-        config = self.output_config
-        asked = config.format if config is not None and config.format is not None else self.output_format
+        asked = self._get_output_format()
         return None if asked is None else close_objects(asked.schema_)
 
     @property

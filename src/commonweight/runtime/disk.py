@@ -44,6 +44,6 @@ def _write_probe(folder: Path) -> None:
 
 
 def _retrieve(probe: asyncio.Future[None]) -> None:
-    """Take note of how it ended, for the case that nobody who asked is still waiting."""
+    """Retrieve the exception, which asyncio would otherwise report where all callers were canceled."""
     if not probe.cancelled():
         probe.exception()

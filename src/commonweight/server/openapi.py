@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from commonweight.messages.batches import BatchCreateRequest, BatchResult
 from commonweight.messages.request import CountTokensRequest, MessageRequest
@@ -83,8 +83,13 @@ def make_openapi(app: FastAPI) -> dict[str, Any]:
 
 
 def _make_schemas() -> dict[str, Any]:
-    bodies = [(model, "validation") for model in (MessageRequest, CountTokensRequest, BatchCreateRequest)]
-    _, made = models_json_schema([*bodies, (BatchResult, "serialization")], ref_template=_REFERENCE)  # type: ignore[list-item]
+    models: list[tuple[type[BaseModel], JsonSchemaMode]] = [
+        (MessageRequest, "validation"),
+        (CountTokensRequest, "validation"),
+        (BatchCreateRequest, "validation"),
+        (BatchResult, "serialization"),
+    ]
+    _, made = models_json_schema(models, ref_template=_REFERENCE)
     schemas: dict[str, Any] = made["$defs"]
     # They are read only when their turn comes, so the model does not say what they are.
     schemas["BatchRequest"]["properties"]["params"] = {"$ref": _REFERENCE.format(model="MessageRequest")}

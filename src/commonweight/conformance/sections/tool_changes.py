@@ -19,15 +19,15 @@ BASH: Json = {"type": "bash_20250124", "name": "bash"}
 def addition(subject: str | Json, **more: object) -> Json:
     """A ``tool_addition`` of a tool by its name, or of a definition."""
     tool = subject if isinstance(subject, str) else {"type": "tool_definition", "definition": subject}
-    return {"type": "tool_addition", "tool": named(tool) if isinstance(tool, str) else tool, **more}
+    return {"type": "tool_addition", "tool": reference(tool) if isinstance(tool, str) else tool, **more}
 
 
 def removal(name: str, **more: object) -> Json:
     """A ``tool_removal``."""
-    return {"type": "tool_removal", "tool": named(name), **more}
+    return {"type": "tool_removal", "tool": reference(name), **more}
 
 
-def named(name: str) -> Json:
+def reference(name: str) -> Json:
     """A reference to a tool."""
     return {"type": "tool_reference", "name": name}
 

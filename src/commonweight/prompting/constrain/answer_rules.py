@@ -136,10 +136,11 @@ def _hold_inputs(
 
 def _hold_output(request: CountTokensRequest, tenant: str) -> HeldSchema | None:
     """What a grammar holds of the schema of the output."""
-    if request.output_schema is None:
+    schema = request.output_schema
+    if schema is None:
         return None
     try:
-        held = hold_schema(request.output_schema, tenant)
+        held = hold_schema(schema, tenant)
     except BadSchemaError as error:
         raise InvalidRequestError(f"{_OUTPUT}: {error}") from error
     for unheld in held.unheld:

@@ -14,8 +14,9 @@ from typing import Any
 
 from llguidance import LLMatcher, LLTokenizer
 
-from commonweight.prompting.constrain.analysis import find_endless, get_target
-from commonweight.prompting.constrain.dialect import Constraint, PlainSchema, Schema, Unheld, read_schema
+from commonweight.messages.output_schema import ALLOW_OTHERS
+from commonweight.prompting.constrain.analysis import Schema, find_endless, get_target
+from commonweight.prompting.constrain.dialect import Constraint, PlainSchema, Unheld, read_schema
 
 __all__ = ["BadSchemaError", "HeldSchema", "Schema", "hold_schema", "make_json_grammar"]
 
@@ -93,17 +94,9 @@ def make_json_grammar(schema: Schema, tenant: str = "") -> str:
 
 def close_input(schema: Schema) -> Schema:
     """The schema of a tool's input as an object, closed if it has properties and no keyword that allows others."""
-    allows_others = schema.keys() & {
-        "additionalProperties",
-        "patternProperties",
-        "$ref",
-        "anyOf",
-        "oneOf",
-        "allOf",
-    }
     schema = {**schema, "type": "object"}
     properties = schema.get("properties")
-    if allows_others or not isinstance(properties, dict):
+    if schema.keys() & ALLOW_OTHERS or not isinstance(properties, dict):
         return schema
     # Required properties need not be described.
     required = schema.get("required")
