@@ -9,7 +9,7 @@ from fake_upstreams import END, Far, answering, engine_at, job, ran, refusing, s
 from outcomes import starter_tokenizer
 
 from commonweight.catalog.gguf import Gguf
-from commonweight.engines.contract import EngineError
+from commonweight.engines.contract import EngineError, GrammarRefusedError
 
 pytest_plugins = "fake_upstream_fixtures"
 
@@ -117,6 +117,6 @@ async def test_a_prompt_is_read_in_advance_whatever_its_answer_is_held_to(gguf: 
 async def test_a_grammar_that_is_none(gguf: Gguf, far: Far) -> None:
     far.keeps_grammars = False
     async with engine_at(gguf, far.url) as remote:
-        with pytest.raises(EngineError, match="cannot be held to its form"):
+        with pytest.raises(GrammarRefusedError, match="cannot be followed"):
             await ran(remote, job(grammar="start: nonsense"))
         assert (await ran(remote)).tokens == [19556, 30, END]
