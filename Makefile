@@ -4,6 +4,7 @@ VENV := .venv
 OLD_SDK := $(VENV)/old-sdk
 CLIENTS := $(VENV)/clients
 VLLM := $(VENV)/vllm
+TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 WEIGHTS := src/commonweight/catalog/weights.lock
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
@@ -11,13 +12,15 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 	--custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help serve native test lint bench chaos clients vllm fresh lock clean
+.PHONY: help serve native test lint bench chaos clients vllm workshop fresh lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 serve: $(VENV)/installed ## install if needed, then serve the starter (ARGS="--model ...")
 	@$(BIN)/commonweight serve $(ARGS)
+
+workshop: $(VENV)/workshop-installed ## install what `commonweight build` makes models with (torch and 2 GB, minutes)
 
 native: $(VENV)/native-installed ## compile llama.cpp for this very CPU, and prefer it (about 5 minutes on 2 cores)
 
@@ -46,10 +49,12 @@ fresh: ## the first minute as a visitor has it: clone, install, serve, ask; seco
 	@$(PYTHON) benchmarks/fresh.py $(ARGS)
 
 lock: $(VENV)/dev-installed ## resolve every dependency again into requirements/
-	$(LOCK) --upgrade --output-file requirements/base.lock pyproject.toml
+	$(LOCK) --upgrade --constraints requirements/constraints.txt --output-file requirements/base.lock pyproject.toml
 	$(LOCK) --extra tracing --constraints requirements/base.lock --output-file requirements/deploy.lock pyproject.toml
 	$(LOCK) --upgrade --constraints requirements/base.lock --extra compile --extra conformance --extra dev \
 		--extra tracing --output-file requirements/dev.lock pyproject.toml
+	$(LOCK) --upgrade --constraints requirements/dev.lock --extra workshop \
+		--excludes requirements/workshop.excludes --output-file requirements/workshop.lock pyproject.toml
 
 clean: ## remove the environment
 	rm -rf $(VENV)
@@ -67,6 +72,13 @@ $(VENV)/installed: requirements/base.lock $(WEIGHTS) pyproject.toml
 
 $(VENV)/dev-installed: $(VENV)/installed requirements/dev.lock
 	@$(INSTALL) --require-hashes --requirement requirements/dev.lock
+	@touch $@
+
+# Which build of torch is right depends on the accelerator of the machine: pip chooses it, and what it needs.
+$(VENV)/workshop-installed: $(VENV)/installed requirements/workshop.lock
+	@echo "Installing what makes models into $(VENV)."
+	@$(INSTALL) "$(TORCH)"
+	@$(INSTALL) --require-hashes --no-deps --requirement requirements/workshop.lock
 	@touch $@
 
 # pip keeps the wheel that it compiles, so only the first time on a machine takes the minutes.

@@ -1,0 +1,1 @@
+"""Datasets: sources, rows with their provenance, duplicates, decontamination and mixes."""

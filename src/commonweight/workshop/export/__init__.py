@@ -1,0 +1,1 @@
+"""Export: models of other formats in, GGUF files and a parity report out."""

@@ -1,0 +1,1 @@
+"""Releases: the gate, the release folder, and its verification."""

@@ -1,0 +1,1 @@
+"""Training: tokenizer, pretraining and supervised fine-tuning. Torch is imported only here and in ``export``."""
