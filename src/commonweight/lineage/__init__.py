@@ -1,1 +1,1 @@
-"""Lineage: records of outputs, licences and generator terms, and the chain of records of a release."""
+"""Lineage: records of outputs, licences and generator terms, the provenance gate, and the chain of a release."""
