@@ -10,7 +10,7 @@ HEADER = "name\trepository\trows\tlicence\tuse\tkind\tgenerator\n"
 LINES = [
     "a\tr\t10\tMIT (orig somebody)\ttrain\tprompts\tpeople, by commission",
     "b\tr\t20\tMIT (paper repo; no LICENSE file)\ttrain\tprompts\tpeople",
-    "c\tr\t30\tMIT\ttrain\tprompts and answers\tprompts: people; answers: a vendor's models; TEST SPLIT of its set",
+    "c\tr\t30\tMIT\ttrain\tprompts and answers\tprompts: people; answers: a vendor's models; TEST SPLIT",
     "d\tr\t40\tCC-BY-SA-4.0\ttrain\tprompts\tGPT-4, checked by people",
     "e\tr\t50\tMIT\ttest\tprompts\tpeople",
     "f\tr\t60\tApache-2.0\ttrain\tprompts\tpeople and models",
