@@ -16,8 +16,8 @@ _CONTENTS: tuple[Content, ...] = ("text", "prompts", "answers")
 def parse_source_table(text: str, use: str = "train") -> list[Material]:
     """Read a table in tab-separated values with the columns name, rows, licence, use, kind and generator.
 
-    ``kind`` is ``text``, ``prompts``, ``answers`` or ``prompts and answers``; ``generator`` says in words what wrote
-    them: "people", or anything else.
+    ``kind`` is ``text``, ``prompts``, ``answers`` or ``prompts and answers``; ``generator`` says in words what
+    wrote them: "people", or anything else.
 
     Args:
         use: lines of another use are left out.
