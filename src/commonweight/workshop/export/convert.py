@@ -29,7 +29,7 @@ WEIGHTS = "model.safetensors"
 
 
 def write_model_folder(source: Path, folder: Path) -> dict[str, Any]:
-    """Write a GGUF file's model in Hugging Face's format, in float32: exactly the numbers that the file's blocks hold.
+    """Write a GGUF file's model in Hugging Face's format, in float32: exactly the numbers of the file's blocks.
 
     Returns:
         The file's metadata.

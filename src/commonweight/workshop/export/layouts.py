@@ -15,6 +15,19 @@ from commonweight.workshop.export.gguf_file import Array, Field
 from commonweight.workshop.export.settings import ExportError
 
 
+_INNER = (
+    "input_layernorm",
+    "self_attn.q_proj",
+    "self_attn.k_proj",
+    "self_attn.v_proj",
+    "self_attn.o_proj",
+    "post_attention_layernorm",
+    "mlp.gate_proj",
+    "mlp.up_proj",
+    "mlp.down_proj",
+)
+
+
 @dataclass(frozen=True)
 class Layout:
     """A decoder's layout."""
@@ -136,12 +149,8 @@ def make_names(layout: Layout, layers: int) -> dict[str, str]:
     """Names of tensors in GGUF by those in Hugging Face's format."""
     known = gguf.get_tensor_name_map(layout.arch, layers)
     hf_names = ["model.embed_tokens", "model.norm", "lm_head"]
-    for layer in range(layers):
-        inner = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj")
-        inner += ("mlp.up_proj", "mlp.down_proj", "input_layernorm", "post_attention_layernorm")
-        if layout.architecture == "qwen3":
-            inner += ("self_attn.q_norm", "self_attn.k_norm")
-        hf_names += [f"model.layers.{layer}.{name}" for name in inner]
+    inner = [*_INNER, *(("self_attn.q_norm", "self_attn.k_norm") if layout.architecture == "qwen3" else ())]
+    hf_names += [f"model.layers.{layer}.{name}" for layer in range(layers) for name in inner]
     return {f"{name}.weight": f"{known.get_name(name)}.weight" for name in hf_names}
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from commonweight.workshop.export.gguf_file import Array
 from commonweight.workshop.export.settings import ExportError
 
 _MAX_HEADER_BYTES = 100 * 2**20
-_DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
+_DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 
 
 class SafetensorsFile:
@@ -46,10 +47,11 @@ class SafetensorsFile:
         if dtype is None:
             raise ExportError(f"{self._path.name} holds {name} in {entry['dtype']}; F32, F16 and BF16 are read.")
         begin, end = entry["data_offsets"]
-        data = np.memmap(self._path, dtype, "r", self._start + begin, ((end - begin) // dtype.itemsize,))
+        count = (end - begin) // dtype.itemsize
+        data: Array = np.memmap(self._path, dtype, "r", self._start + begin, (count,))
         data = data.reshape(entry["shape"])
         if entry["dtype"] == "BF16":
-            return (data.astype(np.uint32) << 16).view(np.float32)
+            data = (data.astype(np.uint32) << 16).view(np.float32)
         return data
 
     def get_shape(self, name: str) -> tuple[int, ...]:
