@@ -88,6 +88,12 @@ def write_model(folder: Path, layout: str, *, is_tied: bool, width: int = 64) ->
 
 
 @pytest.fixture(scope="session")
+def sample_text() -> str:
+    """What the tiny models' tokenizers are made from."""
+    return TEXT
+
+
+@pytest.fixture(scope="session")
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Untied embeddings, and rows of 64 that no K-quant fits."""
     return write_model(tmp_path_factory.mktemp("models") / "llama", "llama", is_tied=False)
