@@ -3,6 +3,7 @@
 import ctypes
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -46,20 +47,36 @@ def f16(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     return path
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_tensors_are_those_of_llama_cpp(f16: Path, tmp_path: Path, kind: str) -> None:
+def compare_with_llama_cpp(f16: Path, folder: Path, kind: str) -> None:
     import gguf
 
     from commonweight.workshop.export.quantise import requantise
 
-    requantise(f16, kind, tmp_path / "ours.gguf")
-    quantise_by_llama_cpp(f16, tmp_path / "theirs.gguf", KINDS[kind])
-    ours, theirs = (gguf.GGUFReader(tmp_path / name) for name in ("ours.gguf", "theirs.gguf"))
+    requantise(f16, kind, folder / "ours.gguf")
+    quantise_by_llama_cpp(f16, folder / "theirs.gguf", KINDS[kind])
+    ours, theirs = (gguf.GGUFReader(folder / name) for name in ("ours.gguf", "theirs.gguf"))
     expected = {tensor.name: (tensor.tensor_type.name, tensor.data.tobytes()) for tensor in theirs.tensors}
     assert {tensor.name: (tensor.tensor_type.name, tensor.data.tobytes()) for tensor in ours.tensors} == expected
     assert {name: field.contents() for name, field in ours.fields.items()} == {
         name: field.contents() for name, field in theirs.fields.items()
     }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tensors_are_those_of_llama_cpp(f16: Path, tmp_path: Path, kind: str) -> None:
+    compare_with_llama_cpp(f16, tmp_path, kind)
+
+
+@pytest.mark.parametrize("layers", [31, 80])
+def test_deep_models_are_quantised_as_by_llama_cpp(
+    write_model: Callable[..., Path], tmp_path: Path, layers: int
+) -> None:
+    """With 80 layers and grouped queries it takes a model for the Llama of 70 billion parameters."""
+    from commonweight.workshop.export.f16 import write_f16
+
+    model = write_model(tmp_path / "deep", "llama", is_tied=True, layers=layers)
+    write_f16(model, tmp_path / "F16.gguf", {})
+    compare_with_llama_cpp(tmp_path / "F16.gguf", tmp_path, "Q4_K_M")
 
 
 def test_a_changed_byte_of_a_tensor_is_noticed(f16: Path, tmp_path: Path) -> None:
@@ -90,22 +107,21 @@ def test_a_changed_byte_of_a_tensor_is_noticed(f16: Path, tmp_path: Path) -> Non
 
 
 def test_choices_for_deep_models() -> None:
-    from commonweight.workshop.export.quantise import choose_type
+    from commonweight.workshop.export.quantise import QuantisedModel, choose_type
 
-    def name_types(layers: int, tensor: str) -> str:
-        types = [
-            choose_type(f"blk.{i}.{tensor}.weight", "Q4_K_M", layers, is_tied=True).name for i in range(layers)
-        ]
-        return "".join("6" if one == "Q6_K" else "4" for one in types)
+    def list_types(layers: int, tensor: str) -> str:
+        model = QuantisedModel(layers, is_tied=True)
+        types = [choose_type(f"blk.{i}.{tensor}.weight", "Q4_K_M", model).name for i in range(layers)]
+        return "".join(name[1] for name in types)
 
     # llama.cpp's rule: the first eighth, the last one, and every third between.
-    assert name_types(32, "ffn_down") == name_types(32, "attn_v") == "6666" + "446" * 8 + "6666"
-    assert name_types(30, "attn_v") == "666" + "446" * 7 + "446"[:2] + "6666"
-    assert name_types(32, "attn_k") == name_types(32, "ffn_up") == "4" * 32
-    assert choose_type("token_embd.weight", "Q4_K_M", 2, is_tied=True).name == "Q6_K"
-    assert choose_type("token_embd.weight", "Q4_K_M", 2, is_tied=False).name == "Q4_K"
-    assert choose_type("output.weight", "Q4_K_M", 2, is_tied=False).name == "Q6_K"
-    assert choose_type("output.weight", "Q8_0", 2, is_tied=False).name == "Q8_0"
+    assert list_types(32, "ffn_down") == list_types(32, "attn_v") == "6666" + "446" * 8 + "6666"
+    assert list_types(32, "attn_k") == list_types(32, "ffn_up") == "4" * 32
+    tied, untied = QuantisedModel(2, is_tied=True), QuantisedModel(2, is_tied=False)
+    assert choose_type("token_embd.weight", "Q4_K_M", tied).name == "Q6_K"
+    assert choose_type("token_embd.weight", "Q4_K_M", untied).name == "Q4_K"
+    assert choose_type("output.weight", "Q4_K_M", untied).name == "Q6_K"
+    assert choose_type("output.weight", "Q8_0", untied).name == "Q8_0"
 
 
 def test_what_is_not_quantised(f16: Path, tmp_path: Path) -> None:
