@@ -44,7 +44,7 @@ def run_filter(
     if settings.decontaminate:
         for folder in evaluation_sets:
             decontaminator.add_evaluation_set(read_rows(folder))
-            report(f"comparing with {', '.join(decontaminator.names)}")
+        report(f"comparing with {', '.join(decontaminator.names) or 'no evaluation set'}")
     contaminated: Counter[str] = Counter(dict.fromkeys(decontaminator.names, 0))
     decisions = _decide(settings, inputs, decontaminator, output / CONTAMINATED, contaminated)
     dropped = {reason: decisions.count(number) for reason, number in _NUMBERS.items() if reason}

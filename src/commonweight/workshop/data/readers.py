@@ -117,7 +117,7 @@ def _read_json_lines(file: SourceFile) -> Iterator[Record]:
             except ValueError:  # its message may quote the line
                 raise DataError(f"{place}: it is not valid JSON.") from None
             except RecursionError:
-                raise DataError(f"{place}: its JSON is nested too deeply.") from None
+                raise DataError(f"{place}: it is nested too deeply.") from None
             if not isinstance(fields, dict):
                 raise DataError(f"{place}: it is no JSON object.")
             yield Record(fields, place)

@@ -95,8 +95,6 @@ def read_source(settings: SourceSettings, source: LocatedSource, dropped: Counte
     try:
         for file in source.files:
             for record in _read_file(settings, file):
-                if taken == settings.limit:
-                    return
                 taken += 1
                 fields = _rename(record.fields, settings)
                 if format_ == "auto":
@@ -106,6 +104,8 @@ def read_source(settings: SourceSettings, source: LocatedSource, dropped: Counte
                     dropped["empty"] += 1
                 else:
                     yield row
+                if taken == settings.limit:
+                    return
     except DataError as error:
         raise DataError(f"The source {settings.name}: {error}") from None
     if not taken:
