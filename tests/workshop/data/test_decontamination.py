@@ -91,7 +91,9 @@ def test_system_messages_count_only_in_training() -> None:
 
 def test_rejected_answers_count_too() -> None:
     answer = (Message("assistant", " ".join(OTHER)),)
-    row = Content("preference", messages=(Message("user", "Hi"),), chosen=(Message("assistant", "A"),), rejected=answer)
+    row = Content(
+        "preference", messages=(Message("user", "Hi"),), chosen=(Message("assistant", "A"),), rejected=answer
+    )
     assert against(text(*OTHER)).find_sets(row) == ["exam"]
 
 

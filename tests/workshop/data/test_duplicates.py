@@ -100,7 +100,9 @@ def test_the_same_rows_are_found_every_time() -> None:
 
 def test_too_many_rows_for_near_duplicates_are_refused_with_the_number() -> None:
     require_near_rows(MOST_NEAR_ROWS)
-    with pytest.raises(DataError, match=r"at most 200,000 rows, and here are 200,001: set near_duplicates to false"):
+    with pytest.raises(
+        DataError, match=r"at most 200,000 rows, and here are 200,001: set near_duplicates to false"
+    ):
         require_near_rows(MOST_NEAR_ROWS + 1)
 
 

@@ -39,7 +39,9 @@ def test_a_mix_of_a_given_size_has_it() -> None:
 
 
 def test_a_mix_that_is_too_large_says_which_input_is_too_small() -> None:
-    with pytest.raises(DataError, match=r"of 1,000 characters needs 10\.0 epochs of a, which has 50; max_epochs .* 4"):
+    with pytest.raises(
+        DataError, match=r"of 1,000 characters needs 10\.0 epochs of a, which has 50; max_epochs .* 4"
+    ):
         plan_sizes(declare(characters=1000), {"a": 50, "b": 10_000})
 
 
@@ -73,7 +75,7 @@ def test_another_seed_takes_other_rows() -> None:
     def select(seed: int) -> list[bool]:
         settings = declare(seed=seed)
         order = np.array([draw_order(settings, "a", f"{number:016x}", number) for number in range(100)])
-        return select_rows(50.0, np.ones(100, np.int64), order).in_part_epoch.tolist()
+        return [bool(taken) for taken in select_rows(50.0, np.ones(100, np.int64), order).in_part_epoch]
 
     assert select(1) == select(1)
     assert select(1) != select(2)

@@ -39,7 +39,9 @@ def test_messages_in_text_blocks() -> None:
     assert found == Content("messages", messages=(QUESTION, ANSWER))
 
 
-@pytest.mark.parametrize("names", [("human", "gpt"), ("user", "assistant"), ("human", "chatgpt"), ("user", "model")])
+@pytest.mark.parametrize(
+    "names", [("human", "gpt"), ("user", "assistant"), ("human", "chatgpt"), ("user", "model")]
+)
 def test_sharegpt(names: tuple[str, str]) -> None:
     turns = [{"from": names[0], "value": "Why?"}, {"from": names[1], "value": "Because."}]
     assert read({"conversations": turns}) == Content("messages", messages=(QUESTION, ANSWER))
@@ -105,7 +107,11 @@ def test_prompts(prompt: object) -> None:
         ("messages", {"messages": [SECRET]}, "no object as message 1"),
         ("messages", {"messages": [{"role": SECRET, "content": "a"}]}, "role in message 1"),
         ("messages", {"messages": [{"role": "tool", "content": SECRET}]}, "role in message 1"),
-        ("messages", {"messages": [USER, {"role": "assistant", "content": None}]}, "no text as content of message 2"),
+        (
+            "messages",
+            {"messages": [USER, {"role": "assistant", "content": None}]},
+            "no text as content of message 2",
+        ),
         ("messages", {"messages": [USER]}, "no message of the assistant"),
         ("messages", {"messages": [USER, {**ASSISTANT, "tool_calls": [SECRET]}]}, "calls a tool"),
         ("messages", {"messages": [USER, ASSISTANT, {"role": "system", "content": SECRET}]}, "system message"),
@@ -155,7 +161,9 @@ def test_rows_without_text_hold_nothing(fields: dict[str, Any]) -> None:
     assert read(fields) is None
 
 
-@pytest.mark.parametrize("fields", [{}, {"question": "a"}, {"instruction": "a"}, {"messages": None}, {"chosen": "a"}])
+@pytest.mark.parametrize(
+    "fields", [{}, {"question": "a"}, {"instruction": "a"}, {"messages": None}, {"chosen": "a"}]
+)
 def test_unknown_columns_are_no_format(fields: dict[str, Any]) -> None:
     assert recognise_format(fields) is None
 
@@ -184,8 +192,16 @@ def test_row_ids_do_not_change_between_versions() -> None:
     assert PREFERENCE.compute_row_id() == "a127c367df14cd56"
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | TEXTS, lambda inner: st.lists(inner) | st.dictionaries(
-    st.sampled_from(["role", "content", "from", "value", "type", "text"]), inner), max_leaves=8))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | TEXTS,
+        lambda inner: (
+            st.lists(inner)
+            | st.dictionaries(st.sampled_from(["role", "content", "from", "value", "type", "text"]), inner)
+        ),
+        max_leaves=8,
+    )
+)
 def test_any_json_is_read_or_refused(value: object) -> None:
     for format_, columns in (
         ("text", ["text"]),

@@ -87,7 +87,7 @@ def test_a_file_is_downloaded_once(web: Web, tmp_path: Path, path: str) -> None:
 @pytest.mark.parametrize("knows_ranges", [True, False])
 def test_a_download_that_broke_off_goes_on(web: Web, tmp_path: Path, knows_ranges: bool) -> None:
     web.break_after, web.knows_ranges = 2**21, knows_ranges
-    with pytest.raises(DataError, match="Cannot download http.*try again"):
+    with pytest.raises(DataError, match=r"Cannot download http.*try again"):
         fetch(web.locate("/book.txt"), tmp_path)
     (part,) = tmp_path.iterdir()
     size = part.stat().st_size
@@ -124,7 +124,7 @@ def test_a_missing_file_is_named(web: Web, tmp_path: Path) -> None:
 def test_a_server_that_is_not_there_is_named(tmp_path: Path) -> None:
     with Web() as server:
         location = server.locate("/book.txt")
-    with pytest.raises(DataError, match="Cannot download http.*: ConnectError"):
+    with pytest.raises(DataError, match=r"Cannot download http.*: ConnectError"):
         fetch(location, tmp_path)
 
 

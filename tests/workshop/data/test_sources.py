@@ -108,7 +108,9 @@ def test_rows_without_text_are_counted(tmp_path: Path) -> None:
 
 
 @given(st.text(st.sampled_from("ab \n"), max_size=2000))
-def test_parts_of_a_text_are_bounded_and_make_up_the_text(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+def test_parts_of_a_text_are_bounded_and_make_up_the_text(
+    tmp_path_factory: pytest.TempPathFactory, text: str
+) -> None:
     path = tmp_path_factory.mktemp("text") / "t.txt"
     path.write_text(text)
     parts = [record.fields["text"] for record in read_text_rows(SourceFile("t.txt", path), 256)]
@@ -194,7 +196,7 @@ def test_a_bad_row_is_named_by_file_and_line_without_its_text(tmp_path: Path, li
 
 def test_a_first_row_of_no_known_format_is_named(tmp_path: Path) -> None:
     write_lines(tmp_path / "r.jsonl", {"body": SECRET})
-    with pytest.raises(DataError, match="r.jsonl, line 1: it has the columns of no known format"):
+    with pytest.raises(DataError, match=r"r\.jsonl, line 1: it has the columns of no known format"):
         read(declare("r.jsonl"), tmp_path)
 
 
