@@ -67,6 +67,13 @@ def test_rows_are_found_exactly_where_they_share_words(training: list[str], eval
     assert bool(against(text(*evaluation)).find_sets(text(*training))) == shares
 
 
+def test_accents_are_the_same_however_they_are_encoded() -> None:
+    words = [f"caf\u00e9{number}" for number in range(13)]
+    assert against(text(*words)).find_sets(text(*(word.replace("\u00e9", "e\u0301") for word in words))) == [
+        "exam"
+    ]
+
+
 def test_twelve_words_are_not_enough() -> None:
     exam = against(text(*OTHER[:20]))
     assert exam.find_sets(text(*COMMON[:9], *OTHER[:12], *COMMON[9:])) == []

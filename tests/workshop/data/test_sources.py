@@ -95,6 +95,20 @@ def test_what_a_row_says_of_itself_wins(tmp_path: Path) -> None:
     ]
 
 
+def test_a_licence_in_the_other_spelling_counts_unless_the_recipe_names_another_column(tmp_path: Path) -> None:
+    write_lines(tmp_path / "r.jsonl", {"text": "a", "license": "CC-BY-NC-4.0"})
+    assert [row.licence for row in read(declare("r.jsonl"), tmp_path)] == ["CC-BY-NC-4.0"]
+    assert [row.licence for row in read(declare("r.jsonl", fields={"licence": "terms"}), tmp_path)] == ["CC0-1.0"]
+    write_lines(tmp_path / "r.jsonl", {"text": "a", "license": None})
+    with pytest.raises(DataError, match="has an empty licence"):
+        read(declare("r.jsonl"), tmp_path)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="The source books cannot be read: File name too long"):
+        read(declare("a" * 300 + ".txt"), tmp_path)
+
+
 def test_the_first_rows_are_taken_up_to_the_limit(tmp_path: Path) -> None:
     write_lines(tmp_path / "r.jsonl", {"text": "a"}, {"text": "b"}, "no JSON")
     assert len(read(declare("r.jsonl", limit=2), tmp_path)) == 2

@@ -17,7 +17,6 @@ _PERMUTATIONS = 128
 _BANDS = 32
 _BAND_ROWS = _PERMUTATIONS // _BANDS
 _CHUNK = 2048
-_SEED = 20261130
 _MULTIPLIER = 0x9E3779B97F4A7C15
 
 
@@ -51,9 +50,9 @@ class NearDuplicates:
     def __init__(self, similarity: float) -> None:
         self._similarity = similarity
         self._words = WordHasher()
-        random = np.random.Generator(np.random.PCG64(_SEED))
-        self._factors = random.integers(0, 2**63, _PERMUTATIONS, np.uint64) * np.uint64(2) + np.uint64(1)
-        self._terms = random.integers(0, 2**63, _PERMUTATIONS, np.uint64)
+        # Of hashes, since they are the same in every version of every library; factors are odd.
+        self._factors = np.array([hash_text(f"factor {n}") | 1 for n in range(_PERMUTATIONS)], np.uint64)
+        self._terms = np.array([hash_text(f"term {n}") for n in range(_PERMUTATIONS)], np.uint64)
         self._signatures: list[npt.NDArray[np.uint32]] = []
         self._rows: list[int] = []
 

@@ -51,7 +51,7 @@ class SourceSettings(BaseModel):
     format: Format = "auto"
     """How rows are written; ``auto`` decides by the columns of the first row, and holds for all."""
     licence: str
-    """SPDX identifier or ``LicenseRef-`` name; a row's own column ``licence`` wins."""
+    """SPDX identifier or ``LicenseRef-`` name; a row's own column ``licence`` (or ``license``) wins."""
     generator: Label | None = None
     """Id of the model that wrote it; null: people did. A row's own column ``generator`` wins, if not null."""
     fields: dict[Column, Label] = Field(default_factory=dict, max_length=20)

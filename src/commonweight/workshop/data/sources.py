@@ -26,6 +26,7 @@ from commonweight.workshop.data.settings import Column, Format, SourceSettings, 
 
 _COLUMNS = frozenset(get_args(Column))
 _LONGEST_LABEL = 200
+_OTHER_SPELLING = "license"
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,14 @@ def locate_source(
         case WebFile():
             name = location.name
             path = _find_web_file(settings, location, data_root, downloads, report)
-    if not path.exists():
-        where = "the data root" if data_root and isinstance(location, HubPath) else "that place"
-        raise DataError(f"The source {settings.name}: there is nothing for {settings.location} in {where}.")
-    files = _list_files(path, name or path.name, settings)
-    digests = {file.name: digest_file(file.path) for file in files}
+    try:
+        if not path.exists():
+            where = "the data root" if data_root and isinstance(location, HubPath) else "that place"
+            raise DataError(f"The source {settings.name}: there is nothing for {settings.location} in {where}.")
+        files = _list_files(path, name or path.name, settings)
+        digests = {file.name: digest_file(file.path) for file in files}
+    except OSError as error:
+        raise DataError(f"The source {settings.name} cannot be read: {error.strerror}.") from error
     sha256 = digest_content(digests) if path.is_dir() else digests[files[0].name]
     if settings.sha256 not in (None, sha256):
         raise DataError(
@@ -163,7 +167,7 @@ def _list_files(path: Path, name: str, settings: SourceSettings) -> tuple[Source
 
 def _read_file(settings: SourceSettings, file: SourceFile) -> Iterator[Record]:
     if not file.is_text:
-        return read_records(file, _COLUMNS | set(settings.fields.values()))
+        return read_records(file, _COLUMNS | {_OTHER_SPELLING, *settings.fields.values()})
     if settings.format == "prompts":
         return read_prompt_lines(file)
     if settings.format in ("auto", "text"):
@@ -173,6 +177,9 @@ def _read_file(settings: SourceSettings, file: SourceFile) -> Iterator[Record]:
 
 def _rename(fields: Any, settings: SourceSettings) -> dict[str, Any]:  # noqa: ANN401 - a JSON object
     renamed = {name: value for name, value in fields.items() if name in _COLUMNS}
+    # A row whose terms have the other spelling must not pass under the source's.
+    if "licence" not in renamed and _OTHER_SPELLING in fields:
+        renamed["licence"] = fields[_OTHER_SPELLING]
     for ours, theirs in settings.fields.items():
         renamed.pop(ours, None)
         if theirs in fields:

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,7 +21,7 @@ _MOST_CACHED = 500_000
 
 
 class WordHasher:
-    """Splits texts into words, without regard to case and punctuation, and hashes these.
+    """Splits texts into words, without regard to case, punctuation and encoding of accents, and hashes these.
 
     In scripts without spaces each character is a word.
     """
@@ -30,7 +31,7 @@ class WordHasher:
 
     def hash_words(self, text: str) -> Hashes:
         """One hash a word, in order."""
-        words = _WORD.findall(text.casefold())
+        words = _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
         if len(self._known) > _MOST_CACHED:
             self._known.clear()
         known = self._known
