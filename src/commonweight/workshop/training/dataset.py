@@ -31,7 +31,9 @@ def read_rows(folder: Path, split: str, kinds: tuple[str, ...] = ("text", "messa
         try:
             table = pyarrow.parquet.read_table(file, columns=COLUMNS)
         except (pyarrow.ArrowException, OSError) as error:
-            raise TrainingError(f"{folder.name}/{file.name} cannot be read as rows: it is torn or lacks columns") from error
+            raise TrainingError(
+                f"{folder.name}/{file.name} cannot be read as rows: it is torn or lacks columns"
+            ) from error
         for row in table.to_pylist():
             if row["split"] != split or row["kind"] not in kinds:
                 continue

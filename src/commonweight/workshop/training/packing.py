@@ -1,13 +1,13 @@
 """Packs rows into sequences of tokens, in an order that the seed and the step alone determine."""
 
 import hashlib
-from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from commonweight.workshop.training.dataset import Row
+from commonweight.workshop.training.dataset import Row, read_rows
 from commonweight.workshop.training.settings import DOCUMENT_END, TrainingError
 
 Tokens = npt.NDArray[np.uint32]
@@ -19,18 +19,18 @@ class PackedRows:
     Any batch is computed from its number, so that a resumed run needs no position but the step.
     """
 
-    def __init__(self, rows: Iterable[Row], tokenizer: Any, seed: int) -> None:
+    def __init__(self, data: Path, split: str, tokenizer: Any, seed: int) -> None:
         self.row_ids: list[str] = []
-        self.texts_bytes = 0
+        self.text_bytes = 0
         pieces: list[Tokens] = []
         end = tokenizer.convert_tokens_to_ids(DOCUMENT_END)
-        for row in rows:
+        for row in read_rows(data, split):
             ids, size = encode_row(row, tokenizer)
             self.row_ids.append(row.row_id)
-            self.texts_bytes += size
+            self.text_bytes += size
             pieces.append(np.array([end, *ids], dtype=np.uint32))
         if not pieces:
-            raise TrainingError("the dataset has no rows of text or messages in one of its splits")
+            raise TrainingError(f"the dataset has no {split} rows of text or messages")
         self.tokens = np.concatenate(pieces)
         self.ends = np.cumsum([len(piece) for piece in pieces])
         self.seed = seed

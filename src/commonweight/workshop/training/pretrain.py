@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from commonweight.workshop.training.dataset import read_rows
 from commonweight.workshop.training.estimate import MICRO_TOKENS, check_resources, estimate
 from commonweight.workshop.training.model import build_model, save_model
 from commonweight.workshop.training.optimizer import build_optimizers, set_learning_rate
@@ -31,8 +30,8 @@ def run_pretrain(
     words = load_tokenizer(tokenizer)
     needs = estimate(settings, len(words))
     check_resources(needs, output, "pretraining")
-    train = PackedRows(read_rows(data, "train"), words, settings.seed)
-    held_out = PackedRows(read_rows(data, "validation"), words, settings.seed)
+    train = PackedRows(data, "train", words, settings.seed)
+    held_out = PackedRows(data, "validation", words, settings.seed)
     document_end, turn_end = words.convert_tokens_to_ids([DOCUMENT_END, TURN_END])
     model = build_model(settings, len(words), document_end, turn_end)
     optimizers = build_optimizers(model, settings)
@@ -111,7 +110,6 @@ def compute_gradients(model: Any, stream: Any, settings: PretrainSettings) -> fl
 def measure_bits_per_byte(model: Any, rows: PackedRows, sizes: Any, context: int) -> float:
     """Bits that the model needs for each byte of the rows: their order is fixed, each token is predicted once."""
     model.eval()
-    # One token more: the stream goes on with a document's end, which stands for no byte.
     stream = torch.from_numpy(rows.tokens.astype("int64"))
     inputs, targets = stream[:-1], stream[1:]
     nats = torch.zeros((), dtype=torch.float64)
