@@ -43,7 +43,7 @@ def write_rows() -> Callable[[Path, list[dict[str, Any]]], Path]:
             content = json.dumps([row.get("text"), row.get("messages")])
             kind = "messages" if "messages" in row else "text"
             full.append(
-                {name: None for name in names}
+                dict.fromkeys(names)
                 | {"row_id": hashlib.sha256(content.encode()).hexdigest()[:16], "kind": kind, "split": "train"}
                 | {"source": "generated", "licence": "CC0-1.0"}
                 | row

@@ -1,4 +1,4 @@
-"""The pretraining loop: learns, measures bits per byte, resumes to the byte, stops at losses that are not finite."""
+"""The pretraining loop: learns, measures bits per byte, resumes to the byte, stops where losses are not finite."""
 
 import json
 import math
@@ -94,7 +94,6 @@ def test_bits_per_byte_count_each_byte_of_the_text_once(
 
 
 def test_batches_follow_from_their_number(words: Path, texts: Path) -> None:
-    from commonweight.workshop.training.dataset import read_rows
     from commonweight.workshop.training.packing import PackedRows
     from commonweight.workshop.training.tokenizer import load_tokenizer
 

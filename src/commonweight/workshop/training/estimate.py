@@ -43,7 +43,7 @@ def estimate(settings: PretrainSettings, vocab_size: int) -> Estimate:
     """Needs of a pretraining run."""
     matrices, parameters = count_parameters(settings, vocab_size)
     tokens = settings.total_steps * settings.batch_tokens
-    # Six for each parameter (embeddings count once: they are tied to the output), twelve for each pair of attention.
+    # Six for each parameter (embeddings are tied to the output), twelve for each pair of attention.
     flops = tokens * (6.0 * parameters + 6.0 * settings.layers * settings.dim * settings.context)
     micro = min(settings.batch_tokens, max(MICRO_TOKENS, settings.context))
     # Weights, gradients and one moment of all; a second moment of what AdamW trains.

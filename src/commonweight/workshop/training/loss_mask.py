@@ -1,16 +1,19 @@
 """Which tokens of a conversation a model learns: the assistant's answers and their end tokens, nothing else.
 
-The template is rendered with the answers in their places and again with marks in their stead; what stands between the
-marks is the template's. This works for any template that writes answers as they are or trimmed, and needs no
-``{% generation %}`` in it. Answers are encoded apart from what stands around them, as they are when a model writes them.
+The template is rendered with the answers in their places and again with marks in their stead; what stands between
+the marks is the template's. This works for any template that writes answers as they are or trimmed, and needs no
+``{% generation %}`` in it. Answers are encoded apart from what stands around them, as when a model writes them.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 from commonweight.workshop.training.dataset import Messages, Row
 from commonweight.workshop.training.settings import TrainingError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 IGNORED = -100
 """Label of a token that adds nothing to the loss."""
@@ -29,7 +32,7 @@ class Encoded:
         self.dropped[reason] = self.dropped.get(reason, 0) + 1
 
 
-def encode_conversations(rows: Iterable[Row], tokenizer: Any, max_length: int) -> Encoded:
+def encode_conversations(rows: Iterable[Row], tokenizer: "PreTrainedTokenizerFast", max_length: int) -> Encoded:
     """Encodes rows of messages, cut to a length; drops those that nothing can be learned from."""
     encoded = Encoded()
     control = [str(token) for token in tokenizer.added_tokens_encoder]
@@ -49,7 +52,9 @@ def encode_conversations(rows: Iterable[Row], tokenizer: Any, max_length: int) -
     return encoded
 
 
-def encode_messages(messages: Messages, tokenizer: Any, row_id: str) -> tuple[list[int], list[int]]:
+def encode_messages(
+    messages: Messages, tokenizer: "PreTrainedTokenizerFast", row_id: str
+) -> tuple[list[int], list[int]]:
     """Token ids of a conversation, and labels that hold those of answers and of the token that ends each."""
     ids: list[int] = []
     labels: list[int] = []
@@ -66,7 +71,9 @@ def encode_messages(messages: Messages, tokenizer: Any, row_id: str) -> tuple[li
     return ids, labels
 
 
-def split_rendering(messages: Messages, tokenizer: Any, row_id: str) -> list[tuple[str, bool]]:
+def split_rendering(
+    messages: Messages, tokenizer: "PreTrainedTokenizerFast", row_id: str
+) -> list[tuple[str, bool]]:
     """The rendered conversation in parts: the template's (with all other turns) and answers, by turns."""
     answers = [message["content"] for message in messages if message["role"] == "assistant"]
     marks = iter(MARK.format(i) for i in range(len(answers)))

@@ -1,15 +1,14 @@
 """A decoder with random weights in the Qwen3 layout, which llama.cpp runs."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
-from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
+from transformers import GenerationConfig, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from commonweight.workshop.training.settings import PretrainSettings
 
 
-def build_model(settings: PretrainSettings, vocab_size: int, document_end: int, turn_end: int) -> Any:
+def build_model(settings: PretrainSettings, vocab_size: int, document_end: int, turn_end: int) -> Qwen3ForCausalLM:
     """transformers' own Qwen3: QK-norm, grouped queries, SwiGLU, tied embeddings. The seed sets its weights."""
     torch.manual_seed(settings.seed)
     config = Qwen3Config(
@@ -35,7 +34,7 @@ def build_model(settings: PretrainSettings, vocab_size: int, document_end: int, 
     return model
 
 
-def save_model(model: Any, folder: Path) -> None:
+def save_model(model: PreTrainedModel, folder: Path) -> None:
     """Writes ``config.json``, ``generation_config.json`` and ``model.safetensors``, without any path in them."""
     model.config._name_or_path = ""
     model.config.use_cache = True

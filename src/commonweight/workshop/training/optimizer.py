@@ -1,13 +1,11 @@
 """Muon for the matrices inside the layers, AdamW for the rest, and the schedule of their learning rates."""
 
-from typing import Any
-
 import torch
 
 from commonweight.workshop.training.settings import PretrainSettings
 
 
-def build_optimizers(model: Any, settings: PretrainSettings) -> list[Any]:
+def build_optimizers(model: torch.nn.Module, settings: PretrainSettings) -> list[torch.optim.Optimizer]:
     """Two optimizers that share the parameters: embeddings and norms go to AdamW."""
     matrices, rest = [], []
     for name, parameter in model.named_parameters():
@@ -31,7 +29,7 @@ def scale_learning_rate(settings: PretrainSettings, step: int) -> float:
     return 1.0
 
 
-def set_learning_rate(optimizers: list[Any], settings: PretrainSettings, step: int) -> float:
+def set_learning_rate(optimizers: list[torch.optim.Optimizer], settings: PretrainSettings, step: int) -> float:
     """Sets both optimizers' rates for a step; returns the share of the peak."""
     scale = scale_learning_rate(settings, step)
     for optimizer, peak in zip(optimizers, (settings.muon_lr, settings.adamw_lr), strict=True):

@@ -2,13 +2,16 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from commonweight.workshop.training.dataset import Row, read_rows
 from commonweight.workshop.training.settings import DOCUMENT_END, TrainingError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 Tokens = npt.NDArray[np.uint32]
 
@@ -19,7 +22,7 @@ class PackedRows:
     Any batch is computed from its number, so that a resumed run needs no position but the step.
     """
 
-    def __init__(self, data: Path, split: str, tokenizer: Any, seed: int) -> None:
+    def __init__(self, data: Path, split: str, tokenizer: "PreTrainedTokenizerFast", seed: int) -> None:
         self.row_ids: list[str] = []
         self.text_bytes = 0
         pieces: list[Tokens] = []
@@ -64,7 +67,7 @@ class PackedRows:
             self._epoch = epoch
 
 
-def encode_row(row: Row, tokenizer: Any) -> tuple[list[int], int]:
+def encode_row(row: Row, tokenizer: "PreTrainedTokenizerFast") -> tuple[list[int], int]:
     """Tokens of a row, and the bytes of its text. A text that spells a control token is text all the same."""
     if row.messages is None:
         text = row.text or ""
@@ -73,7 +76,7 @@ def encode_row(row: Row, tokenizer: Any) -> tuple[list[int], int]:
     return tokenizer.encode(text, add_special_tokens=False), len(text.encode())
 
 
-def count_token_bytes(tokenizer: Any, vocab_size: int) -> npt.NDArray[np.int64]:
+def count_token_bytes(tokenizer: "PreTrainedTokenizerFast", vocab_size: int) -> npt.NDArray[np.int64]:
     """Bytes of text that each token stands for: none for control tokens."""
     special = set(tokenizer.all_special_ids)
     tokens = tokenizer.convert_ids_to_tokens(list(range(min(vocab_size, len(tokenizer)))))

@@ -7,10 +7,10 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch.nn import functional
+from transformers import PreTrainedModel
 
 from commonweight.workshop.training.estimate import MICRO_TOKENS, check_resources, estimate
 from commonweight.workshop.training.model import build_model, save_model
@@ -93,7 +93,7 @@ def run_pretrain(
     }
 
 
-def compute_gradients(model: Any, stream: Any, settings: PretrainSettings) -> float:
+def compute_gradients(model: PreTrainedModel, stream: torch.Tensor, settings: PretrainSettings) -> float:
     """Adds a batch's gradients, a part of it at a time; returns its mean loss."""
     inputs, targets = stream[:-1].view(-1, settings.context), stream[1:].view(-1, settings.context)
     at_once = max(1, MICRO_TOKENS // settings.context)
@@ -107,7 +107,7 @@ def compute_gradients(model: Any, stream: Any, settings: PretrainSettings) -> fl
 
 
 @torch.no_grad()
-def measure_bits_per_byte(model: Any, rows: PackedRows, sizes: Any, context: int) -> float:
+def measure_bits_per_byte(model: PreTrainedModel, rows: PackedRows, sizes: torch.Tensor, context: int) -> float:
     """Bits that the model needs for each byte of the rows: their order is fixed, each token is predicted once."""
     model.eval()
     stream = torch.from_numpy(rows.tokens.astype("int64"))
@@ -137,7 +137,9 @@ def digest_inputs(settings: PretrainSettings, tokenizer: Path, train: PackedRows
     return digest.hexdigest()
 
 
-def save_checkpoint(output: Path, identity: str, step: int, model: Any, optimizers: list[Any]) -> None:
+def save_checkpoint(
+    output: Path, identity: str, step: int, model: PreTrainedModel, optimizers: list[torch.optim.Optimizer]
+) -> None:
     """Writes weights, optimizers, random state and position aside, and renames them into place."""
     state = {
         "identity": identity,
@@ -155,8 +157,10 @@ def save_checkpoint(output: Path, identity: str, step: int, model: Any, optimize
     aside.replace(output / CHECKPOINT)
 
 
-def load_checkpoint(output: Path, identity: str, model: Any, optimizers: list[Any]) -> int:
-    """Restores what a killed run left, its log cut to the checkpoint; returns the steps done, 0 for a fresh start."""
+def load_checkpoint(
+    output: Path, identity: str, model: PreTrainedModel, optimizers: list[torch.optim.Optimizer]
+) -> int:
+    """Restores what a killed run left, its log cut to the checkpoint; returns the steps done, 0 for a new run."""
     path, log = output / CHECKPOINT, output / METRICS
     state = torch.load(path, weights_only=True) if path.exists() else None
     if state is None or state["identity"] != identity:

@@ -6,9 +6,16 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # read when the hub's library is imported
+
+import datasets
 import numpy as np
+import torch
+import transformers
+from peft import LoraConfig
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from trl import SFTConfig, SFTTrainer
 
 from commonweight.workshop.training.dataset import read_rows
 from commonweight.workshop.training.estimate import check_resources, estimate_sft
@@ -16,8 +23,6 @@ from commonweight.workshop.training.loss_mask import Encoded, encode_conversatio
 from commonweight.workshop.training.model import save_model
 from commonweight.workshop.training.settings import SftSettings, TrainingError
 from commonweight.workshop.training.tokenizer import copy_tokenizer, load_tokenizer
-
-os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # read when TRL is imported
 
 METRICS = "metrics.jsonl"
 LOGGED = ("loss", "eval_loss", "learning_rate", "grad_norm", "mean_token_accuracy", "eval_mean_token_accuracy")
@@ -27,7 +32,7 @@ LOGGED = ("loss", "eval_loss", "learning_rate", "grad_norm", "mean_token_accurac
 def run_sft(
     settings: SftSettings, data: Path, model: Path, output: Path, report: Callable[[str], None]
 ) -> dict[str, float | str]:
-    """Fine-tunes a model folder on conversations and writes a model folder; goes on from a killed run's checkpoint."""
+    """Fine-tunes a model folder on conversations and writes another; goes on from a killed run's checkpoint."""
     words = load_tokenizer(model)
     train, held_out = split_conversations(settings, data, words)
     for reason, count in sorted(train.dropped.items()):
@@ -60,7 +65,9 @@ def run_sft(
     }
 
 
-def split_conversations(settings: SftSettings, data: Path, tokenizer: Any) -> tuple[Encoded, Encoded]:
+def split_conversations(
+    settings: SftSettings, data: Path, tokenizer: PreTrainedTokenizerFast
+) -> tuple[Encoded, Encoded]:
     """Conversations to train on, and held out: the dataset's validation rows, else a share by the seed."""
     if tokenizer.chat_template is None:
         raise TrainingError("the model's tokenizer has no chat template")
@@ -79,18 +86,15 @@ def split_conversations(settings: SftSettings, data: Path, tokenizer: Any) -> tu
     return encoded[0], encoded[1]
 
 
-def load_model(folder: Path) -> Any:
+def load_model(folder: Path) -> PreTrainedModel:
     """The folder's model in fp32: bf16 is slower on most processors."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
     try:
         return AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
     except (OSError, ValueError) as error:
         raise TrainingError(f"the folder {folder.name} holds no model that can be loaded") from error
 
 
-def check_needs(settings: SftSettings, model: Any, train: Encoded, output: Path) -> None:
+def check_needs(settings: SftSettings, model: PreTrainedModel, train: Encoded, output: Path) -> None:
     """Stops where memory or disk do not suffice."""
     config = model.config
     tokens = sum(len(ids) for ids in train.input_ids)
@@ -103,15 +107,14 @@ def check_needs(settings: SftSettings, model: Any, train: Encoded, output: Path)
 
 
 def build_trainer(
-    settings: SftSettings, model: Any, tokenizer: Any, train: Encoded, held_out: Encoded, folder: Path
-) -> Any:
+    settings: SftSettings,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    train: Encoded,
+    held_out: Encoded,
+    folder: Path,
+) -> SFTTrainer:
     """TRL's trainer over token ids and labels made here: it neither renders templates nor packs."""
-    import datasets
-    import torch
-    import transformers
-    from peft import LoraConfig
-    from trl import SFTConfig, SFTTrainer
-
     transformers.utils.logging.disable_progress_bar()
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -156,21 +159,6 @@ def build_trainer(
             r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"
         )
     transformers.set_seed(settings.seed)  # before the adapters draw their first weights
-
-    class WatchLoss(transformers.TrainerCallback):
-        """Has the last step measured too, and stops at a loss that is not finite."""
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
-            if state.global_step >= state.max_steps:
-                control.should_evaluate = True
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **others: Any) -> None:
-            if not all(np.isfinite(logs[name]) for name in ("loss", "grad_norm", "eval_loss") if name in logs):
-                raise TrainingError(
-                    f"the loss at step {state.global_step} is not finite: lower the learning rate"
-                    " (the last checkpoint before it is kept)"
-                )
-
     trainer = SFTTrainer(
         model=model,
         args=arguments,
@@ -182,6 +170,34 @@ def build_trainer(
     )
     trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
     return trainer
+
+
+class WatchLoss(transformers.TrainerCallback):
+    """Has the last step measured too, and stops at a loss that is not finite."""
+
+    def on_step_end(
+        self,
+        args: transformers.TrainingArguments,
+        state: transformers.TrainerState,
+        control: transformers.TrainerControl,
+        **others: object,
+    ) -> None:
+        if state.global_step >= state.max_steps:
+            control.should_evaluate = True
+
+    def on_log(
+        self,
+        args: transformers.TrainingArguments,
+        state: transformers.TrainerState,
+        control: transformers.TrainerControl,
+        logs: dict[str, float],
+        **others: object,
+    ) -> None:
+        if not all(np.isfinite(logs[name]) for name in ("loss", "grad_norm", "eval_loss") if name in logs):
+            raise TrainingError(
+                f"the loss at step {state.global_step} is not finite: lower the learning rate"
+                " (the last checkpoint before it is kept)"
+            )
 
 
 def find_checkpoint(folder: Path) -> Path | None:

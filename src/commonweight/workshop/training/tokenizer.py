@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -15,6 +15,9 @@ from commonweight.workshop.training.settings import (
     TokenizerSettings,
     TrainingError,
 )
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 PIECES = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -93,7 +96,7 @@ def write_tokenizer(tokenizer: Tokenizer, settings: TokenizerSettings, output: P
     (output / "chat_template.jinja").write_text(settings.chat_template, encoding="utf-8")
 
 
-def load_tokenizer(folder: Path) -> Any:
+def load_tokenizer(folder: Path) -> "PreTrainedTokenizerFast":
     """The folder's tokenizer as transformers loads it."""
     from transformers import AutoTokenizer
 
