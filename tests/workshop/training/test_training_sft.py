@@ -119,7 +119,7 @@ def test_rows_that_teach_nothing_or_spell_control_tokens_are_dropped(words: Path
         ("{% for m in messages %}{{ m['content'] | upper }}<|im_end|>{% endfor %}", "changes or omits an answer"),
         ("{{ messages[0]['content'] }}<|im_end|>", "changes or omits an answer"),
         (
-            "{% for m in messages %}{{ m['content'] }}<|im_end|>{% endfor %}{{ messages[-1]['content'] | length }}",
+            "{% for m in messages %}{{ m['content'] }}<|im_end|>{% endfor %}{{ messages[4]['content'][1] }}",
             "changes what stands around",
         ),
     ],
@@ -221,7 +221,9 @@ def test_adapters_are_merged_into_the_weights(
         safe_open(pretrained[0] / "model.safetensors", "pt") as before,
     ):
         assert set(after.keys()) == set(before.keys())
-        changed = {name for name in after.keys() if not after.get_tensor(name).equal(before.get_tensor(name))}
+        changed = {
+            name for name in list(after.keys()) if not after.get_tensor(name).equal(before.get_tensor(name))
+        }
     assert changed == {name for name in changed if "proj" in name}
     assert len(changed) == 14
 

@@ -60,7 +60,7 @@ class PretrainSettings(Settings):
     kv_heads: int = Field(2, ge=1, le=128)
     """Key and value heads; each serves ``heads / kv_heads`` query heads."""
     ffn_multiple: float = Field(3.0, ge=0.5, le=8)
-    """Width of the feed-forward layers as a multiple of ``dim``, rounded to 32 (to 256 where dim is a multiple of it)."""
+    """Width of the feed-forward layers as a multiple of ``dim``, in whole blocks of 32 (of 256 where ``dim`` is)."""
     context: int = Field(256, ge=16, le=131_072)
     """Tokens of a training sequence, and the length that the model is declared to handle."""
     batch_tokens: int = Field(4096, ge=16, le=16_777_216)
@@ -134,7 +134,7 @@ class SftSettings(Settings):
     max_length: int = Field(512, ge=16, le=131_072)
     """Tokens of a conversation; longer ones are cut at their end, and dropped where no answer is left."""
     lora_rank: int | None = Field(None, ge=1, le=1024)
-    """Rank of low-rank adapters on all linear layers, merged into the weights at the end; without, all weights learn."""
+    """Rank of adapters on all linear layers, merged into the weights at the end; without it all weights learn."""
     eval_share: float = Field(0.1, gt=0, lt=1)
     """Share of the conversations held out where the dataset has no validation rows."""
     evaluation_interval: int = Field(50, ge=1)
