@@ -2,8 +2,8 @@
 
     python -m benchmarks.training.compare --text FILE --folder FOLDER [--tokens N] [--only N]
 
-Each run is a process of its own and appends a line to ``runs.jsonl``; runs that are there are not repeated, so that
-the comparison can be done in pieces. When all are there, it prints JSON and a table.
+Each run is a process of its own and appends a line to ``runs.jsonl``; runs that are there are not repeated, so
+that the comparison can be done in pieces. When all are there, it prints JSON and a table.
 """
 
 import argparse

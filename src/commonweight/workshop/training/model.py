@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+import transformers
 from transformers import GenerationConfig, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from commonweight.workshop.training.settings import PretrainSettings
@@ -36,6 +37,7 @@ def build_model(settings: PretrainSettings, vocab_size: int, document_end: int, 
 
 def save_model(model: PreTrainedModel, folder: Path) -> None:
     """Writes ``config.json``, ``generation_config.json`` and ``model.safetensors``, without any path in them."""
+    transformers.utils.logging.disable_progress_bar()
     model.config._name_or_path = ""
     model.config.use_cache = True
     model.save_pretrained(folder)

@@ -60,7 +60,7 @@ class PretrainSettings(Settings):
     kv_heads: int = Field(2, ge=1, le=128)
     """Key and value heads; each serves ``heads / kv_heads`` query heads."""
     ffn_multiple: float = Field(3.0, ge=0.5, le=8)
-    """Width of the feed-forward layers as a multiple of ``dim``, in whole blocks of 32 (of 256 where ``dim`` is)."""
+    """Width of feed-forward layers as a multiple of ``dim``, in whole blocks of 32 (of 256 where ``dim`` is)."""
     context: int = Field(256, ge=16, le=131_072)
     """Tokens of a training sequence, and the length that the model is declared to handle."""
     batch_tokens: int = Field(4096, ge=16, le=16_777_216)

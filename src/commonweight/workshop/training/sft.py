@@ -33,6 +33,7 @@ def run_sft(
     settings: SftSettings, data: Path, model: Path, output: Path, report: Callable[[str], None]
 ) -> dict[str, float | str]:
     """Fine-tunes a model folder on conversations and writes another; goes on from a killed run's checkpoint."""
+    transformers.utils.logging.disable_progress_bar()
     words = load_tokenizer(model)
     train, held_out = split_conversations(settings, data, words)
     for reason, count in sorted(train.dropped.items()):
@@ -115,7 +116,6 @@ def build_trainer(
     folder: Path,
 ) -> SFTTrainer:
     """TRL's trainer over token ids and labels made here: it neither renders templates nor packs."""
-    transformers.utils.logging.disable_progress_bar()
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"
