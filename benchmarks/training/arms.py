@@ -4,6 +4,7 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Literal
+from unittest import mock
 
 import numpy as np
 import torch
@@ -11,7 +12,9 @@ import transformers
 from pydantic import BaseModel, ConfigDict
 
 from commonweight.workshop.training import pretrain
+from commonweight.workshop.training.estimate import MICRO_TOKENS
 from commonweight.workshop.training.model import build_model
+from commonweight.workshop.training.optimizer import build_optimizers
 from commonweight.workshop.training.packing import PackedRows, count_token_bytes
 from commonweight.workshop.training.settings import PretrainSettings
 from commonweight.workshop.training.tokenizer import load_tokenizer
@@ -67,22 +70,24 @@ def execute(run: Run, settings: PretrainSettings, data: Path, words: Path) -> Ou
 
 def train_ours(run: Run, settings: PretrainSettings, data: Path, words: Path, folder: Path) -> Outcome:
     """Our loop, as recipes run it; for its speed with AdamW in Muon's place."""
-    if run.arm == "ours-adamw-speed":
-        pretrain.build_optimizers = build_adamw
     curve: Curve = []
     clock = Clock()
     measure = pretrain.measure_bits_per_byte
 
     def measure_apart(*arguments: object) -> float:
         with clock.stopped():
-            bits = float(measure(*arguments))  # type: ignore[arg-type]
+            bits = float(measure(*arguments))
         curve.append((0, bits))
         return bits
 
-    pretrain.measure_bits_per_byte = measure_apart
-    before = time.process_time()
-    observed = pretrain.run_pretrain(settings, data, words, folder, lambda line: None)
-    cpu = time.process_time() - before - clock.cpu
+    optimizers = build_adamw if run.arm == "ours-adamw-speed" else build_optimizers
+    with (
+        mock.patch.object(pretrain, "measure_bits_per_byte", measure_apart),
+        mock.patch.object(pretrain, "build_optimizers", optimizers),
+    ):
+        before = time.process_time()
+        observed = pretrain.run_pretrain(settings, data, words, folder, lambda line: None)
+        cpu = time.process_time() - before - clock.cpu
     steps = [*range(settings.evaluation_interval, settings.total_steps + 1, settings.evaluation_interval)]
     if settings.total_steps not in steps:
         steps.append(settings.total_steps)
@@ -124,7 +129,7 @@ class Clock:
         self.cpu += time.process_time() - self._started[1]
 
 
-class Packed(torch.utils.data.Dataset):
+class Packed(torch.utils.data.Dataset):  # type: ignore[misc]
     """The same sequences in the same order, as Trainer takes them."""
 
     def __init__(self, rows: PackedRows, settings: PretrainSettings) -> None:
@@ -139,14 +144,14 @@ class Packed(torch.utils.data.Dataset):
         return {"input_ids": self.sequences[index], "labels": self.sequences[index]}
 
 
-class InOrderTrainer(transformers.Trainer):
+class InOrderTrainer(transformers.Trainer):  # type: ignore[misc]
     """Takes the sequences as they come: their order is already shuffled."""
 
     def _get_train_sampler(self, *arguments: object) -> torch.utils.data.Sampler:
         return torch.utils.data.SequentialSampler(self.train_dataset)
 
 
-class Measure(transformers.TrainerCallback):
+class Measure(transformers.TrainerCallback):  # type: ignore[misc]
     """Measures bits per byte at our loop's steps, off the clock."""
 
     def __init__(self, settings: PretrainSettings, held_out: PackedRows, sizes: torch.Tensor) -> None:
@@ -186,7 +191,7 @@ def train_with_trainer(run: Run, settings: PretrainSettings, data: Path, words: 
             )
         )  # fmt: skip
     sequences = settings.batch_tokens // settings.context
-    at_once = min(sequences, max(1, pretrain.MICRO_TOKENS // settings.context))
+    at_once = min(sequences, max(1, MICRO_TOKENS // settings.context))
     steps = settings.total_steps
     decay = round(settings.decay_share * steps)
     warmup = round(settings.warmup_share * steps)

@@ -117,17 +117,12 @@ def choose_run(done: "dict[Run, Outcome]", options: argparse.Namespace) -> "Run 
     from benchmarks.training.arms import Run
 
     seeds, tokens = range(options.seeds), options.tokens
-    wanted = [
-        Run(arm=arm, lr=lr, seed=seed, tokens=tokens)
-        for seed in seeds
-        for arm, rates in (("ours", MUON_RATES), ("trainer", ADAMW_RATES))
-        for lr in rates
-    ]
-    wanted += [
-        Run(arm=arm, lr=0.003, seed=seed, tokens=tokens // 5)
-        for seed in seeds
-        for arm in ("ours-adamw-speed", "trainer-adamw-speed")
-    ]
+    wanted: list[Run] = []
+    for seed in seeds:
+        wanted += [Run(arm="ours", lr=lr, seed=seed, tokens=tokens) for lr in MUON_RATES]
+        wanted += [Run(arm="trainer", lr=lr, seed=seed, tokens=tokens) for lr in ADAMW_RATES]
+        wanted.append(Run(arm="ours-adamw-speed", lr=0.003, seed=seed, tokens=tokens // 5))
+        wanted.append(Run(arm="trainer-adamw-speed", lr=0.003, seed=seed, tokens=tokens // 5))
     if all(run in done for run in wanted):
         best = choose_best(done, "ours", tokens)
         wanted += [

@@ -7,7 +7,8 @@ from commonweight.workshop.training.settings import PretrainSettings
 
 def build_optimizers(model: torch.nn.Module, settings: PretrainSettings) -> list[torch.optim.Optimizer]:
     """Two optimizers that share the parameters: embeddings and norms go to AdamW."""
-    matrices, rest = [], []
+    matrices: list[torch.nn.Parameter] = []
+    rest: list[torch.nn.Parameter] = []
     for name, parameter in model.named_parameters():
         is_matrix = parameter.ndim == 2 and ".layers." in name
         (matrices if is_matrix else rest).append(parameter)
