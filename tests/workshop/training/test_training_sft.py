@@ -1,6 +1,7 @@
 """Fine-tuning: what the loss mask holds, what is saved, resumption, and what is refused."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -148,8 +149,8 @@ def test_batches_are_padded_on_the_right_without_loss(
             assert mask.tolist() == [1] * length + [0] * (len(ids) - length)
             assert set(labels[length:].tolist()) <= {-100}
             text = tokenizer.decode(ids[:length])
-            answers = [part.split("<|im_start|>assistant\n")[1] for part in text.split("\n<|im_start|>user")[1:]]
-            assert decode_learned(labels.tolist(), tokenizer) == [answer.rstrip("\n") for answer in answers]
+            answers = re.findall(r"<\|im_start\|>assistant\n(.*?(?:<\|im_end\|>|$))", text)
+            assert decode_learned(labels.tolist(), tokenizer) == answers
     assert padded
 
 
@@ -206,6 +207,22 @@ def test_a_killed_and_resumed_tuning_gives_the_same_bytes(
     assert any(", from step 4" in line for line in said)
     assert (tmp_path / "model.safetensors").read_bytes() == (tuned[0] / "model.safetensors").read_bytes()
     assert (tmp_path / "metrics.jsonl").read_bytes() == (tuned[0] / "metrics.jsonl").read_bytes()
+
+
+def test_the_best_checkpoint_is_what_is_saved(
+    pretrained: tuple[Path, dict[str, Any]], conversations: Path, tmp_path: Path
+) -> None:
+    from commonweight.workshop.training.sft import build_trainer, load_model, run_sft, split_conversations
+
+    rash = TINY.model_copy(update={"learning_rate": 0.3, "max_steps": 6, "evaluation_interval": 1})
+    observed = run_sft(rash, conversations, pretrained[0], tmp_path, print)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    held_out = [line["eval_loss"] for line in lines if "eval_loss" in line]
+    assert observed["eval_loss"] == min(held_out) < held_out[-1]
+    tokenizer = load(tmp_path)
+    parts = split_conversations(rash, conversations, tokenizer)
+    trainer = build_trainer(rash, load_model(tmp_path), tokenizer, *parts, tmp_path / "again")
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(observed["eval_loss"], rel=1e-4)
 
 
 def test_adapters_are_merged_into_the_weights(

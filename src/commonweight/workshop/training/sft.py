@@ -133,7 +133,7 @@ def build_trainer(
         # Packed rows would attend to one another without attention of variable length, which a CPU has not.
         packing=False,
         dataset_kwargs={"skip_prepare_dataset": True},
-        gradient_checkpointing=False,
+        activation_checkpointing=False,
         bf16=False,
         use_cpu=on_cpu,
         dataloader_pin_memory=not on_cpu,
