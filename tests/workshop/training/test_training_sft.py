@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -261,5 +262,12 @@ def test_what_cannot_be_tuned_is_refused(
         run_sft(TINY, one, pretrained[0], tmp_path, print)
     with pytest.raises(TrainingError, match="holds no tokenizer"):
         run_sft(TINY, conversations, tmp_path, tmp_path, print)
+    torn = shutil.copytree(pretrained[0], tmp_path / "torn")
+    (torn / "model.safetensors").write_bytes((torn / "model.safetensors").read_bytes()[:-100])
+    with pytest.raises(TrainingError, match="torn holds no model that can be loaded"):
+        run_sft(TINY, conversations, torn, tmp_path, print)
+    (torn / "tokenizer.json").write_bytes((torn / "tokenizer.json").read_bytes()[:-100])
+    with pytest.raises(TrainingError, match="torn holds no tokenizer that can be loaded"):
+        run_sft(TINY, conversations, torn, tmp_path, print)
     with pytest.raises(TrainingError, match="is not finite"):
         run_sft(TINY.model_copy(update={"learning_rate": 1e30}), conversations, pretrained[0], tmp_path, print)

@@ -66,9 +66,9 @@ def estimate_sft(
     settings: SftSettings, parameters: int, layers: int, dim: int, vocab_size: int, tokens: int
 ) -> Estimate:
     """Needs of fine-tuning a model of this shape on this many tokens."""
-    trained = parameters if settings.lora_rank is None else min(parameters, 14 * layers * dim * settings.lora_rank)
+    trained = parameters if settings.lora_rank is None else min(parameters, 18 * layers * dim * settings.lora_rank)
     flops = 6.0 * parameters * tokens
-    activations = FLOAT * settings.batch_size * settings.max_length * (layers * 30 * dim + 3 * vocab_size)
+    activations = FLOAT * settings.batch_size * settings.max_length * (layers * 34 * dim + 3 * vocab_size)
     return Estimate(
         parameters=parameters,
         tokens=tokens,

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import transformers
 from peft import LoraConfig
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 from trl import SFTConfig, SFTTrainer
 
@@ -91,7 +92,7 @@ def load_model(folder: Path) -> PreTrainedModel:
     """The folder's model in fp32: bf16 is slower on most processors."""
     try:
         return AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise TrainingError(f"the folder {folder.name} holds no model that can be loaded") from error
 
 

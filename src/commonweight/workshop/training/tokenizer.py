@@ -102,7 +102,7 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerFast":
 
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # of a torn file the tokenizers library raises no narrower class
         raise TrainingError(f"the folder {folder.name} holds no tokenizer that can be loaded") from error
 
 
