@@ -188,6 +188,17 @@ def test_losses_that_are_not_finite_keep_the_last_checkpoint(
     assert not (tmp_path / "model.safetensors").exists()
 
 
+def test_a_run_that_does_not_fit_is_refused_before_it_starts(
+    tiny: PretrainSettings, texts: Path, words: Path, tmp_path: Path
+) -> None:
+    from commonweight.workshop.training.pretrain import run_pretrain
+
+    huge = tiny.model_copy(update={"layers": 128, "dim": 16_384, "heads": 128})
+    with pytest.raises(TrainingError, match=r"pretraining of [\d,]+ parameters needs about \d+\.\d GB of memory"):
+        run_pretrain(huge, texts, words, tmp_path, print)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_dataset_without_held_out_rows_is_refused(
     tiny: PretrainSettings, words: Path, tmp_path: Path, write_rows: Callable[..., Path]
 ) -> None:

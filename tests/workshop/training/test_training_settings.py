@@ -11,9 +11,13 @@ import psutil
 import pytest
 from pydantic import ValidationError
 
+from commonweight.prompting.template.chat_template import ChatTemplate
 from commonweight.workshop.training.estimate import check_resources, count_parameters, estimate, estimate_sft
 from commonweight.workshop.training.settings import (
     CHAT_TEMPLATE,
+    CONTROL_TOKENS,
+    TURN_END,
+    TURN_START,
     PretrainSettings,
     SftSettings,
     TokenizerSettings,
@@ -86,6 +90,16 @@ def test_chat_template_renders_system_turns_and_generation_prompt() -> None:
     assert template.render(messages=system, add_generation_prompt=True) == (
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
     )
+
+
+def test_our_server_takes_the_chat_template() -> None:
+    template = ChatTemplate(CHAT_TEMPLATE, bos_token="", eos_token=TURN_END)
+    assert (template.has_system, template.has_late_system, template.has_default_system) == (True, True, False)
+    assert template.select_written(CONTROL_TOKENS) == [TURN_START, TURN_END]
+    stand_ins = {TURN_START: "\ue000", TURN_END: "\ue001"}
+    template.trace(stand_ins, lambda text: text.replace("\ue000", TURN_START).replace("\ue001", TURN_END))
+    turns = [{"role": "user", "content": "Hi"}]
+    assert template.render(turns) == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
 
 
 def test_estimate_grows_with_the_run() -> None:

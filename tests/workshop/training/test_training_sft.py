@@ -246,6 +246,14 @@ def test_adapters_are_merged_into_the_weights(
     assert len(changed) == 14
 
 
+def test_trackers_that_are_not_installed_are_named(conversations: Path, tmp_path: Path) -> None:
+    from commonweight.workshop.training.sft import run_sft
+
+    settings = TINY.model_copy(update={"report_to": ("no_such_tracker",)})
+    with pytest.raises(TrainingError, match=r"report_to names \w+, which is not installed"):
+        run_sft(settings, conversations, tmp_path, tmp_path, print)
+
+
 def test_what_cannot_be_tuned_is_refused(
     pretrained: tuple[Path, dict[str, Any]],
     texts: Path,

@@ -1,5 +1,6 @@
 """Supervised fine-tuning through TRL: loss on answers only, held-out loss, the best checkpoint kept."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -34,6 +35,9 @@ def run_sft(
     settings: SftSettings, data: Path, model: Path, output: Path, report: Callable[[str], None]
 ) -> dict[str, float | str]:
     """Fine-tunes a model folder on conversations and writes another; goes on from a killed run's checkpoint."""
+    for tracker in settings.report_to:
+        if importlib.util.find_spec(tracker) is None:
+            raise TrainingError(f"report_to names {tracker}, which is not installed")
     transformers.utils.logging.disable_progress_bar()
     words = load_tokenizer(model)
     train, held_out = split_conversations(settings, data, words)
