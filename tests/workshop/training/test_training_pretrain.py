@@ -185,6 +185,7 @@ def test_losses_that_are_not_finite_keep_the_last_checkpoint(
         run_pretrain(diverging, texts, words, tmp_path, print)
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     assert state["step"] == len(read_metrics(tmp_path)) >= 1
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in state["model"].values())
     assert not (tmp_path / "model.safetensors").exists()
 
 

@@ -52,10 +52,7 @@ def run_pretrain(
             loss = compute_gradients(model, torch.from_numpy(tokens.astype("int64")), settings)
             norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip))
             if not (math.isfinite(loss) and math.isfinite(norm)):
-                raise TrainingError(
-                    f"the loss at step {step + 1} is not finite: lower muon_lr or adamw_lr"
-                    " (the last checkpoint before it is kept)"
-                )
+                raise make_divergence_error(step + 1)
             before = time.perf_counter()
             optimizers[0].step()
             muon_seconds += time.perf_counter() - before
@@ -76,6 +73,8 @@ def run_pretrain(
             log.write(json.dumps(line) + "\n")
             if done % settings.checkpoint_interval == 0 or done == settings.total_steps:
                 log.flush()
+                if not all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters()):
+                    raise make_divergence_error(done)
                 save_checkpoint(output, identity, done, model, optimizers)
     seconds = time.perf_counter() - started
     if math.isnan(bits):  # killed after the last step, before the model was written
@@ -91,6 +90,12 @@ def run_pretrain(
         "tokens_per_second": trained / seconds,
         "muon_share": muon_seconds / seconds,
     }
+
+
+def make_divergence_error(step: int) -> TrainingError:
+    return TrainingError(
+        f"the loss at step {step} is not finite: lower muon_lr or adamw_lr (the last checkpoint before it is kept)"
+    )
 
 
 def compute_gradients(model: PreTrainedModel, stream: torch.Tensor, settings: PretrainSettings) -> float:
