@@ -14,21 +14,21 @@ _NOT_SPDX = frozenset({"OpenRAIL", "WordNet"})
 
 
 def make_bom(evidence: Evidence) -> bytes:
-    """The bytes of ``bom.cdx.json``. Its serial number follows from the lineage, so that equal releases are equal."""
-    statement = evidence.statement
+    """The bytes of ``bom.cdx.json``; its serial number follows from the lineage, so equal releases have equal ones."""
+    declaration = evidence.declaration
     sources = list_sources(evidence.material)
     data = [source for source in sources if source.content != "weights"]
-    serial = uuid.uuid5(_NAMESPACE, f"{evidence.chain.head} {statement.name} {statement.date}")
+    serial = uuid.uuid5(_NAMESPACE, f"{evidence.chain.head} {declaration.name} {declaration.date}")
     model: dict[str, Any] = {
         "type": "machine-learning-model",
         "bom-ref": "model",
-        "name": statement.name,
-        "version": str(statement.date),
-        "description": statement.description,
-        "licenses": [_name_licence(statement.licence)],
+        "name": declaration.name,
+        "version": str(declaration.date),
+        "description": declaration.description,
+        "licenses": [_name_licence(declaration.licence)],
         "modelCard": {
             "modelParameters": {
-                "task": statement.pipeline_tag,
+                "task": declaration.pipeline_tag,
                 "datasets": [{"ref": _make_reference(source)} for source in data],
             },
             "quantitativeAnalysis": {
@@ -38,7 +38,7 @@ def make_bom(evidence: Evidence) -> bytes:
                     if figure.subject == "release" and figure.value is not None
                 ]
             },
-            "considerations": {"technicalLimitations": [statement.limitations]},
+            "considerations": {"technicalLimitations": [declaration.limitations]},
         },
         "properties": [
             {"name": "commonweight:lineage:head", "value": evidence.chain.head},
@@ -46,8 +46,8 @@ def make_bom(evidence: Evidence) -> bytes:
         ],
     }
     ancestors = [_make_ancestor(source) for source in sources if source.content == "weights"]
-    if statement.base_model and not ancestors:
-        ancestors = [{"type": "machine-learning-model", "name": statement.base_model}]
+    if declaration.base_model and not ancestors:
+        ancestors = [{"type": "machine-learning-model", "name": declaration.base_model}]
     if ancestors:
         model["pedigree"] = {"ancestors": ancestors}
     document = {
@@ -55,7 +55,7 @@ def make_bom(evidence: Evidence) -> bytes:
         "specVersion": "1.6",
         "serialNumber": f"urn:uuid:{serial}",
         "version": 1,
-        "metadata": {"timestamp": f"{statement.date}T00:00:00Z", "component": model},
+        "metadata": {"timestamp": f"{declaration.date}T00:00:00Z", "component": model},
         "components": [*_list_files(evidence), *(_make_data(source) for source in data)],
     }
     return encode_document(document)
@@ -86,7 +86,7 @@ def _list_files(evidence: Evidence) -> list[dict[str, Any]]:
                 {"name": "commonweight:parameters", "value": str(facts.parameters)},
             ],
         }
-        for name, facts in sorted(evidence.statement.weights.items())
+        for name, facts in sorted(evidence.declaration.weights.items())
     ]
 
 
@@ -105,7 +105,7 @@ def _make_data(source: Source) -> dict[str, Any]:
         "bom-ref": _make_reference(source),
         "name": source.name,
         "licenses": [_name_licence(source.licence)],
-        "data": [{"type": "dataset", "name": source.name, "description": f"{source.rows} rows of {source.content}"}],
+        "data": [{"type": "dataset", "name": source.name, "description": _describe_rows(source)}],
         "properties": [{"name": "commonweight:generator", "value": source.generator}],
     }
     return component | _list_hashes(source)
@@ -124,6 +124,10 @@ def _make_metric(figure: Figure) -> dict[str, Any]:
     if figure.low is not None and figure.high is not None:
         metric["confidenceInterval"] = {"lowerBound": repr(figure.low), "upperBound": repr(figure.high)}
     return metric
+
+
+def _describe_rows(source: Source) -> str:
+    return f"{source.rows} rows of {source.content}"
 
 
 def _make_reference(source: Source) -> str:

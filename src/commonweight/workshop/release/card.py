@@ -35,17 +35,17 @@ _DATASET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9._-]+)?")
 
 def make_card(evidence: Evidence, gate: Gate) -> bytes:
     """The bytes of ``README.md``."""
-    statement = evidence.statement
+    declaration = evidence.declaration
     metadata = yaml.safe_dump(make_metadata(evidence), sort_keys=False, allow_unicode=False, width=10_000)
     sections: list[Sequence[str]] = [
-        ["---", metadata.rstrip("\n"), "---", "", f"# {_escape(statement.title)}", ""],
-        [statement.description, ""],
+        ["---", metadata.rstrip("\n"), "---", "", f"# {_escape(declaration.title)}", ""],
+        [declaration.description, ""],
         [*_describe_gate(gate), ""],
         ["## Files", "", *_make_files_table(evidence), ""],
         ["## Evaluation", "", *_make_figures_table(evidence.figures), ""],
         [*_make_gate_table(gate.rows), ""],
         ["## Material", "", *_make_sources_table(evidence), ""],
-        ["## Limitations", "", statement.limitations, ""],
+        ["## Limitations", "", declaration.limitations, ""],
         ["## Licence", "", *_describe_licence(evidence), ""],
         ["## Lineage", "", *_describe_lineage(evidence)],
     ]
@@ -54,15 +54,15 @@ def make_card(evidence: Evidence, gate: Gate) -> bytes:
 
 def make_metadata(evidence: Evidence) -> dict[str, object]:
     """The card's metadata, in the hub's words."""
-    statement = evidence.statement
-    licence = _HUB_LICENCES.get(statement.licence)
+    declaration = evidence.declaration
+    licence = _HUB_LICENCES.get(declaration.licence)
     metadata: dict[str, object] = {"license": licence or "other"}
     if licence is None:
-        metadata |= {"license_name": statement.licence.lower(), "license_link": "LICENSE"}
-    metadata["language"] = list(statement.languages)
-    metadata["pipeline_tag"] = statement.pipeline_tag
-    if statement.base_model:
-        metadata["base_model"] = statement.base_model
+        metadata |= {"license_name": declaration.licence.lower(), "license_link": "LICENSE"}
+    metadata["language"] = list(declaration.languages)
+    metadata["pipeline_tag"] = declaration.pipeline_tag
+    if declaration.base_model:
+        metadata["base_model"] = declaration.base_model
     names = sorted({source.name for source in list_sources(evidence.material) if source.content != "weights"})
     if datasets := [name for name in names if _DATASET.fullmatch(name)]:
         metadata["datasets"] = datasets
@@ -70,7 +70,7 @@ def make_metadata(evidence: Evidence) -> dict[str, object]:
     measured = [f for f in evidence.figures if f.subject == "release" and f.value is not None]
     if measured:
         results = [_make_result(figure) for figure in measured]
-        metadata["model-index"] = [{"name": statement.name, "results": results}]
+        metadata["model-index"] = [{"name": declaration.name, "results": results}]
     return metadata
 
 
@@ -85,7 +85,7 @@ def _make_result(figure: Figure) -> dict[str, object]:
 def _make_files_table(evidence: Evidence) -> Iterable[str]:
     yield "| file | bytes | parameters | SHA-256 |"
     yield "|---|---|---|---|"
-    for name, facts in sorted(evidence.statement.weights.items()):
+    for name, facts in sorted(evidence.declaration.weights.items()):
         yield f"| {name} | {facts.size} | {facts.parameters} | {facts.sha256} |"
 
 
@@ -98,15 +98,16 @@ def _make_figures_table(figures: Sequence[Figure]) -> Iterable[str]:
     for f in figures:
         value = "n/a" if f.value is None else repr(f.value)
         interval = "n/a" if f.low is None or f.high is None else f"{f.low!r} to {f.high!r}"
-        cells = (f.subject, f.task, f.metric, value, interval, f.n, f.errors, f.dataset.name, _describe(f.sampling))
-        yield "| " + " | ".join(_escape(str(cell)) for cell in (*cells, f.harness, f.date)) + " |"
+        cells = (f.subject, f.task, f.metric, value, interval, f.n, f.errors, f.dataset.name)
+        method = (_describe(f.sampling), f.harness, f.date)
+        yield "| " + " | ".join(_escape(str(cell)) for cell in (*cells, *method)) + " |"
 
 
 def _make_gate_table(rows: Sequence[RowResult]) -> Iterable[str]:
     yield "| gate | result | value | bound | reason |"
     yield "|---|---|---|---|---|"
     for row in rows:
-        result = "pass (by compute)" if row.by_compute else row.result
+        result: str = "pass (by compute)" if row.by_compute else row.result
         if row.waiver:
             result = f"{row.result}, waived"
         elif not row.required:
@@ -137,7 +138,7 @@ def _make_sources_table(evidence: Evidence) -> Iterable[str]:
 
 def _describe_licence(evidence: Evidence) -> Iterable[str]:
     yield (
-        f"{evidence.statement.licence}. Licences of the material: {name_licences(evidence.export.licences)}. "
+        f"{evidence.declaration.licence}. Licences of the material: {name_licences(evidence.export.licences)}. "
         f"Attributions and obligations: {NOTICE}."
     )
 

@@ -10,9 +10,9 @@ from commonweight.lineage.digests import digest_file
 from commonweight.lineage.record import EVALUATION, Record, read_record
 from commonweight.workshop.release.documents import ReleaseError, decode_json, read_file
 from commonweight.workshop.release.evidence import (
-    Evidence,
+    Declaration,
     EvaluationFacts,
-    Statement,
+    Evidence,
     WeightsFacts,
     check_record_texts,
     find_material,
@@ -83,7 +83,7 @@ def collect_evidence(
         samples += own_samples
     parity = read_file(export / PARITY)
     return Evidence(
-        statement=Statement(
+        declaration=Declaration(
             name=settings.name,
             title=settings.title,
             licence=settings.licence,
@@ -100,7 +100,7 @@ def collect_evidence(
                 EvaluationFacts(subject=evaluation.subject, record=record.identity)
                 for evaluation, record in zip(evaluations, measured, strict=True)
             ),
-            weights={name: _describe_weights(path) for name, path in _list_weights(settings, export, model).items()},
+            weights=_describe_weights(settings, export, model),
         ),
         chain=chain,
         parity=decode_json(parity, PARITY),
@@ -138,12 +138,21 @@ def list_model_files(settings: ReleaseSettings, export: Path, model: Path) -> di
     return found
 
 
-def _list_weights(settings: ReleaseSettings, export: Path, model: Path) -> dict[str, Path]:
+def _describe_weights(settings: ReleaseSettings, export: Path, model: Path) -> dict[str, WeightsFacts]:
     files = list_model_files(settings, export, model)
-    return {name: path for name, (path, _) in files.items() if path.suffix in (".gguf", ".safetensors")}
+    return {
+        name: describe_weights(path)
+        for name, (path, _) in sorted(files.items())
+        if path.suffix in (".gguf", ".safetensors")
+    }
 
 
-def _describe_weights(path: Path) -> WeightsFacts:
+def describe_weights(path: Path) -> WeightsFacts:
+    """What a release says of a file of weights.
+
+    Raises:
+        ReleaseError: it is damaged.
+    """
     header = read_header(path)
     return WeightsFacts(
         size=path.stat().st_size,

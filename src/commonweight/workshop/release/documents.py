@@ -120,9 +120,14 @@ def refuse_texts(
         elif isinstance(item, list | tuple):
             pending += [(f"{place}[]", content) for content in item]
         elif isinstance(item, str) and (
-            len(item) > characters or (words is not None and (len(item.splitlines()) > 1 or len(item.split()) > words))
+            len(item) > characters or (words is not None and _has_many_words(item, words))
         ):
-            raise ReleaseError(f"{name} holds a text in {place.lstrip('.')}; releases hold ids, digests and scores.")
+            place = place.lstrip(".") or "the whole"
+            raise ReleaseError(f"{name} holds a text in {place}; releases hold ids, digests and scores.")
+
+
+def _has_many_words(text: str, words: int) -> bool:
+    return len(text.splitlines()) > 1 or len(text.split()) > words
 
 
 def _name_key(key: object) -> str:

@@ -29,7 +29,7 @@ from commonweight.workshop.release.figures import (
     read_figures,
     read_samples,
 )
-from commonweight.workshop.release.layout import PARITY, RESULTS, SAMPLES, STATEMENT
+from commonweight.workshop.release.layout import DECLARATION, PARITY, RESULTS, SAMPLES
 from commonweight.workshop.release.settings import Line, Name, Text, Waiver
 
 MAX_PARAMETER_CHARACTERS = 2000
@@ -59,7 +59,7 @@ class EvaluationFacts(BaseModel):
     record: Sha256
 
 
-class Statement(BaseModel):
+class Declaration(BaseModel):
     """``release.json``: what the publisher says, and which files and records it is about."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -87,7 +87,7 @@ class Statement(BaseModel):
 class Evidence:
     """What the gate, the card, the notices and the bill of material are computed from."""
 
-    statement: Statement
+    declaration: Declaration
     chain: Chain
     parity: Any
     """The parity report, as JSON."""
@@ -102,7 +102,7 @@ class Evidence:
         Raises:
             ReleaseError: the chain does not have it.
         """
-        return self.get_record(self.statement.export)
+        return self.get_record(self.declaration.export)
 
     @property
     def head(self) -> str:
@@ -128,12 +128,12 @@ class Evidence:
         try:
             return self.records[identity]
         except KeyError as error:
-            raise ReleaseError(f"{CHAIN} has no record {identity[:12]}, which {STATEMENT} names.") from error
+            raise ReleaseError(f"{CHAIN} has no record {identity[:12]}, which {DECLARATION} names.") from error
 
     def encode_inputs(self) -> dict[str, bytes]:
         """The bytes of the files that this is, by name."""
         return {
-            STATEMENT: encode_document(self.statement.model_dump(mode="json")),
+            DECLARATION: encode_document(self.declaration.model_dump(mode="json")),
             CHAIN: self.chain.encode(),
             PARITY: self.parity_bytes,
             RESULTS: encode_document({"figures": encode_figures(self.figures)}),
@@ -192,11 +192,11 @@ def read_evidence(folder: Path) -> Evidence:
     Raises:
         ReleaseError: a file is missing or malformed.
     """
-    statement = decode_model(Statement, read_file(folder / STATEMENT), STATEMENT)
+    declaration = decode_model(Declaration, read_file(folder / DECLARATION), DECLARATION)
     chain = read_chain(folder)
     parity_bytes = read_file(folder / PARITY)
     evidence = Evidence(
-        statement=statement,
+        declaration=declaration,
         chain=chain,
         parity=decode_json(parity_bytes, PARITY),
         parity_bytes=parity_bytes,

@@ -9,7 +9,6 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from commonweight.lineage.digests import encode_json
-from commonweight.lineage.record import Sha256
 from commonweight.workshop.release.documents import (
     MAX_LINES_BYTES,
     ReleaseError,

@@ -13,7 +13,7 @@ from commonweight.workshop.release.evidence import Evidence, quote_sentence
 from commonweight.workshop.release.figures import find_figure
 from commonweight.workshop.release.layout import GATE, WEIGHTS
 from commonweight.workshop.release.obligations import check_licence, fold_obligations, name_licences
-from commonweight.workshop.release.policy import ComputeRow, FigureRow, ParityRow, Policy, Row
+from commonweight.workshop.release.policy import CheckRow, ComputeRow, FigureRow, ParityRow, Policy, Row
 from commonweight.workshop.release.settings import Waiver
 
 Result = Literal["pass", "fail", "not evaluated"]
@@ -80,14 +80,14 @@ def evaluate_gate(policy: Policy, evidence: Evidence) -> Gate:
     Raises:
         ReleaseError: a waiver is of a row that the policy does not have, or has ended.
     """
-    statement = evidence.statement
-    waivers = _check_waivers(policy, statement.waivers, statement.date)
+    declaration = evidence.declaration
+    waivers = _check_waivers(policy, declaration.waivers, declaration.date)
     rows = tuple(_evaluate_row(row, evidence, waivers) for row in policy.rows)
     blocked = any(row.blocks for row in rows)
     waived = any(row.waiver is not None for row in rows)
     return Gate(
         policy=policy,
-        date=statement.date,
+        date=declaration.date,
         inputs=evidence.digest_inputs(),
         rows=rows,
         verdict="blocked" if blocked else "waived" if waived else "pass",
@@ -110,7 +110,7 @@ def _check_waivers(policy: Policy, waivers: Sequence[Waiver], day: date) -> dict
     found: dict[str, Waiver] = {}
     for waiver in waivers:
         if waiver.row not in ids:
-            raise ReleaseError(f"A waiver is of the row {waiver.row}, which the policy {policy.name} does not have.")
+            raise ReleaseError(f"A waiver is of {waiver.row}, which is no row of the policy {policy.name}.")
         if waiver.until < day:
             raise ReleaseError(f"The waiver of the row {waiver.row} ended on {waiver.until}.")
         if waiver.row in found:
@@ -124,14 +124,13 @@ def _evaluate_row(row: Row, evidence: Evidence, waivers: Mapping[str, Waiver]) -
         finding = _find(row, evidence)
     except (ReleaseError, LineageError) as error:
         finding = Finding("fail", None, quote_sentence(str(error)).rstrip("."))
-    has_bound = isinstance(row, ParityRow | FigureRow | ComputeRow)
     return RowResult(
         id=row.id,
         statement=row.statement,
         required=row.required,
         result=finding.result,
         value=finding.value,
-        operator=None if not has_bound else "<" if isinstance(row, ComputeRow) else row.operator,
+        operator=None if isinstance(row, CheckRow) else "<" if isinstance(row, ComputeRow) else row.operator,
         bound=finding.bound,
         reason=finding.reason,
         by_compute=isinstance(row, ComputeRow) and finding.result == "pass",
@@ -204,7 +203,8 @@ def _compare_figure(row: FigureRow, evidence: Evidence) -> Finding:
     if row.relative_to == "base":
         base = find_figure(evidence.figures, row.task, row.metric, "base")
         if base is None or base.value is None:
-            return Finding("not evaluated", None, f"{row.task} {row.metric} of the base was not measured", row.bound)
+            reason = f"{row.task} {row.metric} of the base was not measured"
+            return Finding("not evaluated", None, reason, row.bound)
         return _compare(round(value - base.value, 12), row.operator, row.bound, f"{what} less the base's")
     return _compare(value, row.operator, row.bound, what)
 
@@ -216,7 +216,7 @@ def _compare(value: float, operator: str, bound: float, what: str) -> Finding:
 
 
 def _compare_compute(row: ComputeRow, evidence: Evidence) -> Finding:
-    weights = evidence.statement.weights
+    weights = evidence.declaration.weights
     parameters = max((facts.parameters for facts in weights.values()), default=0)
     if WEIGHTS in weights:
         parameters = weights[WEIGHTS].parameters
@@ -230,9 +230,9 @@ def _compare_compute(row: ComputeRow, evidence: Evidence) -> Finding:
     if not trained or not parameters:
         return Finding("not evaluated", None, "no record says what was trained", row.bound)
     operations = 6.0 * parameters * tokens
-    reason = f"6 x {parameters} parameters x {tokens} tokens"
-    result: Result = "pass" if operations < row.bound else "fail"
-    return Finding(result, operations, f"{reason}, {'below' if result == 'pass' else 'not below'} the bound", row.bound)
+    is_below = operations < row.bound
+    reason = f"6 x {parameters} parameters x {tokens} tokens, {'' if is_below else 'not '}below the bound"
+    return Finding("pass" if is_below else "fail", operations, reason, row.bound)
 
 
 def _check_provenance(evidence: Evidence) -> Finding:
@@ -254,7 +254,7 @@ def _check_licences(evidence: Evidence) -> Finding:
     obligations = fold_obligations(evidence)
     check_licence(evidence, obligations)
     names = name_licences(licence.id for licence in obligations.licences)
-    return Finding("pass", names, f"{evidence.statement.licence} meets what {names} ask")
+    return Finding("pass", names, f"{evidence.declaration.licence} meets what {names} ask")
 
 
 def _check_evaluation_sets(evidence: Evidence) -> Finding:
@@ -267,7 +267,8 @@ def _check_evaluation_sets(evidence: Evidence) -> Finding:
     shared = sorted(name for digest, name in sets.items() if digest in used)
     if shared:
         return Finding("fail", len(shared), f"in training, validation or calibration: {quote(', '.join(shared))}")
-    return Finding("pass", len(sets), f"none of {len(sets)} evaluation sets is among {len(used)} digests of material")
+    reason = f"none of {len(sets)} evaluation sets is among {len(used)} digests of material"
+    return Finding("pass", len(sets), reason)
 
 
 def _list_digests(material: Iterable[Record]) -> Iterable[str]:
@@ -280,13 +281,13 @@ def _list_digests(material: Iterable[Record]) -> Iterable[str]:
 
 def _check_lineage(evidence: Evidence) -> Finding:
     export, head = evidence.export, evidence.head
-    weights = evidence.statement.weights
+    weights = evidence.declaration.weights
     for name, facts in weights.items():
         if name.endswith(".gguf") and export.files.get(name) != facts.sha256:
             return Finding("fail", None, f"{quote(name)} is not a file of the export")
         if facts.head != head and (name.endswith(".gguf") or facts.head is not None):
             return Finding("fail", None, f"{quote(name)} states another head than that before the export")
-    for evaluation in evidence.statement.evaluations:
+    for evaluation in evidence.declaration.evaluations:
         evidence.get_record(evaluation.record)
     return Finding("pass", head, f"{len(evidence.chain.records)} records, head before export {head[:12]}")
 

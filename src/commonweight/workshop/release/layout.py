@@ -10,7 +10,7 @@ from pathlib import Path
 from commonweight.workshop.release.documents import ReleaseError, quote, read_file
 
 CARD, LICENCE, NOTICE = "README.md", "LICENSE", "NOTICE"
-STATEMENT, PARITY, GATE, BOM = "release.json", "parity.json", "gate.json", "bom.cdx.json"
+DECLARATION, PARITY, GATE, BOM = "release.json", "parity.json", "gate.json", "bom.cdx.json"
 RESULTS, SAMPLES = "evaluation/results.json", "evaluation/samples.jsonl"
 SUMS, PUBLIC_KEY, SIGNATURE = "SHA256SUMS", "signing-key.pub", "model.sig"
 SAFETENSORS = "safetensors"
@@ -66,10 +66,12 @@ def list_files(folder: Path) -> tuple[dict[str, int], list[Problem]]:
             else:
                 found[name] = status.st_size
                 total += status.st_size
-    folded: dict[str, str] = {}
-    for name in found:
-        if folded.setdefault(name.lower(), name) != name:
-            problems.append(Problem(name, f"{name} and {folded[name.lower()]} differ in case only."))
+    folded = {name.lower(): name for name in found}
+    problems += [
+        Problem(name, f"{name} and {folded[name.lower()]} differ in case only.")
+        for name in found
+        if folded[name.lower()] != name
+    ]
     if total > MAX_RELEASE_BYTES:
         problems.append(Problem("", f"The release is larger than {MAX_RELEASE_BYTES >> 40} TiB."))
     return dict(sorted(found.items())), problems

@@ -1,4 +1,4 @@
-"""The licence bundle: the licence's text, and a notice with attributions and obligations, computed from the records."""
+"""The licence bundle: the licence's text, and a notice with attributions and obligations out of the records."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -101,12 +101,12 @@ def make_notice(evidence: Evidence) -> bytes:
     Raises:
         LineageError: a licence is unknown, or two cannot be met at once.
     """
-    statement = evidence.statement
+    declaration = evidence.declaration
     obligations = fold_obligations(evidence)
     lines = [
-        statement.title,
+        declaration.title,
         "",
-        f"Released {statement.date} under {statement.licence} (see LICENSE).",
+        f"Released {declaration.date} under {declaration.licence} (see LICENSE).",
         "What follows is computed from lineage.jsonl.",
         "",
         "Material",

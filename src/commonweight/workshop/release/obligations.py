@@ -17,7 +17,7 @@ def fold_obligations(evidence: Evidence) -> Obligations:
     """
     export = evidence.export
     return fold_licences(
-        {*export.licences, *list_generator_licences(export.generators)}, evidence.statement.share_alike
+        {*export.licences, *list_generator_licences(export.generators)}, evidence.declaration.share_alike
     )
 
 
@@ -27,10 +27,10 @@ def check_licence(evidence: Evidence, obligations: Obligations) -> None:
     Raises:
         ReleaseError: says which one they do not meet.
     """
-    statement = evidence.statement
-    licence = find_licence(statement.licence)
+    declaration = evidence.declaration
+    licence = find_licence(declaration.licence)
     if licence is None:
-        raise ReleaseError(f"The licence of the release, {statement.licence}, is not known.")
+        raise ReleaseError(f"The licence of the release, {declaration.licence}, is not known.")
     if obligations.licence is not None:
         required = find_licence(obligations.licence)
         allowed = (obligations.licence, *(required.compatible_with if required else ()))
@@ -40,7 +40,7 @@ def check_licence(evidence: Evidence, obligations: Obligations) -> None:
         limited = next(item.id for item in obligations.licences if not item.commercial)
         raise ReleaseError(f"{limited} permits no commercial use, and {licence.id} does.")
     for naming in obligations.naming:
-        if not all(_begins_with(name, naming) for name in (statement.name, statement.title)):
+        if not all(_begins_with(name, naming) for name in (declaration.name, declaration.title)):
             raise ReleaseError(f"The release's name must begin with {naming}, by a licence of its material.")
 
 

@@ -104,7 +104,7 @@ def read_policy(name: str) -> Policy:
         data = read_file(Path(name), _MAX_POLICY_BYTES)
     try:
         # Aliases can make a small file a huge value.
-        content = yaml.load(data, _PolicyLoader)  # noqa: S506 - derived from the safe loader
+        content = yaml.load(data, _PolicyLoader)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}," if mark is not None else ""

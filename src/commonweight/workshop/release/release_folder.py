@@ -77,8 +77,8 @@ def run_release(
 ) -> None:
     """Write a signed release folder.
 
-    Nothing but the signature differs between two releases of equal inputs. An empty folder or an earlier release at
-    ``output`` is replaced when the new one is complete; anything else there is left alone.
+    Nothing but the signature differs between two releases of equal inputs. An empty folder or an earlier release
+    at ``output`` is replaced when the new one is complete; anything else there is left alone.
 
     Args:
         gate: folder with the ``gate.json`` that :func:`run_gate` wrote from the same inputs.
@@ -98,7 +98,7 @@ def run_release(
     key = find_key(settings.signing_key, keys)
     if output.resolve() in key.resolve().parents:
         raise ReleaseError("The private key lies in the release's folder.")
-    report(f"writing {settings.name}: {len(evidence.statement.weights)} files of weights")
+    report(f"writing {settings.name}: {len(evidence.declaration.weights)} files of weights")
     workplace = output.with_name(f".{output.name}.draft")
     shutil.rmtree(workplace, ignore_errors=True)
     draft = workplace / settings.name  # the signature holds the name of the folder

@@ -1,4 +1,4 @@
-"""Weights of a release: what the headers of GGUF and safetensors files say, and digests of whole and sampled bytes."""
+"""Weights of a release: what the headers of GGUF and safetensors files say, and a digest of sampled bytes."""
 
 import hashlib
 import math
@@ -51,7 +51,7 @@ def read_header(path: Path) -> WeightsHeader:
 def digest_sample(path: Path) -> str:
     """SHA-256 of a file's size, both its ends, and blocks at even distances between.
 
-    Finds what replaces a file, and most of what changes much of it; a change of a few bytes needs the whole digest.
+    Finds what replaces a file, and most of what changes much of it; a few changed bytes need the whole digest.
     """
     size = path.stat().st_size
     digest = hashlib.sha256(str(size).encode())
