@@ -6,13 +6,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from commonweight.lineage.errors import WorkshopError
+
 RECORD = "record.json"
 """File of an output folder that describes it; the SHA-256 of its bytes is the output's identity."""
 OBSERVED = "observed.json"
 """File of an output folder with what differs between two runs of the same work: times, host, speeds."""
 
 
-class LineageError(ValueError):
+class LineageError(WorkshopError):
     """A record, a chain or a folder is not as it should be; the message is one sentence."""
 
 
