@@ -14,7 +14,7 @@ _NOT_SPDX = frozenset({"OpenRAIL", "WordNet"})
 
 
 def make_bom(evidence: Evidence) -> bytes:
-    """The bytes of ``bom.cdx.json``; its serial number follows from the lineage, so equal releases have equal ones."""
+    """The bytes of ``bom.cdx.json``; its serial number follows from the lineage."""
     declaration = evidence.declaration
     sources = list_sources(evidence.material)
     data = [source for source in sources if source.content != "weights"]
@@ -33,9 +33,7 @@ def make_bom(evidence: Evidence) -> bytes:
             },
             "quantitativeAnalysis": {
                 "performanceMetrics": [
-                    _make_metric(figure)
-                    for figure in evidence.figures
-                    if figure.subject == "release" and figure.value is not None
+                    _make_metric(figure) for figure in evidence.figures if figure.subject == "release"
                 ]
             },
             "considerations": {"technicalLimitations": [declaration.limitations]},

@@ -1,14 +1,14 @@
 """The model card: README.md with the hub's metadata, every number of it computed from the release's evidence."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import yaml
 
 from commonweight.workshop.release.evidence import Evidence
 from commonweight.workshop.release.figures import Figure
 from commonweight.workshop.release.gate import Gate, RowResult
-from commonweight.workshop.release.layout import GATE, NOTICE, PARITY, SAMPLES, SIGNATURE, WEIGHTS
+from commonweight.workshop.release.layout import EVALUATION_FOLDER, GATE, NOTICE, PARITY, SIGNATURE, WEIGHTS
 from commonweight.workshop.release.notices import list_sources
 from commonweight.workshop.release.obligations import name_licences
 
@@ -67,7 +67,7 @@ def make_metadata(evidence: Evidence) -> dict[str, object]:
     if datasets := [name for name in names if _DATASET.fullmatch(name)]:
         metadata["datasets"] = datasets
     metadata["tags"] = ["gguf", "commonweight"]
-    measured = [f for f in evidence.figures if f.subject == "release" and f.value is not None]
+    measured = [f for f in evidence.figures if f.subject == "release"]
     if measured:
         results = [_make_result(figure) for figure in measured]
         metadata["model-index"] = [{"name": declaration.name, "results": results}]
@@ -96,9 +96,8 @@ def _make_figures_table(figures: Sequence[Figure]) -> Iterable[str]:
     yield "| model | task | metric | value | interval | samples | failed | data | sampling | harness | date |"
     yield "|---|---|---|---|---|---|---|---|---|---|---|"
     for f in figures:
-        value = "n/a" if f.value is None else repr(f.value)
         interval = "n/a" if f.low is None or f.high is None else f"{f.low!r} to {f.high!r}"
-        cells = (f.subject, f.task, f.metric, value, interval, f.n, f.errors, f.dataset.name)
+        cells = (f.subject, f.task, f.metric, repr(f.value), interval, f.n, f.errors, f.dataset.name)
         method = (_describe(f.sampling), f.harness, f.date)
         yield "| " + " | ".join(_escape(str(cell)) for cell in (*cells, *method)) + " |"
 
@@ -146,14 +145,12 @@ def _describe_licence(evidence: Evidence) -> Iterable[str]:
 def _describe_lineage(evidence: Evidence) -> Iterable[str]:
     yield f"{len(evidence.chain.records)} records (lineage.jsonl), head {evidence.chain.head}."
     yield f"Head before export, as in the metadata of the weights: {evidence.head}."
-    yield f"Parity with the model in `{WEIGHTS}`: {PARITY}. Scores by sample, without texts: {SAMPLES}."
+    yield f"Parity with the model in `{WEIGHTS}`: {PARITY}. Scores by sample, without texts: {EVALUATION_FOLDER}."
     yield f"Signature: {SIGNATURE}. Check with `commonweight verify FOLDER --trust KEY`."
 
 
-def _describe(sampling: object) -> str:
-    if isinstance(sampling, dict):
-        return ", ".join(f"{key}={value}" for key, value in sorted(sampling.items()))
-    return "n/a" if sampling is None else str(sampling)
+def _describe(sampling: Mapping[str, object]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in sorted(sampling.items())) or "n/a"
 
 
 def _escape(text: str) -> str:

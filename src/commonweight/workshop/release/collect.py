@@ -8,16 +8,19 @@ from pathlib import Path
 from commonweight.lineage.chain import make_chain
 from commonweight.lineage.digests import digest_file
 from commonweight.lineage.record import EVALUATION, Record, read_record
-from commonweight.workshop.release.documents import ReleaseError, decode_json, read_file
+from commonweight.workshop.release.documents import ReleaseError, read_file
 from commonweight.workshop.release.evidence import (
     Declaration,
     EvaluationFacts,
     Evidence,
     WeightsFacts,
+    check_evaluation_files,
     check_record_texts,
     find_material,
+    make_evidence,
+    read_evaluation,
 )
-from commonweight.workshop.release.figures import Figure, Sample, Subject, read_evaluation
+from commonweight.workshop.release.figures import Subject
 from commonweight.workshop.release.layout import PARITY, SAFETENSORS, WEIGHTS
 from commonweight.workshop.release.settings import ReleaseSettings
 from commonweight.workshop.release.weights import digest_sample, read_header
@@ -73,41 +76,31 @@ def collect_evidence(
         check_record_texts(record)
     ordered = {record.identity: record for record in chain.records}
     material = {record.identity for record in find_material(exported, ordered)}
+    files: list[tuple[bytes, bytes]] = []
     for evaluation, record in zip(evaluations, measured, strict=True):
         _check_subject(evaluation, record, material)
-    figures: list[Figure] = []
-    samples: list[Sample] = []
-    for evaluation in evaluations:
-        own_figures, own_samples = read_evaluation(evaluation.folder, evaluation.subject)
-        figures += own_figures
-        samples += own_samples
-    parity = read_file(export / PARITY)
-    return Evidence(
-        declaration=Declaration(
-            name=settings.name,
-            title=settings.title,
-            licence=settings.licence,
-            description=settings.description,
-            limitations=settings.limitations,
-            base_model=settings.base_model,
-            languages=settings.languages,
-            pipeline_tag=settings.pipeline_tag,
-            share_alike=settings.share_alike,
-            waivers=settings.waivers,
-            date=day,
-            export=exported.identity,
-            evaluations=tuple(
-                EvaluationFacts(subject=evaluation.subject, record=record.identity)
-                for evaluation, record in zip(evaluations, measured, strict=True)
-            ),
-            weights=_describe_weights(settings, export, model),
+        files.append(read_evaluation(evaluation.folder))
+        check_evaluation_files(record, *files[-1])
+    declaration = Declaration(
+        name=settings.name,
+        title=settings.title,
+        licence=settings.licence,
+        description=settings.description,
+        limitations=settings.limitations,
+        base_model=settings.base_model,
+        languages=settings.languages,
+        pipeline_tag=settings.pipeline_tag,
+        share_alike=settings.share_alike,
+        waivers=settings.waivers,
+        date=day,
+        export=exported.identity,
+        evaluations=tuple(
+            EvaluationFacts(subject=evaluation.subject, record=record.identity)
+            for evaluation, record in zip(evaluations, measured, strict=True)
         ),
-        chain=chain,
-        parity=decode_json(parity, PARITY),
-        parity_bytes=parity,
-        figures=tuple(figures),
-        samples=tuple(samples),
+        weights=_describe_weights(settings, export, model),
     )
+    return make_evidence(declaration, chain, read_file(export / PARITY), files)
 
 
 def list_model_files(settings: ReleaseSettings, export: Path, model: Path) -> dict[str, tuple[Path, str]]:

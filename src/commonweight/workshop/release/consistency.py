@@ -9,7 +9,7 @@ from commonweight.lineage.digests import LineageError
 from commonweight.workshop.release.bom import make_bom
 from commonweight.workshop.release.card import make_card
 from commonweight.workshop.release.documents import ReleaseError, decode_model, read_file
-from commonweight.workshop.release.evidence import Evidence, quote_sentence
+from commonweight.workshop.release.evidence import Evidence, check_evaluation_files, quote_sentence
 from commonweight.workshop.release.figures import check_scores
 from commonweight.workshop.release.gate import Gate, describe_gate, evaluate_gate
 from commonweight.workshop.release.layout import (
@@ -23,6 +23,7 @@ from commonweight.workshop.release.layout import (
     RESULTS,
     SAFETENSORS,
     SAMPLES,
+    name_evaluation,
 )
 from commonweight.workshop.release.notices import check_licence_text, describe_text, list_sources, make_notice
 from commonweight.workshop.release.obligations import check_licence, fold_obligations, name_licences
@@ -61,15 +62,21 @@ def check_names(evidence: Evidence, sums: Mapping[str, str], checks: Checks) -> 
 
 def check_figures(evidence: Evidence, checks: Checks) -> None:
     """Compare figures with the scores behind them."""
+    for number, facts in enumerate(evidence.declaration.evaluations, start=1):
+        place = name_evaluation(number, facts.subject)
+        files = (evidence.evaluations[f"{place}/{RESULTS}"], evidence.evaluations[f"{place}/{SAMPLES}"])
+        try:
+            check_evaluation_files(evidence.get_record(facts.record), *files)
+        except ReleaseError as error:
+            checks.fail(f"{place}: {error}", place)
+        else:
+            checks.add("consistent", f"{place} is what the record {facts.record[:12]} names.", place)
     for figure in evidence.figures:
-        name = f"{figure.subject} {figure.task} {figure.metric}"
-        match check_scores(figure, evidence.samples):
-            case "counts differ":
-                checks.fail(f"{RESULTS}: the counts of {name} are not those of its scores in {SAMPLES}.", RESULTS)
-            case "equal":
-                checks.add("proved", f"{name} is the mean of its {figure.n} scores.", RESULTS)
-            case _:
-                checks.add("declared", f"{name}: the value is not the mean of its {figure.n} scores.", RESULTS)
+        name = f"{figure.subject} {figure.task} {figure.metric} ({figure.dataset.name})"
+        if problem := check_scores(figure, evidence.samples):
+            checks.fail(f"{RESULTS}: {name} is not what {SAMPLES} gives: {problem}.", RESULTS)
+        else:
+            checks.add("proved", f"{name} is the sum of its scores by {figure.n}.", RESULTS)
     known = {(figure.task, figure.subject) for figure in evidence.figures}
     if others := sorted({s.task for s in evidence.samples if (s.task, s.subject) not in known}):
         checks.fail(f"{SAMPLES} has scores of {', '.join(others)}, of which there is no figure.", SAMPLES)
@@ -95,7 +102,9 @@ def list_declarations(evidence: Evidence) -> Iterable[str]:
     yield f"That the stages ran as recorded: {quote_sentence(', '.join(kinds))}."
     yield f"The values in {PARITY}, which were measured with an engine."
     if evidence.figures:
-        yield "The answers behind the scores, and that the figures are of these weights."
+        yield "The answers behind the scores, that the figures are of these weights, and their intervals."
+    for waiver in evidence.declaration.waivers:
+        yield quote_sentence(f"Waived until {waiver.until} by {waiver.name}: {waiver.row}, {waiver.reason}.")
     yield "Description and limitations in the card."
 
 

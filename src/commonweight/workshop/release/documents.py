@@ -2,11 +2,15 @@
 
 import json
 import math
+import os
 import re
+import stat
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+
+from commonweight.lineage.errors import WorkshopError
 
 MAX_DOCUMENT_BYTES = 16 << 20
 MAX_LINES_BYTES = 64 << 20
@@ -23,7 +27,7 @@ MAX_WORDS = 8
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class ReleaseError(ValueError):
+class ReleaseError(WorkshopError):
     """A release, or what it is made of, is not as it should be; the message is one sentence."""
 
 
@@ -40,7 +44,10 @@ def read_file(path: Path, limit: int = MAX_DOCUMENT_BYTES) -> bytes:
         ReleaseError: it is missing or larger.
     """
     try:
-        with path.open("rb") as file:
+        # Opening a pipe blocks until it has a writer.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ReleaseError(f"{quote(path.name)} is not a regular file.")
             data = file.read(limit + 1)
     except OSError as error:
         raise ReleaseError(f"{quote(path.name)} cannot be read: {error.strerror}.") from error

@@ -1,5 +1,6 @@
 """Evidence: everything that the documents of a release are computed from, as it stands in the release itself."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -24,12 +25,10 @@ from commonweight.workshop.release.figures import (
     Figure,
     Sample,
     Subject,
-    encode_figures,
-    encode_samples,
     read_figures,
     read_samples,
 )
-from commonweight.workshop.release.layout import DECLARATION, PARITY, RESULTS, SAMPLES
+from commonweight.workshop.release.layout import DECLARATION, PARITY, RESULTS, SAMPLES, name_evaluation
 from commonweight.workshop.release.settings import Line, Name, Text, Waiver
 
 MAX_PARAMETER_CHARACTERS = 2000
@@ -92,6 +91,8 @@ class Evidence:
     parity: Any
     """The parity report, as JSON."""
     parity_bytes: bytes
+    evaluations: dict[str, bytes]
+    """The files of evaluations, by name."""
     figures: tuple[Figure, ...]
     samples: tuple[Sample, ...]
 
@@ -136,8 +137,7 @@ class Evidence:
             DECLARATION: encode_document(self.declaration.model_dump(mode="json")),
             CHAIN: self.chain.encode(),
             PARITY: self.parity_bytes,
-            RESULTS: encode_document({"figures": encode_figures(self.figures)}),
-            SAMPLES: encode_samples(self.samples),
+            **self.evaluations,
         }
 
     def digest_inputs(self) -> dict[str, str]:
@@ -176,6 +176,19 @@ def find_material(root: Record, records: dict[str, Record]) -> tuple[Record, ...
     return tuple(record for identity, record in records.items() if identity in needed)
 
 
+def check_evaluation_files(record: Record, results: bytes, samples: bytes) -> None:
+    """Check that figures and scores are those that the record of their evaluation names.
+
+    Raises:
+        ReleaseError: they are others.
+    """
+    for name, data in ((RESULTS, results), (SAMPLES, samples)):
+        if record.files.get(name) != digest_bytes(data):
+            raise ReleaseError(
+                f"{name} of the evaluation {quote(record.name)} is not that of its record."
+            )
+
+
 def check_record_texts(record: Record) -> None:
     """Refuse a record whose parameters hold a long text.
 
@@ -186,6 +199,47 @@ def check_record_texts(record: Record) -> None:
     refuse_texts(record.parameters, name, MAX_PARAMETER_CHARACTERS, words=None)
 
 
+def make_evidence(
+    declaration: Declaration, chain: Chain, parity: bytes, evaluations: Sequence[tuple[bytes, bytes]]
+) -> Evidence:
+    """Parse evidence.
+
+    Args:
+        evaluations: the bytes of ``results.json`` and ``samples.jsonl`` of each that is declared.
+
+    Raises:
+        ReleaseError: one is malformed, or holds a text.
+    """
+    files: dict[str, bytes] = {}
+    figures: list[Figure] = []
+    samples: list[Sample] = []
+    for number, (facts, (results, scores)) in enumerate(
+        zip(declaration.evaluations, evaluations, strict=True), start=1
+    ):
+        place = name_evaluation(number, facts.subject)
+        files |= {f"{place}/{RESULTS}": results, f"{place}/{SAMPLES}": scores}
+        figures += read_figures(results, f"{place}/{RESULTS}", facts.subject)
+        samples += read_samples(scores, f"{place}/{SAMPLES}", facts.subject)
+    return Evidence(
+        declaration=declaration,
+        chain=chain,
+        parity=decode_json(parity, PARITY),
+        parity_bytes=parity,
+        evaluations=files,
+        figures=tuple(figures),
+        samples=tuple(samples),
+    )
+
+
+def read_evaluation(folder: Path) -> tuple[bytes, bytes]:
+    """The bytes of an evaluation's figures and scores; its private logs are not looked at.
+
+    Raises:
+        ReleaseError: a file is missing or too large.
+    """
+    return read_file(folder / RESULTS), read_file(folder / SAMPLES, MAX_LINES_BYTES)
+
+
 def read_evidence(folder: Path) -> Evidence:
     """Read the evidence of a release folder; every file must be in the one form that releases have.
 
@@ -194,14 +248,14 @@ def read_evidence(folder: Path) -> Evidence:
     """
     declaration = decode_model(Declaration, read_file(folder / DECLARATION), DECLARATION)
     chain = read_chain(folder)
-    parity_bytes = read_file(folder / PARITY)
-    evidence = Evidence(
-        declaration=declaration,
-        chain=chain,
-        parity=decode_json(parity_bytes, PARITY),
-        parity_bytes=parity_bytes,
-        figures=read_figures(read_file(folder / RESULTS), RESULTS),
-        samples=read_samples(read_file(folder / SAMPLES, MAX_LINES_BYTES), SAMPLES),
+    evidence = make_evidence(
+        declaration,
+        chain,
+        read_file(folder / PARITY),
+        [
+            read_evaluation(folder / name_evaluation(number, facts.subject))
+            for number, facts in enumerate(declaration.evaluations, start=1)
+        ],
     )
     for name, data in evidence.encode_inputs().items():
         if read_file(folder / name, MAX_LINES_BYTES) != data:

@@ -3,17 +3,13 @@
 import math
 from collections.abc import Iterable, Sequence
 from datetime import date
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
-from commonweight.lineage.digests import encode_json
 from commonweight.workshop.release.documents import (
-    MAX_LINES_BYTES,
     ReleaseError,
     decode_json,
-    read_file,
     refuse_texts,
     validate_model,
 )
@@ -21,59 +17,59 @@ from commonweight.workshop.release.documents import (
 Subject = Literal["release", "base"]
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:/@+=,#()\[\]-]{1,120}$")]
 Words = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:/@+=,#()-]{1,60}( [A-Za-z0-9_.:/@+=,#()-]{1,60}){0,7}$")]
+_DIGEST = r"^[0-9a-f]{64}$"
 _TOLERANCE = 1e-6
+"""Values are written with six decimals."""
 
 
-class MeasuredSet(BaseModel):
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class MeasuredSet(_Part):
     """The set that a figure was measured on."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
     name: Words
-    digest: Annotated[str, Field(pattern=r"^[0-9a-f]{16,64}$")]
-    licence: Words | None = None
+    digest: Annotated[str, Field(pattern=_DIGEST)]
+    licence: Words | None
 
 
-class Figure(BaseModel):
+class Figure(_Part):
     """One figure, with what it takes to read it."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    subject: Subject = "release"
+    subject: Subject
     """Whether the release or the model that it was made from was measured."""
     task: Id
-    metric: Id
-    value: FiniteFloat | None
-    """None: not measured."""
+    metric: Words
+    value: FiniteFloat
     n: int = Field(ge=0)
-    errors: int = Field(default=0, ge=0)
-    """Samples that failed; they are in ``n``."""
-    low: FiniteFloat | None = None
-    high: FiniteFloat | None = None
-    sampling: dict[Id, bool | int | FiniteFloat | Words | None] | Words | None = None
+    """What was counted, errors included."""
+    errors: int = Field(ge=0)
+    low: FiniteFloat | None
+    high: FiniteFloat | None
+    sampling: dict[Id, bool | int | FiniteFloat | Words | None]
     harness: Words
     date: date
     dataset: MeasuredSet
 
 
-class Sample(BaseModel):
+class Sample(_Part):
     """The score of one sample."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    subject: Subject = "release"
+    subject: Subject
     task: Id
     sample_id: Id
-    digest: Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
-    score: bool | FiniteFloat | dict[Id, bool | FiniteFloat | None] | None
-    """A number, numbers by metric, or None where the sample failed."""
+    digest: Annotated[str, Field(pattern=_DIGEST)]
+    """Of its prompt."""
+    answer: Annotated[str, Field(pattern=_DIGEST)] | None = None
+    """Digest of its answer; None: there is none."""
+    score: dict[Words, bool | int | FiniteFloat]
+    """Outcomes that are right, by metric; empty for an error."""
+    error: Literal[True] | None = None
 
 
-def read_figures(data: bytes, name: str, subject: Subject | None = None) -> tuple[Figure, ...]:
+def read_figures(data: bytes, name: str, subject: Subject) -> tuple[Figure, ...]:
     """Figures out of ``results.json``.
-
-    Args:
-        subject: what was measured; None: each figure says so.
 
     Raises:
         ReleaseError: one is malformed, or holds a text.
@@ -81,72 +77,72 @@ def read_figures(data: bytes, name: str, subject: Subject | None = None) -> tupl
     content = decode_json(data, name)
     refuse_texts(content, name)
     items = content.get("figures") if isinstance(content, dict) else None
-    if not isinstance(items, list):
-        raise ReleaseError(f"{name} has no list of figures.")
-    given = {} if subject is None else {"subject": subject}
+    if not isinstance(items, list) or len(content) != 1:
+        raise ReleaseError(f"{name} is not a list of figures.")
     return tuple(
-        validate_model(Figure, item | given if isinstance(item, dict) else item, f"{name}, figure {number}")
+        validate_model(Figure, _add_subject(item, subject), f"{name}, figure {number}")
         for number, item in enumerate(items, start=1)
     )
 
 
-def read_samples(data: bytes, name: str, subject: Subject | None = None) -> tuple[Sample, ...]:
+def read_samples(data: bytes, name: str, subject: Subject) -> tuple[Sample, ...]:
     """Scores out of ``samples.jsonl``.
 
     Raises:
         ReleaseError: a line is malformed, or holds a text.
     """
-    given = {} if subject is None else {"subject": subject}
+    if data and not data.endswith(b"\n"):
+        raise ReleaseError(f"{name} is cut off: its last line does not end.")
     samples = []
-    for number, line in enumerate(data.splitlines(), start=1):
+    for number, line in enumerate(data.split(b"\n")[:-1], start=1):
         item = decode_json(line, f"{name}, line {number}")
-        refuse_texts(item, f"{name}, line {number}", words=1)
-        samples.append(
-            validate_model(Sample, item | given if isinstance(item, dict) else item, f"{name}, line {number}")
-        )
+        refuse_texts(item, f"{name}, line {number}")
+        samples.append(validate_model(Sample, _add_subject(item, subject), f"{name}, line {number}"))
+    ids = {(sample.task, sample.sample_id) for sample in samples}
+    if len(ids) != len(samples):
+        raise ReleaseError(f"{name} has a sample twice.")
     return tuple(samples)
 
 
-def read_evaluation(folder: Path, subject: Subject) -> tuple[tuple[Figure, ...], tuple[Sample, ...]]:
-    """Figures and scores of an evaluation folder; its private logs are not looked at.
-
-    Raises:
-        ReleaseError: a file is missing, malformed, or holds a text.
-    """
-    figures = read_figures(read_file(folder / "results.json"), "results.json", subject)
-    samples = read_samples(read_file(folder / "samples.jsonl", MAX_LINES_BYTES), "samples.jsonl", subject)
-    return figures, samples
-
-
-def encode_figures(figures: Iterable[Figure]) -> list[dict[str, object]]:
-    """Figures as the release's ``evaluation/results.json`` lists them."""
-    return [figure.model_dump(mode="json") for figure in figures]
-
-
-def encode_samples(samples: Iterable[Sample]) -> bytes:
-    """The bytes of the release's ``evaluation/samples.jsonl``."""
-    return b"".join(encode_json(sample.model_dump(mode="json")) + b"\n" for sample in samples)
-
-
 def find_figure(figures: Iterable[Figure], task: str, metric: str, subject: Subject) -> Figure | None:
-    """The figure of a task and metric; None if it was not measured."""
-    return next((f for f in figures if (f.task, f.metric, f.subject) == (task, metric, subject)), None)
+    """The figure of a task and metric; None if it was not measured, or on several sets."""
+    found = [f for f in figures if (f.task, f.metric, f.subject) == (task, metric, subject)]
+    return found[0] if len(found) == 1 else None
 
 
-def check_scores(figure: Figure, samples: Sequence[Sample]) -> Literal["equal", "not a mean", "counts differ"]:
-    """Compare a figure with the scores behind it.
+def check_scores(figure: Figure, samples: Sequence[Sample]) -> str | None:
+    """Compare a figure with the scores behind it: its value is the sum of their outcomes by its ``n``.
 
     Returns:
-        ``equal`` where it is the mean of the scores (failed samples count as 0), ``not a mean`` where another rule
-        made it, ``counts differ`` where its ``n`` or ``errors`` are not those of the scores.
+        What differs, or None.
     """
     own = [sample for sample in samples if (sample.task, sample.subject) == (figure.task, figure.subject)]
-    failed = sum(sample.score is None for sample in own)
-    if len(own) != figure.n or failed != figure.errors:
-        return "counts differ"
-    scores = [
-        sample.score.get(figure.metric) if isinstance(sample.score, dict) else sample.score for sample in own
-    ]
-    total = math.fsum(float(score or 0) for score in scores)
-    is_mean = figure.value is not None and figure.n and abs(total / figure.n - figure.value) <= _TOLERANCE
-    return "equal" if is_mean else "not a mean"
+    prefix = f"{figure.dataset.name}:"
+    if any(sample.sample_id.startswith(prefix) for sample in own):
+        own = [sample for sample in own if sample.sample_id.startswith(prefix)]
+    scores = [value for sample in own if (value := _find_score(sample, figure.metric)) is not None]
+    failed = sum(sample.error is not None for sample in own)
+    if not scores and not failed:
+        return "there are no scores"
+    total = math.fsum(scores)
+    if figure.n < len(scores) + failed or figure.errors < failed:
+        return f"there are {len(scores) + failed} samples with {failed} errors"
+    if figure.n == len(own) and figure.errors != failed:
+        return f"there are {failed} errors"
+    if abs(total / figure.n - figure.value) > _TOLERANCE:
+        return f"the scores sum to {total:g}"
+    return None
+
+
+def _find_score(sample: Sample, metric: str) -> float | None:
+    # The figure of one group of prompts has the group's name before that of the outcome.
+    for name, value in sample.score.items():
+        if metric == name or metric.endswith(f" {name}"):
+            return float(value)
+    return None
+
+
+def _add_subject(item: object, subject: Subject) -> object:
+    if not isinstance(item, dict) or "subject" in item:
+        return None
+    return {**item, "subject": subject}

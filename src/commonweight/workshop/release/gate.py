@@ -28,7 +28,7 @@ class Finding(NamedTuple):
     """What one row came to."""
 
     result: Result
-    value: float | str | None
+    value: int | float | str | None
     reason: str
     bound: float | None = None
 
@@ -42,7 +42,7 @@ class RowResult(BaseModel):
     statement: str
     required: bool
     result: Result
-    value: FiniteFloat | str | None
+    value: int | FiniteFloat | str | None
     operator: str | None = None
     bound: FiniteFloat | None = None
     reason: str
@@ -194,7 +194,7 @@ def _look_up(value: object, path: list[str]) -> Iterable[float]:
 def _compare_figure(row: FigureRow, evidence: Evidence) -> Finding:
     figure = find_figure(evidence.figures, row.task, row.metric, "release")
     value = getattr(figure, row.part) if figure is not None else None
-    if figure is None or value is None:
+    if value is None or figure is None:
         return Finding("not evaluated", None, f"{row.task} {row.metric} was not measured", row.bound)
     if figure.n < row.minimum_n:
         reason = f"{row.task} {row.metric} has {figure.n} samples, and {row.minimum_n} are needed"
@@ -202,7 +202,7 @@ def _compare_figure(row: FigureRow, evidence: Evidence) -> Finding:
     what = f"{row.task} {row.metric} ({row.part}, {figure.n} samples)"
     if row.relative_to == "base":
         base = find_figure(evidence.figures, row.task, row.metric, "base")
-        if base is None or base.value is None:
+        if base is None:
             reason = f"{row.task} {row.metric} of the base was not measured"
             return Finding("not evaluated", None, reason, row.bound)
         return _compare(round(value - base.value, 12), row.operator, row.bound, f"{what} less the base's")
@@ -243,8 +243,9 @@ def _check_provenance(evidence: Evidence) -> Finding:
     if blocked:
         return Finding("fail", len(blocked), f"blocked: {quote(', '.join(blocked))}")
     undecided = set(evidence.export.licences) - {decision.licence for decision in decisions}
+    undecided |= set(evidence.export.generators) - {str(decision.generator) for decision in decisions}
     if undecided:
-        return Finding("not evaluated", None, f"no decision on material under {name_licences(undecided)}")
+        return Finding("not evaluated", None, f"no decision on material of {quote(name_licences(undecided))}")
     return Finding("pass", len(decisions), f"all {len(decisions)} decisions pass")
 
 

@@ -20,25 +20,33 @@ QUICK_BYTES = 4 << 20
 """Weights from this size on are only sampled by a quick verification."""
 
 
-def check_files(folder: Path, checks: Checks, quick: bool) -> dict[str, str]:
+def check_listing(folder: Path, checks: Checks) -> dict[str, int] | None:
+    """List the files of a folder.
+
+    Returns:
+        Sizes by name; None where a link, a pipe or an odd name is among them, so that nothing should be opened.
+    """
+    sizes, problems = list_files(folder)
+    for problem in problems:
+        checks.fail(problem.sentence, problem.file)
+    return None if problems else sizes
+
+
+def check_files(folder: Path, sizes: Mapping[str, int], checks: Checks, quick: bool) -> dict[str, str]:
     """Compare the files of a folder with its list of digests.
 
     Returns:
         Digests by name, as the list has them; empty where it cannot be read.
     """
-    sizes, problems = list_files(folder)
-    for problem in problems:
-        checks.fail(problem.sentence, problem.file)
     try:
         sums = read_sums(folder)
     except ReleaseError as error:
         checks.fail(str(error), SUMS)
         return {}
     expected = sums.keys() | {SUMS, SIGNATURE}
-    odd = {problem.file for problem in problems}
     for name in sorted(sizes.keys() - expected):
         checks.fail(f"{name} is not in {SUMS}.", name)
-    for name in sorted(expected - sizes.keys() - odd):
+    for name in sorted(expected - sizes.keys()):
         checks.fail(f"{name} is missing.", name)
     for name in {SUMS, SIGNATURE} & sums.keys():
         checks.fail(f"{SUMS} names {name}, which cannot be in it.", SUMS)
@@ -88,7 +96,7 @@ def check_signature(folder: Path, sums: Mapping[str, str], trusted: bytes | None
     if trusted is None:
         checks.add(
             "proved",
-            f"{SIGNATURE} over {len(signed)} files was made by the holder of the enclosed key; who that is is not known.",
+            f"{SIGNATURE} over {len(signed)} files was made by the holder of the enclosed key, whoever that is.",
             SIGNATURE,
         )
     else:

@@ -11,7 +11,9 @@ from commonweight.workshop.release.documents import ReleaseError, quote, read_fi
 
 CARD, LICENCE, NOTICE = "README.md", "LICENSE", "NOTICE"
 DECLARATION, PARITY, GATE, BOM = "release.json", "parity.json", "gate.json", "bom.cdx.json"
-RESULTS, SAMPLES = "evaluation/results.json", "evaluation/samples.jsonl"
+RESULTS, SAMPLES = "results.json", "samples.jsonl"
+"""Files of an evaluation, in a sub-folder of :data:`EVALUATION_FOLDER`."""
+EVALUATION_FOLDER = "evaluation"
 SUMS, PUBLIC_KEY, SIGNATURE = "SHA256SUMS", "signing-key.pub", "model.sig"
 SAFETENSORS = "safetensors"
 """Sub-folder of the model in Hugging Face's layout."""
@@ -32,6 +34,11 @@ class Problem:
 
     file: str
     sentence: str
+
+
+def name_evaluation(number: int, subject: str) -> str:
+    """The folder of the evaluation with a number, from 1."""
+    return f"{EVALUATION_FOLDER}/{subject}-{number}"
 
 
 def is_allowed_name(name: str) -> bool:

@@ -110,7 +110,7 @@ def run_release(
         documents[LICENCE] = find_licence_text(settings.licence, settings.licence_text)
         documents[PUBLIC_KEY] = read_public_part(key)
         for name, data in documents.items():
-            (draft / name).parent.mkdir(exist_ok=True)
+            (draft / name).parent.mkdir(parents=True, exist_ok=True)
             (draft / name).write_bytes(data)
             digests[name] = digest_bytes(data)
         (draft / SUMS).write_bytes(encode_sums(digests))
@@ -142,7 +142,7 @@ def _copy_model(settings: ReleaseSettings, export: Path, model: Path, draft: Pat
     for name, (path, expected) in list_model_files(settings, export, model).items():
         if not is_allowed_name(name):
             raise ReleaseError(f"{quote(name)} is not a name that a file of a release can have.")
-        (draft / name).parent.mkdir(exist_ok=True)
+        (draft / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, draft / name, follow_symlinks=False)
         if (draft / name).is_symlink() or digest_file(draft / name) != expected:
             raise LineageError(f"{quote(name)} is not the file that its record names: its digest differs.")

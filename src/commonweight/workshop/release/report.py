@@ -21,7 +21,7 @@ WITHOUT_KEY = (
 """What a verification without a trusted key cannot see."""
 WITH_KEY = (
     "What the holder of the trusted key chose to say: sources, generators and parameters in records that describe "
-    "other work, scores of answers that were never given, records that were left out where nothing refers to them.",
+    "other work, scores of answers that were never given, records that were left out where nothing names them.",
     "A release that was withdrawn or replaced by a newer one: signatures do not expire.",
 )
 """What no verification of a release alone can see."""

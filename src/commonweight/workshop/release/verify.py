@@ -1,6 +1,5 @@
 """Verification of a release folder, or of one file of weights, offline: without an engine, llama.cpp or torch."""
 
-import os
 import stat
 import tempfile
 from collections.abc import Mapping
@@ -18,7 +17,13 @@ from commonweight.workshop.release.consistency import (
 )
 from commonweight.workshop.release.documents import ReleaseError, quote
 from commonweight.workshop.release.evidence import Evidence, WeightsFacts, quote_sentence, read_evidence
-from commonweight.workshop.release.integrity import QUICK_BYTES, WEIGHT_SUFFIXES, check_files, check_signature
+from commonweight.workshop.release.integrity import (
+    QUICK_BYTES,
+    WEIGHT_SUFFIXES,
+    check_files,
+    check_listing,
+    check_signature,
+)
 from commonweight.workshop.release.layout import DECLARATION
 from commonweight.workshop.release.report import WITH_KEY, WITHOUT_KEY, Checks, Report
 from commonweight.workshop.release.signature import read_key_file
@@ -32,7 +37,7 @@ def verify_release(path: Path, trusted_key: Path | None = None, quick: bool = Fa
     """Verify a release folder, or look at one file of weights alone.
 
     Args:
-        trusted_key: public key that must have signed; without one, that of the release is taken, which proves less.
+        trusted_key: public key that must have signed; without one that of the release counts, which proves less.
         quick: sample large files of weights instead of reading them, and quantise nothing.
 
     Raises:
@@ -63,10 +68,12 @@ def verify_release(path: Path, trusted_key: Path | None = None, quick: bool = Fa
 
 
 def _verify_folder(folder: Path, trusted: bytes | None, quick: bool, checks: Checks) -> None:
-    sums = check_files(folder, checks, quick)
-    check_signature(folder, sums, trusted, checks)
-    if any(os.path.islink(folder / name) for name in sums):  # noqa: PTH114 - no link is followed
+    sizes = check_listing(folder, checks)
+    if sizes is None:
+        checks.left_out.append("All contents: of a folder with such files nothing is read.")
         return
+    sums = check_files(folder, sizes, checks, quick)
+    check_signature(folder, sums, trusted, checks)
     try:
         evidence = read_evidence(folder)
         evidence.export  # noqa: B018 - raises where the chain does not have it
