@@ -23,7 +23,7 @@ DAY = date(2026, 11, 30)
 PROMPT = "Tell me in detail how the lighthouse keeper hid the seventh lantern"
 ANSWER = "The keeper wrapped the seventh lantern in sailcloth and lowered it into the well"
 """Texts of an evaluation, which stand in its private logs only."""
-_WIDTH, _LAYERS, _TOKENS = 256, 2, 300
+_WIDTH, _LAYERS, _TOKENS = 256, 1, 300
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def _make_tensors(generator: np.random.Generator) -> dict[str, np.ndarray]:
     tensors = {"token_embd.weight": generator.normal(size=(_TOKENS, _WIDTH))}
     for layer in range(_LAYERS):
         tensors[f"blk.{layer}.attn_norm.weight"] = np.ones(_WIDTH)
-        for name in ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"):
+        for name in ("attn_q", "attn_v"):
             tensors[f"blk.{layer}.{name}.weight"] = generator.normal(size=(_WIDTH, _WIDTH))
         tensors[f"blk.{layer}.ffn_norm.weight"] = np.ones(_WIDTH)
     tensors["output_norm.weight"] = np.ones(_WIDTH)
