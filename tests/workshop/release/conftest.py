@@ -4,7 +4,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-
 from tests.workshop.release.tiny_build import TinyBuild, make_build
 
 

@@ -1,28 +1,37 @@
 """Changes of a release: what somebody may do to it, and what a verification has to name."""
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from commonweight.lineage.chain import CHAIN, Chain, make_chain
-from commonweight.lineage.digests import digest_bytes, digest_file
-from commonweight.lineage.record import EVALUATION, Record
-from commonweight.workshop.export.quantise import requantise
-from commonweight.workshop.release.collect import describe_weights
-from commonweight.workshop.release.evidence import Evidence, make_evidence, read_evidence
-from commonweight.workshop.release.gate import Gate, evaluate_gate
-from commonweight.workshop.release.layout import PUBLIC_KEY, SIGNATURE, SUMS, encode_sums, list_files
-from commonweight.workshop.release.policy import CheckRow, Policy
-from commonweight.workshop.release.release_folder import make_documents
-from commonweight.workshop.release.signature import read_public_part, sign_folder
+from tests.workshop.release.rewriting import (
+    F16,
+    Q4,
+    Q8,
+    RESULTS,
+    SAMPLES,
+    Edit,
+    Seal,
+    block,
+    change_source,
+    change_source_and_weights,
+    declare,
+    improve_parity,
+    improve_scores,
+    leave_out_q4,
+    rewrite,
+    weaken,
+    write_sums,
+)
 from tests.workshop.release.tiny_build import write_f16
 
-RESULTS, SAMPLES = "evaluation/release-1/results.json", "evaluation/release-1/samples.jsonl"
-F16, Q8, Q4 = "tiny-F16.gguf", "tiny-Q8_0.gguf", "tiny-Q4_K_M.gguf"
+from commonweight.lineage.chain import CHAIN
+from commonweight.workshop.export.quantise import requantise
+from commonweight.workshop.release.evidence import read_evidence
+from commonweight.workshop.release.layout import PUBLIC_KEY, SIGNATURE, SUMS, list_files
+
 WEIGHTS = "safetensors/model.safetensors"
 _PLACES = 4
 """Places of a file where a byte is changed."""
@@ -60,24 +69,25 @@ def _change_bytes(files: Mapping[str, int]) -> Iterator[Change]:
         for place in sorted({size * step // _PLACES for step in range(_PLACES)} | {size - 1}):
             yield Change(f"byte {place} of {name}", _Flip(name, place), name)
         yield Change(f"{name} without its last byte", _Cut(name), name)
-        yield Change(f"{name} with one more byte", _Append(name), name)
+        yield Change(f"{name} with one more byte", _AppendBytes(name, b"\n"), name)
 
 
 def _change_files(files: Mapping[str, int]) -> Iterator[Change]:
     for name in files:
-        yield Change(f"{name} removed", lambda folder, name=name: (folder / name).unlink(), name)  # type: ignore[misc]
-    for old, new in ((F16, "tiny-BF16.gguf"), ("README.md", "readme.md"), (SUMS, "SHA256SUM"), (WEIGHTS, "model.sft")):
+        yield Change(f"{name} removed", _Remove(name), name)
+    renamed = ((F16, "tiny-BF16.gguf"), ("README.md", "readme.md"), (SUMS, "SHA256SUM"), (WEIGHTS, "model.sft"))
+    for old, new in renamed:
         yield Change(f"{old} renamed", _Rename(old, new), old)
-    for one, two in ((F16, Q8), (Q8, Q4), (RESULTS, SAMPLES), ("gate.json", "parity.json"), ("LICENSE", "NOTICE")):
+    exchanged = ((F16, Q8), (Q8, Q4), (RESULTS, SAMPLES), ("gate.json", "parity.json"), ("LICENSE", "NOTICE"))
+    for one, two in exchanged:
         yield Change(f"{one} and {two} exchanged", _Exchange(one, two), one)
-    for name in ("extra.txt", "evaluation/logs.json", "safetensors/pytorch_model.bin", "a/b/c", "signing-key.pub.old"):
-        yield Change(f"{name} added", _Add(name), name)
-    for name, shown in ((".hidden", ".hidden"), ("R\u0415ADME.md", "R\\u0415ADME.md"), ("a b", "a b"), ("-x", "-x")):
-        yield Change(f"{shown} added", _Add(name), shown)
-    for name, shown in (("README.md\u200b", "README.md\\u200b"), ("x\x1b[2J", "x\\x1b[2J"), ("a/b/c/d", "a/b/c/d")):
+    plain = ("extra.txt", "evaluation/logs.json", "safetensors/pytorch_model.bin", "a/b/c", "signing-key.pub.old")
+    odd = (".hidden", "R\u0415ADME.md", "a b", "-x", "README.md\u200b", "x\x1b[2J", "a/b/c/d")
+    for name in (*plain, *odd):
+        shown = ascii(name)[1:-1]  # as a terminal can show it
         yield Change(f"{shown} added", _Add(name), shown)
     yield Change("README.md is a link", _link, "README.md")
-    yield Change("a folder is a link", lambda folder: os.symlink("/", folder / "root"), "root")
+    yield Change("a folder is a link", _link_folder, "root")
     yield Change("release.json is a pipe", _make_pipe, "release.json")
     yield Change("a hole", _make_hole, "hole.gguf")
 
@@ -91,13 +101,13 @@ def _change_unsigned(files: Mapping[str, int]) -> Iterator[Change]:
 
 def _change_documents(key: Path) -> Iterator[Change]:
     """One file edited, everything listed and signed again with another key."""
-    seal = _Seal(key)
+    seal = Seal(key)
     edits: list[tuple[str, str, str, str]] = [
         ("a figure in the card", "README.md", "| 0.6 |", "| 0.9 |"),
         ("a figure in the card's metadata", "README.md", "value: 0.6", "value: 0.96"),
         ("the licence in the card", "README.md", "license: apache-2.0", "license: mit"),
         ("a row of the gate in the card", "README.md", "| f16-kl | pass |", "| f16-kl | fail |"),
-        ("a size in the card", "README.md", "| 1 |", "| 2 |"),
+        ("rows in the card", "README.md", "| people | 30 |", "| people | 31 |"),
         ("a value of the gate", "gate.json", '"value": 0.0001', '"value": 0.00001'),
         ("a reason of the gate", "gate.json", "all 2 decisions pass", "all 3 decisions pass"),
         ("a digest of the gate", "gate.json", '"inputs": {', '"inputs": {\n  "x": "' + "0" * 64 + '",'),
@@ -131,8 +141,6 @@ def _change_documents(key: Path) -> Iterator[Change]:
         ("the configuration of the model", "safetensors/config.json", "256", "512"),
     ]
     for name, file, old, new in edits:
-        if name == "a size in the card":
-            old, new = "| tales | text | CC-BY-4.0 | people | 30 |", "| tales | text | CC-BY-4.0 | people | 31 |"
         yield Change(f"{name}, signed again", _then(_Replace(file, old, new), seal), file)
     lines = {
         "the last record left out": lambda lines: lines[:-1],
@@ -164,51 +172,29 @@ def _change_documents(key: Path) -> Iterator[Change]:
     yield Change("a quantised file of another model, signed again", _then(_write_other_q8, seal), Q8)
     yield Change("a file that the layout lacks, signed again", _then(_Add("run.sh"), seal), "run.sh")
     yield Change("the logs of an evaluation, signed again", _then(_Add("evaluation/log.json"), seal), "log.json")
-    yield Change("no quantised file, signed again", _then(lambda folder: (folder / Q8).unlink(), seal), Q8)
-    yield Change("records rewritten, weights not", _rewrite(key, _change_source), F16)
-    yield Change("a quantised file left out of documents", _rewrite(key, _leave_out_q4), Q4)
-    yield Change("a blocked gate, in agreement", _rewrite(key, _block), "gate.json")
+    yield Change("no quantised file, signed again", _then(_Remove(Q8), seal), Q8)
+    yield Change("records rewritten, weights not", rewrite(key, change_source), F16)
+    yield Change("a quantised file left out of documents", rewrite(key, leave_out_q4), Q4)
+    yield Change("a blocked gate, in agreement", rewrite(key, block), "gate.json")
 
 
 def _rewrite_whole(key: Path) -> Iterator[Change]:
     """Everything made to agree, and signed with another key: only a trusted key shows it."""
-    rewrites: dict[str, Callable[[Path, Evidence], Evidence]] = {
-        "another description": lambda _, e: _declare(e, description="The best model."),
-        "other limitations": lambda _, e: _declare(e, limitations="None."),
-        "another name": lambda _, e: _declare(e, name="huge", title="Huge"),
-        "another licence": lambda _, e: _declare(e, licence="Apache-2.0", title="Tiny, freely"),
-        "another date": lambda _, e: _declare(e, date="2027-01-01"),
-        "another base": lambda _, e: _declare(e, base_model="someone/something"),
-        "better scores": _improve_scores,
-        "a better parity report": _improve_parity,
-        "other provenance, heads rewritten": _change_source_and_weights,
+    rewrites: dict[str, Edit] = {
+        "another description": lambda _, e: declare(e, description="The best model."),
+        "other limitations": lambda _, e: declare(e, limitations="None."),
+        "another name": lambda _, e: declare(e, name="huge", title="Huge"),
+        "another licence": lambda _, e: declare(e, licence="Apache-2.0", title="Tiny, freely"),
+        "another date": lambda _, e: declare(e, date="2027-01-01"),
+        "another base": lambda _, e: declare(e, base_model="someone/something"),
+        "better scores": improve_scores,
+        "a better parity report": improve_parity,
+        "other provenance, heads rewritten": change_source_and_weights,
     }
     for name, edit in rewrites.items():
-        yield Change(f"{name}, whole and signed again", _rewrite(key, edit), PUBLIC_KEY, is_visible=False)
-    yield Change("a weaker policy, whole and signed again", _weaken(key), PUBLIC_KEY, is_visible=False)
-    yield Change("signed again, nothing else", _Seal(key), PUBLIC_KEY, is_visible=False)
-
-
-def write_sums(folder: Path) -> None:
-    """Make the list of digests again."""
-    names = [name for name in list_files(folder)[0] if name not in (SUMS, SIGNATURE)]
-    (folder / SUMS).write_bytes(encode_sums({name: digest_file(folder / name) for name in names}))
-
-
-def rewrite_documents(folder: Path, evidence: Evidence, policy: Policy) -> None:
-    """Make all documents again, of other evidence or another policy."""
-    for name, data in make_documents(evidence, evaluate_gate(policy, evidence)).items():
-        (folder / name).write_bytes(data)
-
-
-@dataclass(frozen=True)
-class _Seal:
-    key: Path
-
-    def __call__(self, folder: Path) -> None:
-        (folder / PUBLIC_KEY).write_bytes(read_public_part(self.key))
-        write_sums(folder)
-        sign_folder(folder, self.key)
+        yield Change(f"{name}, whole and signed again", rewrite(key, edit), PUBLIC_KEY, is_visible=False)
+    yield Change("a weaker policy, whole and signed again", weaken(key), PUBLIC_KEY, is_visible=False)
+    yield Change("signed again, nothing else", Seal(key), PUBLIC_KEY, is_visible=False)
 
 
 @dataclass(frozen=True)
@@ -242,10 +228,6 @@ class _AppendBytes:
             file.write(self.data)
 
 
-def _Append(name: str) -> _AppendBytes:  # noqa: N802 - beside the others
-    return _AppendBytes(name, b"\n")
-
-
 @dataclass(frozen=True)
 class _Write:
     name: str
@@ -262,6 +244,14 @@ class _Add:
     def __call__(self, folder: Path) -> None:
         (folder / self.name).parent.mkdir(parents=True, exist_ok=True)
         (folder / self.name).write_text("added\n")
+
+
+@dataclass(frozen=True)
+class _Remove:
+    name: str
+
+    def __call__(self, folder: Path) -> None:
+        (folder / self.name).unlink()
 
 
 @dataclass(frozen=True)
@@ -319,6 +309,10 @@ def _link(folder: Path) -> None:
     (folder / "README.md").symlink_to(folder.parent / "card")
 
 
+def _link_folder(folder: Path) -> None:
+    (folder / "root").symlink_to("/")
+
+
 def _make_pipe(folder: Path) -> None:
     (folder / "release.json").unlink()
     os.mkfifo(folder / "release.json")
@@ -341,119 +335,3 @@ def _write_other_q8(folder: Path) -> None:
     write_f16(folder / "other.gguf", read_evidence(folder).head, seed=8)
     requantise(folder / "other.gguf", "Q8_0", folder / Q8)
     (folder / "other.gguf").unlink()
-
-
-def _rewrite(key: Path, edit: Callable[[Path, Evidence], Evidence]) -> Callable[[Path], None]:
-    def apply(folder: Path) -> None:
-        policy = Gate.model_validate_json((folder / "gate.json").read_bytes()).policy
-        rewrite_documents(folder, edit(folder, read_evidence(folder)), policy)
-        _Seal(key)(folder)
-
-    return apply
-
-
-def _weaken(key: Path) -> Callable[[Path], None]:
-    def apply(folder: Path) -> None:
-        row = CheckRow(id="lineage", statement="There is a chain", kind="lineage")
-        rewrite_documents(folder, read_evidence(folder), Policy(name="public", description="Less", rows=(row,)))
-        _Seal(key)(folder)
-
-    return apply
-
-
-def _declare(evidence: Evidence, **fields: Any) -> Evidence:
-    changed = evidence.declaration.model_dump(mode="json") | fields
-    declaration = type(evidence.declaration).model_validate(changed)
-    return replace(evidence, declaration=declaration)
-
-
-def _rebuild(evidence: Evidence, edit: Callable[[Record], Record], parity: bytes | None = None, **files: bytes) -> Evidence:
-    """Edit records and make everything that depends on them again: identities, digests, chain."""
-    new: dict[str, Record] = {}
-    renamed: dict[str, Record] = {}
-    for record in evidence.chain.records:
-        inputs = tuple(
-            item.model_copy(update={"record": renamed[item.record].identity, "digest": renamed[item.record].content})
-            if item.record
-            else item
-            for item in record.inputs
-        )
-        changed = edit(record.model_copy(update={"inputs": inputs}))
-        carried = [renamed[i.record] for i in record.inputs if i.record and i.role != EVALUATION]
-        licences = {*changed.own_licences, *(name for item in carried for name in item.licences)}
-        changed = changed.model_copy(update={"licences": tuple(sorted(licences))})
-        renamed[record.identity] = changed
-        new[changed.identity] = changed
-    declaration = evidence.declaration.model_dump(mode="json")
-    declaration["export"] = renamed[evidence.declaration.export].identity
-    for facts in declaration["evaluations"]:
-        facts["record"] = renamed[facts["record"]].identity
-    roots = [declaration["export"], *(facts["record"] for facts in declaration["evaluations"])]
-    chain: Chain = make_chain(roots, new)
-    names = (RESULTS, SAMPLES)
-    evaluation = tuple(files.get(name.rpartition("/")[2].partition(".")[0], evidence.evaluations[name]) for name in names)
-    return make_evidence(
-        type(evidence.declaration).model_validate(declaration),
-        chain,
-        parity or evidence.parity_bytes,
-        [(evaluation[0], evaluation[1])],
-    )
-
-
-def _set_files(kind: str, **files: bytes | str) -> Callable[[Record], Record]:
-    digests = {name: value if isinstance(value, str) else digest_bytes(value) for name, value in files.items()}
-
-    def edit(record: Record) -> Record:
-        return record.model_copy(update={"files": record.files | digests}) if record.kind == kind else record
-
-    return edit
-
-
-def _improve_scores(_: Path, evidence: Evidence) -> Evidence:
-    results = json.loads(evidence.evaluations[RESULTS])
-    results["figures"][0]["value"] = 0.8
-    lines = evidence.evaluations[SAMPLES].replace(b'{"right": 0}', b'{"right": 1}')
-    data = json.dumps(results).encode()
-    edit = _set_files("evaluate", **{"results.json": data, "samples.jsonl": lines})
-    return _rebuild(evidence, edit, results=data, samples=lines)
-
-
-def _improve_parity(_: Path, evidence: Evidence) -> Evidence:
-    parity = evidence.parity_bytes.replace(b"0.0001", b"0.00001")
-    return _rebuild(evidence, _set_files("export", **{"parity.json": parity}), parity)
-
-
-def _change_source(_: Path, evidence: Evidence) -> Evidence:
-    def edit(record: Record) -> Record:
-        if record.kind != "source":
-            return record
-        decisions = tuple(d.model_copy(update={"licence": "CC0-1.0"}) for d in record.decisions)
-        return record.model_copy(update={"own_licences": ("CC0-1.0",), "decisions": decisions})
-
-    return _rebuild(evidence, edit)
-
-
-def _change_source_and_weights(folder: Path, evidence: Evidence) -> Evidence:
-    changed = _change_source(folder, evidence)
-    write_f16(folder / F16, changed.head)
-    for kind in ("Q8_0", "Q4_K_M"):
-        requantise(folder / F16, kind, folder / f"tiny-{kind}.gguf")
-    digests = {name: digest_file(folder / name) for name in (F16, Q8, Q4)}
-    parity = changed.parity_bytes
-    for name, digest in digests.items():
-        parity = parity.replace(changed.export.files[name].encode(), digest.encode())
-    changed = _rebuild(changed, _set_files("export", **digests, **{"parity.json": parity}), parity)
-    facts = {name: describe_weights(folder / name) for name in changed.declaration.weights}
-    return _declare(changed, weights={name: value.model_dump(mode="json") for name, value in facts.items()})
-
-
-def _leave_out_q4(_: Path, evidence: Evidence) -> Evidence:
-    weights = {n: f.model_dump(mode="json") for n, f in evidence.declaration.weights.items() if n != Q4}
-    return _declare(evidence, weights=weights)
-
-
-def _block(_: Path, evidence: Evidence) -> Evidence:
-    parity = evidence.parity_bytes.replace(b"0.0001", b"0.1")
-    return _rebuild(evidence, _set_files("export", **{"parity.json": parity}), parity)
-
-

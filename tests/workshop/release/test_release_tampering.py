@@ -4,11 +4,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tests.workshop.release.tampering import list_changes
 
 from commonweight.workshop.release.report import WITHOUT_KEY, Report
 from commonweight.workshop.release.signature import find_key
 from commonweight.workshop.release.verify import verify_release
-from tests.workshop.release.tampering import list_changes
 
 pytestmark = pytest.mark.workshop
 

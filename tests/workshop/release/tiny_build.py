@@ -212,7 +212,8 @@ def write_parity(folder: Path) -> None:
         }
         for kind, (mean, high) in values.items()
     }
-    report = {"files": files, "tokenizer": {"equal": 40, "texts": 40}, "template": {"equal": 12, "conversations": 12}}
+    template = {"equal": 12, "conversations": 12}
+    report = {"files": files, "tokenizer": {"equal": 40, "texts": 40}, "template": template}
     (folder / "parity.json").write_text(json.dumps(report, indent=1))
 
 

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from commonweight.lineage.chain import CHAIN
-from commonweight.lineage.digests import LineageError
+from commonweight.lineage.digests import LineageError, digest_bytes
 from commonweight.workshop.release.bom import make_bom
 from commonweight.workshop.release.card import make_card
-from commonweight.workshop.release.documents import ReleaseError, decode_model, read_file
+from commonweight.workshop.release.documents import ReleaseError, decode_model, quote, read_file
 from commonweight.workshop.release.evidence import Evidence, check_evaluation_files, quote_sentence
 from commonweight.workshop.release.figures import check_scores
 from commonweight.workshop.release.gate import Gate, describe_gate, evaluate_gate
@@ -84,6 +84,9 @@ def check_figures(evidence: Evidence, checks: Checks) -> None:
 
 def check_parity(evidence: Evidence, checks: Checks) -> None:
     """Compare the digests of files in the parity report with the weights."""
+    if evidence.export.files.get(PARITY) != digest_bytes(evidence.parity_bytes):
+        checks.fail(f"{PARITY} is not the report that the record of the export names.", PARITY)
+        return
     weights = {n: f.sha256 for n, f in evidence.declaration.weights.items() if n.endswith(".gguf")}
     stated = dict(_list_digests(evidence.parity))
     missing = [name for name, digest in weights.items() if digest not in stated]
@@ -116,6 +119,13 @@ def _check_gate(folder: Path, evidence: Evidence, checks: Checks) -> Gate | None
     except (ReleaseError, LineageError) as error:
         checks.fail(f"{GATE}: {quote_sentence(str(error))}", GATE)
         return None
+    changed = [
+        name
+        for name in gate.inputs.keys() | again.inputs.keys()
+        if gate.inputs.get(name) != again.inputs.get(name)
+    ]
+    for name in sorted(changed):
+        checks.fail(f"{GATE} was computed from another {quote(name)}.", name)
     if again.encode() != data:
         differing = [new.id for old, new in zip(gate.rows, again.rows, strict=False) if old != new]
         place = f"the row {differing[0]} differs" if differing else _find_difference(again.encode(), data)

@@ -184,9 +184,7 @@ def check_evaluation_files(record: Record, results: bytes, samples: bytes) -> No
     """
     for name, data in ((RESULTS, results), (SAMPLES, samples)):
         if record.files.get(name) != digest_bytes(data):
-            raise ReleaseError(
-                f"{name} of the evaluation {quote(record.name)} is not that of its record."
-            )
+            raise ReleaseError(f"{name} of the evaluation {quote(record.name)} is not that of its record.")
 
 
 def check_record_texts(record: Record) -> None:
