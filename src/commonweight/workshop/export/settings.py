@@ -1,0 +1,64 @@
+"""Settings of the import and export stages, and the error that they raise. Imports nothing heavy."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from commonweight.lineage.errors import WorkshopError
+
+Quantisation = Literal["Q8_0", "Q4_K_M"]
+
+
+class ExportError(WorkshopError):
+    """A model cannot be imported or exported, or its export is not like it; the message is one sentence."""
+
+
+class ImportSettings(BaseModel):
+    """A base model: where its GGUF file is, and under which terms."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    location: str = Field(alias="from", min_length=1, max_length=2000)
+    """``starter``, or a GGUF file, relative to the recipe."""
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    """Digest that the file must have; of the starter it is known."""
+    model_id: str = Field(min_length=1, max_length=200)
+    """The model's id at its publisher: ``organisation/name``."""
+    licence: str = Field(min_length=1, max_length=100)
+    """SPDX identifier or ``LicenseRef-`` name of its weights."""
+
+
+class KlBounds(BaseModel):
+    """How far an exported file's next-token distributions may be from the model's, in nats."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mean: float = Field(gt=0, le=10)
+    p99: float = Field(gt=0, le=100)
+    """Of the 99th percentile over positions."""
+
+
+class ParitySettings(BaseModel):
+    """What an export must keep of the model; anything else stops the build."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tokens: int = Field(default=512, ge=32, le=1_000_000)
+    """Positions of the text that distributions are compared at."""
+    f16: KlBounds = KlBounds(mean=0.001, p99=0.01)
+    q8_0: KlBounds = KlBounds(mean=0.01, p99=0.1)
+    q4_k_m: KlBounds = KlBounds(mean=0.25, p99=2.0)
+    perplexity_ratio: float = Field(default=1.25, gt=1, le=10)
+    """Most that an export's perplexity may be of the model's."""
+
+
+class ExportSettings(BaseModel):
+    """Which GGUF files are written of a model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")]
+    """The model's name, as files and metadata have it."""
+    quantisations: tuple[Quantisation, ...] = ("Q8_0", "Q4_K_M")
+    """Files beside the F16 one, which is always written."""
+    parity: ParitySettings = ParitySettings()
