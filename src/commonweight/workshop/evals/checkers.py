@@ -1,10 +1,10 @@
-"""Checkers of IFEval's instructions: those of the lm-eval package, with a sentence splitter that needs no download.
+"""Checkers of IFEval's instructions: those of the lm-eval package, with a sentence splitter that needs no network.
 
-Only the folder ``lm_eval/tasks/ifeval`` is loaded: its packages import a whole harness, torch included. Its modules
-look for nltk's trained data (``punkt_tab``) and fetch it where it is missing. Here they find ``nltk_data`` beside
-this module first: Punkt's own algorithm with short lists of abbreviations and of words that begin sentences,
-written for this purpose. So counts are the same on every machine. They differ from the trained data's where a
-text holds rarer abbreviations, or an initial before a word that is in no list.
+Only the folder ``lm_eval/tasks/ifeval`` is loaded: the packages around it import a whole harness, torch included.
+Its modules look for nltk's trained data (``punkt_tab``) and fetch it where it is missing. Here they find
+``nltk_data`` beside this module first: Punkt's own algorithm with short lists of abbreviations and of words that
+begin sentences, written for this purpose. So counts are the same on every machine. They differ from the trained
+data's where a text holds rarer abbreviations, or an initial before a word that is in no list.
 """
 
 import importlib
@@ -75,8 +75,9 @@ def _load_module(name: str) -> ModuleType:
 def _load_modules() -> dict[str, ModuleType]:
     spec = importlib.util.find_spec("lm_eval")
     try:
-        import langdetect
         import nltk
+
+        langdetect = importlib.import_module("langdetect")
     except ImportError:
         spec = None
     if spec is None or not spec.submodule_search_locations:

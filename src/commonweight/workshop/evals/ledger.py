@@ -57,6 +57,10 @@ class Ledger:
         line = self._lines.get((task, sample_id))
         return line if line is not None and line.digest == digest else None
 
+    def get(self, task: str, sample_id: str) -> SampleLine:
+        """The line of a sample that was added, error or not."""
+        return self._lines[task, sample_id]
+
     def add(self, line: SampleLine) -> None:
         """Add a finished sample; it is on disk when this returns."""
         self._lines[line.task, line.sample_id] = line

@@ -74,7 +74,7 @@ class IfevalSettings(_GeneratedTaskSettings):
 
 
 class HellaSwagSettings(_TaskSettings):
-    """HellaSwag: the likeliest of four endings. Needs the model in process: the Messages API has no likelihoods."""
+    """HellaSwag: the likeliest of four endings. Needs the model in process: the API has no likelihoods."""
 
     task: Literal["hellaswag"]
     dataset: DatasetSettings
@@ -139,9 +139,9 @@ class EvaluationSettings(_Settings):
             facts = dataset.source, dataset.sha256, dataset.licence
             if sources.setdefault(dataset.name, facts) != facts:
                 raise ValueError(f"two different data sets are named {dataset.name}")
-        groups = [(d.name, d.group) for t in self.tasks if isinstance(t, RefusalSettings) for d in t.datasets]
-        if len(set(groups)) < len(groups):
-            raise ValueError("a data set stands twice in the same group of the refusal task")
+        groups = [d for task in self.tasks if isinstance(task, RefusalSettings) for d in task.datasets]
+        if len({(group.name, group.group == "harmful") for group in groups}) < len(groups):
+            raise ValueError("the same prompts of a data set stand twice in the refusal task")
         return self
 
     @property
