@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import io
 import json
 import random
 import zlib
@@ -61,16 +62,15 @@ def choose_rows(rows: Sequence[Row], limit: int | None, seed: int) -> list[tuple
 
 
 def _unpack(name: str, content: bytes) -> bytes:
-    if not content.startswith(b"\x1f\x8b"):
-        return content
-    unpacker = zlib.decompressobj(wbits=31)
-    try:
-        text = unpacker.decompress(content, MAX_BYTES)
-        if unpacker.unconsumed_tail:
-            raise EvaluationError(f"the data set {name} is larger than {MAX_BYTES} bytes")
-        return text if unpacker.eof and not unpacker.unused_data else gzip.decompress(content)
-    except (zlib.error, EOFError, OSError):
-        raise EvaluationError(f"the data set {name} is a damaged gzip file") from None
+    if content.startswith(b"\x1f\x8b"):
+        try:
+            with gzip.open(io.BytesIO(content)) as file:
+                content = file.read(MAX_BYTES + 1)
+        except (zlib.error, EOFError, OSError):
+            raise EvaluationError(f"the data set {name} is a damaged gzip file") from None
+    if len(content) > MAX_BYTES:
+        raise EvaluationError(f"the data set {name} is larger than {MAX_BYTES} bytes")
+    return content
 
 
 def _parse(name: str, content: bytes) -> list[dict[str, object]]:

@@ -47,7 +47,7 @@ class Generation:
     model: str
     key: str
     max_tokens: int
-    temperature: float
+    temperature: float | None
     parallel: int
     timeout: int
     retries: int
@@ -153,6 +153,8 @@ async def _evaluate(
 def _make_model(generation: Generation) -> "Model":
     from inspect_ai.model import GenerateConfig, get_model
 
+    # inspect-ai drops the temperature, which the newest version of the API does not have; ours takes it.
+    options = {} if generation.temperature is None else {"extra_body": {"temperature": generation.temperature}}
     return get_model(
         f"anthropic/{generation.model}",
         base_url=generation.url,
@@ -160,11 +162,11 @@ def _make_model(generation: Generation) -> "Model":
         memoize=False,
         config=GenerateConfig(
             max_tokens=generation.max_tokens,
-            temperature=generation.temperature,
             max_connections=generation.parallel,
             max_retries=generation.retries,
             attempt_timeout=generation.timeout,
         ),
+        **options,
     )
 
 

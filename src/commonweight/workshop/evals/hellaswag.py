@@ -110,9 +110,7 @@ async def run_questions(
             if done % _EVERY == 0:
                 report(f"{TASK}: {done} of {len(questions)}")
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(parallel):
-            group.create_task(work())
+    await asyncio.gather(*(work() for _ in range(parallel)))
     return [ledger.get(TASK, question.id) for question in questions]
 
 

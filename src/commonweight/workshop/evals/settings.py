@@ -54,8 +54,9 @@ class _TaskSettings(_Settings):
 class _GeneratedTaskSettings(_TaskSettings):
     max_tokens: int = Field(default=1280, ge=1, le=131_072)
     """Of an answer."""
-    temperature: float = Field(default=0.0, ge=0, le=1)
-    """0: the most likely answer."""
+    temperature: float | None = Field(default=0.0, ge=0, le=1)
+    """0: the most likely answer. None sends none: for endpoints that refuse it, as the newest version of the API
+    does, and sample as they like."""
     samples: int = Field(default=1, ge=1, le=64)
     """Answers to each prompt; more than one only with a temperature."""
 
