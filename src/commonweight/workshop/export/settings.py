@@ -16,7 +16,7 @@ class ExportError(WorkshopError):
 class ImportSettings(BaseModel):
     """A base model: where its GGUF file is, and under which terms."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     location: str = Field(alias="from", min_length=1, max_length=2000)
     """``starter``, or a GGUF file, relative to the recipe."""
@@ -39,7 +39,10 @@ class KlBounds(BaseModel):
 
 
 class ParitySettings(BaseModel):
-    """What an export must keep of the model; anything else stops the build."""
+    """What an export must keep of the model; anything else stops the build.
+
+    All texts must give the same tokens and all conversations the same prompt, whatever is set here.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
