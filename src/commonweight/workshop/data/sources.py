@@ -10,7 +10,7 @@ from typing import Any, get_args
 from commonweight.lineage.digests import digest_content, digest_file
 from commonweight.workshop.data.downloads import fetch_hub, fetch_url
 from commonweight.workshop.data.formats import FormatError, parse_content, recognise_format
-from commonweight.workshop.data.locations import HubPath, LocalPath, PackagePath, WebFile
+from commonweight.workshop.data.locations import HubPath, LocalPath, PackagePath, WebFile, parse_location
 from commonweight.workshop.data.readers import (
     DATA_SUFFIXES,
     TEXT_SUFFIXES,
@@ -86,6 +86,25 @@ def locate_source(
             f"{settings.sha256}, {settings.location} has {sha256}."
         )
     return LocatedSource(files, sha256, revision)
+
+
+def find_text(location: str, root: Path) -> Path:
+    """A file that comes with a source, by a path relative to the recipe or in a package.
+
+    Raises:
+        DataError: it is not there, or lies elsewhere.
+    """
+    parsed = parse_location(location)
+    match parsed:
+        case LocalPath():
+            path = root / parsed.path
+        case PackagePath():
+            path = _find_in_package(parsed)
+        case _:
+            raise DataError(f"{location} is neither a path nor in a package.")
+    if not path.is_file():
+        raise DataError(f"There is no file {location}.")
+    return path
 
 
 def read_source(settings: SourceSettings, source: LocatedSource, dropped: Counter[str]) -> Iterator[Row]:
