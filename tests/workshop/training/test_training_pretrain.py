@@ -17,6 +17,7 @@ from commonweight.workshop.training.optimizer import scale_learning_rate
 from commonweight.workshop.training.settings import DOCUMENT_END, PretrainSettings, TrainingError
 
 pytestmark = pytest.mark.workshop
+pytest_plugins = ["training_fixtures"]
 
 RUN = """
 import sys

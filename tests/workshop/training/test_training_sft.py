@@ -16,6 +16,7 @@ import pytest
 from commonweight.workshop.training.settings import SftSettings, TrainingError
 
 pytestmark = pytest.mark.workshop
+pytest_plugins = ["training_fixtures"]
 
 TINY = SftSettings(max_steps=8, evaluation_interval=4, batch_size=4, max_length=96, learning_rate=1e-3)
 OTHER_TEMPLATE = (

@@ -10,6 +10,7 @@ import pytest
 from commonweight.workshop.training.settings import CONTROL_TOKENS, TokenizerSettings, TrainingError
 
 pytestmark = pytest.mark.workshop
+pytest_plugins = ["training_fixtures"]
 
 ODD = [
     "",
