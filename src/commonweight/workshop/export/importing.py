@@ -11,9 +11,8 @@ from typing import Any
 import gguf
 import numpy as np
 
-from commonweight.catalog.header import UnreadableModelError, check_header
 from commonweight.catalog.starter import STARTER_SHA256, find_starter
-from commonweight.workshop.export.gguf_file import Array, read_fields
+from commonweight.workshop.export.gguf_file import Array, open_gguf, read_fields
 from commonweight.workshop.export.layouts import (
     check_metadata,
     count_permuted_heads,
@@ -76,7 +75,7 @@ def write_model_folder(source: Path, folder: Path, licence: str | None = None) -
     Raises:
         ExportError: it cannot be read, or is of an architecture that is not imported.
     """
-    reader = _open_gguf(source)
+    reader = open_gguf(source)
     fields: dict[str, Any] = {field.name: field.value for field in read_fields(reader)}
     fields["general.architecture"] = reader.fields["general.architecture"].contents()
     stated = fields.get("general.license")
@@ -108,15 +107,6 @@ def write_model_folder(source: Path, folder: Path, licence: str | None = None) -
     )
     write_safetensors(folder / WEIGHTS, tensors, {"format": "pt"})
     return fields
-
-
-def _open_gguf(path: Path) -> gguf.GGUFReader:
-    try:
-        check_header(path)
-        return gguf.GGUFReader(path)
-    except (UnreadableModelError, OSError, ValueError, IndexError, KeyError, OverflowError) as error:
-        reason = str(error).replace(str(path), path.name).rstrip(".")
-        raise ExportError(f"{path.name} is no GGUF file that can be read: {reason}.") from error
 
 
 def _get_shape(tensor: gguf.ReaderTensor) -> tuple[int, ...]:

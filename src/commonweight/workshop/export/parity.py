@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
+from tokenizers import Tokenizer
 
 from commonweight.workshop.export.divergence import WINDOW, Divergence, measure_divergence
 from commonweight.workshop.export.f16 import read_config
 from commonweight.workshop.export.held_out import Text, make_windows
 from commonweight.workshop.export.prompt_parity import (
-    FolderTokenizer,
     TemplateParity,
     TokenizerParity,
     compare_templates,
@@ -86,7 +86,7 @@ def compare_exports(
     template = compare_templates(model, files["F16"])
     report(f"parity: {template.server} of {template.conversations} conversations give the same prompt")
     length = min(WINDOW, int(read_config(model)["max_position_embeddings"]))
-    vocabulary = FolderTokenizer.from_file(str(model / "tokenizer.json"))
+    vocabulary = Tokenizer.from_file(str(model / "tokenizer.json"))
     windows = make_windows(vocabulary, text, settings.tokens, length)
     perplexity, divergences = measure_divergence(model, files, windows, report)
     lines = "\n".join(",".join(map(str, window)) for window in windows)

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from commonweight.lineage.errors import WorkshopError
 
@@ -16,7 +16,7 @@ class ExportError(WorkshopError):
 class ImportSettings(BaseModel):
     """A base model: where its GGUF file is, and under which terms."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     location: str = Field(alias="from", min_length=1, max_length=2000)
     """``starter``, or a GGUF file, relative to the recipe."""
@@ -65,3 +65,10 @@ class ExportSettings(BaseModel):
     quantisations: tuple[Quantisation, ...] = ("Q8_0", "Q4_K_M")
     """Files beside the F16 one, which is always written."""
     parity: ParitySettings = ParitySettings()
+
+    @field_validator("quantisations")
+    @classmethod
+    def _check_quantisations(cls, kinds: tuple[Quantisation, ...]) -> tuple[Quantisation, ...]:
+        if len(set(kinds)) < len(kinds):
+            raise ValueError("a quantisation is named twice")
+        return kinds
