@@ -11,11 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commonweight.catalog.starter import find_starter
-from commonweight.engines.contract import EngineError
-from commonweight.workshop.evals.errors import EvaluationError
-from commonweight.workshop.evals.run import run_evaluation
-from commonweight.workshop.evals.settings import EvaluationSettings
 from evaluation_files import (
     COMMA_PROMPT,
     HELLASWAG_ROWS,
@@ -26,6 +21,12 @@ from evaluation_files import (
     name_dataset,
     write_rows,
 )
+
+from commonweight.catalog.starter import find_starter
+from commonweight.engines.contract import EngineError
+from commonweight.workshop.evals.errors import EvaluationError
+from commonweight.workshop.evals.run import run_evaluation
+from commonweight.workshop.evals.settings import EvaluationSettings
 from replay import KEY, replaying
 
 pytestmark = pytest.mark.workshop
@@ -217,7 +218,7 @@ def serving_refusals() -> Iterator[str]:
     from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
     class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:  # noqa: N802 - the base class's name
+        def do_POST(self) -> None:
             request = json.loads(self.rfile.read(int(self.headers["content-length"])))
             refuses = "gnome" in json.dumps(request["messages"])
             message = {
