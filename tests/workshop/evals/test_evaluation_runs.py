@@ -213,7 +213,7 @@ def test_refusals_that_the_server_tells(files: dict[str, Path], output: Path) ->
 
 @contextmanager
 def serving_refusals() -> Iterator[str]:
-    """A server of others: refuses with its stop reason alone, and insists on the model and temperature that were set."""
+    """A server of others: refuses with its stop reason alone, insists on the settings' model and temperature."""
     import threading
     from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
