@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from commonweight.workshop.evals.datasets import choose_rows, read_dataset
 from commonweight.workshop.evals.errors import EvaluationError
 from commonweight.workshop.evals.hellaswag import clean_text, read_questions, split_tokens

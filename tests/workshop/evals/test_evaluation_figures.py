@@ -4,6 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from commonweight.workshop.evals.results import (
     DatasetIdentity,
     Tally,
@@ -12,8 +15,6 @@ from commonweight.workshop.evals.results import (
     make_figure,
     write_results,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 IDENTITY = DatasetIdentity(name="rows", digest="0" * 64, licence="CC0-1.0")
 

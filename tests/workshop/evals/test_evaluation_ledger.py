@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from commonweight.workshop.evals.errors import EvaluationError
 from commonweight.workshop.evals.ledger import Ledger, SampleLine, digest_text
 

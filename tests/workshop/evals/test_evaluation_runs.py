@@ -11,11 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commonweight.catalog.starter import find_starter
-from commonweight.engines.contract import EngineError
-from commonweight.workshop.evals.errors import EvaluationError
-from commonweight.workshop.evals.run import run_evaluation
-from commonweight.workshop.evals.settings import EvaluationSettings
 from evaluation_files import (
     COMMA_PROMPT,
     HELLASWAG_ROWS,
@@ -26,6 +21,12 @@ from evaluation_files import (
     name_dataset,
     write_rows,
 )
+
+from commonweight.catalog.starter import find_starter
+from commonweight.engines.contract import EngineError
+from commonweight.workshop.evals.errors import EvaluationError
+from commonweight.workshop.evals.run import run_evaluation
+from commonweight.workshop.evals.settings import EvaluationSettings
 from replay import KEY, replaying
 
 pytestmark = pytest.mark.workshop
@@ -94,9 +95,9 @@ def check_privacy(output: Path, lines: list[str], *texts: str) -> None:
 def test_the_starter_in_process(files: dict[str, Path], output: Path, tmp_path: Path) -> None:
     settings = {
         "tasks": [
-            {"task": "ifeval", "dataset": name_dataset("ifeval"), "max_tokens": 24},
+            {"task": "ifeval", "dataset": name_dataset("ifeval"), "max_tokens": 12},
             {"task": "hellaswag", "dataset": name_dataset("hellaswag")},
-            make_refusal(max_tokens=16),
+            make_refusal(max_tokens=12),
         ],
         "parallel": 1,
     }
@@ -198,7 +199,7 @@ def test_refusals_that_the_server_tells(files: dict[str, Path], output: Path) ->
     with serving_refusals() as url:
         settings = {
             "tasks": [make_refusal(temperature=1, samples=2)],
-            "endpoint": {"url": url, "model": "m"},
+            "endpoint": {"url": url, "model": "org/small"},
             "retries": 0,
         }
         lines = run(settings, files, output)
@@ -212,12 +213,12 @@ def test_refusals_that_the_server_tells(files: dict[str, Path], output: Path) ->
 
 @contextmanager
 def serving_refusals() -> Iterator[str]:
-    """A server of others: refuses with its stop reason alone, and insists on the temperature that was set."""
+    """A server of others: refuses with its stop reason alone, insists on the settings' model and temperature."""
     import threading
     from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
     class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:  # noqa: N802 - the base class's name
+        def do_POST(self) -> None:
             request = json.loads(self.rfile.read(int(self.headers["content-length"])))
             refuses = "gnome" in json.dumps(request["messages"])
             message = {
@@ -227,7 +228,7 @@ def serving_refusals() -> Iterator[str]:
                 "usage": {"input_tokens": 1, "output_tokens": 1},
             }
             body = json.dumps(message).encode()
-            self.send_response(200 if request.get("temperature") == 1 else 400)
+            self.send_response(200 if (request["temperature"], request["model"]) == (1, "org/small") else 400)
             self.send_header("content-type", "application/json")
             self.send_header("content-length", str(len(body)))
             self.end_headers()

@@ -3,8 +3,9 @@
 from typing import Any
 
 import pytest
-from commonweight.workshop.evals.settings import EvaluationSettings, HellaSwagSettings
 from pydantic import ValidationError
+
+from commonweight.workshop.evals.settings import EvaluationSettings, HellaSwagSettings
 
 DATASET = {"name": "rows", "source": "rows.jsonl", "licence": "CC0-1.0"}
 IFEVAL = {"task": "ifeval", "dataset": DATASET}

@@ -1,6 +1,7 @@
 """The rule that tells refusals by their beginning."""
 
 import pytest
+
 from commonweight.workshop.evals.generation import Answer
 from commonweight.workshop.evals.refusal import BEGINNING, REFUSALS, is_refusal
 

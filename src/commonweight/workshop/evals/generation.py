@@ -153,8 +153,11 @@ async def _evaluate(
 def _make_model(generation: Generation) -> "Model":
     from inspect_ai.model import GenerateConfig, get_model
 
-    # inspect-ai drops the temperature, which the newest version of the API does not have; ours takes it.
-    options = {} if generation.temperature is None else {"extra_body": {"temperature": generation.temperature}}
+    # inspect-ai drops the temperature, which the newest version of the API does not have but ours takes, and what
+    # stands before a slash in the model's name.
+    body: dict[str, str | float] = {"model": generation.model}
+    if generation.temperature is not None:
+        body["temperature"] = generation.temperature
     return get_model(
         f"anthropic/{generation.model}",
         base_url=generation.url,
@@ -166,7 +169,7 @@ def _make_model(generation: Generation) -> "Model":
             max_retries=generation.retries,
             attempt_timeout=generation.timeout,
         ),
-        **options,
+        extra_body=body,
     )
 
 
