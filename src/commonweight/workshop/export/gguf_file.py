@@ -9,6 +9,9 @@ import gguf
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFValueType
 
+from commonweight.catalog.header import UnreadableModelError, check_header
+from commonweight.workshop.export.settings import ExportError
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -62,6 +65,20 @@ def write_gguf(path: Path, architecture: str, fields: Iterable[Field], tensors: 
             writer.write_tensor_data(tensor.read())
     finally:
         writer.close()
+
+
+def open_gguf(path: Path) -> gguf.GGUFReader:
+    """Open a file to read, checked first: its header may be anybody's.
+
+    Raises:
+        ExportError: it is no GGUF file, or a broken one.
+    """
+    try:
+        check_header(path)
+        return gguf.GGUFReader(path)
+    except (UnreadableModelError, OSError, ValueError, IndexError, KeyError, OverflowError) as error:
+        reason = str(error).replace(str(path), path.name).rstrip(".")
+        raise ExportError(f"{path.name} is no GGUF file that can be read: {reason}.") from error
 
 
 def read_fields(reader: gguf.GGUFReader) -> list[Field]:

@@ -14,7 +14,6 @@ from gguf import GGUFValueType
 from commonweight.workshop.export.gguf_file import Array, Field
 from commonweight.workshop.export.settings import ExportError
 
-
 _INNER = (
     "input_layernorm",
     "self_attn.q_proj",
@@ -47,6 +46,11 @@ LAYOUTS = (
     Layout("qwen3", "Qwen3ForCausalLM", "qwen3", gguf.MODEL_ARCH.QWEN3, is_permuted=False),
 )
 
+_SIZES = (
+    *("num_hidden_layers", "num_attention_heads", "hidden_size", "intermediate_size"),
+    *("max_position_embeddings", "rms_norm_eps"),
+)
+
 
 def find_layout(config: Mapping[str, Any]) -> Layout:
     """The layout of a model by its configuration.
@@ -59,6 +63,8 @@ def find_layout(config: Mapping[str, Any]) -> Layout:
     if layout is None:
         known = " and ".join(one.hf_class for one in LAYOUTS)
         raise ExportError(f"Models of the architecture {names[0]} are not exported; {known} are.")
+    if missing := [key for key in _SIZES if not isinstance(config.get(key), int | float)]:
+        raise ExportError(f"The model's configuration has no number {missing[0]}.")
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     unsupported = {
         "attention_bias": bool(config.get("attention_bias")),
@@ -83,6 +89,24 @@ def get_layout(architecture: str) -> Layout:
         known = " and ".join(one.architecture for one in LAYOUTS)
         raise ExportError(f"GGUF files of the architecture {architecture} are not imported; {known} are.")
     return layout
+
+
+def check_metadata(layout: Layout, fields: Mapping[str, Any]) -> None:
+    """Check that a GGUF file uses nothing of its architecture that is not imported.
+
+    Raises:
+        ExportError: it does, or does not say its sizes.
+    """
+    a = layout.architecture
+    sizes = ("block_count", "context_length", "embedding_length", "feed_forward_length", "attention.head_count")
+    for key in (*sizes, "attention.layer_norm_rms_epsilon"):
+        if not isinstance(fields.get(f"{a}.{key}"), int | float):
+            raise ExportError(f"The file has no number {a}.{key}.")
+    if not isinstance(fields.get("tokenizer.ggml.tokens"), list):
+        raise ExportError("The file has no vocabulary.")
+    for key, plain in (("rope.scaling.type", "none"), ("expert_count", 0), ("attention.sliding_window", 0)):
+        if fields.get(f"{a}.{key}", plain) != plain:
+            raise ExportError(f"The file sets {a}.{key} to {fields[f'{a}.{key}']}, which is not imported.")
 
 
 def make_fields(layout: Layout, config: Mapping[str, Any], vocab_size: int) -> list[Field]:

@@ -14,7 +14,7 @@ import libgguf
 import numpy as np
 from gguf import GGMLQuantizationType
 
-from commonweight.workshop.export.gguf_file import Array, Field, Tensor, read_fields, write_gguf
+from commonweight.workshop.export.gguf_file import Array, Field, Tensor, open_gguf, read_fields, write_gguf
 from commonweight.workshop.export.settings import ExportError
 
 _FILE_TYPES = {"F16": 1, "Q8_0": 7, "Q4_K_M": 15}
@@ -30,11 +30,11 @@ def requantise(f16_path: Path, kind: str, output: Path) -> None:
     """Quantise an F16 file; the bytes written depend on its bytes alone.
 
     Raises:
-        ExportError: the kind is not known, or the file is not in F16.
+        ExportError: the kind is not known, or the file cannot be read or is not in F16.
     """
     if kind not in _FILE_TYPES or kind == "F16":
         raise ExportError(f"{kind} is no quantisation that is made here; there are Q8_0 and Q4_K_M.")
-    reader = gguf.GGUFReader(f16_path)
+    reader = open_gguf(f16_path)
     architecture = str(reader.fields["general.architecture"].contents())
     fields = [
         Field(field.name, _FILE_TYPES[kind], field.type) if field.name == "general.file_type" else field

@@ -10,6 +10,9 @@ import numpy as np
 from commonweight.workshop.export.gguf_file import Array
 from commonweight.workshop.export.settings import ExportError
 
+WEIGHTS = "model.safetensors"
+"""Its name in a model folder."""
+
 _MAX_HEADER_BYTES = 100 * 2**20
 _DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 
@@ -27,9 +30,13 @@ class SafetensorsFile:
                 header = json.loads(file.read(size))
             except ValueError as error:
                 raise ExportError(f"{path.name} is no safetensors file: its header is not JSON.") from error
-        self.metadata: dict[str, str] = header.pop("__metadata__", {})
-        self._entries = header
+        if not isinstance(header, dict):
+            raise ExportError(f"{path.name} is no safetensors file: its header is no object.")
+        header.pop("__metadata__", None)
+        self._entries: dict[str, dict[str, Any]] = header
         self._start = 8 + size
+        if path.stat().st_size < self._start + max((one["data_offsets"][1] for one in header.values()), default=0):
+            raise ExportError(f"{path.name} is cut off.")
 
     @property
     def names(self) -> list[str]:
@@ -80,4 +87,4 @@ def write_safetensors(
     with path.open("wb") as file:
         file.write(len(encoded).to_bytes(8, "little") + encoded)
         for _, read in tensors.values():
-            np.ascontiguousarray(read(), dtype="<f4").tofile(file)
+            file.write(np.ascontiguousarray(read(), dtype="<f4").data)

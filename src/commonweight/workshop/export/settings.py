@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from commonweight.lineage.errors import WorkshopError
 
@@ -39,7 +39,10 @@ class KlBounds(BaseModel):
 
 
 class ParitySettings(BaseModel):
-    """What an export must keep of the model; anything else stops the build."""
+    """What an export must keep of the model; anything else stops the build.
+
+    All texts must give the same tokens and all conversations the same prompt, whatever is set here.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -62,3 +65,10 @@ class ExportSettings(BaseModel):
     quantisations: tuple[Quantisation, ...] = ("Q8_0", "Q4_K_M")
     """Files beside the F16 one, which is always written."""
     parity: ParitySettings = ParitySettings()
+
+    @field_validator("quantisations")
+    @classmethod
+    def _check_quantisations(cls, kinds: tuple[Quantisation, ...]) -> tuple[Quantisation, ...]:
+        if len(set(kinds)) < len(kinds):
+            raise ValueError("a quantisation is named twice")
+        return kinds

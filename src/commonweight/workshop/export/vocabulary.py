@@ -68,12 +68,16 @@ def make_vocabulary(folder: Path, vocab_size: int) -> list[Field]:
     pre = name_pre_tokenizer(tokenizer)
     by_id = {index: token for token, index in tokenizer["model"]["vocab"].items()}
     added = {entry["id"]: entry for entry in tokenizer.get("added_tokens", [])}
+    if (last := max({*by_id, *added}, default=-1)) >= vocab_size:
+        raise ExportError(f"The tokenizer has the token id {last}, and the model only {vocab_size} embeddings.")
     tokens: list[str] = []
     types: list[int] = []
     for index in range(vocab_size):
         if index in added:
-            tokens.append(added[index]["content"])
-            types.append(TokenType.CONTROL if added[index]["special"] else TokenType.USER_DEFINED)
+            content = added[index]["content"]
+            is_control = added[index]["special"] or _looks_special(content)
+            tokens.append(content)
+            types.append(TokenType.CONTROL if is_control else TokenType.USER_DEFINED)
         elif index in by_id:
             tokens.append(by_id[index])
             types.append(TokenType.NORMAL)
@@ -81,7 +85,7 @@ def make_vocabulary(folder: Path, vocab_size: int) -> list[Field]:
             tokens.append(f"[PAD{index}]")
             types.append(TokenType.UNUSED)
     special = gguf.SpecialVocab(folder, load_merges=True, n_vocab=vocab_size)
-    template = _read_template(folder)
+    template = read_template(folder)
     fields = [
         Field("tokenizer.ggml.model", "gpt2", GGUFValueType.STRING),
         Field("tokenizer.ggml.pre", pre, GGUFValueType.STRING),
@@ -109,15 +113,16 @@ def write_tokenizer(fields: Mapping[str, Any], folder: Path) -> None:
     Raises:
         ExportError: it is no byte-level BPE of a known kind.
     """
-    pre = fields.get("tokenizer.ggml.pre", "gpt-2")
+    pre = fields.get("tokenizer.ggml.pre", "no pre-tokenizer")
     if fields.get("tokenizer.ggml.model") != "gpt2" or pre not in _PRE_TOKENIZERS:
         raise ExportError(
             f"The file's tokenizer ({fields.get('tokenizer.ggml.model')}, {pre}) is not imported; "
             f"byte-level BPE with {', '.join(_PRE_TOKENIZERS)} is."
         )
     tokens, types = fields["tokenizer.ggml.tokens"], fields["tokenizer.ggml.token_type"]
-    # Control tokens may stand in the vocabulary of the model, too: ids decide, and must be without gaps.
     vocab = {token: index for index, token in enumerate(tokens)}
+    if len(vocab) != len(tokens):
+        raise ExportError("The file's vocabulary has a token twice.")
     added = [
         {
             "id": index,
@@ -138,7 +143,7 @@ def write_tokenizer(fields: Mapping[str, Any], folder: Path) -> None:
         "added_tokens": added,
         "normalizer": None,
         "pre_tokenizer": _PRE_TOKENIZERS[pre],
-        "post_processor": None,
+        "post_processor": _make_beginning(fields),
         "decoder": _make_byte_level(use_regex=True),
         "model": {
             "type": "BPE",
@@ -148,7 +153,7 @@ def write_tokenizer(fields: Mapping[str, Any], folder: Path) -> None:
             "end_of_word_suffix": None,
             "fuse_unk": False,
             "byte_fallback": False,
-            "ignore_merges": False,
+            "ignore_merges": pre == "llama-bpe",
             "vocab": vocab,
             "merges": [merge.split(" ", 1) for merge in fields["tokenizer.ggml.merges"]],
         },
@@ -166,6 +171,27 @@ def write_tokenizer(fields: Mapping[str, Any], folder: Path) -> None:
         (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
 
 
+def _make_beginning(fields: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What puts the token that begins texts in front of them, if the file wants one there."""
+    index = fields.get("tokenizer.ggml.bos_token_id")
+    if not fields.get("tokenizer.ggml.add_bos_token") or index is None:
+        return None
+    token = fields["tokenizer.ggml.tokens"][index]
+    first, text = {"SpecialToken": {"id": token, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
+    other = {"Sequence": {"id": "B", "type_id": 1}}
+    return {
+        "type": "TemplateProcessing",
+        "single": [first, text],
+        "pair": [first, text, other],
+        "special_tokens": {token: {"id": token, "ids": [index], "tokens": [token]}},
+    }
+
+
+def _looks_special(token: str) -> bool:
+    """Whether llama.cpp's converter takes an added token for markup, whatever the tokenizer says of it."""
+    return token.startswith(("<|", "<\uff5c")) and token.endswith(("|>", "\uff5c>"))
+
+
 def _strip(described: Any) -> Any:  # noqa: ANN401 - JSON
     """A description without what does not change the split."""
     if isinstance(described, dict):
@@ -178,7 +204,8 @@ def _strip(described: Any) -> Any:  # noqa: ANN401 - JSON
     return described
 
 
-def _read_template(folder: Path) -> str | None:
+def read_template(folder: Path) -> str | None:
+    """The chat template of a model folder, if it has one."""
     path = folder / "chat_template.jinja"
     if path.is_file():
         return path.read_text(encoding="utf-8")
