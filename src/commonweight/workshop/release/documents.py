@@ -92,13 +92,17 @@ def decode_model(model: type[Model], data: bytes, name: str) -> Model:
 
 
 def validate_model(model: type[Model], value: object, name: str) -> Model:
-    """A JSON value as a model.
+    """A JSON value as a model, without conversions: the text ``yes`` is no truth value.
 
     Raises:
         ReleaseError: it does not fit; says where.
     """
     try:
-        return model.model_validate(value)
+        text = json.dumps(value, default=str)  # YAML has dates
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ReleaseError(f"{name} is not as it should be: it has keys or values that JSON lacks.") from error
+    try:
+        return model.model_validate_json(text, strict=True)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in problem["loc"]) or "the whole"

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 
-from commonweight.lineage.chain import CHAIN
 from commonweight.lineage.digests import LineageError, digest_bytes, digest_file
 from commonweight.lineage.record import Record
 from commonweight.workshop.release.bom import check_bom, make_bom
@@ -24,12 +23,12 @@ from commonweight.workshop.release.layout import (
     SUMS,
     encode_sums,
     is_allowed_name,
-    list_files,
 )
 from commonweight.workshop.release.notices import find_licence_text, make_notice
 from commonweight.workshop.release.policy import read_policy
 from commonweight.workshop.release.settings import ReleaseSettings
 from commonweight.workshop.release.signature import find_key, read_public_part, sign_folder
+from commonweight.workshop.release.verify import verify_release
 
 Report = Callable[[str], None]
 
@@ -116,6 +115,9 @@ def run_release(
         (draft / SUMS).write_bytes(encode_sums(digests))
         report("signing")
         sign_folder(draft, key)
+        checked = verify_release(draft, quick=True)
+        if not checked.passed:
+            raise ReleaseError("; ".join(statement.text.rstrip(".") for statement in checked.failures[:5]) + ".")
         _replace(output, draft)
     finally:
         shutil.rmtree(workplace, ignore_errors=True)
@@ -158,9 +160,6 @@ def _check_output(output: Path) -> None:
 
 
 def _replace(output: Path, draft: Path) -> None:
-    found, problems = list_files(draft)
-    if problems or CHAIN not in found:
-        raise ReleaseError("The release could not be written as it should be.")
     if output.exists():
         old = draft.with_name("old")
         output.rename(old)
