@@ -122,6 +122,54 @@ def build(
             )
 
 
+def release(
+    folder: Annotated[Path, typer.Argument(metavar="BUILD", help="Build folder.")] = Path("build"),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Where the release is written.")
+    ] = Path("release"),
+    keys: Annotated[
+        Path,
+        typer.Option(metavar="DIR", help="Where a signing key is made, once, if the recipe names none."),
+    ] = Path("keys"),
+) -> None:
+    """Release a build: run its gate; write weights, card, licences, lineage, figures and a signature."""
+    from datetime import UTC, datetime
+
+    from commonweight.workshop.recipe.releasing import release_build
+
+    progress = make_console(stderr=True)
+    with _user_errors():
+        day = datetime.now(UTC).date()
+        release_build(folder, output, keys, day, lambda line: progress.print(line, soft_wrap=True))
+    typer.echo(f"Wrote {output}. Anybody checks it with: commonweight verify {output}")
+
+
+def verify(
+    path: Annotated[Path, typer.Argument(metavar="DIR_OR_FILE", help="A release, or one file of weights.")],
+    trust: Annotated[
+        Path | None,
+        typer.Option(metavar="KEY", help="Public key that must have signed it.", show_default=False),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", metavar="", help="Sample large files, and quantise nothing again.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check a release offline: what is proved, what agrees, and what is only declared.
+
+    A release that was rewritten as a whole and signed with another key passes, unless the key that is trusted is
+    given. What such a rewriting can hide is listed at the end. Exit code 1 if something is wrong.
+    """
+    from commonweight.workshop.release.report import render, render_json
+    from commonweight.workshop.release.verify import verify_release
+
+    with _user_errors():
+        report = verify_release(path, trust, quick)
+    typer.echo(render_json(report) if as_json else render(report), nl=False)
+    if not report.passed:
+        raise typer.Exit(1)
+
+
 def lineage(
     folder: Annotated[
         Path, typer.Argument(metavar="FOLDER", help="A release, a build folder, or one output of it.")
@@ -184,7 +232,7 @@ def provenance(
 
 def add_commands(app: typer.Typer) -> None:
     """Add the workshop's commands, in a panel of their own."""
-    for command in (new, build, lineage, provenance):
+    for command in (new, build, release, verify, lineage, provenance):
         app.command(rich_help_panel=PANEL)(command)
     app.add_typer(recipe_commands, name="recipe", rich_help_panel=PANEL)
 

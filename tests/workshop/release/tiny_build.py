@@ -142,7 +142,8 @@ def _write_model(folder: Path, source: Record) -> Record:
         name="tiny-base",
         inputs=(make_input("data", source),),
         licences=source.licences,
-        parameters={"learning_rate": 0.01, "trained_tokens": 50_000},
+        parameters={"learning_rate": 0.01},
+        facts={"trained_tokens": 50_000},
         seed=1,
         tools={"torch": "2.13.0"},
     )

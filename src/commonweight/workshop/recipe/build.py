@@ -1,5 +1,6 @@
 """Building: runs the stages that are missing, writes their outputs aside, and renames them when they are whole."""
 
+import json
 import os
 import platform
 import shutil
@@ -13,8 +14,9 @@ from commonweight.lineage.build_folder import BuildFolder
 from commonweight.lineage.chain import fold, make_chain
 from commonweight.lineage.digests import OBSERVED, RECORD, digest_files, digest_json
 from commonweight.lineage.provenance import EvaluationSet, require_material
-from commonweight.lineage.record import EVALUATION, Input, Record, write_record
+from commonweight.lineage.record import EVALUATION, PARITY, Input, Record, write_record
 from commonweight.workshop.recipe.plan import compute_key, get_versions, order_stages
+from commonweight.workshop.recipe.releasing import RECIPE
 from commonweight.workshop.recipe.schema import Recipe, RecipeError
 from commonweight.workshop.recipe.stage_kind import Report, Stage, StageInput, StageKind, StageResult, StageRun
 from commonweight.workshop.recipe.stages import KINDS
@@ -52,6 +54,8 @@ class Builder:
         self.folder.create()
         ran: list[str] = []
         with self.folder.lock():
+            recipe = self.recipe.model_dump(mode="json", by_alias=True)
+            (self.folder.path / RECIPE).write_text(json.dumps(recipe, indent=1) + "\n")
             for name in order_stages(self.recipe, only):
                 ran += [name] if self._build_stage(name, report) else []
             self._write_status()
@@ -103,13 +107,14 @@ class Builder:
         record = self._make_record(name, spec, kind, inputs, sources, result, draft)
         observed: dict[str, JsonValue] = {
             "begun": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(begun)),
-            "seconds": round(time.monotonic() - clock, 3),
             "cpus": os.cpu_count(),
             "machine": platform.machine(),
             "system": platform.system(),
             "python": platform.python_version(),
         }
-        write_record(draft, record, observed | dict(result.observed or {}))
+        write_record(
+            draft, record, observed | dict(result.observed or {}) | {"seconds": round(time.monotonic() - clock, 3)}
+        )
         self.folder.publish(name, key)
         return record
 
@@ -144,7 +149,7 @@ class Builder:
         result: StageResult,
         draft: Path,
     ) -> Record:
-        entering = [item.record for item in inputs if item.role != EVALUATION]
+        entering = [item.record for item in inputs if item.role not in (EVALUATION, PARITY)]
         outside = dict(sources) | dict(result.sources)
         return Record(
             kind=kind.name,
@@ -163,6 +168,7 @@ class Builder:
             own_generators=tuple(sorted(set(result.generators))),
             parameters=spec.model_dump(mode="json"),
             stage_version=kind.version,
+            facts=dict(result.facts),
             seed=spec.get_seed(),
             tools=get_versions(("commonweight", *kind.tools)),
             decisions=result.decisions,

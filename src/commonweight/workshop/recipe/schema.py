@@ -6,6 +6,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from commonweight.lineage.errors import WorkshopError
 from commonweight.lineage.provenance import ProvenancePolicy
+from commonweight.lineage.record import PARITY
 from commonweight.workshop.data.settings import FilterSettings, MixSettings, SourceSettings
 from commonweight.workshop.evals.settings import EvaluationSettings
 from commonweight.workshop.export.settings import ExportSettings, ImportSettings
@@ -93,6 +94,8 @@ class ImportStage(Stage, ImportSettings):
     """A base model from a GGUF file."""
 
     kind: Literal["import"]
+    trained_tokens: int | None = Field(default=None, ge=1)
+    """Tokens that it was trained on, as its publisher states; the gate's row on compute asks for it."""
 
 
 class ExportStage(Stage, ExportSettings):
@@ -104,7 +107,7 @@ class ExportStage(Stage, ExportSettings):
     """Rows whose text parity is measured on."""
 
     def list_references(self) -> tuple[Reference, ...]:
-        return Reference("model", self.model), Reference("evaluation", self.text)
+        return Reference("model", self.model), Reference(PARITY, self.text)
 
 
 class EvaluateStage(Stage, EvaluationSettings):
@@ -216,7 +219,7 @@ _FITTING: dict[Any, tuple[str, ...]] = {
     "tokenizer": ("tokenizer",),
     "model": ("pretrain", "sft", "import"),
     "evaluation": ("evaluation_set",),
-    ("export", "evaluation"): ("source", "filter", "mix"),
+    "parity": ("source", "filter", "mix"),
     ("evaluate", "model"): ("export",),
     ("evaluate", "evaluation"): ("evaluation_set", "source", "filter", "mix"),
 }

@@ -1,7 +1,7 @@
 """What a kind of stage is: its entry in a recipe, its version, and the function that does its work."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, JsonValue
@@ -85,6 +85,8 @@ class StageResult:
     decisions: tuple[Decision, ...] = ()
     sources: tuple[tuple[str, str], ...] = ()
     """Name and digest of what it read from outside."""
+    facts: Mapping[str, JsonValue] = field(default_factory=dict)
+    """What is the same whenever the same work is done: tokens trained on, losses."""
     observed: Mapping[str, JsonValue] | None = None
     """Times, speeds and sizes of memory: what differs between two runs of the same work."""
 

@@ -15,7 +15,7 @@ from commonweight.lineage.provenance import (
     list_generator_licences,
     require_material,
 )
-from commonweight.lineage.record import Decision
+from commonweight.lineage.record import PARITY, Decision
 from commonweight.workshop.data.locations import HubPath, WebFile
 from commonweight.workshop.data.settings import FilterSettings, MixSettings, SourceSettings
 from commonweight.workshop.export.settings import ExportSettings, ImportSettings
@@ -112,14 +112,23 @@ def _run_pretrain(run: StageRun) -> StageResult:
     from commonweight.workshop.training.pretrain import run_pretrain
 
     data, tokenizer = run.get_folder("data"), run.get_folder("tokenizer")
-    return _observe(run_pretrain(_select(PretrainSettings, run.spec), data, tokenizer, run.output, run.report))
+    settings = _select(PretrainSettings, run.spec)
+    observed = run_pretrain(settings, data, tokenizer, run.output, run.report)
+    facts = {
+        "trained_tokens": settings.total_steps * settings.batch_tokens,
+        "parameters": int(observed["parameters"]),
+        "bits_per_byte": observed["bits_per_byte"],
+    }
+    return StageResult(facts=facts, observed=dict(observed))
 
 
 def _run_sft(run: StageRun) -> StageResult:
     from commonweight.workshop.training.sft import run_sft
 
     data, model = run.get_folder("data"), run.get_folder("model")
-    return _observe(run_sft(_select(SftSettings, run.spec), data, model, run.output, run.report))
+    observed = run_sft(_select(SftSettings, run.spec), data, model, run.output, run.report)
+    facts = {"trained_tokens": int(observed["trained_tokens"]), "held_out_loss": observed["eval_loss"]}
+    return StageResult(facts=facts, observed=dict(observed))
 
 
 def _run_import(run: StageRun) -> StageResult:
@@ -132,7 +141,11 @@ def _run_import(run: StageRun) -> StageResult:
     require_material(decisions)
     observed = run_import(settings, find_base(settings, run.root), run.output, run.report)
     return StageResult(
-        licences=(run.spec.licence,), generators=(run.spec.model_id,), decisions=decisions, observed=dict(observed)
+        licences=(run.spec.licence,),
+        generators=(run.spec.model_id,),
+        decisions=decisions,
+        facts={} if run.spec.trained_tokens is None else {"trained_tokens": run.spec.trained_tokens},
+        observed=dict(observed),
     )
 
 
@@ -141,7 +154,7 @@ def _run_export(run: StageRun) -> StageResult:
 
     assert isinstance(run.spec, ExportStage)
     metadata = {"commonweight.lineage.head": run.lineage_head()}
-    model, text = run.get_folder("model"), run.get_folder("evaluation")
+    model, text = run.get_folder("model"), run.get_folder(PARITY)
     return _observe(run_export(_select(ExportSettings, run.spec), model, text, metadata, run.output, run.report))
 
 
@@ -211,9 +224,7 @@ def _digest_source(spec: Stage, root: Path, data_root: Path | None) -> Mapping[s
     settings = _select(SourceSettings, spec)
     location = settings.parsed_location
     if isinstance(location, HubPath | WebFile) and data_root is None:
-        return {
-            settings.name: settings.sha256 or digest_json(settings.location)
-        }
+        return {settings.name: settings.sha256 or digest_json(settings.location)}
     return {settings.name: locate_source(settings, root, data_root, root, lambda _line: None).sha256}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from commonweight.lineage.chain import make_chain
 from commonweight.lineage.digests import digest_file
-from commonweight.lineage.record import EVALUATION, Record, read_record
+from commonweight.lineage.record import Record, read_record
 from commonweight.workshop.release.documents import ReleaseError, read_file
 from commonweight.workshop.release.evidence import (
     Declaration,
@@ -157,7 +157,7 @@ def describe_weights(path: Path) -> WeightsFacts:
 
 
 def _check_subject(evaluation: Evaluation, record: Record, material: set[str]) -> None:
-    subjects = [item for item in record.inputs if item.role != EVALUATION and item.record]
+    subjects = [item for item in record.inputs if item.enters and item.record]
     is_release = any(item.record in material for item in subjects)
     if evaluation.subject == "release" and not is_release:
         raise ReleaseError(f"The evaluation {record.name} is not of the model that is released.")

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from commonweight.lineage.chain import CHAIN, Chain, decode_chain, make_chain
 from commonweight.lineage.digests import LineageError, digest_bytes
-from commonweight.lineage.record import EVALUATION, Record, Sha256
+from commonweight.lineage.record import Record, Sha256
 from commonweight.workshop.release.documents import (
     MAX_LINES_BYTES,
     ReleaseError,
@@ -151,7 +151,7 @@ def find_export_head(export: Record, records: dict[str, Record]) -> str:
     Raises:
         LineageError: a record is missing.
     """
-    roots = [item.record for item in export.inputs if item.record and item.role != EVALUATION]
+    roots = [item.record for item in export.inputs if item.record and item.enters]
     return make_chain(roots, records).head
 
 
@@ -169,7 +169,7 @@ def find_material(root: Record, records: dict[str, Record]) -> tuple[Record, ...
             continue
         needed[record.identity] = record
         for item in record.inputs:
-            if item.record and item.role != EVALUATION:
+            if item.record and item.enters:
                 if item.record not in records:
                     raise ReleaseError(f"The record {item.record[:12]} of {quote(item.name)} is missing.")
                 pending.append(records[item.record])

@@ -18,7 +18,7 @@ from commonweight.workshop.release.settings import Waiver
 
 Result = Literal["pass", "fail", "not evaluated"]
 TOKENS = "trained_tokens"
-"""Parameter of a record that trained something: tokens that it trained on, each pass counted."""
+"""Fact of a record that trained something: tokens that it trained on, each pass counted."""
 TRAINING_KINDS = frozenset({"pretrain", "sft", "dpo", "preference", "import", "base"})
 """Kinds of records of which the tokens must be known for the compute to be."""
 _MAX_VALUES = 10_000
@@ -221,9 +221,9 @@ def _compare_compute(row: ComputeRow, evidence: Evidence) -> Finding:
     if WEIGHTS in weights:
         parameters = weights[WEIGHTS].parameters
     tokens = 0
-    trained = [r for r in evidence.material if r.kind in TRAINING_KINDS or TOKENS in r.parameters]
+    trained = [r for r in evidence.material if r.kind in TRAINING_KINDS or TOKENS in r.facts]
     for record in trained:
-        count = record.parameters.get(TOKENS)
+        count = record.facts.get(TOKENS)
         if not isinstance(count, int) or isinstance(count, bool) or count < 0:
             return Finding("not evaluated", None, f"the record {quote(record.name)} states no tokens", row.bound)
         tokens += count
@@ -276,7 +276,7 @@ def _list_digests(material: Iterable[Record]) -> Iterable[str]:
     for record in material:
         yield record.content
         yield from record.files.values()
-        yield from (item.digest for item in record.inputs if item.role != EVALUATION)
+        yield from (item.digest for item in record.inputs if item.enters)
         yield from (decision.rows_digest for decision in record.decisions if decision.rows_digest)
 
 

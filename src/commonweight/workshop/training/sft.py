@@ -67,8 +67,15 @@ def run_sft(
         "eval_loss": min(losses),
         "conversations": float(len(train.input_ids)),
         "steps": float(trainer.state.global_step),
+        "trained_tokens": float(_count_trained_tokens(settings, train, trainer.state.global_step)),
         "seconds": seconds,
     }
+
+
+def _count_trained_tokens(settings: SftSettings, train: Encoded, steps: int) -> int:
+    """Tokens of all conversations that were trained on, each pass counted, as if all were of the mean length."""
+    tokens = sum(len(ids) for ids in train.input_ids)
+    return round(tokens / len(train.input_ids) * min(settings.batch_size, len(train.input_ids)) * steps)
 
 
 def split_conversations(
