@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from commonweight import __version__
-from commonweight.cli import charter, guard, keys
+from commonweight.cli import charter, guard, keys, workshop
 from commonweight.cli.expand_settings import OnlyFields, expand_settings
 from commonweight.cli.options import WHICH_MODEL, AsJson, DatabaseUrl, DataPath, Model
 from commonweight.cli.setting_options import OPERATION_PANEL, EngineChoice
@@ -30,6 +30,7 @@ app.add_typer(keys.commands, name="keys")
 app.add_typer(charter.commands, name="charter")
 app.add_typer(guard.commands, name="guard")
 app.command()(usage)
+workshop.add_commands(app)
 
 
 @app.callback(invoke_without_command=True)

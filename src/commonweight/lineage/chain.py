@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from commonweight.lineage.digests import LineageError, digest_bytes, encode_json
-from commonweight.lineage.record import EVALUATION, Record, Sha256, decode_record
+from commonweight.lineage.record import Record, Sha256, decode_record
 
 CHAIN = "lineage.jsonl"
 START = "0" * 64
@@ -132,7 +132,7 @@ def check_fold(record: Record, records: Mapping[str, Record], name: str) -> None
     Raises:
         LineageError: it has others.
     """
-    inputs = [records[i.record] for i in record.inputs if i.record and i.role != EVALUATION]
+    inputs = [records[i.record] for i in record.inputs if i.record and i.enters]
     for field, own in (("licences", record.own_licences), ("generators", record.own_generators)):
         expected, stated = fold(inputs, own, field), getattr(record, field)
         if expected != stated:

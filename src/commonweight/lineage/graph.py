@@ -58,8 +58,8 @@ def read_graph(folder: Path) -> Graph:
         return _select(current, build.read_records())
     if (folder / RECORD).is_file():
         record = read_record(folder)
-        build = BuildFolder(folder.resolve().parents[2]) if len(folder.resolve().parents) > 2 else None
-        records = build.read_records() if build and (build.path / "records").is_dir() else {}
+        parents = folder.resolve().parents  # a build's outputs lie in outputs/STAGE/KEY
+        records = BuildFolder(parents[2]).read_records() if len(parents) > 2 else {}
         return _select([record.identity], {**records, record.identity: record})
     raise LineageError(f"{folder} has no {CHAIN}, {STATUS} or {RECORD}: it is no release, build or output.")
 

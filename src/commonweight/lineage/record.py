@@ -20,7 +20,9 @@ from commonweight.lineage.digests import (
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 EVALUATION = "evaluation"
-"""Role of an input that is measured on or kept out, and of which nothing enters the output."""
+"""Role of an input that is measured on or kept out."""
+PARITY = "parity"
+"""Role of text that an export is compared with its model on."""
 
 
 class Input(BaseModel):
@@ -35,6 +37,11 @@ class Input(BaseModel):
     """Of its content: of a file, or of the files of a folder."""
     record: Sha256 | None = None
     """Identity of the record that describes it; None for what came from outside."""
+
+    @property
+    def enters(self) -> bool:
+        """Whether something of it is in the output."""
+        return self.role not in (EVALUATION, PARITY)
 
 
 class Decision(BaseModel):
@@ -75,6 +82,8 @@ class Record(BaseModel):
     own_generators: tuple[str, ...] = ()
     parameters: dict[str, JsonValue] = Field(default_factory=dict)
     """Effective parameters: those of the recipe and every default."""
+    facts: dict[str, JsonValue] = Field(default_factory=dict)
+    """What is known of the output and the same whenever the same work is done: tokens trained on, final losses."""
     stage_version: int = 1
     seed: int | None = None
     charter: str | None = None

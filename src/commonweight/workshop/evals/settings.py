@@ -1,0 +1,154 @@
+"""Settings of evaluations. Light: recipes are read with it."""
+
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Group = Literal["harmful", "look-alike", "ordinary"]
+"""Prompts of a refusal task: those to refuse, those that only look so, and everyday ones."""
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DatasetSettings(_Settings):
+    """A file of samples, one JSON object a line, gzipped or not."""
+
+    name: Name
+    """How figures name it, and key of the file among those that :func:`run_evaluation` gets."""
+    source: str = Field(min_length=1, max_length=2000)
+    """A path, ``hf:org/name@revision`` or a URL; whoever runs the evaluation turns it into a file."""
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    """Digest that the file must have. Required for a URL."""
+    licence: str = Field(min_length=1, max_length=100)
+    """SPDX identifier or ``LicenseRef-*``."""
+
+    @model_validator(mode="after")
+    def _check_digest(self) -> Self:
+        if self.source.startswith(("http://", "https://")) and self.sha256 is None:
+            raise ValueError(f"the data set {self.name} comes from a URL and needs its sha256")
+        return self
+
+
+class GroupSettings(DatasetSettings):
+    """Prompts of one group, with ``text`` and ``y`` (1: harmful, 0: not) on each line.
+
+    The group takes the lines of its kind only: those with ``y`` 1 if it is ``harmful``, else those with 0. So a
+    set that holds both kinds is named twice.
+    """
+
+    group: Group
+
+
+class _TaskSettings(_Settings):
+    limit: int | None = Field(default=None, ge=1, le=1_000_000)
+    """Rows to measure, drawn by the seed. None: all."""
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Chooses the rows where there is a limit. The Messages API has no seed, so that sampled answers differ."""
+
+
+class _GeneratedTaskSettings(_TaskSettings):
+    max_tokens: int = Field(default=1280, ge=1, le=131_072)
+    """Of an answer."""
+    temperature: float | None = Field(default=0.0, ge=0, le=1)
+    """0: the most likely answer. None sends none: for endpoints that refuse it, as the newest version of the API
+    does, and sample as they like."""
+    samples: int = Field(default=1, ge=1, le=64)
+    """Answers to each prompt; more than one only with a temperature."""
+
+    @model_validator(mode="after")
+    def _check_samples(self) -> Self:
+        if self.samples > 1 and self.temperature == 0:
+            raise ValueError("more than one sample needs a temperature above 0: all would be the same")
+        return self
+
+
+class IfevalSettings(_GeneratedTaskSettings):
+    """IFEval: instructions that a program can check."""
+
+    task: Literal["ifeval"]
+    dataset: DatasetSettings
+
+
+class HellaSwagSettings(_TaskSettings):
+    """HellaSwag: the likeliest of four endings. Needs the model in process: the API has no likelihoods."""
+
+    task: Literal["hellaswag"]
+    dataset: DatasetSettings
+
+
+class RefusalSettings(_GeneratedTaskSettings):
+    """Refusal of harmful prompts, and answers to all others. A limit counts for each data set."""
+
+    task: Literal["refusal"]
+    datasets: tuple[GroupSettings, ...] = Field(min_length=1, max_length=16)
+    max_tokens: int = Field(default=128, ge=1, le=131_072)
+    """Of an answer; a refusal shows at its beginning."""
+
+
+TaskSettings = Annotated[IfevalSettings | HellaSwagSettings | RefusalSettings, Field(discriminator="task")]
+
+
+class EndpointSettings(_Settings):
+    """A server of the Messages API."""
+
+    url: str = Field(max_length=2000)
+    """Base URL, such as ``http://127.0.0.1:8000``."""
+    model: str = Field(min_length=1, max_length=200)
+    """Model to ask for."""
+    key_variable: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    """Name of the environment variable that holds the key; None: the server needs none. A key itself is written
+    nowhere."""
+
+    @model_validator(mode="after")
+    def _check_url(self) -> Self:
+        url = urlsplit(self.url)
+        if url.scheme not in {"http", "https"} or not url.hostname or url.query or url.fragment:
+            raise ValueError("the endpoint's url is written like http://127.0.0.1:8000")
+        if url.username or url.password:
+            raise ValueError("the endpoint's url holds no key: name an environment variable in key_variable")
+        return self
+
+
+class EvaluationSettings(_Settings):
+    """What is measured, and where."""
+
+    tasks: tuple[TaskSettings, ...] = Field(min_length=1, max_length=16)
+    endpoint: EndpointSettings | None = None
+    """None: the model runs in process, behind a server of its own."""
+    parallel: int = Field(default=4, ge=1, le=256)
+    """Samples at the same time. With more than one, the last bits of an engine's figures depend on what runs
+    beside, and a most likely answer can differ where two tokens are equally likely; 1 repeats exactly."""
+    timeout: int = Field(default=600, ge=1, le=86_400)
+    """Seconds for one answer; a sample that takes longer is an error, which counts as wrong."""
+    retries: int = Field(default=3, ge=0, le=20)
+    """Further attempts at an answer that failed for a passing reason (overload, a lost connection)."""
+
+    @model_validator(mode="after")
+    def _check_tasks(self) -> Self:
+        kinds = [task.task for task in self.tasks]
+        if len(set(kinds)) < len(kinds):
+            raise ValueError("the same task stands twice in the evaluation")
+        if self.endpoint is not None and "hellaswag" in kinds:
+            raise ValueError("hellaswag needs the model in process: the Messages API has no likelihoods")
+        sources: dict[str, tuple[str, str | None, str]] = {}
+        for dataset in self.datasets:
+            facts = dataset.source, dataset.sha256, dataset.licence
+            if sources.setdefault(dataset.name, facts) != facts:
+                raise ValueError(f"two different data sets are named {dataset.name}")
+        groups = [d for task in self.tasks if isinstance(task, RefusalSettings) for d in task.datasets]
+        if len({(group.name, group.group == "harmful") for group in groups}) < len(groups):
+            raise ValueError("the same prompts of a data set stand twice in the refusal task")
+        return self
+
+    @property
+    def datasets(self) -> tuple[DatasetSettings, ...]:
+        """Data sets of all tasks; a name may come twice."""
+        found: list[DatasetSettings] = []
+        for task in self.tasks:
+            found += task.datasets if isinstance(task, RefusalSettings) else [task.dataset]
+        return tuple(found)

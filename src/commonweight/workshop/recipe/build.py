@@ -1,0 +1,209 @@
+"""Building: runs the stages that are missing, writes their outputs aside, and renames them when they are whole."""
+
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from commonweight.lineage.build_folder import BuildFolder
+from commonweight.lineage.chain import fold, make_chain
+from commonweight.lineage.digests import OBSERVED, RECORD, digest_files, digest_json
+from commonweight.lineage.provenance import EvaluationSet, require_material
+from commonweight.lineage.record import EVALUATION, PARITY, Input, Record, write_record
+from commonweight.workshop.recipe.plan import compute_key, get_versions, order_stages
+from commonweight.workshop.recipe.releasing import RECIPE
+from commonweight.workshop.recipe.schema import Recipe, RecipeError
+from commonweight.workshop.recipe.stage_kind import Report, Stage, StageInput, StageKind, StageResult, StageRun
+from commonweight.workshop.recipe.stages import KINDS
+
+MIN_FREE_BYTES = 200 * 2**20
+"""Free disk that a build wants before it begins a stage."""
+
+
+class Builder:
+    """Builds the stages of one recipe in one build folder."""
+
+    def __init__(self, recipe: Recipe, folder: BuildFolder, root: Path, data_root: Path | None, date: str) -> None:
+        self.recipe = recipe
+        self.folder = folder
+        self.root = root
+        self.data_root = data_root
+        self.date = date
+        self._built: dict[str, StageInput] = {}
+        self._states: dict[str, dict[str, object]] = {}
+
+    @property
+    def stage_names(self) -> list[str]:
+        """All stages of the recipe."""
+        return list(self.recipe.stages)
+
+    def build(self, report: Report, only: str | None = None) -> list[str]:
+        """Run what is missing, in order.
+
+        Returns:
+            The stages that ran.
+
+        Raises:
+            RecipeError, LineageError, or the error of a stage's room: one sentence; what was done before it stays.
+        """
+        self.folder.create()
+        ran: list[str] = []
+        with self.folder.lock():
+            recipe = self.recipe.model_dump(mode="json", by_alias=True)
+            (self.folder.path / RECIPE).write_text(json.dumps(recipe, indent=1) + "\n")
+            for name in order_stages(self.recipe, only):
+                ran += [name] if self._build_stage(name, report) else []
+            self._write_status()
+        return ran
+
+    def _build_stage(self, name: str, report: Report) -> bool:
+        spec = self.recipe.stages[name]
+        kind = KINDS[spec.kind]
+        inputs = tuple(self._list_inputs(spec))
+        records = {item.stage: item.record for item in inputs}
+        sources = kind.digest_sources(spec, self.root, self.data_root)
+        key = compute_key(self.recipe, name, spec, kind, records, sources)
+        record = self.folder.find_record(name, key)
+        is_missing = record is None
+        if record is None:
+            self._write_status(name, key, "running")
+            try:
+                record = self._run(name, spec, kind, key, inputs, sources, report)
+            except BaseException:
+                self._write_status(name, key, "failed")
+                raise
+        self._write_status(name, key, "done", record)
+        self._built[name] = StageInput("", name, self.folder.get_output(name, key), record)
+        return is_missing
+
+    def _run(
+        self,
+        name: str,
+        spec: Stage,
+        kind: StageKind,
+        key: str,
+        inputs: tuple[StageInput, ...],
+        sources: Mapping[str, str],
+        report: Report,
+    ) -> Record:
+        draft = self.folder.get_draft(name, key)
+        draft.mkdir(exist_ok=True)
+        for file in (RECORD, OBSERVED):
+            (draft / file).unlink(missing_ok=True)
+        free = shutil.disk_usage(draft).free
+        if free < MIN_FREE_BYTES:
+            raise RecipeError(
+                f"Only {free // 2**20} MiB are free in {self.folder.path}; "
+                f"a stage wants {MIN_FREE_BYTES // 2**20} MiB."
+            )
+        begun, clock = time.time(), time.monotonic()
+        result = kind.run(self._make_run(name, spec, inputs, draft, report))
+        require_material(result.decisions)
+        record = self._make_record(name, spec, kind, inputs, sources, result, draft)
+        observed: dict[str, JsonValue] = {
+            "begun": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(begun)),
+            "cpus": os.cpu_count(),
+            "machine": platform.machine(),
+            "system": platform.system(),
+            "python": platform.python_version(),
+        }
+        write_record(
+            draft, record, observed | dict(result.observed or {}) | {"seconds": round(time.monotonic() - clock, 3)}
+        )
+        self.folder.publish(name, key)
+        return record
+
+    def _make_run(
+        self, name: str, spec: Stage, inputs: tuple[StageInput, ...], draft: Path, report: Report
+    ) -> StageRun:
+        return StageRun(
+            name=name,
+            spec=spec,
+            inputs=inputs,
+            output=draft,
+            root=self.root,
+            data_root=self.data_root,
+            policy=self.recipe.policy,
+            evaluation_sets=tuple(self._list_evaluation_sets()),
+            lineage_head=lambda: (
+                make_chain(
+                    [item.record.identity for item in inputs if item.role == "model"], self.folder.read_records()
+                ).head
+            ),
+            date=self.date,
+            report=lambda line: report(f"{name}: {line}"),
+        )
+
+    def _make_record(
+        self,
+        name: str,
+        spec: Stage,
+        kind: StageKind,
+        inputs: tuple[StageInput, ...],
+        sources: Mapping[str, str],
+        result: StageResult,
+        draft: Path,
+    ) -> Record:
+        entering = [item.record for item in inputs if item.role not in (EVALUATION, PARITY)]
+        outside = dict(sources) | dict(result.sources)
+        return Record(
+            kind=kind.name,
+            name=name,
+            inputs=(
+                *(
+                    Input(role=item.role, name=item.stage, digest=item.record.content, record=item.record.identity)
+                    for item in inputs
+                ),
+                *(Input(role="source", name=origin, digest=digest) for origin, digest in sorted(outside.items())),
+            ),
+            files=digest_files(draft),
+            licences=fold(entering, result.licences, "licences"),
+            generators=fold(entering, result.generators, "generators"),
+            own_licences=tuple(sorted(set(result.licences))),
+            own_generators=tuple(sorted(set(result.generators))),
+            parameters=spec.model_dump(mode="json"),
+            stage_version=kind.version,
+            facts=dict(result.facts),
+            seed=spec.get_seed(),
+            tools=get_versions(("commonweight", *kind.tools)),
+            decisions=result.decisions,
+        )
+
+    def _list_inputs(self, spec: Stage) -> Iterator[StageInput]:
+        for reference in spec.list_references():
+            built = self._built[reference.stage]
+            yield StageInput(reference.role, reference.stage, built.folder, built.record)
+
+    def _list_evaluation_sets(self) -> Iterator[EvaluationSet]:
+        """What the recipe measures on, by the digests of its files; rows are compared by the filter stages."""
+        for name, spec in self.recipe.stages.items():
+            if spec.kind == "evaluation_set":
+                for digest in KINDS[spec.kind].digest_sources(spec, self.root, self.data_root).values():
+                    yield EvaluationSet(name, digest)
+
+    def _write_status(
+        self,
+        name: str | None = None,
+        key: str | None = None,
+        state: str | None = None,
+        record: Record | None = None,
+    ) -> None:
+        if name is not None:
+            self._states[name] = {
+                "key": key,
+                "state": state,
+                "record": record.identity if record else None,
+                "content": record.content if record else None,
+            }
+        self.folder.write_status(
+            {
+                "recipe": self.recipe.name,
+                "recipe_digest": digest_json(self.recipe.model_dump(mode="json", by_alias=True)),
+                "stages": self._states,
+            }
+        )

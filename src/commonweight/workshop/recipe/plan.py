@@ -1,0 +1,121 @@
+"""The plan of a build: stages in order, the key of each, and what is done already."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+from commonweight.lineage.build_folder import BuildFolder
+from commonweight.lineage.digests import digest_json
+from commonweight.lineage.record import Record
+from commonweight.workshop.recipe.schema import Recipe, RecipeError
+from commonweight.workshop.recipe.stage_kind import Stage, StageKind
+from commonweight.workshop.recipe.stages import KINDS
+
+State = Literal["done", "to do", "waiting"]
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """One stage of a plan."""
+
+    name: str
+    spec: Stage
+    kind: StageKind
+    key: str | None
+    """None while an input is not built, on which the key depends."""
+    state: State
+    record: Record | None
+    """Of the output, where it is there."""
+    estimate: str
+    """Time and memory of the work, in words; empty where nothing is to do or it is quick."""
+
+
+def order_stages(recipe: Recipe, only: str | None = None) -> list[str]:
+    """Stages in the order of their dependencies, which for equals is that of the recipe.
+
+    Args:
+        only: the stage to be built, with what it depends on; None: all.
+
+    Raises:
+        RecipeError: there is no such stage.
+    """
+    if only is not None and only not in recipe.stages:
+        raise RecipeError(f"The recipe has no stage {only!r}; it has {', '.join(recipe.stages)}.")
+    ordered: dict[str, None] = {}
+
+    def add(name: str) -> None:
+        for reference in recipe.stages[name].list_references():
+            if reference.stage not in ordered:
+                add(reference.stage)
+        ordered[name] = None
+
+    for name in [only] if only else recipe.stages:
+        if name not in ordered:
+            add(name)
+    return list(ordered)
+
+
+def compute_key(
+    recipe: Recipe,
+    name: str,
+    spec: Stage,
+    kind: StageKind,
+    inputs: Mapping[str, Record],
+    sources: Mapping[str, str],
+) -> str:
+    """The digest that decides whether a stage's output is there already.
+
+    Args:
+        inputs: records of the outputs that it takes, by stage.
+        sources: digests of what it reads from outside, by name.
+    """
+    return digest_json(
+        {
+            "kind": kind.name,
+            "name": name,
+            "version": kind.version,
+            "parameters": spec.model_dump(mode="json"),
+            "inputs": [[item.role, inputs[item.stage].content] for item in spec.list_references()],
+            "sources": dict(sources),
+            "policy": recipe.policy.model_dump(mode="json") if kind.name in ("source", "import") else None,
+            "tools": get_versions(kind.keyed_tools),
+        }
+    )
+
+
+def make_plan(
+    recipe: Recipe, build: BuildFolder, root: Path, data_root: Path | None, only: str | None = None
+) -> list[PlannedStage]:
+    """Find what is done and what is to do.
+
+    Raises:
+        RecipeError: a source is not there or not what the recipe says.
+    """
+    plan: list[PlannedStage] = []
+    records: dict[str, Record] = {}
+    for name in order_stages(recipe, only):
+        spec = recipe.stages[name]
+        kind = KINDS[spec.kind]
+        if any(item.stage not in records for item in spec.list_references()):
+            plan.append(PlannedStage(name, spec, kind, None, "waiting", None, kind.estimate(spec, recipe.stages)))
+            continue
+        key = compute_key(recipe, name, spec, kind, records, kind.digest_sources(spec, root, data_root))
+        record = build.find_record(name, key)
+        if record is not None:
+            records[name] = record
+        estimate = "" if record else kind.estimate(spec, recipe.stages)
+        plan.append(PlannedStage(name, spec, kind, key, "done" if record else "to do", record, estimate))
+    return plan
+
+
+def get_versions(distributions: Iterable[str]) -> dict[str, str]:
+    """Versions of installed distributions; those that are not installed are left out."""
+    versions: dict[str, str] = {}
+    for name in distributions:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions

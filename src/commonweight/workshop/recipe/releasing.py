@@ -1,0 +1,69 @@
+"""Releasing a build: the gate on its outputs, and the release folder that its recipe describes."""
+
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+from commonweight.lineage.build_folder import BuildFolder
+from commonweight.lineage.digests import LineageError
+from commonweight.workshop.recipe.parse import parse_recipe
+from commonweight.workshop.recipe.schema import RecipeError
+
+RECIPE = "recipe.json"
+"""The effective recipe of the last build, in its folder."""
+GATE = "gate"
+"""Folder of the build that the gate's verdict is written to."""
+
+
+def release_build(folder: Path, output: Path, keys: Path, day: date, report: Callable[[str], None]) -> None:
+    """Hold a build against its gate, and write its release.
+
+    Args:
+        folder: build folder of a recipe with the section ``release``, all of whose stages are done.
+        keys: where a signing key is made, if the recipe names none.
+
+    Raises:
+        RecipeError: something is not built, or the recipe has no such section.
+        ReleaseError, LineageError: the gate blocks, or an output was changed.
+    """
+    from commonweight.workshop.release.collect import Evaluation
+    from commonweight.workshop.release.release_folder import run_gate, run_release
+    from commonweight.workshop.release.settings import ReleaseSettings
+
+    build = BuildFolder(folder)
+    path = folder / RECIPE
+    if not path.is_file():
+        raise RecipeError(f"{folder} is no build folder: it has no {RECIPE}.")
+    recipe = parse_recipe(path.read_bytes(), str(path))
+    if recipe.release is None:
+        raise RecipeError(f"The recipe {recipe.name} has no section `release`.")
+    outputs = _find_outputs(build)
+    section = recipe.release
+    export = outputs[section.export]
+    model = next(
+        outputs[item.stage] for item in recipe.stages[section.export].list_references() if item.role == "model"
+    )
+    evaluations = [Evaluation(outputs[name]) for name in section.evaluations]
+    settings = ReleaseSettings.model_validate(
+        {name: getattr(section, name) for name in ReleaseSettings.model_fields}
+    )
+    records = build.read_records()
+    gate = folder / GATE
+    gate.mkdir(exist_ok=True)
+    with build.lock():
+        run_gate(settings, records, export, model, evaluations, day, gate, report)
+        run_release(settings, records, export, model, evaluations, gate, keys, day, output, report)
+
+
+def _find_outputs(build: BuildFolder) -> dict[str, Path]:
+    """The output of every stage, by what the status file says of the last build."""
+    status = build.read_status() or {}
+    stages = status.get("stages")
+    if not isinstance(stages, dict):
+        raise LineageError(f"{build.path} has no stages in its status file.")
+    outputs: dict[str, Path] = {}
+    for name, stage in stages.items():
+        if stage.get("state") != "done":
+            raise RecipeError(f"The stage {name} is not done; run `commonweight build` first.")
+        outputs[name] = build.get_output(name, stage["key"])
+    return outputs

@@ -1,0 +1,253 @@
+"""The recipe: a name, the policy of its material, and stages by name, each a kind with its settings."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
+
+from commonweight.lineage.errors import WorkshopError
+from commonweight.lineage.provenance import ProvenancePolicy
+from commonweight.lineage.record import PARITY
+from commonweight.workshop.data.settings import FilterSettings, MixSettings, SourceSettings
+from commonweight.workshop.evals.settings import EvaluationSettings
+from commonweight.workshop.export.settings import ExportSettings, ImportSettings
+from commonweight.workshop.recipe.stage_kind import Reference, Stage
+from commonweight.workshop.release.settings import ReleaseSettings
+from commonweight.workshop.training.settings import PretrainSettings, SftSettings, TokenizerSettings
+
+StageName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
+
+
+class RecipeError(WorkshopError):
+    """A recipe, or a build of it, cannot go on; the message is for the terminal."""
+
+
+class SourceStage(Stage, SourceSettings):
+    """Rows from a file, a folder, a package, the hub or an address."""
+
+    kind: Literal["source"]
+    licence_texts: tuple[str, ...] = Field(default=(), max_length=20)
+    """Files that come with it and speak of its licence, written like ``from``: paths or ``package:NAME/path``."""
+
+
+class EvaluationSetStage(Stage, SourceSettings):
+    """A set that is measured on, taken as it is; no row of it may train anything."""
+
+    kind: Literal["evaluation_set"]
+
+
+class FilterStage(Stage, FilterSettings):
+    """Rows without duplicates, without rows of evaluation sets, within bounds of length."""
+
+    kind: Literal["filter"]
+    inputs: tuple[StageName, ...] = Field(min_length=1)
+    evaluation_sets: tuple[StageName, ...] = ()
+
+    def list_references(self) -> tuple[Reference, ...]:
+        return (
+            *(Reference("data", name) for name in self.inputs),
+            *(Reference("evaluation", name) for name in self.evaluation_sets),
+        )
+
+
+class MixStage(Stage, MixSettings):
+    """Rows of several stages by weight, with a share kept for validation."""
+
+    kind: Literal["mix"]
+
+    def list_references(self) -> tuple[Reference, ...]:
+        return tuple(Reference("data", name) for name in self.weights)
+
+
+class TokenizerStage(Stage, TokenizerSettings):
+    """A byte-level BPE tokenizer, trained on rows."""
+
+    kind: Literal["tokenizer"]
+    data: StageName
+
+    def list_references(self) -> tuple[Reference, ...]:
+        return (Reference("data", self.data),)
+
+
+class PretrainStage(Stage, PretrainSettings):
+    """A decoder, trained from random weights on text."""
+
+    kind: Literal["pretrain"]
+    data: StageName
+    tokenizer: StageName
+
+    def list_references(self) -> tuple[Reference, ...]:
+        return Reference("data", self.data), Reference("tokenizer", self.tokenizer)
+
+
+class SftStage(Stage, SftSettings):
+    """A model, trained further on the answers of conversations."""
+
+    kind: Literal["sft"]
+    data: StageName
+    model: StageName
+
+    def list_references(self) -> tuple[Reference, ...]:
+        return Reference("data", self.data), Reference("model", self.model)
+
+
+class ImportStage(Stage, ImportSettings):
+    """A base model from a GGUF file."""
+
+    kind: Literal["import"]
+    trained_tokens: int | None = Field(default=None, ge=1)
+    """Tokens that it was trained on, as its publisher states; the gate's row on compute asks for it."""
+
+
+class ExportStage(Stage, ExportSettings):
+    """GGUF files of a model, with a parity report."""
+
+    kind: Literal["export"]
+    model: StageName
+    text: StageName
+    """Rows whose text parity is measured on."""
+
+    def list_references(self) -> tuple[Reference, ...]:
+        return Reference("model", self.model), Reference(PARITY, self.text)
+
+
+class EvaluateStage(Stage, EvaluationSettings):
+    """Figures of an exported model."""
+
+    kind: Literal["evaluate"]
+    model: StageName
+    """A stage of the kind export."""
+    file: Literal["F16", "Q8_0", "Q4_K_M"] = "Q8_0"
+    """Which of its files is measured."""
+
+    def list_references(self) -> tuple[Reference, ...]:
+        sets = dict.fromkeys(dataset.name for dataset in self.datasets)
+        return Reference("model", self.model), *(Reference("evaluation", name) for name in sets)
+
+
+AnyStage = Annotated[
+    SourceStage
+    | EvaluationSetStage
+    | FilterStage
+    | MixStage
+    | TokenizerStage
+    | PretrainStage
+    | SftStage
+    | ImportStage
+    | ExportStage
+    | EvaluateStage,
+    Field(discriminator="kind"),
+]
+
+
+class ReleaseSection(ReleaseSettings):
+    """What ``commonweight release`` makes of a build."""
+
+    export: StageName
+    evaluations: tuple[StageName, ...] = ()
+
+
+class Recipe(BaseModel):
+    """What stands in a recipe file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
+    description: str = ""
+    use: Literal["commercial", "research"] = "commercial"
+    """What the model may be used for; material for research only is refused otherwise."""
+    generated_prompts: Literal["allow", "block"] = Field(
+        "block", validation_alias=AliasChoices("generated-prompts", "generated_prompts")
+    )
+    """Prompts that a model wrote."""
+    share_alike: Literal["propagate", "attribute", "block"] = Field(
+        "block", validation_alias=AliasChoices("share-alike", "share_alike")
+    )
+    """Share-alike material: gives the model its licence, is named only, or is refused."""
+    stages: dict[StageName, AnyStage] = Field(min_length=1)
+    release: ReleaseSection | None = None
+
+    @property
+    def policy(self) -> ProvenancePolicy:
+        """What it decides about material."""
+        return ProvenancePolicy(
+            use=self.use, generated_prompts=self.generated_prompts, share_alike=self.share_alike
+        )
+
+    @model_validator(mode="before")
+    @classmethod
+    def name_sources(cls, values: Any) -> Any:  # noqa: ANN401 - whatever the file holds
+        """A source that has no name of its own has that of its stage."""
+        if not isinstance(values, dict) or not isinstance(values.get("stages"), dict):
+            return values
+        stages = {
+            name: {"name": name, **stage}
+            if isinstance(stage, dict) and stage.get("kind") in ("source", "evaluation_set")
+            else stage
+            for name, stage in values["stages"].items()
+        }
+        return {**values, "stages": stages}
+
+    @model_validator(mode="after")
+    def check_references(self) -> Self:
+        """Every reference names a stage of a fitting kind, and none depends on itself."""
+        for name, stage in self.stages.items():
+            for reference in stage.list_references():
+                target = self.stages.get(reference.stage)
+                if target is None:
+                    raise ValueError(
+                        f"the stage {name} refers to {reference.stage!r}, which the recipe does not have"
+                    )
+                fitting = _FITTING.get((stage.kind, reference.role)) or _FITTING[reference.role]
+                if target.kind not in fitting:
+                    raise ValueError(
+                        f"the stage {name} takes {reference.stage!r} as {reference.role}, "
+                        f"which is of the kind {target.kind}, not {' or '.join(fitting)}"
+                    )
+        _check_circles(self.stages)
+        if self.release is not None:
+            for name, kind in [
+                (self.release.export, "export"),
+                *((n, "evaluate") for n in self.release.evaluations),
+            ]:
+                if name not in self.stages or self.stages[name].kind != kind:
+                    raise ValueError(f"the release refers to {name!r}, which is no stage of the kind {kind}")
+        return self
+
+
+_FITTING: dict[Any, tuple[str, ...]] = {
+    "data": ("source", "filter", "mix"),
+    "tokenizer": ("tokenizer",),
+    "model": ("pretrain", "sft", "import"),
+    "evaluation": ("evaluation_set",),
+    "parity": ("source", "filter", "mix"),
+    ("evaluate", "model"): ("export",),
+    ("evaluate", "evaluation"): ("evaluation_set", "source", "filter", "mix"),
+}
+
+
+def _check_circles(stages: dict[str, Any]) -> None:
+    done: set[str] = set()
+    for first in stages:
+        path: list[str] = []
+        pending = [(first, False)]
+        while pending:
+            name, is_left = pending.pop()
+            if is_left:
+                path.pop()
+                done.add(name)
+                continue
+            if name in path:
+                raise ValueError(
+                    f"the stages {' -> '.join([*path[path.index(name) :], name])} depend on each other"
+                )
+            if name in done:
+                continue
+            path.append(name)
+            pending.append((name, True))
+            pending += [(reference.stage, False) for reference in stages[name].list_references()]
+
+
+def make_schema() -> dict[str, Any]:
+    """The JSON schema of recipes, for editors."""
+    schema = Recipe.model_json_schema(by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

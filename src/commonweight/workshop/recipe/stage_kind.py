@@ -1,0 +1,113 @@
+"""What a kind of stage is: its entry in a recipe, its version, and the function that does its work."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from commonweight.lineage.provenance import EvaluationSet, ProvenancePolicy
+from commonweight.lineage.record import Decision, Record
+
+Report = Callable[[str], None]
+"""Receives a line about progress."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A stage that another one takes its input from."""
+
+    role: str
+    stage: str
+
+
+class Stage(BaseModel):
+    """Entry of one stage in a recipe; each kind adds its fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def list_references(self) -> tuple[Reference, ...]:
+        """The stages that it takes its inputs from, in order."""
+        return ()
+
+    def get_seed(self) -> int | None:
+        """The seed that its work depends on; None: it draws nothing."""
+        return getattr(self, "seed", None)
+
+
+@dataclass(frozen=True)
+class StageInput:
+    """An input of a stage that runs: the folder of another stage's output, and its record."""
+
+    role: str
+    stage: str
+    folder: Path
+    record: Record
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """Everything that a stage's function gets."""
+
+    name: str
+    spec: Stage
+    inputs: tuple[StageInput, ...]
+    output: Path
+    root: Path
+    """Folder that relative paths of the recipe are relative to."""
+    data_root: Path | None
+    """Local mirror of remote sources."""
+    policy: ProvenancePolicy
+    evaluation_sets: tuple[EvaluationSet, ...]
+    """What the recipe measures on: none of it may train anything."""
+    lineage_head: Callable[[], str]
+    """Head of the chain of records that the inputs depend on."""
+    date: str
+    report: Report
+
+    def get_folder(self, role: str) -> Path:
+        """The folder of the only input in a role."""
+        (found,) = [item.folder for item in self.inputs if item.role == role]
+        return found
+
+    def list_folders(self, role: str) -> dict[str, Path]:
+        """The folders of the inputs in a role, by stage."""
+        return {item.stage: item.folder for item in self.inputs if item.role == role}
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage's function says of its output, besides the files."""
+
+    licences: tuple[str, ...] = ()
+    """Of material that it brought in from outside."""
+    generators: tuple[str, ...] = ()
+    decisions: tuple[Decision, ...] = ()
+    sources: tuple[tuple[str, str], ...] = ()
+    """Name and digest of what it read from outside."""
+    facts: Mapping[str, JsonValue] = field(default_factory=dict)
+    """What is the same whenever the same work is done: tokens trained on, losses."""
+    observed: Mapping[str, JsonValue] | None = None
+    """Times, speeds and sizes of memory: what differs between two runs of the same work."""
+
+
+@dataclass(frozen=True)
+class StageKind:
+    """A kind of stage."""
+
+    name: str
+    version: int
+    """Raised when the same parameters and inputs would give another output."""
+    spec: type[Stage]
+    run: Callable[[StageRun], StageResult]
+    """Imports its room when it is called."""
+    tools: tuple[str, ...] = ()
+    """Distributions whose versions are recorded."""
+    module: str = ""
+    """The module whose import closure its output depends on."""
+    digest_sources: Callable[[Stage, Path, Path | None], Mapping[str, str]] = lambda _spec, _root, _data_root: {}
+    """Digests of what it would read from outside, by name: part of its key."""
+    keyed_tools: tuple[str, ...] = ()
+    """Distributions whose versions are part of its key: engines that generate."""
+    estimate: Callable[[Stage, Mapping[str, Stage]], str] = lambda _spec, _stages: ""
+    """Time and memory that it takes, in words, for the plan."""

@@ -1,0 +1,70 @@
+"""Settings of evaluations: what they take, and each sentence about what they do not."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from commonweight.workshop.evals.settings import EvaluationSettings, HellaSwagSettings
+
+DATASET = {"name": "rows", "source": "rows.jsonl", "licence": "CC0-1.0"}
+IFEVAL = {"task": "ifeval", "dataset": DATASET}
+HELLASWAG = {"task": "hellaswag", "dataset": DATASET}
+HARMFUL = {**DATASET, "group": "harmful"}
+ENDPOINT = {"url": "http://127.0.0.1:8000", "model": "m"}
+
+
+def make(*tasks: dict[str, Any], **fields: Any) -> EvaluationSettings:
+    return EvaluationSettings.model_validate({"tasks": tasks, **fields})
+
+
+def test_defaults_repeat_and_cover_whole_sets() -> None:
+    settings = make(IFEVAL, HELLASWAG, {"task": "refusal", "datasets": [HARMFUL]}, endpoint=None)
+    ifeval, hellaswag, refusal = settings.tasks
+    assert (ifeval.limit, ifeval.seed, hellaswag.limit, refusal.limit) == (None, 0, None, None)
+    assert ifeval.model_dump()["temperature"] == 0
+    assert isinstance(hellaswag, HellaSwagSettings)
+    assert [dataset.name for dataset in settings.datasets] == ["rows"] * 3
+
+
+def test_a_set_with_both_kinds_is_named_twice() -> None:
+    groups = [HARMFUL, {**DATASET, "group": "look-alike"}]
+    assert len(make({"task": "refusal", "datasets": groups}).datasets) == 2
+
+
+@pytest.mark.parametrize(
+    ("tasks", "fields", "sentence"),
+    [
+        ([], {}, "at least 1 item"),
+        ([IFEVAL, IFEVAL], {}, "same task stands twice"),
+        ([{"task": "mmlu", "dataset": DATASET}], {}, "does not match any of the expected tags"),
+        ([{**IFEVAL, "samples": 2}], {}, "needs a temperature above 0"),
+        ([{**IFEVAL, "samples": 0}], {}, "greater than or equal to 1"),
+        ([{**IFEVAL, "temperature": 1.5}], {}, "less than or equal to 1"),
+        ([{**IFEVAL, "limit": 0}], {}, "greater than or equal to 1"),
+        ([{**IFEVAL, "max_tokens": 0}], {}, "greater than or equal to 1"),
+        ([{**HELLASWAG, "temperature": 0}], {}, "Extra inputs are not permitted"),
+        ([{**IFEVAL, "dataset": {**DATASET, "source": "https://x.example/rows"}}], {}, "needs its sha256"),
+        ([{**IFEVAL, "dataset": {**DATASET, "sha256": "ab"}}], {}, "should match pattern"),
+        ([{**IFEVAL, "dataset": {**DATASET, "name": "../rows"}}], {}, "should match pattern"),
+        ([{**IFEVAL, "dataset": {"name": "rows", "source": "rows.jsonl"}}], {}, "Field required"),
+        ([IFEVAL, {**HELLASWAG, "dataset": {**DATASET, "source": "other"}}], {}, "two different data sets"),
+        ([{"task": "refusal", "datasets": [HARMFUL, HARMFUL]}], {}, "stand twice in the refusal task"),
+        (
+            [{"task": "refusal", "datasets": [{**DATASET, "group": g} for g in ("look-alike", "ordinary")]}],
+            {},
+            "stand twice in the refusal task",
+        ),
+        ([HELLASWAG], {"endpoint": ENDPOINT}, "no likelihoods"),
+        ([IFEVAL], {"endpoint": {**ENDPOINT, "url": "127.0.0.1:8000"}}, "written like http://"),
+        ([IFEVAL], {"endpoint": {**ENDPOINT, "url": "http://me:secret@x.example"}}, "holds no key"),
+        ([IFEVAL], {"endpoint": {**ENDPOINT, "key_variable": "sk-secret value"}}, "should match pattern"),
+        ([IFEVAL], {"endpoint": {**ENDPOINT, "key": "sk-secret"}}, "Extra inputs are not permitted"),
+        ([IFEVAL], {"parallel": 0}, "greater than or equal to 1"),
+        ([IFEVAL], {"timeout": 0}, "greater than or equal to 1"),
+        ([IFEVAL], {"retries": -1}, "greater than or equal to 0"),
+    ],
+)
+def test_what_is_refused(tasks: list[dict[str, Any]], fields: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValidationError, match=sentence):
+        make(*tasks, **fields)
