@@ -198,6 +198,27 @@ def test_weights_that_are_no_safetensors(tiny_llama: Path, tmp_path: Path, conte
         write_f16(model, tmp_path / "F16.gguf", {})
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_weights_in_half_precision(tiny_llama: Path, tmp_path: Path, dtype: str) -> None:
+    """They give the file that the same numbers in float32 give."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from commonweight.workshop.export.f16 import write_f16
+
+    weights = {
+        name: data.to(getattr(torch, dtype)) for name, data in load_file(tiny_llama / "model.safetensors").items()
+    }
+    for folder, tensors in {
+        "half": weights,
+        "float32": {name: data.float() for name, data in weights.items()},
+    }.items():
+        shutil.copytree(tiny_llama, tmp_path / folder)
+        save_file(tensors, tmp_path / folder / "model.safetensors")
+        write_f16(tmp_path / folder, tmp_path / f"{folder}.gguf", {})
+    assert (tmp_path / "half.gguf").read_bytes() == (tmp_path / "float32.gguf").read_bytes()
+
+
 def test_too_large_for_f16(tiny_llama: Path, tmp_path: Path) -> None:
     from safetensors.numpy import load_file, save_file
 
@@ -221,25 +242,26 @@ def test_a_cut_off_file(tiny_llama: Path, tmp_path: Path) -> None:
         write_f16(model, tmp_path / "F16.gguf", {})
 
 
-def test_a_dataset_folder_gives_its_validation_rows(tmp_path: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+def test_text_of_a_dataset_folder_and_of_a_file(tmp_path: Path) -> None:
+    from commonweight.workshop.data.dataset import DatasetWriter
+    from commonweight.workshop.data.manifest import SourceOrigin
+    from commonweight.workshop.data.rows import Content, Message, Row
     from commonweight.workshop.export.held_out import iterate_texts
 
-    rows = [
-        {"text": "one", "messages": None, "split": "train"},
-        {"text": "two", "messages": None, "split": "validation"},
-        {"text": None, "messages": [{"role": "user", "content": "three"}], "split": "validation"},
-    ]
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows-00000.parquet")
-    assert list(iterate_texts(tmp_path)) == ["two", "three"]
+    turns = (Message("user", "three"), Message("assistant", "four"))
+    contents = [Content("text", text="two"), Content("messages", messages=turns)]
+    with DatasetWriter(tmp_path) as writer:
+        writer.add(Row("0" * 16, Content("text", text="one"), "source", "MIT"))
+        for content in contents:
+            writer.add(Row(content.compute_row_id(), content, "source", "MIT", split="validation"))
+        origin = SourceOrigin(name="source", location="text", revision=None, sha256="ab" * 32, files=1)
+        writer.finish([origin], dropped={})
+    assert list(iterate_texts(tmp_path)) == ["two", "three\n\nfour"]
+    (tmp_path / "file.txt").write_text("five")
+    assert list(iterate_texts(tmp_path / "file.txt")) == ["five"]
     (tmp_path / "file.txt").write_bytes(b"\xff")
     with pytest.raises(ExportError, match="cannot be read as UTF-8"):
         list(iterate_texts(tmp_path / "file.txt"))
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ExportError, match="holds no rows"):
-        list(iterate_texts(tmp_path / "empty"))
 
 
 def test_windows_hold_as_many_positions_as_asked_for(tiny_llama: Path, sample_text: str) -> None:

@@ -94,6 +94,19 @@ def open_gguf(path: Path) -> gguf.GGUFReader:
         raise ExportError(f"{path.name} is no GGUF file that can be read: {reason}.") from error
 
 
+def read_architecture(reader: gguf.GGUFReader) -> str:
+    """The architecture that a file states.
+
+    Raises:
+        ExportError: it states none.
+    """
+    field = reader.fields.get("general.architecture")
+    value = field.contents() if field else None
+    if not isinstance(value, str):
+        raise ExportError("The file does not say its architecture.")
+    return value
+
+
 def read_fields(reader: gguf.GGUFReader) -> list[Field]:
     """The metadata of a file in its order, without the header's counts and the architecture."""
     return [

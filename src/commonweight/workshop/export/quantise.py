@@ -15,10 +15,19 @@ import libgguf
 import numpy as np
 from gguf import GGMLQuantizationType
 
-from commonweight.workshop.export.gguf_file import Array, Field, Tensor, open_gguf, read_fields, write_gguf
+from commonweight.workshop.export.gguf_file import (
+    Array,
+    Field,
+    Tensor,
+    open_gguf,
+    read_architecture,
+    read_fields,
+    write_gguf,
+)
 from commonweight.workshop.export.settings import ExportError
 
-_FILE_TYPES = {"F16": 1, "Q8_0": 7, "Q4_K_M": 15}
+_FILE_TYPES = {"Q8_0": 7, "Q4_K_M": 15}
+"""llama.cpp's numbers for them."""
 _ROWS_AT_ONCE = 4096
 # Where a row is no multiple of a K-quant's block of 256.
 _FALLBACKS = {
@@ -34,10 +43,10 @@ def requantise(f16_path: Path, kind: str, output: Path) -> None:
     Raises:
         ExportError: the kind is not known, or the file cannot be read or is not in F16.
     """
-    if kind not in _FILE_TYPES or kind == "F16":
-        raise ExportError(f"{kind} is no quantisation that is made here; there are Q8_0 and Q4_K_M.")
+    if kind not in _FILE_TYPES:
+        raise ExportError(f"{kind} is no quantisation that is made here; there are {' and '.join(_FILE_TYPES)}.")
     reader = open_gguf(f16_path)
-    architecture = str(reader.fields["general.architecture"].contents())
+    architecture = read_architecture(reader)
     fields = [
         Field(field.name, _FILE_TYPES[kind], field.type) if field.name == "general.file_type" else field
         for field in read_fields(reader)
@@ -51,7 +60,8 @@ def requantise(f16_path: Path, kind: str, output: Path) -> None:
             continue
         if tensor.tensor_type != GGMLQuantizationType.F16:
             raise ExportError(f"{f16_path.name} holds {tensor.name} in {tensor.tensor_type.name}, not in F16.")
-        chosen = _fit(choose_type(tensor.name, kind, model), shape[-1])
+        is_matrix = len(shape) > 1
+        chosen = _fit(choose_type(tensor.name, kind, model), shape[-1]) if is_matrix else tensor.tensor_type
         tensors.append(Tensor(tensor.name, shape, chosen, _make_quantiser(tensor.data, chosen)))
     write_gguf(output, architecture, fields, tensors)
 
