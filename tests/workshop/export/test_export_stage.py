@@ -63,6 +63,8 @@ def test_exports_behave_like_the_model(
 
 
 def test_equal_inputs_give_equal_files(tiny_llama: Path, sample_text: str, tmp_path: Path) -> None:
+    from safetensors import safe_open
+
     from commonweight.workshop.export.exporting import run_export
 
     settings = ExportSettings(name="tiny", quantisations=(), parity=ParitySettings(tokens=32))
@@ -71,7 +73,14 @@ def test_equal_inputs_give_equal_files(tiny_llama: Path, sample_text: str, tmp_p
         run_export(settings, tiny_llama, [sample_text], METADATA, tmp_path, ignore)
         contents.append({path.name: path.read_bytes() for path in tmp_path.iterdir()})
     assert contents[0] == contents[1]
-    assert contents[0].keys() == {"tiny-F16.gguf", "parity.json"}
+    assert contents[0].keys() == {"tiny-F16.gguf", "model.safetensors", "parity.json"}
+    with (
+        safe_open(tmp_path / "model.safetensors", "numpy") as new,
+        safe_open(tiny_llama / "model.safetensors", "numpy") as old,
+    ):
+        assert new.metadata() == METADATA | {"format": "pt"}
+        assert list(new.keys()) == list(old.keys())
+        assert all(np.array_equal(new.get_tensor(name), old.get_tensor(name)) for name in old.keys())  # noqa: SIM118
 
 
 def test_a_threshold_stops_the_build_and_leaves_the_report(

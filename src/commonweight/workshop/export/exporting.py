@@ -7,6 +7,7 @@ from pathlib import Path
 from commonweight.workshop.export.f16 import write_f16
 from commonweight.workshop.export.held_out import Text
 from commonweight.workshop.export.quantise import requantise
+from commonweight.workshop.export.safetensors_file import WEIGHTS, copy_with_metadata
 from commonweight.workshop.export.settings import ExportSettings
 
 
@@ -18,7 +19,7 @@ def run_export(
     output: Path,
     report: Callable[[str], None],
 ) -> dict[str, float | str]:
-    """Write the GGUF files of a model folder and their parity report.
+    """Write the GGUF files of a model folder and their parity report, and its weights with the same metadata.
 
     Args:
         text: what the files are compared on: a dataset folder, of which validation rows are read, a file of
@@ -45,6 +46,7 @@ def run_export(
             requantise(files["F16"], kind, path)
         observed[f"{kind}_seconds"] = time.monotonic() - begin
         report(f"export: {path.name}, {path.stat().st_size:,} bytes")
+    copy_with_metadata(model / WEIGHTS, output / WEIGHTS, metadata)
     begin = time.monotonic()
     parity = compare_exports(settings.parity, model, files, text, report)
     observed["parity_seconds"] = time.monotonic() - begin

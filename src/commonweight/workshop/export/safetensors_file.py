@@ -1,6 +1,7 @@
 """Safetensors files, tensor by tensor: reading views of F32, F16 and BF16, and writing F32 without holding all."""
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,19 +23,9 @@ class SafetensorsFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        with path.open("rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            if size > _MAX_HEADER_BYTES:
-                raise ExportError(f"{path.name} is no safetensors file: its header is too long.")
-            try:
-                header = json.loads(file.read(size))
-            except ValueError as error:
-                raise ExportError(f"{path.name} is no safetensors file: its header is not JSON.") from error
-        if not isinstance(header, dict):
-            raise ExportError(f"{path.name} is no safetensors file: its header is no object.")
+        header, self._start = _read_header(path)
         header.pop("__metadata__", None)
         self._entries: dict[str, dict[str, Any]] = header
-        self._start = 8 + size
         if path.stat().st_size < self._start + max((one["data_offsets"][1] for one in header.values()), default=0):
             raise ExportError(f"{path.name} is cut off.")
 
@@ -82,9 +73,38 @@ def write_safetensors(
         size = 4 * int(np.prod(shape))
         header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [offset, offset + size]}
         offset += size
-    encoded = json.dumps(header, separators=(",", ":")).encode()
-    encoded += b" " * (-len(encoded) % 8)
     with path.open("wb") as file:
-        file.write(len(encoded).to_bytes(8, "little") + encoded)
+        file.write(_encode_header(header))
         for _, read in tensors.values():
             file.write(np.ascontiguousarray(read(), dtype="<f4").data)
+
+
+def copy_with_metadata(source: Path, target: Path, metadata: Mapping[str, str]) -> None:
+    """Copy a file with further metadata; its tensors stay as they are."""
+    header, start = _read_header(source)
+    header["__metadata__"] = {**header.get("__metadata__", {}), **metadata}
+    with source.open("rb") as old, target.open("wb") as new:
+        new.write(_encode_header(header))
+        old.seek(start)
+        shutil.copyfileobj(old, new, 1 << 20)
+
+
+def _read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """The header of a file, and where its tensors start."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        if size > _MAX_HEADER_BYTES:
+            raise ExportError(f"{path.name} is no safetensors file: its header is too long.")
+        try:
+            header = json.loads(file.read(size))
+        except ValueError as error:
+            raise ExportError(f"{path.name} is no safetensors file: its header is not JSON.") from error
+    if not isinstance(header, dict):
+        raise ExportError(f"{path.name} is no safetensors file: its header is no object.")
+    return header, 8 + size
+
+
+def _encode_header(header: Mapping[str, object]) -> bytes:
+    encoded = json.dumps(header, separators=(",", ":")).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    return len(encoded).to_bytes(8, "little") + encoded
