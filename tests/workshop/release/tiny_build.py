@@ -205,15 +205,16 @@ def write_parity(folder: Path) -> None:
     values = {"F16": (0.0001, 0.001), "Q8_0": (0.002, 0.01), "Q4_K_M": (0.06, 0.3)}
     files = {
         kind: {
-            "file": f"tiny-{kind}.gguf",
+            "name": f"tiny-{kind}.gguf",
             "sha256": digest_bytes((folder / f"tiny-{kind}.gguf").read_bytes()),
             "kl_mean": mean,
             "kl_p99": high,
+            "perplexity_ratio": 1.01,
         }
         for kind, (mean, high) in values.items()
     }
-    template = {"equal": 12, "conversations": 12}
-    report = {"files": files, "tokenizer": {"equal": 40, "texts": 40}, "template": template}
+    tokenizer = {"texts": 40, "llama_cpp": 40, "server": 40, "transformers": 40}
+    report = {"files": files, "tokenizer": tokenizer, "template": {"conversations": 12, "server": 12}}
     (folder / "parity.json").write_text(json.dumps(report, indent=1))
 
 
