@@ -6,13 +6,15 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from safetensors.numpy import load_file, save_file
 from tests.workshop.release.rewriting import declare
 from tests.workshop.release.tiny_build import ANSWER, PROMPT, TinyBuild, finish, make_settings
 
-from commonweight.lineage.digests import LineageError
+from commonweight.lineage.digests import LineageError, digest_file
 from commonweight.lineage.record import read_record
 from commonweight.workshop.release.bom import check_bom
 from commonweight.workshop.release.card import make_card
@@ -22,8 +24,10 @@ from commonweight.workshop.release.evidence import read_evidence
 from commonweight.workshop.release.gate import evaluate_gate
 from commonweight.workshop.release.layout import list_files
 from commonweight.workshop.release.policy import read_policy
+from commonweight.workshop.release.safetensors_head import copy_with_head, digest_without_head
 from commonweight.workshop.release.signature import find_key
 from commonweight.workshop.release.verify import verify_release
+from commonweight.workshop.release.weights import read_header
 
 pytestmark = pytest.mark.workshop
 
@@ -223,6 +227,21 @@ def test_a_release_without_safetensors(build: TinyBuild, tmp_path: Path) -> None
     build.run_release(tmp_path / "out", settings)
     assert not (tmp_path / "out" / "safetensors").exists()
     assert verify_release(tmp_path / "out").passed
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"note": 'a "quoted" \u00e4'}])
+def test_a_head_is_added_to_safetensors_and_taken_away(tmp_path: Path, metadata: dict[str, str] | None) -> None:
+    plain, headed = tmp_path / "plain.safetensors", tmp_path / "headed.safetensors"
+    save_file({"b": np.ones((3, 5), np.float32), "a": np.ones(7, np.float16)}, plain, metadata=metadata)
+    copy_with_head(plain, headed, "ab" * 32)
+    assert read_header(headed).head == "ab" * 32
+    assert load_file(headed)["a"].tolist() == [1.0] * 7
+    assert digest_without_head(headed) == digest_file(plain)
+    with pytest.raises(ReleaseError, match="no lineage head can be added"):
+        copy_with_head(headed, tmp_path / "twice.safetensors", "cd" * 32)
+    (tmp_path / "bad.safetensors").write_bytes(b"\xff" * 20)
+    with pytest.raises(ReleaseError, match="not a sound"):
+        digest_without_head(tmp_path / "bad.safetensors")
 
 
 def test_keys_are_private(tmp_path: Path) -> None:
