@@ -1,5 +1,6 @@
 """Release folders: what stands in them, where it comes from, and what stops them."""
 
+import contextlib
 import json
 import shutil
 import stat
@@ -25,7 +26,7 @@ from commonweight.workshop.release.gate import evaluate_gate
 from commonweight.workshop.release.layout import list_files
 from commonweight.workshop.release.policy import read_policy
 from commonweight.workshop.release.safetensors_head import copy_with_head, digest_without_head
-from commonweight.workshop.release.signature import find_key
+from commonweight.workshop.release.signature import find_key, load_public_key
 from commonweight.workshop.release.verify import verify_release
 from commonweight.workshop.release.weights import read_header
 
@@ -76,17 +77,13 @@ def test_a_card_is_valid_for_the_hub_and_its_numbers_are_those_of_the_logs(
     whole_build: TinyBuild, whole_release: Path
 ) -> None:
     text = (whole_release / "README.md").read_text()
-    card = ModelCard(text)
-    assert (card.data.license, card.data.language, card.data.pipeline_tag) == (
-        "apache-2.0",
-        ["en"],
-        "text-generation",
-    )
-    assert card.data.datasets == ["tales"]
+    card = ModelCard(text).data.to_dict()
+    assert (card["license"], card["language"], card["pipeline_tag"]) == ("apache-2.0", ["en"], "text-generation")
+    assert card["datasets"] == ["tales"]
     source = json.loads((whole_build.folder / "evaluation" / "results.json").read_text())["figures"][0]
-    assert card.data.eval_results is not None
-    (result,) = card.data.eval_results
-    assert (result.metric_value, result.dataset_revision) == (source["value"], source["dataset"]["digest"])
+    (result,) = card["model-index"][0]["results"]
+    assert result["dataset"]["revision"] == source["dataset"]["digest"]
+    assert result["metrics"][0]["value"] == source["value"]
     figures = _read_table(text, "## Evaluation")
     assert [float(cell) for cell in (figures[0]["value"], figures[0]["samples"], figures[0]["failed"])] == [
         source["value"],
@@ -108,8 +105,10 @@ def test_a_card_is_valid_for_the_hub_and_its_numbers_are_those_of_the_logs(
 
 def test_a_licence_that_the_hub_lacks_is_named(whole_release: Path) -> None:
     evidence = declare(read_evidence(whole_release), licence="LicenseRef-Public-Domain")
-    data = ModelCard(make_card(evidence, evaluate_gate(read_policy("public"), evidence)).decode()).data
-    assert (data.license, data.license_name, data.license_link) == ("other", "licenseref-public-domain", "LICENSE")
+    card = make_card(evidence, evaluate_gate(read_policy("public"), evidence))
+    data = ModelCard(card.decode()).data.to_dict()
+    assert (data["license"], data["license_name"]) == ("other", "licenseref-public-domain")
+    assert data["license_link"] == "LICENSE"
 
 
 def test_weights_that_state_another_licence_are_refused(build: TinyBuild, tmp_path: Path) -> None:
@@ -260,6 +259,16 @@ def test_keys_are_private(tmp_path: Path) -> None:
         find_key(str(tmp_path / "none"), tmp_path)
     with pytest.raises(ReleaseError, match="cannot be read"):
         find_key(str(tmp_path / "absent"), tmp_path)
+
+
+def test_every_changed_byte_of_a_public_key_is_another_key_or_none(whole_release: Path) -> None:
+    data = (whole_release / "signing-key.pub").read_bytes()
+    key = load_public_key(data, "key")
+    for place in range(len(data)):
+        for bit in (1, 4, 32, 128):
+            changed = data[:place] + bytes([data[place] ^ bit]) + data[place + 1 :]
+            with contextlib.suppress(ReleaseError):
+                assert load_public_key(changed, "key") != key or changed.split() != data.split()
 
 
 def _read_table(text: str, after: str) -> list[dict[str, str]]:

@@ -8,6 +8,8 @@ from typing import Any
 
 import gguf
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, derive_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from safetensors.numpy import save_file
 
 from commonweight.lineage.chain import make_chain
@@ -83,6 +85,7 @@ def make_build(folder: Path) -> TinyBuild:
     head = make_chain([model.identity], known).head
     export = _write_export(folder / "export", model, head)
     evaluation = _write_evaluation(folder / "evaluation", export)
+    write_key(folder / "keys" / "signing-key.pem", 20261130)
     records = known | {record.identity: record for record in (export, evaluation)}
     return TinyBuild(
         folder=folder,
@@ -94,6 +97,15 @@ def make_build(folder: Path) -> TinyBuild:
         gate=folder / "gate",
         keys=folder / "keys",
     )
+
+
+def write_key(path: Path, secret: int) -> Path:
+    """Write a private key that is always the same, so that tests are."""
+    data = derive_private_key(secret, SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    path.parent.mkdir(parents=True)
+    path.write_bytes(data)
+    path.chmod(0o600)
+    return path
 
 
 def finish(folder: Path, **fields: Any) -> Record:
