@@ -129,7 +129,7 @@ def _check_weights_file(
     else:
         checks.fail(f"{name} states no lineage head.", name)
     if name == WEIGHTS and not (quick and size > QUICK_BYTES):
-        _check_origin(path, name, evidence, checks)
+        _check_origin(path, name, digest, evidence, checks)
     licence = header.metadata.get("general.license")
     if licence is not None and str(licence).lower() != evidence.declaration.licence.lower():
         checks.fail(
@@ -146,11 +146,11 @@ def _check_weights_file(
         checks.left_out.append(f"{name}: {size - read} of {size} bytes were not read.")
 
 
-def _check_origin(path: Path, name: str, evidence: Evidence, checks: Checks) -> None:
+def _check_origin(path: Path, name: str, digest: str, evidence: Evidence, checks: Checks) -> None:
     export = evidence.export
     described = [export, *(evidence.get_record(item.record) for item in export.inputs if item.record)]
     recorded = {record.files.get(path.name) for record in described}
-    if {digest_without_head(path), digest_file(path)} & recorded:
+    if digest in recorded or digest_without_head(path) in recorded:
         checks.add("proved", f"{name} is the file of its record, with the lineage's head added.", name)
     else:
         checks.fail(f"{name} without the lineage's head is not the file of the model's record.", name)
