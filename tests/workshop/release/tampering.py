@@ -106,7 +106,7 @@ def _change_documents(key: Path) -> Iterator[Change]:
         ("a figure in the card", "README.md", "| 0.6 |", "| 0.9 |"),
         ("a figure in the card's metadata", "README.md", "value: 0.6", "value: 0.96"),
         ("the licence in the card", "README.md", "license: apache-2.0", "license: mit"),
-        ("a row of the gate in the card", "README.md", "| f16-kl | pass |", "| f16-kl | fail |"),
+        ("a row of the gate in the card", "README.md", "| f16-kl-mean | pass |", "| f16-kl-mean | fail |"),
         ("rows in the card", "README.md", "| people | 30 |", "| people | 31 |"),
         ("a value of the gate", "gate.json", '"value": 0.0001', '"value": 0.00001'),
         ("a reason of the gate", "gate.json", "all 2 decisions pass", "all 3 decisions pass"),
