@@ -1,6 +1,7 @@
 """Models for the tests of import and export: tiny ones with random weights, and the starter."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,7 @@ def write_tokenizer(folder: Path, pre: str) -> int:
     return int(tokenizer.get_vocab_size())
 
 
-def write_model(folder: Path, layout: str, *, is_tied: bool, width: int = 64) -> Path:
+def make_model(folder: Path, layout: str, *, is_tied: bool, width: int = 64, layers: int = 2) -> Path:
     """Write a model with random weights in one of the layouts."""
     import torch
     import transformers
@@ -70,7 +71,7 @@ def write_model(folder: Path, layout: str, *, is_tied: bool, width: int = 64) ->
         vocab_size=vocab_size,
         hidden_size=width,
         intermediate_size=2 * width,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         head_dim=16,
@@ -87,13 +88,25 @@ def write_model(folder: Path, layout: str, *, is_tied: bool, width: int = 64) ->
     return folder
 
 
+@pytest.fixture
+def write_model() -> Callable[..., Path]:
+    """Writes further models."""
+    return make_model
+
+
+@pytest.fixture(scope="session")
+def sample_text() -> str:
+    """What the tiny models' tokenizers are made from."""
+    return TEXT
+
+
 @pytest.fixture(scope="session")
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Untied embeddings, and rows of 64 that no K-quant fits."""
-    return write_model(tmp_path_factory.mktemp("models") / "llama", "llama", is_tied=False)
+    return make_model(tmp_path_factory.mktemp("models") / "llama", "llama", is_tied=False)
 
 
 @pytest.fixture(scope="session")
 def tiny_qwen3(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tied embeddings, and rows of 256, which K-quants fit."""
-    return write_model(tmp_path_factory.mktemp("models") / "qwen3", "qwen3", is_tied=True, width=256)
+    return make_model(tmp_path_factory.mktemp("models") / "qwen3", "qwen3", is_tied=True, width=256)

@@ -4,10 +4,10 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from exported_models import TEXT
 
 from commonweight.workshop.export.settings import ExportError, ExportSettings, KlBounds, ParitySettings
 
@@ -26,7 +26,7 @@ def ignore(_line: str) -> None:
     pass
 
 
-def change(folder: Path, target: Path, name: str, edit: Callable[[dict[str, object]], None]) -> Path:
+def change(folder: Path, target: Path, name: str, edit: Callable[[dict[str, Any]], None]) -> Path:
     """A copy of a model folder with one of its JSON files changed."""
     shutil.copytree(folder, target)
     content = json.loads((target / name).read_text())
@@ -36,7 +36,9 @@ def change(folder: Path, target: Path, name: str, edit: Callable[[dict[str, obje
 
 
 @pytest.mark.parametrize("fixture", ["tiny_llama", "tiny_qwen3"])
-def test_exports_behave_like_the_model(fixture: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_exports_behave_like_the_model(
+    fixture: str, request: pytest.FixtureRequest, sample_text: str, tmp_path: Path
+) -> None:
     from commonweight.workshop.export.exporting import run_export
     from commonweight.workshop.export.quantise import requantise
 
@@ -44,7 +46,7 @@ def test_exports_behave_like_the_model(fixture: str, request: pytest.FixtureRequ
     lines: list[str] = []
     bounds = ParitySettings(tokens=64, q4_k_m=KlBounds(mean=5, p99=50), perplexity_ratio=10)
     settings = ExportSettings(name="tiny", parity=bounds)
-    observed = run_export(settings, model, [TEXT], METADATA, tmp_path, lines.append)
+    observed = run_export(settings, model, [sample_text], METADATA, tmp_path, lines.append)
     assert {"F16_seconds", "Q8_0_seconds", "Q4_K_M_seconds", "parity_seconds"} == observed.keys()
     report = json.loads((tmp_path / "parity.json").read_text())
     assert report["tokenizer"]["llama_cpp"] == report["tokenizer"]["server"] == report["tokenizer"]["texts"] == 256
@@ -55,15 +57,26 @@ def test_exports_behave_like_the_model(fixture: str, request: pytest.FixtureRequ
     assert files["F16"]["kl_mean"] < files["Q8_0"]["kl_mean"] < files["Q4_K_M"]["kl_mean"]
     assert files["F16"]["perplexity"] == pytest.approx(report["model"]["perplexity"], rel=0.01)
     assert all(file["greedy_tokens"] > 0 for file in files.values())
-    first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    run_export(settings, model, [TEXT], METADATA, tmp_path, lines.append)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == first
     for kind in ("Q8_0", "Q4_K_M"):
         requantise(tmp_path / "tiny-F16.gguf", kind, tmp_path / "again.gguf")
-        assert (tmp_path / "again.gguf").read_bytes() == first[f"tiny-{kind}.gguf"]
+        assert (tmp_path / "again.gguf").read_bytes() == (tmp_path / f"tiny-{kind}.gguf").read_bytes()
 
 
-def test_a_threshold_stops_the_build_and_leaves_the_report(tiny_llama: Path, tmp_path: Path) -> None:
+def test_equal_inputs_give_equal_files(tiny_llama: Path, sample_text: str, tmp_path: Path) -> None:
+    from commonweight.workshop.export.exporting import run_export
+
+    settings = ExportSettings(name="tiny", quantisations=(), parity=ParitySettings(tokens=32))
+    contents = []
+    for _ in range(2):
+        run_export(settings, tiny_llama, [sample_text], METADATA, tmp_path, ignore)
+        contents.append({path.name: path.read_bytes() for path in tmp_path.iterdir()})
+    assert contents[0] == contents[1]
+    assert contents[0].keys() == {"tiny-F16.gguf", "parity.json"}
+
+
+def test_a_threshold_stops_the_build_and_leaves_the_report(
+    tiny_llama: Path, sample_text: str, tmp_path: Path
+) -> None:
     from commonweight.workshop.export.exporting import run_export
 
     bounds = ParitySettings(tokens=32, q8_0=KlBounds(mean=1e-9, p99=1))
@@ -71,7 +84,7 @@ def test_a_threshold_stops_the_build_and_leaves_the_report(tiny_llama: Path, tmp
     with pytest.raises(
         ExportError, match=r"^The mean divergence of tiny-Q8_0.gguf is \S+; at most 1e-09 is allowed.$"
     ):
-        run_export(settings, tiny_llama, [TEXT], {}, tmp_path, ignore)
+        run_export(settings, tiny_llama, [sample_text], {}, tmp_path, ignore)
     assert json.loads((tmp_path / "parity.json").read_text())["files"]["Q8_0"]["kl_mean"] > 1e-9
 
 
@@ -91,17 +104,18 @@ def test_wrong_weights_are_far_from_the_model(tiny_llama: Path, tmp_path: Path) 
     assert figures["F16"].kl_mean > ParitySettings().f16.mean
 
 
-def test_another_split_of_digits_is_found(tiny_llama: Path, tmp_path: Path) -> None:
+def test_another_tokenizer_is_found(tiny_llama: Path, tmp_path: Path) -> None:
     from commonweight.workshop.export.f16 import write_f16
     from commonweight.workshop.export.prompt_parity import compare_tokenizers
 
-    def merge_digits(tokenizer: dict[str, object]) -> None:
-        tokenizer["pre_tokenizer"] = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
+    def drop_merge(tokenizer: dict[str, Any]) -> None:
+        tokenizer["model"]["merges"].pop(0)
 
     write_f16(tiny_llama, tmp_path / "F16.gguf", {})
-    other = change(tiny_llama, tmp_path / "other", "tokenizer.json", merge_digits)
-    # Digits are one piece to the other; whether they merge depends on the vocabulary, which has 345.
-    with pytest.raises(ExportError, match=r"gives other tokens than the model's for \d+ of 256 texts"):
+    other = change(tiny_llama, tmp_path / "other", "tokenizer.json", drop_merge)
+    with pytest.raises(
+        ExportError, match=r"of llama.cpp gives other tokens than the model's for \d+ of 256 texts"
+    ):
         compare_tokenizers(other, tmp_path / "F16.gguf")
 
 
@@ -160,6 +174,17 @@ def test_metadata_that_cannot_be_given(
         write_f16(tiny_llama, tmp_path / "F16.gguf", metadata)
 
 
+def test_more_tokens_than_embeddings(tiny_llama: Path, tmp_path: Path) -> None:
+    from commonweight.workshop.export.f16 import write_f16
+
+    def add_token(tokenizer: dict[str, Any]) -> None:
+        tokenizer["added_tokens"].append(tokenizer["added_tokens"][0] | {"id": 400, "content": "<more>"})
+
+    model = change(tiny_llama, tmp_path / "model", "tokenizer.json", add_token)
+    with pytest.raises(ExportError, match="has the token id 400, and the model only"):
+        write_f16(model, tmp_path / "F16.gguf", {})
+
+
 @pytest.mark.parametrize("content", [b"", b"\xff" * 100, b"\x02\0\0\0\0\0\0\0[]", b"\x08\0\0\0\0\0\0\0not json"])
 def test_weights_that_are_no_safetensors(tiny_llama: Path, tmp_path: Path, content: bytes) -> None:
     from commonweight.workshop.export.f16 import write_f16
@@ -171,6 +196,27 @@ def test_weights_that_are_no_safetensors(tiny_llama: Path, tmp_path: Path, conte
     (model / "model.safetensors").unlink()
     with pytest.raises(ExportError, match=r"has no model\.safetensors"):
         write_f16(model, tmp_path / "F16.gguf", {})
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_weights_in_half_precision(tiny_llama: Path, tmp_path: Path, dtype: str) -> None:
+    """They give the file that the same numbers in float32 give."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from commonweight.workshop.export.f16 import write_f16
+
+    weights = {
+        name: data.to(getattr(torch, dtype)) for name, data in load_file(tiny_llama / "model.safetensors").items()
+    }
+    for folder, tensors in {
+        "half": weights,
+        "float32": {name: data.float() for name, data in weights.items()},
+    }.items():
+        shutil.copytree(tiny_llama, tmp_path / folder)
+        save_file(tensors, tmp_path / folder / "model.safetensors")
+        write_f16(tmp_path / folder, tmp_path / f"{folder}.gguf", {})
+    assert (tmp_path / "half.gguf").read_bytes() == (tmp_path / "float32.gguf").read_bytes()
 
 
 def test_too_large_for_f16(tiny_llama: Path, tmp_path: Path) -> None:
@@ -196,35 +242,36 @@ def test_a_cut_off_file(tiny_llama: Path, tmp_path: Path) -> None:
         write_f16(model, tmp_path / "F16.gguf", {})
 
 
-def test_a_dataset_folder_gives_its_validation_rows(tmp_path: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+def test_text_of_a_dataset_folder_and_of_a_file(tmp_path: Path) -> None:
+    from commonweight.workshop.data.dataset import DatasetWriter
+    from commonweight.workshop.data.manifest import SourceOrigin
+    from commonweight.workshop.data.rows import Content, Message, Row
     from commonweight.workshop.export.held_out import iterate_texts
 
-    rows = [
-        {"text": "one", "messages": None, "split": "train"},
-        {"text": "two", "messages": None, "split": "validation"},
-        {"text": None, "messages": [{"role": "user", "content": "three"}], "split": "validation"},
-    ]
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows-00000.parquet")
-    assert list(iterate_texts(tmp_path)) == ["two", "three"]
+    turns = (Message("user", "three"), Message("assistant", "four"))
+    contents = [Content("text", text="two"), Content("messages", messages=turns)]
+    with DatasetWriter(tmp_path) as writer:
+        writer.add(Row("0" * 16, Content("text", text="one"), "source", "MIT"))
+        for content in contents:
+            writer.add(Row(content.compute_row_id(), content, "source", "MIT", split="validation"))
+        origin = SourceOrigin(name="source", location="text", revision=None, sha256="ab" * 32, files=1)
+        writer.finish([origin], dropped={})
+    assert list(iterate_texts(tmp_path)) == ["two", "three\n\nfour"]
+    (tmp_path / "file.txt").write_text("five")
+    assert list(iterate_texts(tmp_path / "file.txt")) == ["five"]
     (tmp_path / "file.txt").write_bytes(b"\xff")
     with pytest.raises(ExportError, match="cannot be read as UTF-8"):
         list(iterate_texts(tmp_path / "file.txt"))
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ExportError, match="holds no rows"):
-        list(iterate_texts(tmp_path / "empty"))
 
 
-def test_windows_hold_as_many_positions_as_asked_for(tiny_llama: Path) -> None:
+def test_windows_hold_as_many_positions_as_asked_for(tiny_llama: Path, sample_text: str) -> None:
     from tokenizers import Tokenizer
 
     from commonweight.workshop.export.held_out import make_windows
 
     tokenizer = Tokenizer.from_file(str(tiny_llama / "tokenizer.json"))
     for positions in (32, 63, 64, 100):
-        windows = make_windows(tokenizer, [TEXT, TEXT], positions, 32)
+        windows = make_windows(tokenizer, [sample_text, sample_text], positions, 32)
         assert sum(len(window) - 1 for window in windows) == positions
         assert all(2 <= len(window) <= 32 for window in windows)
     with pytest.raises(ExportError, match=r"has \d positions; 32 are the least"):

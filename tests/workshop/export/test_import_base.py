@@ -90,14 +90,14 @@ def _answer(path: Path) -> int:
 
     from commonweight.catalog.gguf import Gguf
     from commonweight.engines.llama import LlamaEngine, WorkerConfig
-    from commonweight.workshop.export.divergence import _answer as answer
+    from commonweight.workshop.export.divergence import answer_greeting
 
     async def run() -> int:
         engine = LlamaEngine(WorkerConfig(path=str(path), window=256, cells=256, sequences=1, threads=1))
         try:
             await engine.start()
             with closing(Gguf(path)) as gguf:
-                return await answer(engine, gguf, gguf.metadata["tokenizer.chat_template"])
+                return await answer_greeting(engine, gguf, gguf.metadata["tokenizer.chat_template"])
         finally:
             await engine.aclose()
 

@@ -114,7 +114,7 @@ async def _measure(
             )
             stack.push_async_callback(engine.aclose)
             await engine.start()
-            greedy[kind] = await _answer(engine, gguf, card.chat_template)
+            greedy[kind] = await answer_greeting(engine, gguf, card.chat_template)
         for number, window in enumerate(windows, 1):
             expected = _compute_rows(model, window)
             tokens = window[1:]
@@ -143,7 +143,7 @@ async def _score(engine: Engine, window: Sequence[int], shape: tuple[int, ...]) 
     return rows.reshape(shape)
 
 
-async def _answer(engine: Engine, gguf: Gguf, template: str | None) -> int:
+async def answer_greeting(engine: Engine, gguf: Gguf, template: str | None) -> int:
     """Tokens that the engine answers a greeting with, taking the likeliest each time."""
     tokenizer = Tokenizer(gguf)
     prompt = Renderer(tokenizer, template).render(make_request(_QUESTION))

@@ -67,6 +67,19 @@ def write_gguf(path: Path, architecture: str, fields: Iterable[Field], tensors: 
         writer.close()
 
 
+class _PlainReader(gguf.GGUFReader):
+    """Reads through plain arrays: slices of ``np.memmap``, of which a vocabulary takes a million, are slow."""
+
+    @property
+    def data(self) -> Array:
+        """The file's bytes, mapped."""
+        return self._data
+
+    @data.setter
+    def data(self, mapped: Array) -> None:
+        self._data = mapped.view(np.ndarray)
+
+
 def open_gguf(path: Path) -> gguf.GGUFReader:
     """Open a file to read, checked first: its header may be anybody's.
 
@@ -75,10 +88,23 @@ def open_gguf(path: Path) -> gguf.GGUFReader:
     """
     try:
         check_header(path)
-        return gguf.GGUFReader(path)
+        return _PlainReader(path)
     except (UnreadableModelError, OSError, ValueError, IndexError, KeyError, OverflowError) as error:
         reason = str(error).replace(str(path), path.name).rstrip(".")
         raise ExportError(f"{path.name} is no GGUF file that can be read: {reason}.") from error
+
+
+def read_architecture(reader: gguf.GGUFReader) -> str:
+    """The architecture that a file states.
+
+    Raises:
+        ExportError: it states none.
+    """
+    field = reader.fields.get("general.architecture")
+    value = field.contents() if field else None
+    if not isinstance(value, str):
+        raise ExportError("The file does not say its architecture.")
+    return value
 
 
 def read_fields(reader: gguf.GGUFReader) -> list[Field]:

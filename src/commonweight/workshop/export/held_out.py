@@ -42,6 +42,7 @@ def iterate_texts(text: Text) -> Iterator[str]:
 
     Raises:
         ExportError: it cannot be read.
+        DataError: the folder is not whole.
     """
     if not isinstance(text, Path):
         yield from text
@@ -55,16 +56,8 @@ def iterate_texts(text: Text) -> Iterator[str]:
 
 
 def _read_rows(folder: Path) -> Iterator[str]:
-    import pyarrow.parquet as pq
+    from commonweight.workshop.data.dataset import read_rows
 
-    shards = sorted(folder.glob("rows-*.parquet"))
-    if not shards:
-        raise ExportError(f"The folder {folder.name} holds no rows to compare exports on.")
-    for shard in shards:
-        for batch in pq.ParquetFile(shard).iter_batches(256, columns=["text", "messages", "split"]):
-            for row in batch.to_pylist():
-                if row["split"] != "validation":
-                    continue
-                turns = [message["content"] for message in row["messages"] or []]
-                if content := row["text"] or "\n\n".join(turns):
-                    yield content
+    for row in read_rows(folder, "validation"):
+        content = row.content
+        yield content.text or "\n\n".join(message.content for message in content.list_messages())

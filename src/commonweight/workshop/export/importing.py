@@ -12,7 +12,7 @@ import gguf
 import numpy as np
 
 from commonweight.catalog.starter import STARTER_SHA256, find_starter
-from commonweight.workshop.export.gguf_file import Array, open_gguf, read_fields
+from commonweight.workshop.export.gguf_file import Array, open_gguf, read_architecture, read_fields
 from commonweight.workshop.export.layouts import (
     check_metadata,
     count_permuted_heads,
@@ -77,7 +77,7 @@ def write_model_folder(source: Path, folder: Path, licence: str | None = None) -
     """
     reader = open_gguf(source)
     fields: dict[str, Any] = {field.name: field.value for field in read_fields(reader)}
-    fields["general.architecture"] = reader.fields["general.architecture"].contents()
+    fields["general.architecture"] = read_architecture(reader)
     stated = fields.get("general.license")
     if licence is not None and stated is not None and str(stated).casefold() != licence.casefold():
         raise ExportError(f"{source.name} says that its licence is {str(stated)[:100]}, and the recipe {licence}.")

@@ -6,6 +6,7 @@ Source of the choices: llama.cpp, ``src/llama-quant.cpp``.
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -14,14 +15,24 @@ import libgguf
 import numpy as np
 from gguf import GGMLQuantizationType
 
-from commonweight.workshop.export.gguf_file import Array, Field, Tensor, open_gguf, read_fields, write_gguf
+from commonweight.workshop.export.gguf_file import (
+    Array,
+    Field,
+    Tensor,
+    open_gguf,
+    read_architecture,
+    read_fields,
+    write_gguf,
+)
 from commonweight.workshop.export.settings import ExportError
 
-_FILE_TYPES = {"F16": 1, "Q8_0": 7, "Q4_K_M": 15}
+_FILE_TYPES = {"Q8_0": 7, "Q4_K_M": 15}
+"""llama.cpp's numbers for them."""
 _ROWS_AT_ONCE = 4096
 # Where a row is no multiple of a K-quant's block of 256.
 _FALLBACKS = {
     GGMLQuantizationType.Q4_K: GGMLQuantizationType.Q5_0,
+    GGMLQuantizationType.Q5_K: GGMLQuantizationType.Q5_1,
     GGMLQuantizationType.Q6_K: GGMLQuantizationType.Q8_0,
 }
 
@@ -32,16 +43,15 @@ def requantise(f16_path: Path, kind: str, output: Path) -> None:
     Raises:
         ExportError: the kind is not known, or the file cannot be read or is not in F16.
     """
-    if kind not in _FILE_TYPES or kind == "F16":
-        raise ExportError(f"{kind} is no quantisation that is made here; there are Q8_0 and Q4_K_M.")
+    if kind not in _FILE_TYPES:
+        raise ExportError(f"{kind} is no quantisation that is made here; there are {' and '.join(_FILE_TYPES)}.")
     reader = open_gguf(f16_path)
-    architecture = str(reader.fields["general.architecture"].contents())
+    architecture = read_architecture(reader)
     fields = [
         Field(field.name, _FILE_TYPES[kind], field.type) if field.name == "general.file_type" else field
         for field in read_fields(reader)
     ]
-    layers = _count_layers(reader)
-    is_tied = all(tensor.name != "output.weight" for tensor in reader.tensors)
+    model = _describe(reader, architecture)
     tensors: list[Tensor] = []
     for tensor in reader.tensors:
         shape = tuple(int(size) for size in reversed(tensor.shape.tolist()))
@@ -50,24 +60,34 @@ def requantise(f16_path: Path, kind: str, output: Path) -> None:
             continue
         if tensor.tensor_type != GGMLQuantizationType.F16:
             raise ExportError(f"{f16_path.name} holds {tensor.name} in {tensor.tensor_type.name}, not in F16.")
-        chosen = _fit(choose_type(tensor.name, kind, layers, is_tied=is_tied), shape[-1])
+        is_matrix = len(shape) > 1
+        chosen = _fit(choose_type(tensor.name, kind, model), shape[-1]) if is_matrix else tensor.tensor_type
         tensors.append(Tensor(tensor.name, shape, chosen, _make_quantiser(tensor.data, chosen)))
     write_gguf(output, architecture, fields, tensors)
 
 
-def choose_type(name: str, kind: str, layers: int, *, is_tied: bool) -> GGMLQuantizationType:
-    """The type of a matrix by its name, before it is known whether its rows fit.
+@dataclass(frozen=True)
+class QuantisedModel:
+    """What types depend on beside the names of tensors."""
 
-    Args:
-        is_tied: whether the embeddings are the output, too.
-    """
+    layers: int
+    is_tied: bool
+    """Whether the embeddings are the output, too."""
+    is_llama_70b: bool = False
+    """Whether llama.cpp takes it for a Llama of 70 billion parameters, by its layers and grouped queries."""
+
+
+def choose_type(name: str, kind: str, model: QuantisedModel) -> GGMLQuantizationType:
+    """The type of a matrix by its name, before it is known whether its rows fit."""
     if kind == "Q8_0":
         return GGMLQuantizationType.Q8_0
-    if name == ("token_embd.weight" if is_tied else "output.weight"):
+    if name == ("token_embd.weight" if model.is_tied else "output.weight"):
         return GGMLQuantizationType.Q6_K
     block = re.fullmatch(r"blk\.(\d+)\.(attn_v|ffn_down)\.weight", name)
-    if block and _uses_more_bits(int(block[1]), layers):
+    if block and _uses_more_bits(int(block[1]), model.layers):
         return GGMLQuantizationType.Q6_K
+    if block and block[2] == "attn_v" and model.is_llama_70b:
+        return GGMLQuantizationType.Q5_K
     return GGMLQuantizationType.Q4_K
 
 
@@ -100,6 +120,17 @@ def _quantise(data: Array, chosen: GGMLQuantizationType) -> Array:
     return np.concatenate(parts)
 
 
-def _count_layers(reader: gguf.GGUFReader) -> int:
-    blocks = [re.match(r"blk\.(\d+)\.", tensor.name) for tensor in reader.tensors]
-    return 1 + max((int(block[1]) for block in blocks if block), default=-1)
+def _describe(reader: gguf.GGUFReader, architecture: str) -> QuantisedModel:
+    def get(key: str) -> object:
+        field = reader.fields.get(f"{architecture}.{key}")
+        return field.contents() if field else None
+
+    layers = get("block_count")
+    if not isinstance(layers, int):
+        raise ExportError(f"The file has no number {architecture}.block_count.")
+    is_grouped = get("attention.head_count") != get("attention.head_count_kv")
+    return QuantisedModel(
+        layers=layers,
+        is_tied=all(tensor.name != "output.weight" for tensor in reader.tensors),
+        is_llama_70b=architecture == "llama" and layers == 80 and is_grouped,
+    )

@@ -63,10 +63,11 @@ def make_vocabulary(folder: Path, vocab_size: int) -> list[Field]:
         ExportError: it is no byte-level BPE of a known kind.
     """
     tokenizer = _read_json(folder / "tokenizer.json")
-    if tokenizer.get("model", {}).get("type") != "BPE":
+    model = tokenizer.get("model")
+    if not isinstance(model, dict) or model.get("type") != "BPE" or not isinstance(model.get("vocab"), dict):
         raise ExportError("The tokenizer is no byte-level BPE; others are not exported.")
     pre = name_pre_tokenizer(tokenizer)
-    by_id = {index: token for token, index in tokenizer["model"]["vocab"].items()}
+    by_id = {index: token for token, index in model["vocab"].items()}
     added = {entry["id"]: entry for entry in tokenizer.get("added_tokens", [])}
     if (last := max({*by_id, *added}, default=-1)) >= vocab_size:
         raise ExportError(f"The tokenizer has the token id {last}, and the model only {vocab_size} embeddings.")
@@ -98,10 +99,9 @@ def make_vocabulary(folder: Path, vocab_size: int) -> list[Field]:
         if kind in special.special_token_ids:
             index = int(special.special_token_ids[kind])
             fields.append(Field(f"tokenizer.ggml.{name}_token_id", index, GGUFValueType.UINT32))
-    fields += [
-        Field("tokenizer.ggml.add_space_prefix", False, GGUFValueType.BOOL),
-        Field("tokenizer.ggml.add_bos_token", bool(special.add_special_token.get("bos")), GGUFValueType.BOOL),
-    ]
+    # Always said: for some pre-tokenizers llama.cpp would put a token in front of texts by itself.
+    adds_bos = bool(special.add_special_token.get("bos"))
+    fields.append(Field("tokenizer.ggml.add_bos_token", adds_bos, GGUFValueType.BOOL))
     if template:
         fields.append(Field("tokenizer.chat_template", template, GGUFValueType.STRING))
     return fields
