@@ -29,6 +29,7 @@ from commonweight.workshop.release.signature import find_key, load_public_key
 from commonweight.workshop.release.verify import verify_release
 from commonweight.workshop.release.weights import read_header
 
+pytest_plugins = ["release_fixtures"]
 pytestmark = pytest.mark.workshop
 
 

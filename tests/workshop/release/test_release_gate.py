@@ -71,7 +71,7 @@ def make_evidence(
         "date": DAY,
         "export": export.identity,
         "evaluations": (),
-        "weights": {"t-F16.gguf": facts},
+        "weights": {"t-F16.gguf": weights},
     }
     declaration = Declaration.model_validate(values | declared)
     return Evidence(declaration, Chain((source, export)), PARITY, b"{}", {}, figures, ())

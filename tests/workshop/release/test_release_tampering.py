@@ -10,6 +10,7 @@ from tests.workshop.release.tiny_build import write_key
 from commonweight.workshop.release.report import WITHOUT_KEY, Report
 from commonweight.workshop.release.verify import verify_release
 
+pytest_plugins = ["release_fixtures"]
 pytestmark = pytest.mark.workshop
 
 

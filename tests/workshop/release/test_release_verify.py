@@ -15,6 +15,7 @@ from commonweight.workshop.release.report import render, render_json
 from commonweight.workshop.release.signature import find_key, read_public_part, sign_folder
 from commonweight.workshop.release.verify import verify_release
 
+pytest_plugins = ["release_fixtures"]
 pytestmark = pytest.mark.workshop
 
 FORBIDDEN = ("torch", "transformers", "trl", "inspect_ai", "commonweight.engines", "commonweight.llamacpp")

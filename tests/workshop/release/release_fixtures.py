@@ -1,6 +1,5 @@
 """A tiny build and its release, made once. What the extra brings is imported where it is used."""
 
-import importlib.util
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,16 +8,6 @@ import pytest
 
 if TYPE_CHECKING:
     from tests.workshop.release.tiny_build import TinyBuild
-
-
-_NEED_EXTRA = ("test_release_folder.py", "test_release_verify.py", "test_release_tampering.py")
-
-
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave out modules that cannot be imported without the extra, where their marker is deselected anyway."""
-    is_deselected = "and not workshop" in str(config.getoption("markexpr"))
-    has_extra = importlib.util.find_spec("model_signing") is not None
-    return True if is_deselected and not has_extra and collection_path.name in _NEED_EXTRA else None
 
 
 @pytest.fixture(scope="session")
