@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.workshop.release.tiny_build import TinyBuild
+    from tiny_build import TinyBuild
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +37,7 @@ def build(tmp_path: Path) -> "TinyBuild":
 
 
 def _make_build(folder: Path) -> "TinyBuild":
-    from tests.workshop.release.tiny_build import make_build
+    from tiny_build import make_build
 
     build = make_build(folder)
     build.run_gate()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.numpy import load_file, save_file
-from tests.workshop.release.tiny_build import write_f16
+from tiny_build import write_f16
 
 from commonweight.lineage.chain import make_chain
 from commonweight.lineage.digests import digest_bytes, digest_file

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.workshop.release.rewriting import (
+from rewriting import (
     F16,
     Q4,
     Q8,
@@ -25,7 +25,7 @@ from tests.workshop.release.rewriting import (
     weaken,
     write_sums,
 )
-from tests.workshop.release.tiny_build import write_f16
+from tiny_build import write_f16
 
 from commonweight.lineage.chain import CHAIN
 from commonweight.workshop.export.quantise import requantise

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from rewriting import declare
 from safetensors.numpy import load_file, save_file
-from tests.workshop.release.rewriting import declare
-from tests.workshop.release.tiny_build import ANSWER, PROMPT, TinyBuild, finish, make_settings
+from tiny_build import ANSWER, PROMPT, TinyBuild, finish, make_settings
 
 from commonweight.lineage.digests import LineageError, digest_file
 from commonweight.lineage.record import read_record

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from model_signing import verifying
-from tests.workshop.release.rewriting import write_sums
+from rewriting import write_sums
 
 from commonweight.workshop.release import integrity, verify
 from commonweight.workshop.release.documents import ReleaseError
