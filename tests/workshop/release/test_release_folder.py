@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from rewriting import declare
 from safetensors.numpy import load_file, save_file
-from tests.workshop.release.rewriting import declare
-from tests.workshop.release.tiny_build import ANSWER, PROMPT, TinyBuild, finish, make_settings
+from tiny_build import ANSWER, PROMPT, TinyBuild, finish, make_settings
 
 from commonweight.lineage.digests import LineageError, digest_file
 from commonweight.lineage.record import read_record
@@ -30,6 +30,7 @@ from commonweight.workshop.release.verify import verify_release
 from commonweight.workshop.release.weights import read_header
 
 pytestmark = pytest.mark.workshop
+pytest_plugins = ["release_fixtures"]
 
 
 def test_equal_inputs_give_equal_releases(whole_build: TinyBuild, whole_release: Path, tmp_path: Path) -> None:

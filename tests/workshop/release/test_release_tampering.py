@@ -4,13 +4,14 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.workshop.release.tampering import list_changes
-from tests.workshop.release.tiny_build import write_key
+from tampering import list_changes
+from tiny_build import write_key
 
 from commonweight.workshop.release.report import WITHOUT_KEY, Report
 from commonweight.workshop.release.verify import verify_release
 
 pytestmark = pytest.mark.workshop
+pytest_plugins = ["release_fixtures"]
 
 
 def test_the_untouched_release_passes(whole_release: Path) -> None:
