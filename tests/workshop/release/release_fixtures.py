@@ -1,23 +1,20 @@
-"""A tiny build and its release, made once. What the extra brings is imported where it is used."""
+"""Fixtures: a tiny build and its release, made once."""
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
-
-if TYPE_CHECKING:
-    from tiny_build import TinyBuild
+from tiny_build import TinyBuild, make_build
 
 
 @pytest.fixture(scope="session")
-def whole_build(tmp_path_factory: pytest.TempPathFactory) -> "TinyBuild":
+def whole_build(tmp_path_factory: pytest.TempPathFactory) -> TinyBuild:
     """A build with its gate; not to be changed."""
     return _make_build(tmp_path_factory.mktemp("build"))
 
 
 @pytest.fixture(scope="session")
-def whole_release(whole_build: "TinyBuild", tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole_release(whole_build: TinyBuild, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A release; not to be changed."""
     output = tmp_path_factory.mktemp("releases") / "tiny"
     whole_build.run_release(output)
@@ -31,14 +28,12 @@ def release(whole_release: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def build(tmp_path: Path) -> "TinyBuild":
+def build(tmp_path: Path) -> TinyBuild:
     """A build, to be changed."""
     return _make_build(tmp_path / "build")
 
 
-def _make_build(folder: Path) -> "TinyBuild":
-    from tiny_build import make_build
-
+def _make_build(folder: Path) -> TinyBuild:
     build = make_build(folder)
     build.run_gate()
     return build

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.numpy import load_file, save_file
-from tiny_build import write_f16
+from tiny_build import quantise, write_f16
 
 from commonweight.lineage.chain import make_chain
 from commonweight.lineage.digests import digest_bytes, digest_file
 from commonweight.lineage.record import EVALUATION, Record
-from commonweight.workshop.export.quantise import requantise
 from commonweight.workshop.release.collect import describe_weights
 from commonweight.workshop.release.evidence import Evidence, make_evidence, read_evidence
 from commonweight.workshop.release.gate import Gate, evaluate_gate
@@ -143,8 +142,7 @@ def change_source(_: Path, evidence: Evidence) -> Evidence:
 def change_source_and_weights(folder: Path, evidence: Evidence) -> Evidence:
     changed = change_source(folder, evidence)
     write_f16(folder / F16, changed.head)
-    for kind in ("Q8_0", "Q4_K_M"):
-        requantise(folder / F16, kind, folder / f"tiny-{kind}.gguf")
+    quantise(folder)
     digests = {name: digest_file(folder / name) for name in (F16, Q8, Q4)}
     parity = changed.parity_bytes
     for name, digest in digests.items():

@@ -25,10 +25,9 @@ from rewriting import (
     weaken,
     write_sums,
 )
-from tiny_build import write_f16
+from tiny_build import quantise, write_f16
 
 from commonweight.lineage.chain import CHAIN
-from commonweight.workshop.export.quantise import requantise
 from commonweight.workshop.release.evidence import read_evidence
 from commonweight.workshop.release.layout import PUBLIC_KEY, SIGNATURE, SUMS, list_files
 
@@ -333,5 +332,5 @@ def _write_other_head(folder: Path) -> None:
 
 def _write_other_q8(folder: Path) -> None:
     write_f16(folder / "other.gguf", read_evidence(folder).head, seed=8)
-    requantise(folder / "other.gguf", "Q8_0", folder / Q8)
+    quantise(folder, "other.gguf", ("Q8_0",))
     (folder / "other.gguf").unlink()

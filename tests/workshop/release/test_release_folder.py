@@ -29,8 +29,8 @@ from commonweight.workshop.release.signature import find_key, load_public_key
 from commonweight.workshop.release.verify import verify_release
 from commonweight.workshop.release.weights import read_header
 
-pytest_plugins = ["release_fixtures"]
 pytestmark = pytest.mark.workshop
+pytest_plugins = ["release_fixtures"]
 
 
 def test_equal_inputs_give_equal_releases(whole_build: TinyBuild, whole_release: Path, tmp_path: Path) -> None:

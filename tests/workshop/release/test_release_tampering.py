@@ -10,8 +10,8 @@ from tiny_build import write_key
 from commonweight.workshop.release.report import WITHOUT_KEY, Report
 from commonweight.workshop.release.verify import verify_release
 
-pytest_plugins = ["release_fixtures"]
 pytestmark = pytest.mark.workshop
+pytest_plugins = ["release_fixtures"]
 
 
 def test_the_untouched_release_passes(whole_release: Path) -> None:

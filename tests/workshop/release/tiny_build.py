@@ -8,14 +8,11 @@ from typing import Any
 
 import gguf
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, derive_private_key
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from safetensors.numpy import save_file
 
 from commonweight.lineage.chain import make_chain
 from commonweight.lineage.digests import digest_bytes, digest_files
 from commonweight.lineage.record import Decision, Input, Record, write_record
-from commonweight.workshop.export.quantise import requantise
 from commonweight.workshop.release.collect import Evaluation
 from commonweight.workshop.release.release_folder import run_gate, run_release
 from commonweight.workshop.release.settings import ReleaseSettings
@@ -101,6 +98,9 @@ def make_build(folder: Path) -> TinyBuild:
 
 def write_key(path: Path, secret: int) -> Path:
     """Write a private key that is always the same, so that tests are."""
+    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, derive_private_key
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
     data = derive_private_key(secret, SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     path.parent.mkdir(parents=True)
     path.write_bytes(data)
@@ -200,8 +200,7 @@ def write_f16(path: Path, head: str, seed: int = 7, licence: str = "apache-2.0")
 def _write_export(folder: Path, model: Record, head: str) -> Record:
     folder.mkdir()
     write_f16(folder / "tiny-F16.gguf", head)
-    for kind in ("Q8_0", "Q4_K_M"):
-        requantise(folder / "tiny-F16.gguf", kind, folder / f"tiny-{kind}.gguf")
+    quantise(folder)
     write_parity(folder)
     return finish(
         folder,
@@ -211,6 +210,14 @@ def _write_export(folder: Path, model: Record, head: str) -> Record:
         licences=model.licences,
         tools={"gguf": "0.19.0"},
     )
+
+
+def quantise(folder: Path, origin: str = "tiny-F16.gguf", kinds: tuple[str, ...] = ("Q8_0", "Q4_K_M")) -> None:
+    """Quantise a file of a folder."""
+    from commonweight.workshop.export.quantise import requantise
+
+    for kind in kinds:
+        requantise(folder / origin, kind, folder / f"tiny-{kind}.gguf")
 
 
 def write_parity(folder: Path) -> None:
