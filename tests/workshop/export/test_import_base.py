@@ -47,11 +47,12 @@ def test_the_starter_goes_through(starter: Path, imported: Path, tmp_path: Path)
     from safetensors import safe_open
 
     from commonweight.workshop.export.f16 import write_f16
+    from commonweight.workshop.export.gguf_file import open_gguf
     from commonweight.workshop.export.quantise import requantise
 
     path = tmp_path / "starter-F16.gguf"
     write_f16(imported, path, {"general.name": "SmolLM2 135M Instruct", "general.license": "apache-2.0"})
-    before, after = gguf.GGUFReader(starter), gguf.GGUFReader(path)
+    before, after = open_gguf(starter), open_gguf(path)
     tensors = {tensor.name: tensor for tensor in after.tensors}
     assert tensors.keys() == {tensor.name for tensor in before.tensors}
     with safe_open(imported / "model.safetensors", framework="numpy") as weights:
