@@ -15,7 +15,7 @@ from commonweight.workshop.evals.results import Figure, Z
 from commonweight.workshop.evals.settings import BitsPerByteSettings
 
 TASK = "bits_per_byte"
-_MILLIBITS, _BYTES = "millibits", "bytes"
+_METRIC, _BYTES = "bits per byte", "bytes"
 _START = "\n"
 """Comes before a text, so that its first token has a probability, too."""
 
@@ -72,24 +72,25 @@ async def run_passages(
 
 
 def make_figures(lines: Sequence[SampleLine], make: Callable[..., Figure]) -> list[Figure]:
-    """The figure of all texts together, with the interval of a ratio of sums over texts.
+    """The figure of all texts together: the sum of their bits by that of their bytes, which are what is counted.
 
+    The interval is that of a ratio of sums over texts.
     A text with an error counts as one that was not foreseen at all: eight bits a byte.
     """
     errors = sum(line.error is not None for line in lines)
-    pairs = [(line.score[_MILLIBITS] / 1000, line.score[_BYTES]) for line in lines]
+    pairs = [(line.score[_METRIC], line.score[_BYTES]) for line in lines]
     size = sum(count for _, count in pairs)
     value = sum(bits for bits, _ in pairs) / size if size else 0.0
     spread = 0.0
     if len(pairs) > 1:
         squares = sum((bits - value * count) ** 2 for bits, count in pairs)
         spread = Z * math.sqrt(squares * len(pairs) / (len(pairs) - 1)) / size
-    figure = make("bits per byte", [])
+    figure = make(_METRIC, [])
     return [
         figure.model_copy(
             update={
                 "value": round(value, 6),
-                "n": len(lines),
+                "n": size,
                 "errors": errors,
                 "low": round(max(0.0, value - spread), 6),
                 "high": round(value + spread, 6),
@@ -125,6 +126,6 @@ async def _score(passage: Passage, context: int, engine: Engine, encode: Encode)
         sample_id=passage.id,
         digest=passage.digest,
         answer=None,
-        score={_MILLIBITS: round(bits * 1000), _BYTES: size},
+        score={_METRIC: round(bits), _BYTES: size},
         error=error,
     )
