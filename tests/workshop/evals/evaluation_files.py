@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from commonweight.workshop.evals.datasets import DatasetFile
+
 LICENCE = "CC0-1.0"
 COMMA_PROMPT = "Name three colours without any commas, please."
 LOWER_PROMPT = "Say hello to the lighthouse keeper in lower case."
@@ -54,6 +56,6 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
     return path
 
 
-def name_dataset(name: str, **fields: str) -> dict[str, str]:
-    """Settings of a data set."""
-    return {"name": name, "source": f"{name}.jsonl", "licence": LICENCE, **fields}
+def describe_files(paths: Mapping[str, Path]) -> dict[str, DatasetFile]:
+    """Files of data sets, under a licence of ours."""
+    return {name: DatasetFile(path, LICENCE) for name, path in paths.items()}

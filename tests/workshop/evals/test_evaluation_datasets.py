@@ -7,25 +7,27 @@ from pathlib import Path
 
 import pytest
 
-from commonweight.workshop.evals.datasets import choose_rows, read_dataset
+from commonweight.workshop.evals.datasets import Dataset, DatasetFile, choose_rows, read_dataset
 from commonweight.workshop.evals.errors import EvaluationError
 from commonweight.workshop.evals.hellaswag import clean_text, read_questions, split_tokens
 from commonweight.workshop.evals.refusal import make_samples
 from commonweight.workshop.evals.settings import (
-    DatasetSettings,
     GroupSettings,
     HellaSwagSettings,
     RefusalSettings,
 )
 
-SETTINGS = DatasetSettings(name="rows", source="rows.jsonl", licence="CC0-1.0")
 LINES = b'{"a": 1}\n\n{"a": 2}\n'
 
 
-def read(folder: Path, content: bytes, settings: DatasetSettings = SETTINGS) -> list[dict[str, object]]:
+def open_dataset(path: Path) -> Dataset:
+    return read_dataset("rows", {"rows": DatasetFile(path, "CC0-1.0")})
+
+
+def read(folder: Path, content: bytes) -> list[dict[str, object]]:
     path = folder / "rows.jsonl"
     path.write_bytes(content)
-    found = read_dataset(settings, {"rows": path})
+    found = open_dataset(path)
     assert found.identity.digest == hashlib.sha256(content).hexdigest()
     return list(found.rows)
 
@@ -62,11 +64,11 @@ def test_a_data_set_larger_than_memory_is_refused(tmp_path: Path, monkeypatch: p
         read(tmp_path, b" " * 1001)
 
 
-def test_another_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(EvaluationError, match="has the sha256"):
-        read(tmp_path, LINES, SETTINGS.model_copy(update={"sha256": "0" * 64}))
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match="rows has no file"):
-        read_dataset(SETTINGS, {})
+        read_dataset("rows", {})
+    with pytest.raises(EvaluationError, match="rows has no file"):
+        open_dataset(tmp_path / "rows.jsonl")
 
 
 def test_a_limit_draws_and_a_larger_one_adds() -> None:
@@ -79,7 +81,7 @@ def test_a_limit_draws_and_a_larger_one_adds() -> None:
 
 
 def test_both_forms_of_hellaswag(tmp_path: Path) -> None:
-    settings = HellaSwagSettings(task="hellaswag", dataset=SETTINGS)
+    settings = HellaSwagSettings(task="hellaswag", dataset="rows")
     endings = ["walks [step] out.", "sleeps.", "sings.", "swims."]
     rows = [
         {
@@ -93,7 +95,7 @@ def test_both_forms_of_hellaswag(tmp_path: Path) -> None:
     ]
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    first, second = read_questions(settings, read_dataset(SETTINGS, {"rows": path}))
+    first, second = read_questions(settings, open_dataset(path))
     assert first.context == second.context == "Going out: A man gets up. He"
     assert first.endings[0] == "walks out."
     assert first.label == 1
@@ -126,9 +128,7 @@ def test_rows_that_are_no_question(tmp_path: Path, row: dict[str, object]) -> No
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps(row))
     with pytest.raises(EvaluationError, match="row 0 of rows"):
-        read_questions(
-            HellaSwagSettings(task="hellaswag", dataset=SETTINGS), read_dataset(SETTINGS, {"rows": path})
-        )
+        read_questions(HellaSwagSettings(task="hellaswag", dataset="rows"), open_dataset(path))
 
 
 @pytest.mark.parametrize(
@@ -143,8 +143,6 @@ def test_rows_that_are_no_question(tmp_path: Path, row: dict[str, object]) -> No
 def test_prompts_that_are_refused(tmp_path: Path, row: dict[str, object], sentence: str) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps(row))
-    group = GroupSettings(**SETTINGS.model_dump(), group="harmful")
+    group = GroupSettings(dataset="rows", group="harmful")
     with pytest.raises(EvaluationError, match=sentence):
-        make_samples(
-            RefusalSettings(task="refusal", datasets=(group,)), group, read_dataset(group, {"rows": path})
-        )
+        make_samples(RefusalSettings(task="refusal", datasets=(group,)), group, open_dataset(path))

@@ -18,7 +18,7 @@ from evaluation_files import (
     LOWER_PROMPT,
     REFUSAL_ROWS,
     WORDS_PROMPT,
-    name_dataset,
+    describe_files,
     write_rows,
 )
 
@@ -34,12 +34,14 @@ pytestmark = pytest.mark.workshop
 DATE = "2026-11-30"
 VARIABLE = "COMMONWEIGHT_TEST_ENDPOINT_KEY"
 ANSWERS = {COMMA_PROMPT: "red green blue", LOWER_PROMPT: "Hello, Keeper of Light!", WORDS_PROMPT: '"They fish."'}
+TEXTS = ("The keeper of the lighthouse writes a letter. " * 20, "qzx vw kqj " * 20, "Gr\u00fc\u00dfe.")
 RIGHT = {"prompt strict": 2, "prompt loose": 2, "instruction strict": 3, "instruction loose": 3}
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, Path]:
-    rows = {"ifeval": IFEVAL_ROWS, "hellaswag": HELLASWAG_ROWS, "prompts": REFUSAL_ROWS}
+    texts = [{"text": text} for text in (*ANSWERS.values(), *TEXTS)]
+    rows = {"ifeval": IFEVAL_ROWS, "hellaswag": HELLASWAG_ROWS, "prompts": REFUSAL_ROWS, "texts": texts}
     return {name: write_rows(tmp_path / f"{name}.jsonl", content) for name, content in rows.items()}
 
 
@@ -55,12 +57,12 @@ def make_endpoint(url: str) -> dict[str, Any]:
 
 
 def make_ifeval(url: str) -> dict[str, Any]:
-    task = {"task": "ifeval", "dataset": name_dataset("ifeval"), "max_tokens": 50}
+    task = {"task": "ifeval", "dataset": "ifeval", "max_tokens": 50}
     return {"tasks": [task], "endpoint": make_endpoint(url), "parallel": 1, "retries": 0}
 
 
 def make_refusal(**fields: Any) -> dict[str, Any]:
-    groups = [name_dataset("prompts", group=group) for group in ("harmful", "ordinary")]
+    groups = [{"dataset": "prompts", "group": group} for group in ("harmful", "ordinary")]
     return {"task": "refusal", "datasets": groups, **fields}
 
 
@@ -70,7 +72,8 @@ def find_answer(prompt: str) -> str:
 
 def run(settings: dict[str, Any], files: dict[str, Path], output: Path, model: Path | None = None) -> list[str]:
     lines: list[str] = []
-    run_evaluation(EvaluationSettings.model_validate(settings), model, files, output, lines.append, DATE)
+    described = describe_files(files)
+    run_evaluation(EvaluationSettings.model_validate(settings), model, described, output, lines.append, DATE)
     return lines
 
 
@@ -88,15 +91,16 @@ def check_privacy(output: Path, lines: list[str], *texts: str) -> None:
         for name in ("results.json", "samples.jsonl"):
             assert text not in (output / name).read_text()
         assert text not in "\n".join(lines)
-    assert sorted(path.name for path in output.iterdir()) == ["logs", "results.json", "samples.jsonl"]
-    assert (output / "logs").stat().st_mode & 0o777 == 0o700
+    names = {path.name for path in output.iterdir()}
+    assert names - {"logs"} == {"results.json", "samples.jsonl"}
+    assert "logs" not in names or (output / "logs").stat().st_mode & 0o777 == 0o700
 
 
 def test_the_starter_in_process(files: dict[str, Path], output: Path, tmp_path: Path) -> None:
     settings = {
         "tasks": [
-            {"task": "ifeval", "dataset": name_dataset("ifeval"), "max_tokens": 12},
-            {"task": "hellaswag", "dataset": name_dataset("hellaswag")},
+            {"task": "ifeval", "dataset": "ifeval", "max_tokens": 12},
+            {"task": "hellaswag", "dataset": "hellaswag"},
             make_refusal(max_tokens=12),
         ],
         "parallel": 1,
@@ -123,6 +127,28 @@ def test_the_starter_in_process(files: dict[str, Path], output: Path, tmp_path: 
     run(settings, files, again, find_starter())
     for name in ("results.json", "samples.jsonl"):
         assert (again / name).read_bytes() == (output / name).read_bytes()
+
+
+def test_bits_per_byte(files: dict[str, Path], output: Path, tmp_path: Path) -> None:
+    task = {"task": "bits_per_byte", "dataset": "texts"}
+    lines = run({"tasks": [task], "parallel": 2}, files, output, find_starter())
+    (figure,) = read_figures(output).values()
+    samples = read_samples(output)
+    assert [sample["score"]["bytes"] for sample in samples[-3:]] == [len(text.strip().encode()) for text in TEXTS]
+    likely, unlikely = (s["score"]["bits per byte"] / s["score"]["bytes"] for s in samples[-3:-1])
+    assert likely < unlikely
+    assert 0 <= figure["low"] < figure["value"] < figure["high"]
+    assert (figure["n"], figure["errors"]) == (sum(s["score"]["bytes"] for s in samples), 0)
+    check_privacy(output, lines, *TEXTS)
+    # In windows of 16 tokens less is foreseen, and every byte still counts.
+    short = tmp_path / "short"
+    short.mkdir()
+    run({"tasks": [{**task, "context": 16}]}, files, short, find_starter())
+    assert read_figures(short)["bits per byte"]["value"] > figure["value"]
+    assert [s["score"]["bytes"] for s in read_samples(short)] == [s["score"]["bytes"] for s in samples]
+    write_rows(files["texts"], [{"text": " "}])
+    with pytest.raises(EvaluationError, match="row 0 of texts needs a text"):
+        run({"tasks": [task]}, files, output, find_starter())
 
 
 def test_errors_stay_in_the_count(files: dict[str, Path], output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,10 +211,11 @@ def start(settings: dict[str, Any], files: dict[str, Path], output: Path) -> "su
     """Run an evaluation in a process of its own."""
     program = (
         "import json, sys; from pathlib import Path;"
+        "from commonweight.workshop.evals.datasets import DatasetFile;"
         "from commonweight.workshop.evals.run import run_evaluation;"
         "from commonweight.workshop.evals.settings import EvaluationSettings;"
         "settings, files, output, date = json.loads(sys.argv[1]);"
-        "files = {name: Path(path) for name, path in files.items()};"
+        "files = {name: DatasetFile(Path(path), 'CC0-1.0') for name, path in files.items()};"
         "run_evaluation(EvaluationSettings.model_validate(settings), None, files, Path(output), print, date)"
     )
     paths = {name: str(path) for name, path in files.items()}
@@ -265,7 +292,7 @@ def test_what_cannot_run_is_told_before_anything_loads(
     with pytest.raises(EvaluationError, match=f"the environment variable {VARIABLE}"):
         run(settings, files, output)
     with pytest.raises(EvaluationError, match="YYYY-MM-DD"):
-        run_evaluation(EvaluationSettings.model_validate(settings), None, files, output, print, "30.11.2026")
+        run_evaluation(EvaluationSettings.model_validate(settings), None, {}, output, print, "30.11.2026")
     for row, sentence in (
         ({"prompt": "x"}, "row 0 of ifeval needs prompt"),
         ({**IFEVAL_ROWS[0], "kwargs": []}, "row 0 of ifeval has not one kwargs"),
@@ -277,6 +304,6 @@ def test_what_cannot_run_is_told_before_anything_loads(
 
 
 def test_a_file_that_is_no_model(files: dict[str, Path], output: Path) -> None:
-    settings = {"tasks": [{"task": "hellaswag", "dataset": name_dataset("hellaswag")}]}
+    settings = {"tasks": [{"task": "hellaswag", "dataset": "hellaswag"}]}
     with pytest.raises(EvaluationError, match="the model cannot be evaluated"):
         run(settings, files, output, files["hellaswag"])

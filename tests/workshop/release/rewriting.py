@@ -6,18 +6,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tests.workshop.release.tiny_build import write_f16
+from safetensors.numpy import load_file, save_file
+from tiny_build import quantise, write_f16
 
 from commonweight.lineage.chain import make_chain
 from commonweight.lineage.digests import digest_bytes, digest_file
 from commonweight.lineage.record import EVALUATION, Record
-from commonweight.workshop.export.quantise import requantise
 from commonweight.workshop.release.collect import describe_weights
 from commonweight.workshop.release.evidence import Evidence, make_evidence, read_evidence
 from commonweight.workshop.release.gate import Gate, evaluate_gate
-from commonweight.workshop.release.layout import PUBLIC_KEY, SIGNATURE, SUMS, encode_sums, list_files
+from commonweight.workshop.release.layout import PUBLIC_KEY, SIGNATURE, SUMS, WEIGHTS, encode_sums, list_files
 from commonweight.workshop.release.policy import CheckRow, Policy
 from commonweight.workshop.release.release_folder import make_documents
+from commonweight.workshop.release.safetensors_head import copy_with_head
 from commonweight.workshop.release.signature import read_public_part, sign_folder
 
 RESULTS, SAMPLES = "evaluation/release-1/results.json", "evaluation/release-1/samples.jsonl"
@@ -141,13 +142,16 @@ def change_source(_: Path, evidence: Evidence) -> Evidence:
 def change_source_and_weights(folder: Path, evidence: Evidence) -> Evidence:
     changed = change_source(folder, evidence)
     write_f16(folder / F16, changed.head)
-    for kind in ("Q8_0", "Q4_K_M"):
-        requantise(folder / F16, kind, folder / f"tiny-{kind}.gguf")
+    quantise(folder)
     digests = {name: digest_file(folder / name) for name in (F16, Q8, Q4)}
     parity = changed.parity_bytes
     for name, digest in digests.items():
         parity = parity.replace(changed.export.files[name].encode(), digest.encode())
     changed = _rebuild(changed, _set_files("export", **digests, **{"parity.json": parity}), parity)
+    plain = folder.parent / "model.safetensors"
+    save_file(load_file(folder / WEIGHTS), plain)
+    copy_with_head(plain, folder / WEIGHTS, changed.head)
+    plain.unlink()
     facts = {name: describe_weights(folder / name) for name in changed.declaration.weights}
     return declare(changed, weights={name: value.model_dump(mode="json") for name, value in facts.items()})
 

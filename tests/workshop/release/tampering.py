@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.workshop.release.rewriting import (
+from rewriting import (
     F16,
     Q4,
     Q8,
@@ -25,10 +25,9 @@ from tests.workshop.release.rewriting import (
     weaken,
     write_sums,
 )
-from tests.workshop.release.tiny_build import write_f16
+from tiny_build import quantise, write_f16
 
 from commonweight.lineage.chain import CHAIN
-from commonweight.workshop.export.quantise import requantise
 from commonweight.workshop.release.evidence import read_evidence
 from commonweight.workshop.release.layout import PUBLIC_KEY, SIGNATURE, SUMS, list_files
 
@@ -106,7 +105,7 @@ def _change_documents(key: Path) -> Iterator[Change]:
         ("a figure in the card", "README.md", "| 0.6 |", "| 0.9 |"),
         ("a figure in the card's metadata", "README.md", "value: 0.6", "value: 0.96"),
         ("the licence in the card", "README.md", "license: apache-2.0", "license: mit"),
-        ("a row of the gate in the card", "README.md", "| f16-kl | pass |", "| f16-kl | fail |"),
+        ("a row of the gate in the card", "README.md", "| f16-kl-mean | pass |", "| f16-kl-mean | fail |"),
         ("rows in the card", "README.md", "| people | 30 |", "| people | 31 |"),
         ("a value of the gate", "gate.json", '"value": 0.0001', '"value": 0.00001'),
         ("a reason of the gate", "gate.json", "all 2 decisions pass", "all 3 decisions pass"),
@@ -333,5 +332,5 @@ def _write_other_head(folder: Path) -> None:
 
 def _write_other_q8(folder: Path) -> None:
     write_f16(folder / "other.gguf", read_evidence(folder).head, seed=8)
-    requantise(folder / "other.gguf", "Q8_0", folder / Q8)
+    quantise(folder, "other.gguf", ("Q8_0",))
     (folder / "other.gguf").unlink()

@@ -6,13 +6,15 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from huggingface_hub import ModelCard
-from tests.workshop.release.rewriting import declare
-from tests.workshop.release.tiny_build import ANSWER, PROMPT, TinyBuild, finish, make_settings
+from rewriting import declare
+from safetensors.numpy import load_file, save_file
+from tiny_build import ANSWER, PROMPT, TinyBuild, finish, make_settings
 
-from commonweight.lineage.digests import LineageError
+from commonweight.lineage.digests import LineageError, digest_file
 from commonweight.lineage.record import read_record
 from commonweight.workshop.release.bom import check_bom
 from commonweight.workshop.release.card import make_card
@@ -22,10 +24,13 @@ from commonweight.workshop.release.evidence import read_evidence
 from commonweight.workshop.release.gate import evaluate_gate
 from commonweight.workshop.release.layout import list_files
 from commonweight.workshop.release.policy import read_policy
-from commonweight.workshop.release.signature import find_key
+from commonweight.workshop.release.safetensors_head import copy_with_head, digest_without_head
+from commonweight.workshop.release.signature import find_key, load_public_key
 from commonweight.workshop.release.verify import verify_release
+from commonweight.workshop.release.weights import read_header
 
 pytestmark = pytest.mark.workshop
+pytest_plugins = ["release_fixtures"]
 
 
 def test_equal_inputs_give_equal_releases(whole_build: TinyBuild, whole_release: Path, tmp_path: Path) -> None:
@@ -72,17 +77,13 @@ def test_a_card_is_valid_for_the_hub_and_its_numbers_are_those_of_the_logs(
     whole_build: TinyBuild, whole_release: Path
 ) -> None:
     text = (whole_release / "README.md").read_text()
-    card = ModelCard(text)
-    assert (card.data.license, card.data.language, card.data.pipeline_tag) == (
-        "apache-2.0",
-        ["en"],
-        "text-generation",
-    )
-    assert card.data.datasets == ["tales"]
+    card = yaml.safe_load(str(ModelCard(text).data))
+    assert (card["license"], card["language"], card["pipeline_tag"]) == ("apache-2.0", ["en"], "text-generation")
+    assert card["datasets"] == ["tales"]
     source = json.loads((whole_build.folder / "evaluation" / "results.json").read_text())["figures"][0]
-    assert card.data.eval_results is not None
-    (result,) = card.data.eval_results
-    assert (result.metric_value, result.dataset_revision) == (source["value"], source["dataset"]["digest"])
+    (result,) = card["model-index"][0]["results"]
+    assert result["dataset"]["revision"] == source["dataset"]["digest"]
+    assert result["metrics"][0]["value"] == source["value"]
     figures = _read_table(text, "## Evaluation")
     assert [float(cell) for cell in (figures[0]["value"], figures[0]["samples"], figures[0]["failed"])] == [
         source["value"],
@@ -104,8 +105,10 @@ def test_a_card_is_valid_for_the_hub_and_its_numbers_are_those_of_the_logs(
 
 def test_a_licence_that_the_hub_lacks_is_named(whole_release: Path) -> None:
     evidence = declare(read_evidence(whole_release), licence="LicenseRef-Public-Domain")
-    data = ModelCard(make_card(evidence, evaluate_gate(read_policy("public"), evidence)).decode()).data
-    assert (data.license, data.license_name, data.license_link) == ("other", "licenseref-public-domain", "LICENSE")
+    card = make_card(evidence, evaluate_gate(read_policy("public"), evidence))
+    data = yaml.safe_load(str(ModelCard(card.decode()).data))
+    assert (data["license"], data["license_name"]) == ("other", "licenseref-public-domain")
+    assert data["license_link"] == "LICENSE"
 
 
 def test_weights_that_state_another_licence_are_refused(build: TinyBuild, tmp_path: Path) -> None:
@@ -225,6 +228,21 @@ def test_a_release_without_safetensors(build: TinyBuild, tmp_path: Path) -> None
     assert verify_release(tmp_path / "out").passed
 
 
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"note": 'a "quoted" \u00e4'}])
+def test_a_head_is_added_to_safetensors_and_taken_away(tmp_path: Path, metadata: dict[str, str] | None) -> None:
+    plain, headed = tmp_path / "plain.safetensors", tmp_path / "headed.safetensors"
+    save_file({"b": np.ones((3, 5), np.float32), "a": np.ones(7, np.float16)}, plain, metadata=metadata)
+    copy_with_head(plain, headed, "ab" * 32)
+    assert read_header(headed).head == "ab" * 32
+    assert load_file(headed)["a"].tolist() == [1.0] * 7
+    assert digest_without_head(headed) == digest_file(plain)
+    with pytest.raises(ReleaseError, match="no lineage head can be added"):
+        copy_with_head(headed, tmp_path / "twice.safetensors", "cd" * 32)
+    (tmp_path / "bad.safetensors").write_bytes(b"\xff" * 20)
+    with pytest.raises(ReleaseError, match="not a sound"):
+        digest_without_head(tmp_path / "bad.safetensors")
+
+
 def test_keys_are_private(tmp_path: Path) -> None:
     key = find_key("generate", tmp_path / "keys")
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
@@ -241,6 +259,19 @@ def test_keys_are_private(tmp_path: Path) -> None:
         find_key(str(tmp_path / "none"), tmp_path)
     with pytest.raises(ReleaseError, match="cannot be read"):
         find_key(str(tmp_path / "absent"), tmp_path)
+
+
+def test_a_damaged_public_key_is_a_key_or_a_sentence(whole_release: Path) -> None:
+    data = (whole_release / "signing-key.pub").read_bytes()
+    refused = 0
+    for place in range(len(data)):
+        for bit in (1, 4, 32, 128):
+            changed = data[:place] + bytes([data[place] ^ bit]) + data[place + 1 :]
+            try:
+                load_public_key(changed, "key")
+            except ReleaseError:
+                refused += 1
+    assert refused > len(data)
 
 
 def _read_table(text: str, after: str) -> list[dict[str, str]]:

@@ -35,7 +35,7 @@ def make_evidence(
     licences: tuple[str, ...] = ("MIT",),
     decisions: tuple[Decision, ...] = (decide(),),
     figures: tuple[Figure, ...] = (),
-    parameters: dict[str, Any] | None = None,
+    facts: dict[str, Any] | None = None,
     data: str = "da" * 32,
     head: str | None = None,
     **declared: Any,
@@ -48,13 +48,13 @@ def make_evidence(
         licences=licences,
         own_licences=licences,
         decisions=decisions,
-        parameters={"trained_tokens": 1000} if parameters is None else parameters,
+        facts={"trained_tokens": 1000} if facts is None else facts,
     )
     model = Input(role="model", name="tales", digest=source.content, record=source.identity)
     export = Record(
         kind="export", name="gguf", inputs=(model,), files={"t-F16.gguf": "bb" * 32}, licences=licences
     )
-    facts = WeightsFacts(
+    weights = WeightsFacts(
         size=1, sha256="bb" * 32, sample="cc" * 32, parameters=50, head=head or Chain((source,)).head
     )
     values = {
@@ -71,7 +71,7 @@ def make_evidence(
         "date": DAY,
         "export": export.identity,
         "evaluations": (),
-        "weights": {"t-F16.gguf": facts},
+        "weights": {"t-F16.gguf": weights},
     }
     declaration = Declaration.model_validate(values | declared)
     return Evidence(declaration, Chain((source, export)), PARITY, b"{}", {}, figures, ())
@@ -190,8 +190,8 @@ def test_compute() -> None:
     assert (below.result, below.value, below.by_compute) == ("pass", 6.0 * 50 * 1000, True)
     at = evaluate(make_evidence(), kind="compute", bound=300_000)
     assert (at.result, at.by_compute) == ("fail", False)
-    for parameters in ({}, {"trained_tokens": "many"}, {"trained_tokens": True}, {"trained_tokens": -1}):
-        assert evaluate(make_evidence(parameters=parameters), kind="compute", bound=1e20).result == "not evaluated"
+    for facts in ({}, {"trained_tokens": "many"}, {"trained_tokens": True}, {"trained_tokens": -1}):
+        assert evaluate(make_evidence(facts=facts), kind="compute", bound=1e20).result == "not evaluated"
 
 
 def test_only_required_rows_without_a_waiver_block() -> None:

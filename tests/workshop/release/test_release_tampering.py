@@ -4,13 +4,14 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.workshop.release.tampering import list_changes
+from tampering import list_changes
+from tiny_build import write_key
 
 from commonweight.workshop.release.report import WITHOUT_KEY, Report
-from commonweight.workshop.release.signature import find_key
 from commonweight.workshop.release.verify import verify_release
 
 pytestmark = pytest.mark.workshop
+pytest_plugins = ["release_fixtures"]
 
 
 def test_the_untouched_release_passes(whole_release: Path) -> None:
@@ -24,7 +25,7 @@ def test_the_untouched_release_passes(whole_release: Path) -> None:
 
 @pytest.mark.timeout(300)
 def test_every_change_is_named(whole_release: Path, tmp_path: Path) -> None:
-    other_key = find_key("generate", tmp_path / "other")
+    other_key = write_key(tmp_path / "other" / "key.pem", 7)
     key = whole_release / "signing-key.pub"
     changes = list(list_changes(whole_release, other_key))
     assert len(changes) >= 200

@@ -6,8 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from model_signing import verifying
-from tests.workshop.release.rewriting import write_sums
+from rewriting import write_sums
 
 from commonweight.workshop.release import integrity, verify
 from commonweight.workshop.release.documents import ReleaseError
@@ -16,6 +15,7 @@ from commonweight.workshop.release.signature import find_key, read_public_part, 
 from commonweight.workshop.release.verify import verify_release
 
 pytestmark = pytest.mark.workshop
+pytest_plugins = ["release_fixtures"]
 
 FORBIDDEN = ("torch", "transformers", "trl", "inspect_ai", "commonweight.engines", "commonweight.llamacpp")
 
@@ -60,6 +60,8 @@ def test_a_quick_look_samples_large_files_and_says_so(release: Path, monkeypatch
 
 
 def test_the_library_agrees_on_signatures(release: Path, tmp_path: Path) -> None:
+    from model_signing import verifying
+
     def verify_by_library() -> None:
         config = verifying.Config().use_elliptic_key_verifier(public_key=release / "signing-key.pub")
         config.verify(release, release / "model.sig")

@@ -13,7 +13,6 @@ from safetensors.numpy import save_file
 from commonweight.lineage.chain import make_chain
 from commonweight.lineage.digests import digest_bytes, digest_files
 from commonweight.lineage.record import Decision, Input, Record, write_record
-from commonweight.workshop.export.quantise import requantise
 from commonweight.workshop.release.collect import Evaluation
 from commonweight.workshop.release.release_folder import run_gate, run_release
 from commonweight.workshop.release.settings import ReleaseSettings
@@ -83,6 +82,7 @@ def make_build(folder: Path) -> TinyBuild:
     head = make_chain([model.identity], known).head
     export = _write_export(folder / "export", model, head)
     evaluation = _write_evaluation(folder / "evaluation", export)
+    write_key(folder / "keys" / "signing-key.pem", 20261130)
     records = known | {record.identity: record for record in (export, evaluation)}
     return TinyBuild(
         folder=folder,
@@ -94,6 +94,18 @@ def make_build(folder: Path) -> TinyBuild:
         gate=folder / "gate",
         keys=folder / "keys",
     )
+
+
+def write_key(path: Path, secret: int) -> Path:
+    """Write a private key that is always the same, so that tests are."""
+    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, derive_private_key
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    data = derive_private_key(secret, SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    path.parent.mkdir(parents=True)
+    path.write_bytes(data)
+    path.chmod(0o600)
+    return path
 
 
 def finish(folder: Path, **fields: Any) -> Record:
@@ -188,8 +200,7 @@ def write_f16(path: Path, head: str, seed: int = 7, licence: str = "apache-2.0")
 def _write_export(folder: Path, model: Record, head: str) -> Record:
     folder.mkdir()
     write_f16(folder / "tiny-F16.gguf", head)
-    for kind in ("Q8_0", "Q4_K_M"):
-        requantise(folder / "tiny-F16.gguf", kind, folder / f"tiny-{kind}.gguf")
+    quantise(folder)
     write_parity(folder)
     return finish(
         folder,
@@ -201,20 +212,29 @@ def _write_export(folder: Path, model: Record, head: str) -> Record:
     )
 
 
+def quantise(folder: Path, origin: str = "tiny-F16.gguf", kinds: tuple[str, ...] = ("Q8_0", "Q4_K_M")) -> None:
+    """Quantise a file of a folder."""
+    from commonweight.workshop.export.quantise import requantise
+
+    for kind in kinds:
+        requantise(folder / origin, kind, folder / f"tiny-{kind}.gguf")
+
+
 def write_parity(folder: Path) -> None:
     """Write a parity report about the GGUF files of a folder."""
     values = {"F16": (0.0001, 0.001), "Q8_0": (0.002, 0.01), "Q4_K_M": (0.06, 0.3)}
     files = {
         kind: {
-            "file": f"tiny-{kind}.gguf",
+            "name": f"tiny-{kind}.gguf",
             "sha256": digest_bytes((folder / f"tiny-{kind}.gguf").read_bytes()),
             "kl_mean": mean,
             "kl_p99": high,
+            "perplexity_ratio": 1.01,
         }
         for kind, (mean, high) in values.items()
     }
-    template = {"equal": 12, "conversations": 12}
-    report = {"files": files, "tokenizer": {"equal": 40, "texts": 40}, "template": template}
+    tokenizer = {"texts": 40, "llama_cpp": 40, "server": 40, "transformers": 40}
+    report = {"files": files, "tokenizer": tokenizer, "template": {"conversations": 12, "server": 12}}
     (folder / "parity.json").write_text(json.dumps(report, indent=1))
 
 

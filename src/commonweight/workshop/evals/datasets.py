@@ -13,7 +13,6 @@ from typing import TypeVar
 
 from commonweight.workshop.evals.errors import EvaluationError
 from commonweight.workshop.evals.results import DatasetIdentity
-from commonweight.workshop.evals.settings import DatasetSettings
 
 MAX_BYTES = 1 << 30
 """Of a data set, unpacked; it is held in memory."""
@@ -29,23 +28,27 @@ class Dataset:
     rows: Sequence[dict[str, object]]
 
 
-def read_dataset(settings: DatasetSettings, files: Mapping[str, Path]) -> Dataset:
+@dataclass(frozen=True)
+class DatasetFile:
+    """A file of samples, one JSON object a line, gzipped or not."""
+
+    path: Path
+    licence: str
+    """SPDX identifier or ``LicenseRef-*``."""
+
+
+def read_dataset(name: str, files: Mapping[str, DatasetFile]) -> Dataset:
     """Read a data set.
 
     Raises:
-        EvaluationError: its file is missing, another than was agreed upon, or no JSON lines.
+        EvaluationError: its file is missing, or no JSON lines.
     """
-    path = files.get(settings.name)
-    if path is None or not path.is_file():
-        raise EvaluationError(f"the data set {settings.name} has no file")
-    content = path.read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
-    if settings.sha256 is not None and digest != settings.sha256:
-        raise EvaluationError(
-            f"the data set {settings.name} has the sha256 {digest}, and its settings say {settings.sha256}"
-        )
-    identity = DatasetIdentity(name=settings.name, digest=digest, licence=settings.licence)
-    return Dataset(identity, _parse(settings.name, _unpack(settings.name, content)))
+    file = files.get(name)
+    if file is None or not file.path.is_file():
+        raise EvaluationError(f"the data set {name} has no file")
+    content = file.path.read_bytes()
+    identity = DatasetIdentity(name=name, digest=hashlib.sha256(content).hexdigest(), licence=file.licence)
+    return Dataset(identity, _parse(name, _unpack(name, content)))
 
 
 def choose_rows(rows: Sequence[Row], limit: int | None, seed: int) -> list[tuple[int, Row]]:

@@ -25,7 +25,7 @@ class SampleLine(BaseModel):
     answer: str | None
     """SHA-256 of the answer; None: there is none."""
     score: dict[str, int]
-    """Outcomes that are right, by metric; empty for an error."""
+    """Outcomes that are right, by metric; what the figure is made of, in whole numbers."""
     error: Literal[True] | None = None
     """The sample has no answer, for a reason that stands in the private logs."""
 

@@ -45,7 +45,7 @@ def make_samples(settings: RefusalSettings, group: GroupSettings, dataset: Datas
     """
     score = _score_refused if group.group == "harmful" else _score_answered
     return [
-        Sample(f"{group.name}:{number}#{repeat}", prompt, score)
+        Sample(f"{group.dataset}:{number}#{repeat}", prompt, score)
         for number, prompt in _choose(settings, group, dataset)
         for repeat in range(settings.samples)
     ]
@@ -77,9 +77,9 @@ def _choose(settings: RefusalSettings, group: GroupSettings, dataset: Dataset) -
     for number, row in enumerate(dataset.rows):
         text, label = row.get("text"), row.get("y")
         if not isinstance(text, str) or not text.strip() or label not in (0, 1):
-            raise EvaluationError(f"row {number} of {group.name} needs a text and y, which is 0 or 1")
+            raise EvaluationError(f"row {number} of {group.dataset} needs a text and y, which is 0 or 1")
         if (label == 1) == (group.group == "harmful"):
             prompts.append((number, text))
     if not prompts:
-        raise EvaluationError(f"the data set {group.name} has no {group.group} prompts")
+        raise EvaluationError(f"the data set {group.dataset} has no {group.group} prompts")
     return [pair for _, pair in choose_rows(prompts, settings.limit, settings.seed)]

@@ -25,7 +25,7 @@ class DatasetIdentity(BaseModel):
 
 
 class Figure(BaseModel):
-    """One measured figure. Larger is better."""
+    """One measured figure: a proportion, or bits per byte."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -35,7 +35,7 @@ class Figure(BaseModel):
     n: int
     """What was counted, errors included."""
     errors: int
-    """Of n: samples without an answer, which count as wrong."""
+    """Of n: samples without an answer or a score, which count as wrong."""
     low: float
     """Lower end of the 95 % interval."""
     high: float

@@ -17,19 +17,22 @@ from commonweight import __version__
 from commonweight.engines.contract import EngineError
 from commonweight.runtime.errors import UserError
 from commonweight.turn import Assistant
-from commonweight.workshop.evals import hellaswag, ifeval, refusal
-from commonweight.workshop.evals.datasets import Dataset, read_dataset
+from commonweight.workshop.evals import bits_per_byte, hellaswag, ifeval, refusal
+from commonweight.workshop.evals.bits_per_byte import Passage
+from commonweight.workshop.evals.datasets import Dataset, DatasetFile, read_dataset
 from commonweight.workshop.evals.errors import EvaluationError
 from commonweight.workshop.evals.generation import NO_KEY, Generation, Sample, run_samples
 from commonweight.workshop.evals.hellaswag import Question
 from commonweight.workshop.evals.ledger import Ledger, SampleLine
 from commonweight.workshop.evals.results import Figure, make_figure, write_results
 from commonweight.workshop.evals.settings import (
+    BitsPerByteSettings,
     EndpointSettings,
     EvaluationSettings,
     HellaSwagSettings,
     IfevalSettings,
     RefusalSettings,
+    TaskSettings,
 )
 
 Report = Callable[[str], None]
@@ -39,24 +42,24 @@ Report = Callable[[str], None]
 class _Part:
     """Samples that figures are made of."""
 
-    samples: Sequence[Sample | Question]
+    samples: Sequence[Sample | Question | Passage]
     make_figures: Callable[[Sequence[SampleLine]], list[Figure]]
 
 
 @dataclass(frozen=True)
 class _Task:
-    settings: IfevalSettings | HellaSwagSettings | RefusalSettings
+    settings: TaskSettings
     parts: Sequence[_Part]
 
     @property
-    def samples(self) -> list[Sample | Question]:
+    def samples(self) -> list[Sample | Question | Passage]:
         return [sample for part in self.parts for sample in part.samples]
 
 
 def run_evaluation(
     settings: EvaluationSettings,
     model: Path | None,
-    datasets: Mapping[str, Path],
+    datasets: Mapping[str, DatasetFile],
     output: Path,
     report: Report,
     date: str,
@@ -81,7 +84,7 @@ def run_evaluation(
         raise EvaluationError("an evaluation needs either a model file or an endpoint in its settings")
     if model is not None and not model.is_file():
         raise EvaluationError(f"the model {model.name} is no file")
-    read = {dataset.name: read_dataset(dataset, datasets) for dataset in settings.datasets}
+    read = {name: read_dataset(name, datasets) for name in settings.datasets}
     tasks = [_make_task(task, read, date) for task in settings.tasks]
     with contextlib.closing(Ledger(output / "samples.jsonl")) as ledger:
         try:
@@ -102,12 +105,10 @@ def _check_date(date: str) -> None:
         raise EvaluationError("the date of an evaluation is written YYYY-MM-DD")
 
 
-def _make_task(
-    settings: IfevalSettings | HellaSwagSettings | RefusalSettings, datasets: Mapping[str, Dataset], date: str
-) -> _Task:
+def _make_task(settings: TaskSettings, datasets: Mapping[str, Dataset], date: str) -> _Task:
     sampling: dict[str, JsonValue] = settings.model_dump(include={"limit", "seed"})
     harness = f"commonweight {__version__}"
-    if isinstance(settings, HellaSwagSettings):
+    if isinstance(settings, HellaSwagSettings | BitsPerByteSettings):
         sampling["method"] = "log-likelihood"
     else:
         sampling |= settings.model_dump(include={"max_tokens", "temperature", "samples"})
@@ -123,16 +124,20 @@ def _make_task(
     parts: list[_Part] = []
     match settings:
         case IfevalSettings():
-            dataset = datasets[settings.dataset.name]
+            dataset = datasets[settings.dataset]
             samples = ifeval.make_samples(settings, dataset)
             parts.append(_Part(samples, partial(ifeval.make_figures, settings, dataset, make=make(dataset))))
         case HellaSwagSettings():
-            dataset = datasets[settings.dataset.name]
+            dataset = datasets[settings.dataset]
             questions = hellaswag.read_questions(settings, dataset)
             parts.append(_Part(questions, partial(hellaswag.make_figures, make=make(dataset))))
+        case BitsPerByteSettings():
+            dataset = datasets[settings.dataset]
+            passages = bits_per_byte.read_passages(settings, dataset)
+            parts.append(_Part(passages, partial(bits_per_byte.make_figures, make=make(dataset))))
         case RefusalSettings():
             for group in settings.datasets:
-                dataset = datasets[group.name]
+                dataset = datasets[group.dataset]
                 samples = refusal.make_samples(settings, group, dataset)
                 parts.append(_Part(samples, partial(refusal.make_figures, settings, group, make=make(dataset))))
     return _Task(settings, parts)
@@ -168,8 +173,8 @@ async def _run_tasks(
                 figures += part.make_figures(own)
     for figure in figures:
         report(
-            f"{figure.task} {figure.metric} ({figure.dataset.name}): {figure.value:.1%} "
-            f"[{figure.low:.1%}, {figure.high:.1%}], n={figure.n}, errors={figure.errors}"
+            f"{figure.task} {figure.metric} ({figure.dataset.name}): {figure.value:.4f} "
+            f"[{figure.low:.4f}, {figure.high:.4f}], n={figure.n}, errors={figure.errors}"
         )
     return figures, observed
 
@@ -188,6 +193,12 @@ async def _run_task(
         questions = [sample for sample in task.samples if isinstance(sample, Question)]
         return await hellaswag.run_questions(
             questions, assistant.engine, assistant.tokenize, ledger, parallel=settings.parallel, report=report
+        )
+    if isinstance(task.settings, BitsPerByteSettings):
+        assert assistant is not None, "settings refuse bits_per_byte with an endpoint"
+        passages = [sample for sample in task.samples if isinstance(sample, Passage)]
+        return await bits_per_byte.run_passages(
+            passages, task.settings, assistant.engine, assistant.tokenize, ledger, parallel=settings.parallel
         )
     assert endpoint is not None, "either a model is served, or the settings name an endpoint"
     samples = [sample for sample in task.samples if isinstance(sample, Sample)]

@@ -15,32 +15,14 @@ class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class DatasetSettings(_Settings):
-    """A file of samples, one JSON object a line, gzipped or not."""
-
-    name: Name
-    """How figures name it, and key of the file among those that :func:`run_evaluation` gets."""
-    source: str = Field(min_length=1, max_length=2000)
-    """A path, ``hf:org/name@revision`` or a URL; whoever runs the evaluation turns it into a file."""
-    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-    """Digest that the file must have. Required for a URL."""
-    licence: str = Field(min_length=1, max_length=100)
-    """SPDX identifier or ``LicenseRef-*``."""
-
-    @model_validator(mode="after")
-    def _check_digest(self) -> Self:
-        if self.source.startswith(("http://", "https://")) and self.sha256 is None:
-            raise ValueError(f"the data set {self.name} comes from a URL and needs its sha256")
-        return self
-
-
-class GroupSettings(DatasetSettings):
+class GroupSettings(_Settings):
     """Prompts of one group, with ``text`` and ``y`` (1: harmful, 0: not) on each line.
 
     The group takes the lines of its kind only: those with ``y`` 1 if it is ``harmful``, else those with 0. So a
     set that holds both kinds is named twice.
     """
 
+    dataset: Name
     group: Group
 
 
@@ -71,14 +53,24 @@ class IfevalSettings(_GeneratedTaskSettings):
     """IFEval: instructions that a program can check."""
 
     task: Literal["ifeval"]
-    dataset: DatasetSettings
+    dataset: Name
+    """How figures name it, and key of the file among those that :func:`run_evaluation` gets."""
 
 
 class HellaSwagSettings(_TaskSettings):
     """HellaSwag: the likeliest of four endings. Needs the model in process: the API has no likelihoods."""
 
     task: Literal["hellaswag"]
-    dataset: DatasetSettings
+    dataset: Name
+
+
+class BitsPerByteSettings(_TaskSettings):
+    """Bits per byte of texts. Needs the model in process."""
+
+    task: Literal["bits_per_byte"]
+    dataset: Name
+    context: int = Field(default=1024, ge=16, le=1_000_000)
+    """Most tokens that a token is foreseen from; longer texts are scored in parts of so many."""
 
 
 class RefusalSettings(_GeneratedTaskSettings):
@@ -90,7 +82,9 @@ class RefusalSettings(_GeneratedTaskSettings):
     """Of an answer; a refusal shows at its beginning."""
 
 
-TaskSettings = Annotated[IfevalSettings | HellaSwagSettings | RefusalSettings, Field(discriminator="task")]
+TaskSettings = Annotated[
+    IfevalSettings | HellaSwagSettings | BitsPerByteSettings | RefusalSettings, Field(discriminator="task")
+]
 
 
 class EndpointSettings(_Settings):
@@ -133,22 +127,20 @@ class EvaluationSettings(_Settings):
         kinds = [task.task for task in self.tasks]
         if len(set(kinds)) < len(kinds):
             raise ValueError("the same task stands twice in the evaluation")
-        if self.endpoint is not None and "hellaswag" in kinds:
-            raise ValueError("hellaswag needs the model in process: the Messages API has no likelihoods")
-        sources: dict[str, tuple[str, str | None, str]] = {}
-        for dataset in self.datasets:
-            facts = dataset.source, dataset.sha256, dataset.licence
-            if sources.setdefault(dataset.name, facts) != facts:
-                raise ValueError(f"two different data sets are named {dataset.name}")
+        scored = next((kind for kind in kinds if kind in ("hellaswag", "bits_per_byte")), None)
+        if self.endpoint is not None and scored is not None:
+            raise ValueError(f"{scored} needs the model in process: the Messages API has no likelihoods")
         groups = [d for task in self.tasks if isinstance(task, RefusalSettings) for d in task.datasets]
-        if len({(group.name, group.group == "harmful") for group in groups}) < len(groups):
+        if len({(group.dataset, group.group == "harmful") for group in groups}) < len(groups):
             raise ValueError("the same prompts of a data set stand twice in the refusal task")
         return self
 
     @property
-    def datasets(self) -> tuple[DatasetSettings, ...]:
-        """Data sets of all tasks; a name may come twice."""
-        found: list[DatasetSettings] = []
+    def datasets(self) -> tuple[str, ...]:
+        """Names of the data sets of all tasks, each once."""
+        found: list[str] = []
         for task in self.tasks:
-            found += task.datasets if isinstance(task, RefusalSettings) else [task.dataset]
-        return tuple(found)
+            found += (
+                [group.dataset for group in task.datasets] if isinstance(task, RefusalSettings) else [task.dataset]
+            )
+        return tuple(dict.fromkeys(found))

@@ -120,8 +120,7 @@ class EvaluateStage(Stage, EvaluationSettings):
     """Which of its files is measured."""
 
     def list_references(self) -> tuple[Reference, ...]:
-        sets = dict.fromkeys(dataset.name for dataset in self.datasets)
-        return Reference("model", self.model), *(Reference("evaluation", name) for name in sets)
+        return Reference("model", self.model), *(Reference("evaluation", name) for name in self.datasets)
 
 
 AnyStage = Annotated[

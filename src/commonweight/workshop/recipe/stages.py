@@ -15,7 +15,7 @@ from commonweight.lineage.provenance import (
     list_generator_licences,
     require_material,
 )
-from commonweight.lineage.record import PARITY, Decision
+from commonweight.lineage.record import EVALUATION, PARITY, Decision
 from commonweight.workshop.data.locations import HubPath, WebFile
 from commonweight.workshop.data.settings import FilterSettings, MixSettings, SourceSettings
 from commonweight.workshop.export.settings import ExportSettings, ImportSettings
@@ -159,12 +159,17 @@ def _run_export(run: StageRun) -> StageResult:
 
 
 def _run_evaluate(run: StageRun) -> StageResult:
+    from commonweight.workshop.evals.datasets import DatasetFile
     from commonweight.workshop.evals.run import run_evaluation
     from commonweight.workshop.evals.settings import EvaluationSettings
 
     assert isinstance(run.spec, EvaluateStage)
     (model,) = run.get_folder("model").glob(f"*-{run.spec.file}.gguf")
-    datasets = {name: next((folder / RAW).iterdir()) for name, folder in run.list_folders("evaluation").items()}
+    datasets = {
+        item.stage: DatasetFile(next((item.folder / RAW).iterdir()), item.record.own_licences[0])
+        for item in run.inputs
+        if item.role == EVALUATION
+    }
     settings = _select(EvaluationSettings, run.spec)
     return _observe(run_evaluation(settings, model, datasets, run.output, run.report, run.date))
 

@@ -1,5 +1,7 @@
 """Collecting a release's evidence from the outputs of a build: export, model and evaluations."""
 
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -16,12 +18,14 @@ from commonweight.workshop.release.evidence import (
     WeightsFacts,
     check_evaluation_files,
     check_record_texts,
+    find_export_head,
     find_material,
     make_evidence,
     read_evaluation,
 )
 from commonweight.workshop.release.figures import Subject
 from commonweight.workshop.release.layout import PARITY, SAFETENSORS, WEIGHTS
+from commonweight.workshop.release.safetensors_head import copy_with_head
 from commonweight.workshop.release.settings import ReleaseSettings
 from commonweight.workshop.release.weights import digest_sample, read_header
 
@@ -98,7 +102,7 @@ def collect_evidence(
             EvaluationFacts(subject=evaluation.subject, record=record.identity)
             for evaluation, record in zip(evaluations, measured, strict=True)
         ),
-        weights=_describe_weights(settings, export, model),
+        weights=_describe_weights(settings, export, model, find_export_head(exported, ordered)),
     )
     return make_evidence(declaration, chain, read_file(export / PARITY), files)
 
@@ -131,13 +135,28 @@ def list_model_files(settings: ReleaseSettings, export: Path, model: Path) -> di
     return found
 
 
-def _describe_weights(settings: ReleaseSettings, export: Path, model: Path) -> dict[str, WeightsFacts]:
-    files = list_model_files(settings, export, model)
-    return {
-        name: describe_weights(path)
-        for name, (path, _) in sorted(files.items())
-        if path.suffix in (".gguf", ".safetensors")
-    }
+def copy_weights(source: Path, target: Path, head: str) -> None:
+    """Copy a file of the model; to safetensors without a lineage head, the head before export is added.
+
+    Raises:
+        ReleaseError: it is damaged.
+    """
+    if source.suffix == ".safetensors" and read_header(source).head is None:
+        copy_with_head(source, target, head)
+    else:
+        shutil.copyfile(source, target)
+
+
+def _describe_weights(settings: ReleaseSettings, export: Path, model: Path, head: str) -> dict[str, WeightsFacts]:
+    found: dict[str, WeightsFacts] = {}
+    for name, (path, _) in sorted(list_model_files(settings, export, model).items()):
+        if path.suffix == ".safetensors":
+            with tempfile.TemporaryDirectory(prefix="commonweight-release-") as place:
+                copy_weights(path, Path(place) / path.name, head)
+                found[name] = describe_weights(Path(place) / path.name)
+        elif path.suffix == ".gguf":
+            found[name] = describe_weights(path)
+    return found
 
 
 def describe_weights(path: Path) -> WeightsFacts:

@@ -23,6 +23,7 @@ from commonweight.workshop.release.layout import (
     RESULTS,
     SAFETENSORS,
     SAMPLES,
+    WEIGHTS,
     name_evaluation,
 )
 from commonweight.workshop.release.notices import check_licence_text, describe_text, list_sources, make_notice
@@ -49,7 +50,7 @@ def check_names(evidence: Evidence, sums: Mapping[str, str], checks: Checks) -> 
     described = [export, *(evidence.get_record(i.record) for i in export.inputs if i.record)]
     recorded = 0
     for name, digest in sums.items():
-        if name in documents:
+        if name in documents or name == WEIGHTS:
             continue
         own = name.removeprefix(f"{SAFETENSORS}/") if name.startswith(f"{SAFETENSORS}/") else name
         sources = described if own != name else [export]

@@ -286,7 +286,7 @@ def _check_lineage(evidence: Evidence) -> Finding:
     for name, facts in weights.items():
         if name.endswith(".gguf") and export.files.get(name) != facts.sha256:
             return Finding("fail", None, f"{quote(name)} is not a file of the export")
-        if facts.head != head and (name.endswith(".gguf") or facts.head is not None):
+        if facts.head != head:
             return Finding("fail", None, f"{quote(name)} states another head than that before the export")
     for evaluation in evidence.declaration.evaluations:
         evidence.get_record(evaluation.record)

@@ -9,7 +9,7 @@ from commonweight.lineage.digests import LineageError, digest_bytes, digest_file
 from commonweight.lineage.record import Record
 from commonweight.workshop.release.bom import check_bom, make_bom
 from commonweight.workshop.release.card import make_card
-from commonweight.workshop.release.collect import Evaluation, collect_evidence, list_model_files
+from commonweight.workshop.release.collect import Evaluation, collect_evidence, copy_weights, list_model_files
 from commonweight.workshop.release.documents import ReleaseError, decode_model, quote, read_file
 from commonweight.workshop.release.evidence import Evidence
 from commonweight.workshop.release.gate import Gate, describe_gate, evaluate_gate, require_gate
@@ -103,7 +103,7 @@ def run_release(
     draft = workplace / settings.name  # the signature holds the name of the folder
     draft.mkdir(parents=True)
     try:
-        digests = _copy_model(settings, export, model, draft)
+        digests = _copy_model(settings, export, model, evidence.head, draft)
         documents = make_documents(evidence, verdict)
         check_bom(documents[BOM])
         documents[LICENCE] = find_licence_text(settings.licence, settings.licence_text)
@@ -139,16 +139,16 @@ def make_documents(evidence: Evidence, gate: Gate) -> dict[str, bytes]:
     }
 
 
-def _copy_model(settings: ReleaseSettings, export: Path, model: Path, draft: Path) -> dict[str, str]:
+def _copy_model(settings: ReleaseSettings, export: Path, model: Path, head: str, draft: Path) -> dict[str, str]:
     digests: dict[str, str] = {}
     for name, (path, expected) in list_model_files(settings, export, model).items():
         if not is_allowed_name(name):
             raise ReleaseError(f"{quote(name)} is not a name that a file of a release can have.")
         (draft / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, draft / name, follow_symlinks=False)
-        if (draft / name).is_symlink() or digest_file(draft / name) != expected:
+        if path.is_symlink() or digest_file(path) != expected:
             raise LineageError(f"{quote(name)} is not the file that its record names: its digest differs.")
-        digests[name] = expected
+        copy_weights(path, draft / name, head)
+        digests[name] = digest_file(draft / name)
     return digests
 
 

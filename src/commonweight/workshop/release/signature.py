@@ -121,12 +121,13 @@ def load_public_key(data: bytes, name: str) -> bytes:
     Raises:
         ReleaseError: it is not the public key of an EC P-256 pair.
     """
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
     try:
         key = load_pem_public_key(data)
-    except ValueError as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise ReleaseError(f"{name} is not a public key in PEM.") from error
     if not isinstance(key, EllipticCurvePublicKey) or not isinstance(key.curve, SECP256R1):
         raise ReleaseError(f"{name} is not the public key of an EC P-256 pair.")
@@ -192,6 +193,7 @@ def _pair(bundle: _Bundle, payload: bytes, signature: bytes) -> tuple[tuple[byte
 
 
 def _load_private_key(path: Path):  # type: ignore[no-untyped-def]  # noqa: ANN202 - a class of the extra
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -200,7 +202,7 @@ def _load_private_key(path: Path):  # type: ignore[no-untyped-def]  # noqa: ANN2
         raise ReleaseError(f"The private key {path.name} can be read by others; chmod 600 it.")
     try:
         key = load_pem_private_key(data, None)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise ReleaseError(f"{path.name} is not a private key in PEM without a password.") from error
     if not isinstance(key, EllipticCurvePrivateKey) or not isinstance(key.curve, SECP256R1):
         raise ReleaseError(f"{path.name} is not an EC P-256 key.")

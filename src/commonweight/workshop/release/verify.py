@@ -24,8 +24,9 @@ from commonweight.workshop.release.integrity import (
     check_listing,
     check_signature,
 )
-from commonweight.workshop.release.layout import DECLARATION
+from commonweight.workshop.release.layout import DECLARATION, WEIGHTS
 from commonweight.workshop.release.report import WITH_KEY, WITHOUT_KEY, Checks, Report
+from commonweight.workshop.release.safetensors_head import digest_without_head
 from commonweight.workshop.release.signature import read_key_file
 from commonweight.workshop.release.weights import count_sampled_bytes, digest_sample, read_header
 
@@ -57,6 +58,8 @@ def verify_release(path: Path, trusted_key: Path | None = None, quick: bool = Fa
         _verify_folder(path, trusted, quick, checks)
     except OSError as error:
         checks.fail(f"{quote(Path(str(error.filename)).name)} cannot be read: {error.strerror}.")
+    except (ReleaseError, LineageError) as error:
+        checks.fail(quote_sentence(str(error)))
     undetectable = WITH_KEY if trusted is not None else (*WITHOUT_KEY, *WITH_KEY)
     return Report(
         name=quote(path.resolve().name),
@@ -124,7 +127,9 @@ def _check_weights_file(
     elif header.head is not None:
         checks.add("consistent", f"{name} states the lineage's head before export, {header.head[:12]}.", name)
     else:
-        checks.add("declared", f"{name} states no lineage head; its digest stands in a record.", name)
+        checks.fail(f"{name} states no lineage head.", name)
+    if name == WEIGHTS and not (quick and size > QUICK_BYTES):
+        _check_origin(path, name, digest, evidence, checks)
     licence = header.metadata.get("general.license")
     if licence is not None and str(licence).lower() != evidence.declaration.licence.lower():
         checks.fail(
@@ -139,6 +144,16 @@ def _check_weights_file(
             "consistent", f"{name}: size, header and {read} sampled bytes are those of {DECLARATION}.", name
         )
         checks.left_out.append(f"{name}: {size - read} of {size} bytes were not read.")
+
+
+def _check_origin(path: Path, name: str, digest: str, evidence: Evidence, checks: Checks) -> None:
+    export = evidence.export
+    described = [export, *(evidence.get_record(item.record) for item in export.inputs if item.record)]
+    recorded = {record.files.get(path.name) for record in described}
+    if digest in recorded or digest_without_head(path) in recorded:
+        checks.add("proved", f"{name} is the file of its record, with the lineage's head added.", name)
+    else:
+        checks.fail(f"{name} without the lineage's head is not the file of the model's record.", name)
 
 
 def _check_quantised(

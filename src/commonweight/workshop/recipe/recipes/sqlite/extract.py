@@ -1,9 +1,10 @@
-"""Makes ``text.jsonl`` and ``questions.jsonl`` from the pages of SQLite's documentation (public domain).
+"""Makes ``text.jsonl``, ``held_out.jsonl`` and ``questions.jsonl`` from SQLite's documentation (public domain).
 
     python extract.py FOLDER_OF_HTML_PAGES
 
-Pages become one document each: their prose without tables, code, navigation and generated lists. Questions are
-framed here; every answer is a paragraph of the documentation, or two, as its authors wrote them.
+Pages become one document each, every fifteenth of them for measuring: their prose without tables, code, navigation
+and generated lists. Questions are framed here; every answer is a paragraph of the documentation, or two, as its
+authors wrote them.
 """
 
 import json
@@ -90,9 +91,11 @@ def make_text(pages: dict[str, list[tuple[str, str]]]) -> Iterator[dict[str, str
             yield {"text": text, "page": name}
 
 
-def make_questions(pages: dict[str, list[tuple[str, str]]]) -> Iterator[dict[str, object]]:
+def make_questions(pages: dict[str, list[tuple[str, str]]], left_out: set[str]) -> Iterator[dict[str, object]]:
     """One row a conversation: of one question, or of two that stand next to each other."""
     for name, paragraphs in pages.items():
+        if name in left_out:
+            continue
         pairs = [(question, answer) for question, answer in _pair(name, paragraphs) if is_answer(answer)]
         for index, (question, answer) in enumerate(pairs):
             turns = [("user", question), ("assistant", answer)]
@@ -129,7 +132,14 @@ def main() -> None:
     root = Path(sys.argv[1])
     names = sorted(str(path.relative_to(root)) for path in root.rglob("*.html"))
     pages = {name: read_page(root / name) for name in names if not LEFT_OUT.search(name)}
-    for file, rows in (("text.jsonl", make_text(pages)), ("questions.jsonl", make_questions(pages))):
+    text = list(make_text(pages))
+    held_out = text[7::15]
+    kept = [row for row in text if row not in held_out]
+    for file, rows in (
+        ("text.jsonl", kept),
+        ("held_out.jsonl", held_out),
+        ("questions.jsonl", make_questions(pages, {row["page"] for row in held_out})),
+    ):
         lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
         Path(__file__).with_name(file).write_text("".join(lines), encoding="utf-8")
 

@@ -1,18 +1,16 @@
-"""A tiny build and its release, made once."""
+"""Fixtures: a tiny build and its release, made once."""
 
 import shutil
 from pathlib import Path
 
 import pytest
-from tests.workshop.release.tiny_build import TinyBuild, make_build
+from tiny_build import TinyBuild, make_build
 
 
 @pytest.fixture(scope="session")
 def whole_build(tmp_path_factory: pytest.TempPathFactory) -> TinyBuild:
     """A build with its gate; not to be changed."""
-    build = make_build(tmp_path_factory.mktemp("build"))
-    build.run_gate()
-    return build
+    return _make_build(tmp_path_factory.mktemp("build"))
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +30,10 @@ def release(whole_release: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def build(tmp_path: Path) -> TinyBuild:
     """A build, to be changed."""
-    build = make_build(tmp_path / "build")
+    return _make_build(tmp_path / "build")
+
+
+def _make_build(folder: Path) -> TinyBuild:
+    build = make_build(folder)
     build.run_gate()
     return build
