@@ -51,6 +51,8 @@ class Builder:
         Raises:
             RecipeError, LineageError, or the error of a stage's room: one sentence; what was done before it stays.
         """
+        # Read when torch's threads are made: those that spin for each other are slow beside anything else.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         self.folder.create()
         ran: list[str] = []
         with self.folder.lock():
