@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from commonweight.lineage.digests import digest_json
+from commonweight.lineage.errors import WorkshopError
 
 Kind = Literal["text", "messages", "preference", "prompt"]
 Role = Literal["system", "user", "assistant"]
@@ -15,7 +16,7 @@ ID_DIGITS = 16
 """Hex digits of a row id: the first of its content's SHA-256."""
 
 
-class DataError(ValueError):
+class DataError(WorkshopError):
     """A source, a row or a dataset folder is not as it should be; the message is one sentence without its text."""
 
 

@@ -4,6 +4,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from commonweight.lineage.errors import WorkshopError
+
 DOCUMENT_END = "<|endoftext|>"
 """Separates documents in pretraining, and pads batches."""
 TURN_START = "<|im_start|>"
@@ -22,7 +24,7 @@ CHAT_TEMPLATE = (
 """ChatML: a system turn is there when the conversation has one; nothing is added of its own."""
 
 
-class TrainingError(ValueError):
+class TrainingError(WorkshopError):
     """What stops a training stage: bad data, too little memory or disk, a loss that is not finite."""
 
 
