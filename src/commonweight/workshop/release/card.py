@@ -104,6 +104,8 @@ def _make_files_table(evidence: Evidence) -> Iterable[str]:
     yield "|---|---|---|---|"
     for name, facts in sorted(evidence.declaration.weights.items()):
         yield f"| {name} | {facts.size} | {facts.parameters} | {facts.sha256} |"
+    yield ""
+    yield "Each GGUF file holds the tokenizer and the chat template; `commonweight serve --model FILE` serves it."
 
 
 def _make_figures_table(evidence: Evidence) -> Iterable[str]:
@@ -153,7 +155,9 @@ def _make_sources_table(evidence: Evidence) -> Iterable[str]:
     yield "| source | content | licence | written by | rows |"
     yield "|---|---|---|---|---|"
     for source in list_sources(evidence.material):
-        cells = (source.name, source.content, source.licence, source.generator, str(source.rows))
+        is_model = source.content == "weights"
+        origin = ("n/a", "n/a") if is_model else (source.generator, str(source.rows))
+        cells = (source.name, source.content, source.licence, *origin)
         yield "| " + " | ".join(_escape(cell) for cell in cells) + " |"
 
 

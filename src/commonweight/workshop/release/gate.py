@@ -246,7 +246,7 @@ def _check_provenance(evidence: Evidence) -> Finding:
     undecided |= set(evidence.export.generators) - {str(decision.generator) for decision in decisions}
     if undecided:
         return Finding("not evaluated", None, f"no decision on material of {quote(name_licences(undecided))}")
-    return Finding("pass", len(decisions), f"all {len(decisions)} decisions pass")
+    return Finding("pass", len(decisions), f"{len(decisions)} of {len(decisions)} decisions pass")
 
 
 def _check_licences(evidence: Evidence) -> Finding:
