@@ -1,4 +1,4 @@
-"""The starter through its recipe to a release, and changes of that release. Slow: gigabytes are read many times."""
+"""The starter through its recipe to a release, and changes of that release. It reads gigabytes many times."""
 
 import os
 import shutil
