@@ -90,7 +90,7 @@ def test_a_card_is_valid_for_the_hub_and_its_numbers_are_those_of_the_logs(
         source["n"],
         source["errors"],
     ]
-    assert figures[0]["measured"] == "tiny-Q8\\_0.gguf"
+    assert figures[0]["measured"] == "tiny-Q8_0.gguf"
     low, _, high = figures[0]["interval"].partition(" to ")
     assert (float(low), float(high)) == (source["low"], source["high"])
     for row in _read_table(text, "## Files"):
@@ -102,6 +102,13 @@ def test_a_card_is_valid_for_the_hub_and_its_numbers_are_those_of_the_logs(
     values = {row["id"]: row["value"] for row in gate["rows"]}
     shown = {row["gate"]: row["value"] for row in _read_table(text, "| gate |")}
     assert shown == {name: str(value) for name, value in values.items()}
+
+
+def test_a_base_that_was_trained_further_is_a_finetune(whole_release: Path) -> None:
+    evidence = declare(read_evidence(whole_release), base_model="someone/something")
+    card = make_card(evidence, evaluate_gate(read_policy("public"), evidence))
+    data = yaml.safe_load(str(ModelCard(card.decode()).data))
+    assert (data["base_model"], data["base_model_relation"]) == ("someone/something", "finetune")
 
 
 def test_a_licence_that_the_hub_lacks_is_named(whole_release: Path) -> None:
