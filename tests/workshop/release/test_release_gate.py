@@ -124,12 +124,17 @@ def test_parity(row: dict[str, Any], result: str, value: float | None) -> None:
         ({"bound": -0.05, "relative_to": "base"}, (make_figure(0.5), make_figure(0.54, "base")), "pass"),
         ({"bound": -0.05, "relative_to": "base"}, (make_figure(0.5), make_figure(0.56, "base")), "fail"),
         ({"bound": -0.05, "relative_to": "base"}, (make_figure(0.5),), "not evaluated"),
+        ({"bound": 0.4, "metric": "accuracy by length"}, (make_figure(0.5),), "not evaluated"),
+        (
+            {"bound": 0.4, "metric": "accuracy by length"},
+            (make_figure(0.5, metric="accuracy by length"),),
+            "pass",
+        ),
     ],
 )
 def test_figures(row: dict[str, Any], figures: tuple[Figure, ...], result: str) -> None:
-    found = evaluate(
-        make_evidence(figures=figures), kind="figure", task="ifeval", metric="strict", operator=">=", **row
-    )
+    values = {"kind": "figure", "task": "ifeval", "metric": "strict", "operator": ">="}
+    found = evaluate(make_evidence(figures=figures), **values | row)
     assert found.result == result
 
 

@@ -197,9 +197,9 @@ def _compare_figure(row: FigureRow, evidence: Evidence) -> Finding:
     if value is None or figure is None:
         return Finding("not evaluated", None, f"{row.task} {row.metric} was not measured", row.bound)
     if figure.n < row.minimum_n:
-        reason = f"{row.task} {row.metric} has {figure.n} samples, and {row.minimum_n} are needed"
+        reason = f"{row.task} {row.metric} has n = {figure.n}, and {row.minimum_n} is needed"
         return Finding("not evaluated", value, reason, row.bound)
-    what = f"{row.task} {row.metric} ({row.part}, {figure.n} samples)"
+    what = f"{row.task} {row.metric} ({row.part}, n = {figure.n})"
     if row.relative_to == "base":
         base = find_figure(evidence.figures, row.task, row.metric, "base")
         if base is None:

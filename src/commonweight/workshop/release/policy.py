@@ -8,7 +8,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from commonweight.workshop.release.documents import ReleaseError, quote, read_file, validate_model
-from commonweight.workshop.release.figures import Id
+from commonweight.workshop.release.figures import Id, Words
 from commonweight.workshop.release.settings import Line, Name
 
 Operator = Literal["<=", ">=", "=="]
@@ -49,7 +49,7 @@ class FigureRow(_Row):
 
     kind: Literal["figure"]
     task: Id
-    metric: Id
+    metric: Words
     part: Literal["value", "low", "high"] = "value"
     operator: Operator
     bound: FiniteFloat
