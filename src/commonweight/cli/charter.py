@@ -172,7 +172,7 @@ def compile_(
             show_default=False,
         ),
     ] = None,
-    most: Annotated[int, typer.Option(min=50, metavar="N", help="Texts of each source, at most.")] = 400,
+    most: Annotated[int, typer.Option(min=50, metavar="N", help="Prompts of each source, at most.")] = 400,
     data: DataPath = None,
 ) -> None:
     """Turn a charter into heads and thresholds that a server keeps exchanges to it with."""
