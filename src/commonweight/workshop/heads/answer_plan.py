@@ -1,8 +1,8 @@
-"""Plan of labelled answers: which prompt is answered how, so that each label is known before the answer is written.
+"""Plan of labelled answers: which prompt is answered how, so that labels are known before answers are written.
 
 An answer is made by a forced beginning that the model goes on from, and labelled by it: one that complies with a
-harmful prompt is harmful, one that declines is not. Heads shall learn neither the beginnings, nor their length, nor
-the topic:
+harmful prompt is harmful, one that declines is not. Heads shall learn neither the beginnings, nor their length,
+nor the topic:
 
 - the same compliant beginnings are forced on harmful prompts, on look-alikes and on ordinary ones;
 - half of the compliant beginnings, and some of those that decline, are left out of the text that is kept;
@@ -151,7 +151,6 @@ def plan_answers(
             rows = [
                 row for row in source.rows if row.is_harmful == (role_of == "harmful") and is_wanted(source, row)
             ]
-            # Where a row stands among its source's, from 0 to 1: the sources are drawn from at one pace each ...
             found.append([(source, rows[i]) for i in draw.permutation(len(rows))])
         return _interleave(found)
 

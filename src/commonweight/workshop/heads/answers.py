@@ -1,4 +1,4 @@
-"""Labelled answers by an open model, for heads on answers: planned, written by the embedded engine, kept as they come.
+"""Labelled answers by an open model, for heads on answers, written by the embedded engine.
 
 Each row says which model wrote it and under which licences prompt and model stand. The texts are harmful by
 design: the file is for a private folder.
@@ -37,7 +37,9 @@ CONTEXT_TOKENS = 1024
 BATCH_ANSWERS = 32
 """Written between two writes to the file."""
 MIN_ANSWER_CHARACTERS = 60
-DRIFT_PATTERN = re.compile(r"\b(?:here(?:'s| is| are) (?:a|an|some|how)|step 1|first step)\b|^\s*1\.", re.IGNORECASE | re.MULTILINE)
+DRIFT_PATTERN = re.compile(
+    r"\b(?:here(?:'s| is| are) (?:a|an|some|how)|step 1|first step)\b|^\s*1\.", re.IGNORECASE | re.MULTILINE
+)
 """What refusals that comply after all say."""
 
 
@@ -78,12 +80,16 @@ def generate_answers(
     left = [(number, one) for number, one in enumerate(plan) if number >= done]
     if left:
         asyncio.run(_generate(left, len(plan), output, model, digest, licence, data, threads, on_progress))
-    return sum(1 for _ in output.open()) if output.exists() else 0
+    return output.read_bytes().count(b"\n") if output.exists() else 0
 
 
 def is_as_planned(planned: PlannedAnswer, continuation: str) -> bool:
-    """Whether an answer is long enough and goes on as its beginning says."""
-    if len(continuation.strip()) < (0 if planned.declines else MIN_ANSWER_CHARACTERS):
+    """Whether an answer is long enough and goes on as its beginning says.
+
+    A refusal that stays with its beginning may end there.
+    """
+    is_whole = planned.declines and planned.keeps_opening
+    if not is_whole and len(continuation.strip()) < MIN_ANSWER_CHARACTERS:
         return False
     if planned.declines:
         return DRIFT_PATTERN.search(continuation) is None
@@ -91,7 +97,7 @@ def is_as_planned(planned: PlannedAnswer, continuation: str) -> bool:
 
 
 def _count_done(output: Path, plan: Sequence[PlannedAnswer], digest: str) -> int:
-    """Count the planned answers that were dealt with; an unfinished last line is cut off."""
+    """Count the planned answers that were dealt with. An unfinished last line is cut off."""
     if not output.exists():
         return 0
     content = output.read_bytes()
@@ -99,12 +105,15 @@ def _count_done(output: Path, plan: Sequence[PlannedAnswer], digest: str) -> int
     if whole != content:
         output.write_bytes(whole)
     done = 0
-    for line in whole.decode().splitlines():
-        row = json.loads(line)
-        number = row["id"]
-        if number >= len(plan) or row["text"] != plan[number].text or row["generator_digest"] != digest:
-            raise SourceError(f"{output} holds answers of another plan or model: name another file")
-        done = number + 1
+    try:
+        for line in whole.decode().split("\n")[:-1]:
+            row = json.loads(line)
+            planned = plan[row["id"]]
+            if (row["text"], row["generator_digest"]) != (replace_surrogates(planned.text), digest):
+                raise SourceError(f"{output} holds answers of another plan or model: name another file")
+            done = row["id"] + 1
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise SourceError(f"{output} holds no labelled answers of this plan: name another file") from error
     return done
 
 
@@ -136,9 +145,7 @@ async def _generate(
                 on_progress("Writing answers", (some[-1][0] + 1) / count)
 
 
-async def _write_answer(
-    assistant: Assistant, recorder: TurnRecorder, number: int, planned: PlannedAnswer
-) -> str:
+async def _write_answer(assistant: Assistant, recorder: TurnRecorder, number: int, planned: PlannedAnswer) -> str:
     messages = [{"role": "user", "content": replace_surrogates(planned.text)}]
     if planned.opening:
         messages.append({"role": "assistant", "content": planned.opening})

@@ -51,7 +51,7 @@ class Answers:
     groups: npt.NDArray[np.int64]
     """Number of the prompt: answers to one prompt are left out together."""
     states: Floats | None
-    """Of shape ``(texts, 2, layers, width)``: the means over two stretches, as long as what a stream's mean spans."""
+    """Of shape ``(texts, 2, layers, width)``: the means over the answer's first two stretches."""
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,8 @@ class PromptStateReader:
                 end = start + 2 * half
             if answer is not None:
                 start = len(token_ids)
-                token_ids = token_ids + self._tokenizer.encode(replace_surrogates(answer))[: 2 * ANSWER_WINDOW_TOKENS]
+                answered = self._tokenizer.encode(replace_surrogates(answer))
+                token_ids = token_ids + answered[: 2 * ANSWER_WINDOW_TOKENS]
                 end = len(token_ids)
             prompts.append(token_ids)
             spans.append((start, max(end, start + 1)))
@@ -69,17 +70,19 @@ class PromptStateReader:
         found = np.zeros((len(pairs), 2, len(self.layers), self._reader.width), np.float32)
         for done, (number, states) in enumerate(self._reader.read(prompts, self.layers), 1):
             start, end = (at - begun for at in spans[number])
-            start = max(0, start)
-            if pairs[number][1] is None:
-                found[number] = states[start:end].mean(0), states[-1]
-            else:
-                middle = start + ANSWER_WINDOW_TOKENS
-                first, second = states[start : min(middle, end)], states[middle:end]
-                # Of a short answer there is but one stretch. A few tokens more are no second one.
-                is_short = len(second) < ANSWER_WINDOW_TOKENS // 2
-                found[number] = first.mean(0), states[max(start, end - ANSWER_WINDOW_TOKENS) : end].mean(0) if is_short else second.mean(0)
+            text_states = states[max(0, start) : end]
+            is_answer = pairs[number][1] is not None
+            found[number] = _average_stretches(text_states) if is_answer else (text_states.mean(0), states[-1])
             self._on_progress(f"Reading {len(pairs)} texts", done / len(pairs))
         return found
+
+
+def _average_stretches(states: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], ...]:
+    """Average the states of an answer's first two stretches; of a short answer, its beginning and its end."""
+    first, second = states[:ANSWER_WINDOW_TOKENS], states[ANSWER_WINDOW_TOKENS:]
+    if len(second) < ANSWER_WINDOW_TOKENS // 2:
+        second = states[-ANSWER_WINDOW_TOKENS:]
+    return first.mean(0), second.mean(0)
 
 
 def replace_surrogates(text: str) -> str:

@@ -165,7 +165,9 @@ def _train_answer_heads(answers: Answers) -> dict[str, tuple[Floats, float, Ense
     """Train heads on answers, by representation. Their thresholds do not account for how often a stream is
     scored, nor for a model's own style: see :func:`~commonweight.workshop.heads.assemble.raise_thresholds`.
     """
-    folds = np.random.default_rng(TRAINING_SEED).integers(FOLDS, size=int(answers.groups.max()) + 1)[answers.groups]
+    folds = np.random.default_rng(TRAINING_SEED).integers(FOLDS, size=int(answers.groups.max()) + 1)[
+        answers.groups
+    ]
     labels = answers.is_harmful
     found = {"grams": _train_answer_head(build_ngram_matrix(answers.texts), labels, folds, "grams")}
     if answers.states is not None:
