@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from command import one_line_error, run
@@ -12,7 +13,9 @@ from commonweight.workshop.heads.answer_plan import COMPLIANT_OPENINGS, PlannedA
 from commonweight.workshop.heads.answers import generate_answers, is_as_planned
 from commonweight.workshop.heads.assemble import fold_licences
 from commonweight.workshop.heads.dataset import build_training_data
+from commonweight.workshop.heads.evaluate import draw_prompts
 from commonweight.workshop.heads.sources import LabelledSource, SourceError, read_source
+from commonweight.workshop.heads.states import average_stretches
 from sample_charter import charter
 
 STARTER_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -121,6 +124,30 @@ def test_a_stopped_run_goes_on(sources: list[LabelledSource], tmp_path: Path) ->
     output.write_text("no json\n")
     with pytest.raises(SourceError, match="no labelled answers"):
         generate_answers(plan, output, licence="Apache-2.0", data=data, threads=1)
+
+
+def test_labelled_answers_are_all_taken_and_prompts_as_many_as_asked(tmp_path: Path) -> None:
+    answers = [{"text": f"{n}?", "resp": f"{n}. It is {n}.", "y": n % 2} for n in range(30)]
+    (tmp_path / "said.jsonl").write_text("".join(json.dumps(line) + "\n" for line in answers))
+    (tmp_path / "asked.jsonl").write_text("".join(json.dumps({"text": f"{n}?", "y": 0}) + "\n" for n in range(30)))
+    sources = [read_source(tmp_path / f"{name}.jsonl") for name in ("said", "asked")]
+    training = build_training_data(charter(), sources, None, None, most=20)
+    assert training.answers is not None
+    assert len(training.answers.texts) == 30
+    assert len(training.examples.texts) == 20
+    assert [(one.name, one.rows) for one in training.lineage] == [("said", 30), ("asked", 20)]
+    # What an answer was made for sets no thresholds: heads know it.
+    assert draw_prompts(sources, 99, without={f"{n}?" for n in range(29)}) == ["29?"]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "second"), [(64, slice(32, 64)), (50, slice(32, 50)), (40, slice(8, 40)), (5, slice(0, 5))]
+)
+def test_an_answer_is_read_in_two_stretches(tokens: int, second: slice) -> None:
+    states = np.arange(tokens, dtype=np.float32).reshape(-1, 1, 1)
+    first, last = average_stretches(states)
+    assert first == states[:32].mean(0)
+    assert last == states[second].mean(0)
 
 
 def test_share_alike_text_makes_the_bundle_share_alike() -> None:

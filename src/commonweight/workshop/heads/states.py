@@ -72,12 +72,12 @@ class PromptStateReader:
             start, end = (at - begun for at in spans[number])
             text_states = states[max(0, start) : end]
             is_answer = pairs[number][1] is not None
-            found[number] = _average_stretches(text_states) if is_answer else (text_states.mean(0), states[-1])
+            found[number] = average_stretches(text_states) if is_answer else (text_states.mean(0), states[-1])
             self._on_progress(f"Reading {len(pairs)} texts", done / len(pairs))
         return found
 
 
-def _average_stretches(states: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], ...]:
+def average_stretches(states: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], ...]:
     """Average the states of an answer's first two stretches; of a short answer, its beginning and its end."""
     first, second = states[:ANSWER_WINDOW_TOKENS], states[ANSWER_WINDOW_TOKENS:]
     if len(second) < ANSWER_WINDOW_TOKENS // 2:
