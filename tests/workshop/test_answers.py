@@ -1,5 +1,6 @@
 """Labelled answers by the starter: labels are known before, and a run that was stopped goes on."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -124,6 +125,12 @@ def test_a_stopped_run_goes_on(sources: list[LabelledSource], tmp_path: Path) ->
     output.write_text("no json\n")
     with pytest.raises(SourceError, match="no labelled answers"):
         generate_answers(plan, output, licence="Apache-2.0", data=data, threads=1)
+
+
+def test_prompts_longer_than_the_window_are_left_out(sources: list[LabelledSource], tmp_path: Path) -> None:
+    long = dataclasses.replace(plan_answers(charter(), sources, 1)[0], text="\U00013000" * 1200)
+    output, data = tmp_path / "answers.jsonl", DataFolder.from_options(tmp_path / "data")
+    assert generate_answers([long], output, licence="MIT", data=data, threads=1) == 0
 
 
 def test_labelled_answers_are_all_taken_and_prompts_as_many_as_asked(tmp_path: Path) -> None:

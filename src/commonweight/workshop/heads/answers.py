@@ -19,6 +19,7 @@ import msgspec
 from commonweight.catalog.checksum import compute_sha256
 from commonweight.catalog.resolve import resolve
 from commonweight.engines.settings import EngineSettings
+from commonweight.messages.errors import InvalidRequestError
 from commonweight.messages.request import MessageRequest
 from commonweight.messages.response import OutputText
 from commonweight.runtime.assistant import OnProgress, open_assistant
@@ -140,7 +141,7 @@ async def _generate(
                 some = left[at : at + BATCH_ANSWERS]
                 answers = await asyncio.gather(*(_write_answer(assistant, recorder, *one) for one in some))
                 for (number, planned), continuation in zip(some, answers, strict=True):
-                    if is_as_planned(planned, continuation):
+                    if continuation is not None and is_as_planned(planned, continuation):
                         row = _make_row(number, planned, continuation, generator)
                         file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
                 file.flush()
@@ -160,7 +161,10 @@ async def _write_answer(assistant: Assistant, recorder: TurnRecorder, number: in
             "messages": messages,
         }
     )
-    turn = await assistant.prepare(request, Origin(request_id=str(number), priority="batch"))
+    try:
+        turn = await assistant.prepare(request, Origin(request_id=str(number), priority="batch"))
+    except InvalidRequestError:
+        return None
     sampling = msgspec.structs.replace(turn.job.sampling, seed=planned.seed)
     turn = replace(turn, job=msgspec.structs.replace(turn.job, sampling=sampling))
     async with contextlib.aclosing(assistant.stream(turn)) as events:

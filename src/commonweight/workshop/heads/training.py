@@ -1,8 +1,8 @@
 """Training of guard heads: linear heads on three representations, combined and calibrated.
 
 Everything that is chosen (regularisation, how representations are weighed, thresholds) is chosen on texts of
-sources that the heads in question have not seen: sources are left out in turn, whole. scikit-learn is needed here
-and nowhere else; what comes out is numbers.
+sources that the heads in question have not seen: sources are left out in turn, whole. Of answers, it is the prompts
+that are left out. scikit-learn is needed here and nowhere else; what comes out is numbers.
 """
 
 import warnings
@@ -26,7 +26,6 @@ MIN_TEXTS = 10
 """Texts against a principle from which its head is made of them. With fewer, it is made of its words."""
 STRENGTHS = {"states": (3e-4, 1e-3, 3e-3), "encoder": (0.3, 1.0, 3.0), "grams": (1.0, 4.0, 16.0)}
 """Inverse regularisation that is tried, on features of unit variance (states) or unit length."""
-ANSWER_STRENGTHS = {"states": (1e-5, 1e-4, 1e-3), "grams": (0.3, 1.0, 4.0)}
 INJECTION_STRENGTH = 4.0
 KIND_STRENGTHS = {"states": 3e-4, "encoder": 10.0}
 """Where nothing is tried: heads on orders; which principle it is."""
@@ -188,7 +187,7 @@ def _train_answer_head(
     part: Literal["states", "grams"],
 ) -> tuple[Floats, float, Ensemble]:
     weights = np.where(labels, 1 / labels.sum(), 1 / (~labels).sum()) * len(labels) / 2
-    head = _choose_head(features, labels, weights.astype(np.float32), folds, ANSWER_STRENGTHS[part])
+    head = _choose_head(features, labels, weights.astype(np.float32), folds, STRENGTHS[part])
     harmless = head.unseen[~labels]
     low, high = find_threshold(ANSWER_LOW_RATE, harmless), find_threshold(ANSWER_RATE, harmless)
     return head.weights, head.bias, Ensemble(**{part: 1.0}, low=low, high=high)
