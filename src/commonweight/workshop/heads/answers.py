@@ -148,7 +148,10 @@ async def _generate(
                 on_progress("Writing answers", (some[-1][0] + 1) / count)
 
 
-async def _write_answer(assistant: Assistant, recorder: TurnRecorder, number: int, planned: PlannedAnswer) -> str:
+async def _write_answer(
+    assistant: Assistant, recorder: TurnRecorder, number: int, planned: PlannedAnswer
+) -> str | None:
+    """Write what follows an answer's beginning. None: the prompt is longer than the window."""
     messages = [{"role": "user", "content": replace_surrogates(planned.text)}]
     if planned.opening:
         messages.append({"role": "assistant", "content": planned.opening})

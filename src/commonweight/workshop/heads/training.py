@@ -1,8 +1,8 @@
 """Training of guard heads: linear heads on three representations, combined and calibrated.
 
 Everything that is chosen (regularisation, how representations are weighed, thresholds) is chosen on texts of
-sources that the heads in question have not seen: sources are left out in turn, whole. Of answers, it is the prompts
-that are left out. scikit-learn is needed here and nowhere else; what comes out is numbers.
+sources that the heads in question have not seen: sources are left out in turn, whole; of answers, prompts.
+scikit-learn is needed here and nowhere else; what comes out is numbers.
 """
 
 import warnings
