@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from commonweight.catalog.starter import STARTER_SHA256
 from commonweight.guard import DEFAULT, Bundle, BundleError, Guard
 from commonweight.guard.bundle import Manifest
 from commonweight.guard.encoder import load_encoder
 from commonweight.guard.recompile import recompile
+from commonweight.workshop.heads.sources import load_notes
 from sample_charter import charter
 
 KEY, OTHER = b"k" * 32, b"o" * 32
@@ -98,3 +100,23 @@ def test_the_default_bundle_is_for_the_default_charter() -> None:
     assert DEFAULT.stat().st_size < 3_000_000
     assert bundle.manifest.sources
     assert all(source.licence != "unknown" for source in bundle.manifest.sources)
+
+
+def test_the_default_bundle_is_made_of_what_may_train_it() -> None:
+    manifest = Bundle.load(DEFAULT, None).manifest
+    assert manifest.licence == "Apache-2.0"
+    notes = load_notes()
+    assert all(notes[source.name]["role"] != "unused" for source in manifest.sources)
+    assert not any("-SA-" in source.licence for source in manifest.sources)
+    [answers] = [source for source in manifest.sources if notes[source.name]["role"] == "answers"]
+    assert answers.generator == f"SmolLM2-135M-Instruct.Q4_1 (sha256 {STARTER_SHA256})"
+
+
+def test_a_bundle_of_before_licences_were_recorded_is_still_read(bundle: Bundle, tmp_path: Path) -> None:
+    old = bundle.manifest.model_copy(update={"licence": None})
+    sources = tuple(one.model_copy(update={"generator": None}) for one in old.sources)
+    before = Bundle(old.model_copy(update={"sources": sources}), bundle.tensors)
+    assert "generator" not in before.manifest.model_dump_json()
+    assert '"licence":null' not in before.manifest.model_dump_json()
+    before.save(tmp_path / "a.safetensors", KEY)
+    assert Bundle.load(tmp_path / "a.safetensors", KEY).digest == before.digest
