@@ -261,4 +261,8 @@ def _find_circle(stages: Mapping[str, Stage]) -> Iterator[Problem]:
 def make_schema() -> dict[str, Any]:
     """The JSON schema of recipes, for editors."""
     schema = Recipe.model_json_schema(by_alias=True)
+    for stage in (SourceStage, EvaluationSetStage):
+        schema["$defs"][stage.__name__]["required"].remove("name")  # it has that of its stage
+    keys = schema["properties"]
+    keys |= {key.replace("-", "_"): value for key, value in keys.items()}  # both spellings are read
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
