@@ -13,6 +13,8 @@ from commonweight.lineage.record import Record, decode_record, read_record
 
 STATUS = "status.json"
 """Which stages a build has, their keys, states and outputs; a console may read it."""
+RECIPE = "recipe.json"
+"""The effective recipe of the last build."""
 _KEY_LETTERS = 16
 
 
@@ -63,6 +65,11 @@ class BuildFolder:
         _sync_folder(output.parent)
         return output
 
+    def replace_record(self, stage: str, key: str, record: Record) -> None:
+        """Give an output whose files stay another record: its inputs have others now, and the same content."""
+        _write_whole(self.path / "records" / f"{record.identity}.json", record.encode())
+        _write_whole(self.get_output(stage, key) / RECORD, record.encode())
+
     def read_records(self) -> dict[str, Record]:
         """All records of outputs that were ever built here, by identity.
 
@@ -81,6 +88,10 @@ class BuildFolder:
         """The record of the output of a stage with a key; None if it was not built."""
         output = self.get_output(stage, key)
         return read_record(output) if (output / RECORD).exists() else None
+
+    def write_recipe(self, recipe: bytes) -> None:
+        """Replace the effective recipe of the last build."""
+        _write_whole(self.path / RECIPE, recipe)
 
     def write_status(self, status: dict[str, object]) -> None:
         """Replace the status file."""

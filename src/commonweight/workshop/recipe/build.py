@@ -1,6 +1,7 @@
 """Building: runs the stages that are missing, writes their outputs aside, and renames them when they are whole."""
 
 import json
+import math
 import os
 import platform
 import shutil
@@ -12,11 +13,18 @@ from pydantic import JsonValue
 
 from commonweight.lineage.build_folder import BuildFolder
 from commonweight.lineage.chain import fold, make_chain
-from commonweight.lineage.digests import OBSERVED, RECORD, digest_files, digest_json
+from commonweight.lineage.digests import OBSERVED, RECORD, LineageError, digest_files, digest_json
 from commonweight.lineage.provenance import EvaluationSet, require_material
-from commonweight.lineage.record import EVALUATION, PARITY, Input, Record, write_record
-from commonweight.workshop.recipe.plan import compute_key, get_versions, order_stages
-from commonweight.workshop.recipe.releasing import RECIPE
+from commonweight.lineage.record import (
+    EVALUATION,
+    PARITY,
+    Input,
+    Record,
+    check_files,
+    read_record,
+    write_record,
+)
+from commonweight.workshop.recipe.plan import compute_key, get_versions, list_evaluation_sets, order_stages
 from commonweight.workshop.recipe.schema import Recipe, RecipeError
 from commonweight.workshop.recipe.stage_kind import Report, Stage, StageInput, StageKind, StageResult, StageRun
 from commonweight.workshop.recipe.stages import KINDS
@@ -35,6 +43,7 @@ class Builder:
         self.data_root = data_root
         self.date = date
         self._built: dict[str, StageInput] = {}
+        self._evaluation_sets: tuple[EvaluationSet, ...] = ()
         self._states: dict[str, dict[str, object]] = {}
 
     @property
@@ -57,7 +66,8 @@ class Builder:
         ran: list[str] = []
         with self.folder.lock():
             recipe = self.recipe.model_dump(mode="json", by_alias=True)
-            (self.folder.path / RECIPE).write_text(json.dumps(recipe, indent=1) + "\n")
+            self.folder.write_recipe(json.dumps(recipe, indent=1).encode() + b"\n")
+            self._evaluation_sets = list_evaluation_sets(self.recipe, self.root, self.data_root)
             for name in order_stages(self.recipe, only):
                 ran += [name] if self._build_stage(name, report) else []
             self._write_status()
@@ -68,17 +78,20 @@ class Builder:
         kind = KINDS[spec.kind]
         inputs = tuple(self._list_inputs(spec))
         records = {item.stage: item.record for item in inputs}
-        sources = kind.digest_sources(spec, self.root, self.data_root)
-        key = compute_key(self.recipe, name, spec, kind, records, sources)
-        record = self.folder.find_record(name, key)
-        is_missing = record is None
-        if record is None:
-            self._write_status(name, key, "running")
-            try:
+        key: str | None = None
+        try:
+            sources = kind.digest_sources(spec, self.root, self.data_root)
+            key = compute_key(self.recipe, name, spec, kind, records, sources, self._evaluation_sets)
+            record = self.folder.find_record(name, key)
+            is_missing = record is None
+            if record is None:
+                self._write_status(name, key, "running")
                 record = self._run(name, spec, kind, key, inputs, sources, report)
-            except BaseException:
-                self._write_status(name, key, "failed")
-                raise
+            else:
+                record = self._adopt(name, key, record, inputs)
+        except BaseException:
+            self._write_status(name, key, "failed")
+            raise
         self._write_status(name, key, "done", record)
         self._built[name] = StageInput("", name, self.folder.get_output(name, key), record)
         return is_missing
@@ -95,6 +108,9 @@ class Builder:
     ) -> Record:
         draft = self.folder.get_draft(name, key)
         draft.mkdir(exist_ok=True)
+        if (record := self._find_whole_draft(draft)) is not None:
+            self.folder.publish(name, key)
+            return self._adopt(name, key, record, inputs)
         for file in (RECORD, OBSERVED):
             (draft / file).unlink(missing_ok=True)
         free = shutil.disk_usage(draft).free
@@ -103,6 +119,8 @@ class Builder:
                 f"Only {free // 2**20} MiB are free in {self.folder.path}; "
                 f"a stage wants {MIN_FREE_BYTES // 2**20} MiB."
             )
+        for item in inputs:
+            self._check_input(item)
         begun, clock = time.time(), time.monotonic()
         result = kind.run(self._make_run(name, spec, inputs, draft, report))
         require_material(result.decisions)
@@ -120,6 +138,40 @@ class Builder:
         self.folder.publish(name, key)
         return record
 
+    def _find_whole_draft(self, draft: Path) -> Record | None:
+        """The record of a draft that a killed build had finished, and not renamed."""
+        try:
+            record = read_record(draft)
+            check_files(draft, record)
+        except LineageError:
+            return None
+        return record
+
+    def _adopt(self, name: str, key: str, record: Record, inputs: tuple[StageInput, ...]) -> Record:
+        """The record of an output that is there, with the records that its inputs have now."""
+        current = self._update_inputs(record, inputs)
+        if current != record:
+            self.folder.replace_record(name, key, current)
+        return current
+
+    def _update_inputs(self, record: Record, inputs: tuple[StageInput, ...]) -> Record:
+        outside = [item for item in record.inputs if item.record is None]
+        entering = [item.record for item in inputs if item.role not in (EVALUATION, PARITY)]
+        return record.model_copy(
+            update={
+                "inputs": (*_list_record_inputs(inputs), *outside),
+                "licences": fold(entering, record.own_licences, "licences"),
+                "generators": fold(entering, record.own_generators, "generators"),
+            }
+        )
+
+    def _check_input(self, item: StageInput) -> None:
+        """Compare an input with its record, before work is put into it."""
+        try:
+            check_files(item.folder, item.record)
+        except LineageError as error:
+            raise RecipeError(f"{error} Remove {item.folder}, and it is built again.") from error
+
     def _make_run(
         self, name: str, spec: Stage, inputs: tuple[StageInput, ...], draft: Path, report: Report
     ) -> StageRun:
@@ -131,7 +183,7 @@ class Builder:
             root=self.root,
             data_root=self.data_root,
             policy=self.recipe.policy,
-            evaluation_sets=tuple(self._list_evaluation_sets()),
+            evaluation_sets=self._evaluation_sets,
             lineage_head=lambda: (
                 make_chain(
                     [item.record.identity for item in inputs if item.role == "model"], self.folder.read_records()
@@ -153,14 +205,13 @@ class Builder:
     ) -> Record:
         entering = [item.record for item in inputs if item.role not in (EVALUATION, PARITY)]
         outside = dict(sources) | dict(result.sources)
+        if not all(math.isfinite(fact) for fact in result.facts.values() if isinstance(fact, float)):
+            raise RecipeError(f"{name}: a figure of its output is not finite: {dict(result.facts)}.")
         return Record(
             kind=kind.name,
             name=name,
             inputs=(
-                *(
-                    Input(role=item.role, name=item.stage, digest=item.record.content, record=item.record.identity)
-                    for item in inputs
-                ),
+                *_list_record_inputs(inputs),
                 *(Input(role="source", name=origin, digest=digest) for origin, digest in sorted(outside.items())),
             ),
             files=digest_files(draft),
@@ -180,13 +231,6 @@ class Builder:
         for reference in spec.list_references():
             built = self._built[reference.stage]
             yield StageInput(reference.role, reference.stage, built.folder, built.record)
-
-    def _list_evaluation_sets(self) -> Iterator[EvaluationSet]:
-        """What the recipe measures on, by the digests of its files; rows are compared by the filter stages."""
-        for name, spec in self.recipe.stages.items():
-            if spec.kind == "evaluation_set":
-                for digest in KINDS[spec.kind].digest_sources(spec, self.root, self.data_root).values():
-                    yield EvaluationSet(name, digest)
 
     def _write_status(
         self,
@@ -209,3 +253,8 @@ class Builder:
                 "stages": self._states,
             }
         )
+
+
+def _list_record_inputs(inputs: tuple[StageInput, ...]) -> Iterator[Input]:
+    for item in inputs:
+        yield Input(role=item.role, name=item.stage, digest=item.record.content, record=item.record.identity)

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from commonweight.workshop.recipe.problems import list_problems
 from commonweight.workshop.recipe.schema import Recipe, RecipeError
 
 MAX_RECIPE_BYTES = 2**20
@@ -38,87 +39,77 @@ def parse_recipe(data: bytes, name: str) -> Recipe:
         RecipeError: it is no recipe.
     """
     try:
-        text = data.decode()
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        content = yaml.load(text, Loader=_UniqueKeyLoader)
+        text = data.decode("utf-8-sig")
+        loader = _RecipeLoader(text)
+        try:
+            node = loader.get_single_node()
+            content = loader.construct_document(node) if isinstance(node, yaml.MappingNode) else None
+        finally:
+            loader.dispose()
     except UnicodeDecodeError as error:
-        raise RecipeError(f"{name} is not UTF-8.") from error
+        line = data.count(b"\n", 0, error.start) + 1
+        raise RecipeError(f"{name}:{line}: this is not UTF-8.") from error
     except RecursionError as error:
         raise RecipeError(f"{name} is nested too deeply.") from error
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise RecipeError(f"{name}:{line}: {error.problem}.") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise RecipeError(f"{name} is not YAML: {error}.") from error
-    if not isinstance(node, yaml.MappingNode):
+        raise RecipeError(f"{name}:{line}: {_CLEARER.get(str(error.problem), error.problem)}.") from error
+    except yaml.reader.ReaderError as error:
+        # Its position counts characters, of which the loader counts none while it checks them.
+        line = text.count("\n", 0, error.position) + 1
+        raise RecipeError(f"{name}:{line}: the character U+{error.character:04X} is not allowed.") from error
+    if node is None or content is None:
         raise RecipeError(f"{name}:1: a recipe is a mapping, which begins with `name:`.")
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
-        problems = [
-            _describe(problem, node, name) for problem in error.errors(include_url=False, include_input=False)
-        ]
-        raise RecipeError("\n".join(dict.fromkeys(problems[:_MAX_PROBLEMS]))) from error
+        problems = sorted(set(list_problems(error, node)))
+        left_out = len(problems) - _MAX_PROBLEMS
+        lines = [f"{name}:{line}: {words}" for line, words in problems[:_MAX_PROBLEMS]]
+        raise RecipeError("\n".join([*lines, f"{left_out} more problems."] if left_out > 0 else lines)) from error
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """The safe loader, which also refuses a key that stands twice and an anchor that is used too often."""
+class _RecipeLoader(yaml.SafeLoader):
+    """The safe loader, without keys that stand twice or are no text, and without anchors.
+
+    Anchors that repeat each other grow without bound when they are read; a recipe has no use for them.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
+            if key.tag != _TEXT:
+                raise _make_error("a key is text here; quote it if it is a number, a date, yes or no", key)
             if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key.value!r} stands here a second time", key.start_mark
-                )
+                raise _make_error(f"the key {key.value!r} stands here a second time", key)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: ANN401 - any value of YAML
+        try:
+            value = super().construct_object(node, deep)
+        except ValueError as error:
+            raise _make_error("this is no number or date that can be read", node) from error
+        if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise _make_error("this holds half a character (a surrogate)", node)
+        return value
+
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        # Anchors that repeat each other grow without bound when they are read; a recipe has no use for them.
-        if self.check_event(yaml.events.AliasEvent):
-            event = self.peek_event()  # type: ignore[no-untyped-call]
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if getattr(event, "anchor", None) is not None:
             raise yaml.composer.ComposerError(
                 None, None, "anchors and aliases are not used here", event.start_mark
             )
         return super().compose_node(parent, index)
 
 
-def _describe(problem: Any, root: yaml.Node, name: str) -> str:  # noqa: ANN401 - a dict of pydantic's
-    location = [part for part in problem["loc"] if part != "__root__"]
-    node, path = root, list[str]()
-    for part in location:
-        child = _find_child(node, part)
-        if child is None:
-            # The tag of a union, which pydantic puts between, or a key that is missing: the line is its parent's.
-            continue
-        node = child
-        path.append(str(part))
-    if problem["type"] == "missing":
-        path.append(str(location[-1]))
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden":
-        message = "this key is unknown"
-        node = _find_key(root, location) or node
-    where = ".".join(path)
-    line = node.start_mark.line + 1
-    return f"{name}:{line}: {where + ': ' if where else ''}{message}"
+_TEXT = "tag:yaml.org,2002:str"
+_CLEARER = {
+    "found character '\\t' that cannot start any token": "a tab stands here; YAML is indented with spaces",
+    "but found another document": "a second document begins here; a recipe is one",
+}
+"""What is said instead of some of the reader's own words."""
 
 
-def _find_child(node: yaml.Node, part: object) -> yaml.Node | None:
-    if isinstance(node, yaml.MappingNode):
-        return next((value for key, value in node.value if key.value == part), None)
-    if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-        child = node.value[part]
-        return child if isinstance(child, yaml.Node) else None
-    return None
-
-
-def _find_key(root: yaml.Node, location: list[object]) -> yaml.Node | None:
-    node: yaml.Node = root
-    for part in location[:-1]:
-        node = _find_child(node, part) or node
-    if isinstance(node, yaml.MappingNode):
-        found = next((key for key, _ in node.value if key.value == location[-1]), None)
-        return found if isinstance(found, yaml.Node) else None
-    return None
+def _make_error(problem: str, node: yaml.Node) -> yaml.constructor.ConstructorError:
+    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)

@@ -8,6 +8,7 @@ from typing import Literal
 
 from commonweight.lineage.build_folder import BuildFolder
 from commonweight.lineage.digests import digest_json
+from commonweight.lineage.provenance import EvaluationSet
 from commonweight.lineage.record import Record
 from commonweight.workshop.recipe.schema import Recipe, RecipeError
 from commonweight.workshop.recipe.stage_kind import Stage, StageKind
@@ -64,25 +65,35 @@ def compute_key(
     kind: StageKind,
     inputs: Mapping[str, Record],
     sources: Mapping[str, str],
+    evaluation_sets: Iterable[EvaluationSet] = (),
 ) -> str:
     """The digest that decides whether a stage's output is there already.
 
     Args:
         inputs: records of the outputs that it takes, by stage.
         sources: digests of what it reads from outside, by name.
+        evaluation_sets: what the recipe measures on. A source that becomes one of them is looked at again.
     """
+    is_decided = kind.name in ("source", "import")
+    measured = {one.name for one in evaluation_sets if kind.name == "source" and one.digest in sources.values()}
     return digest_json(
         {
             "kind": kind.name,
             "name": name,
             "version": kind.version,
             "parameters": spec.model_dump(mode="json"),
-            "inputs": [[item.role, inputs[item.stage].content] for item in spec.list_references()],
+            "inputs": [_identify(item.role, inputs[item.stage], kind) for item in spec.list_references()],
             "sources": dict(sources),
-            "policy": recipe.policy.model_dump(mode="json") if kind.name in ("source", "import") else None,
+            "policy": recipe.policy.model_dump(mode="json") if is_decided else None,
+            "evaluation_sets": sorted(measured),
             "tools": get_versions(kind.keyed_tools),
         }
     )
+
+
+def _identify(role: str, record: Record, kind: StageKind) -> list[str]:
+    """What a key says of an input: its content; its record, too, where the output's files hold its chain."""
+    return [role, record.content, *([record.identity] if role in kind.record_roles else [])]
 
 
 def make_plan(
@@ -95,19 +106,35 @@ def make_plan(
     """
     plan: list[PlannedStage] = []
     records: dict[str, Record] = {}
+    evaluation_sets = list_evaluation_sets(recipe, root, data_root)
     for name in order_stages(recipe, only):
         spec = recipe.stages[name]
         kind = KINDS[spec.kind]
         if any(item.stage not in records for item in spec.list_references()):
             plan.append(PlannedStage(name, spec, kind, None, "waiting", None, kind.estimate(spec, recipe.stages)))
             continue
-        key = compute_key(recipe, name, spec, kind, records, kind.digest_sources(spec, root, data_root))
+        sources = kind.digest_sources(spec, root, data_root)
+        key = compute_key(recipe, name, spec, kind, records, sources, evaluation_sets)
         record = build.find_record(name, key)
         if record is not None:
             records[name] = record
         estimate = "" if record else kind.estimate(spec, recipe.stages)
         plan.append(PlannedStage(name, spec, kind, key, "done" if record else "to do", record, estimate))
     return plan
+
+
+def list_evaluation_sets(recipe: Recipe, root: Path, data_root: Path | None) -> tuple[EvaluationSet, ...]:
+    """What the recipe measures on, by the digests of its files; rows are compared by the filter stages.
+
+    Raises:
+        DataError: one is not there, or not what the recipe says.
+    """
+    return tuple(
+        EvaluationSet(name, digest)
+        for name, spec in recipe.stages.items()
+        if spec.kind == "evaluation_set"
+        for digest in KINDS[spec.kind].digest_sources(spec, root, data_root).values()
+    )
 
 
 def get_versions(distributions: Iterable[str]) -> dict[str, str]:

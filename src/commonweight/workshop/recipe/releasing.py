@@ -4,13 +4,12 @@ from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
-from commonweight.lineage.build_folder import BuildFolder
-from commonweight.lineage.digests import LineageError
-from commonweight.workshop.recipe.parse import parse_recipe
-from commonweight.workshop.recipe.schema import RecipeError
+from pydantic import ValidationError
 
-RECIPE = "recipe.json"
-"""The effective recipe of the last build, in its folder."""
+from commonweight.lineage.build_folder import RECIPE, BuildFolder
+from commonweight.lineage.digests import LineageError
+from commonweight.workshop.recipe.schema import Recipe, RecipeError
+
 GATE = "gate"
 """Folder of the build that the gate's verdict is written to."""
 
@@ -34,10 +33,13 @@ def release_build(folder: Path, output: Path, keys: Path, day: date, report: Cal
     path = folder / RECIPE
     if not path.is_file():
         raise RecipeError(f"{folder} is no build folder: it has no {RECIPE}.")
-    recipe = parse_recipe(path.read_bytes(), str(path))
+    try:
+        recipe = Recipe.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise RecipeError(f"{path} is not what a build wrote; run `commonweight build` again.") from error
     if recipe.release is None:
         raise RecipeError(f"The recipe {recipe.name} has no section `release`.")
-    outputs = _find_outputs(build)
+    outputs = _find_outputs(build, list(recipe.stages))
     section = recipe.release
     export = outputs[section.export]
     model = next(
@@ -47,23 +49,24 @@ def release_build(folder: Path, output: Path, keys: Path, day: date, report: Cal
     settings = ReleaseSettings.model_validate(
         {name: getattr(section, name) for name in ReleaseSettings.model_fields}
     )
-    records = build.read_records()
     gate = folder / GATE
-    gate.mkdir(exist_ok=True)
     with build.lock():
+        records = build.read_records()
+        gate.mkdir(exist_ok=True)
         run_gate(settings, records, export, model, evaluations, day, gate, report)
         run_release(settings, records, export, model, evaluations, gate, keys, day, output, report)
 
 
-def _find_outputs(build: BuildFolder) -> dict[str, Path]:
+def _find_outputs(build: BuildFolder, names: list[str]) -> dict[str, Path]:
     """The output of every stage, by what the status file says of the last build."""
     status = build.read_status() or {}
     stages = status.get("stages")
     if not isinstance(stages, dict):
         raise LineageError(f"{build.path} has no stages in its status file.")
     outputs: dict[str, Path] = {}
-    for name, stage in stages.items():
-        if stage.get("state") != "done":
+    for name in names:
+        stage = stages.get(name)
+        if not isinstance(stage, dict) or stage.get("state") != "done" or not isinstance(stage.get("key"), str):
             raise RecipeError(f"The stage {name} is not done; run `commonweight build` first.")
         outputs[name] = build.get_output(name, stage["key"])
     return outputs

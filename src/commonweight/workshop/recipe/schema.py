@@ -1,8 +1,10 @@
 """The recipe: a name, the policy of its material, and stages by name, each a kind with its settings."""
 
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from commonweight.lineage.errors import WorkshopError
 from commonweight.lineage.provenance import ProvenancePolicy
@@ -10,11 +12,16 @@ from commonweight.lineage.record import PARITY
 from commonweight.workshop.data.settings import FilterSettings, MixSettings, SourceSettings
 from commonweight.workshop.evals.settings import EvaluationSettings
 from commonweight.workshop.export.settings import ExportSettings, ImportSettings
-from commonweight.workshop.recipe.stage_kind import Reference, Stage
+from commonweight.workshop.recipe.stage_kind import Place, Reference, Stage
 from commonweight.workshop.release.settings import ReleaseSettings
 from commonweight.workshop.training.settings import PretrainSettings, SftSettings, TokenizerSettings
 
 StageName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
+
+
+REFERENCES = "references"
+"""Type of the one problem that holds all wrong references, each a :data:`Problem`."""
+Problem = tuple[Place, str]
 
 
 class RecipeError(WorkshopError):
@@ -44,8 +51,11 @@ class FilterStage(Stage, FilterSettings):
 
     def list_references(self) -> tuple[Reference, ...]:
         return (
-            *(Reference("data", name) for name in self.inputs),
-            *(Reference("evaluation", name) for name in self.evaluation_sets),
+            *(Reference("data", name, ("inputs", index)) for index, name in enumerate(self.inputs)),
+            *(
+                Reference("evaluation", name, ("evaluation_sets", index))
+                for index, name in enumerate(self.evaluation_sets)
+            ),
         )
 
 
@@ -55,7 +65,7 @@ class MixStage(Stage, MixSettings):
     kind: Literal["mix"]
 
     def list_references(self) -> tuple[Reference, ...]:
-        return tuple(Reference("data", name) for name in self.weights)
+        return tuple(Reference("data", name, ("weights", name)) for name in self.weights)
 
 
 class TokenizerStage(Stage, TokenizerSettings):
@@ -65,7 +75,7 @@ class TokenizerStage(Stage, TokenizerSettings):
     data: StageName
 
     def list_references(self) -> tuple[Reference, ...]:
-        return (Reference("data", self.data),)
+        return (Reference("data", self.data, ("data",)),)
 
 
 class PretrainStage(Stage, PretrainSettings):
@@ -76,7 +86,7 @@ class PretrainStage(Stage, PretrainSettings):
     tokenizer: StageName
 
     def list_references(self) -> tuple[Reference, ...]:
-        return Reference("data", self.data), Reference("tokenizer", self.tokenizer)
+        return Reference("data", self.data, ("data",)), Reference("tokenizer", self.tokenizer, ("tokenizer",))
 
 
 class SftStage(Stage, SftSettings):
@@ -87,7 +97,7 @@ class SftStage(Stage, SftSettings):
     model: StageName
 
     def list_references(self) -> tuple[Reference, ...]:
-        return Reference("data", self.data), Reference("model", self.model)
+        return Reference("data", self.data, ("data",)), Reference("model", self.model, ("model",))
 
 
 class ImportStage(Stage, ImportSettings):
@@ -107,7 +117,7 @@ class ExportStage(Stage, ExportSettings):
     """Rows whose text parity is measured on."""
 
     def list_references(self) -> tuple[Reference, ...]:
-        return Reference("model", self.model), Reference(PARITY, self.text)
+        return Reference("model", self.model, ("model",)), Reference(PARITY, self.text, ("text",))
 
 
 class EvaluateStage(Stage, EvaluationSettings):
@@ -120,7 +130,10 @@ class EvaluateStage(Stage, EvaluationSettings):
     """Which of its files is measured."""
 
     def list_references(self) -> tuple[Reference, ...]:
-        return Reference("model", self.model), *(Reference("evaluation", name) for name in self.datasets)
+        return (
+            Reference("model", self.model, ("model",)),
+            *(Reference("evaluation", name, ("tasks",)) for name in self.datasets),
+        )
 
 
 AnyStage = Annotated[
@@ -216,28 +229,27 @@ class Recipe(BaseModel):
     @model_validator(mode="after")
     def check_references(self) -> Self:
         """Every reference names a stage of a fitting kind, and none depends on itself."""
+        problems = [*self._list_wrong_references()] or [*_find_circle(self.stages)]
+        if problems:
+            raise PydanticCustomError(REFERENCES, "stages refer to others wrongly", {"problems": problems})
+        return self
+
+    def _list_wrong_references(self) -> Iterator[Problem]:
         for name, stage in self.stages.items():
             for reference in stage.list_references():
-                target = self.stages.get(reference.stage)
-                if target is None:
-                    raise ValueError(
-                        f"the stage {name} refers to {reference.stage!r}, which the recipe does not have"
-                    )
                 fitting = _FITTING.get((stage.kind, reference.role)) or _FITTING[reference.role]
-                if target.kind not in fitting:
-                    raise ValueError(
-                        f"the stage {name} takes {reference.stage!r} as {reference.role}, "
-                        f"which is of the kind {target.kind}, not {' or '.join(fitting)}"
-                    )
-        _check_circles(self.stages)
+                yield from self._check_reference(("stages", name, *reference.place), reference.stage, fitting)
         if self.release is not None:
-            for name, kind in [
-                (self.release.export, "export"),
-                *((n, "evaluate") for n in self.release.evaluations),
-            ]:
-                if name not in self.stages or self.stages[name].kind != kind:
-                    raise ValueError(f"the release refers to {name!r}, which is no stage of the kind {kind}")
-        return self
+            yield from self._check_reference(("release", "export"), self.release.export, ("export",))
+            for index, name in enumerate(self.release.evaluations):
+                yield from self._check_reference(("release", "evaluations", index), name, ("evaluate",))
+
+    def _check_reference(self, place: Place, name: str, fitting: tuple[str, ...]) -> Iterator[Problem]:
+        target = self.stages.get(name)
+        if target is None:
+            yield place, f"the recipe has no stage {name!r}"
+        elif target.kind not in fitting:
+            yield place, f"the stage {name!r} is of the kind {target.kind}; {' or '.join(fitting)} is wanted here"
 
 
 def _find_base(stages: dict[Any, Any], stage: Any) -> object:  # noqa: ANN401 - whatever the file holds
@@ -258,11 +270,11 @@ _FITTING: dict[Any, tuple[str, ...]] = {
     "evaluation": ("evaluation_set",),
     "parity": ("source", "filter", "mix"),
     ("evaluate", "model"): ("export",),
-    ("evaluate", "evaluation"): ("evaluation_set", "source", "filter", "mix"),
 }
 
 
-def _check_circles(stages: dict[str, Any]) -> None:
+def _find_circle(stages: Mapping[str, Stage]) -> Iterator[Problem]:
+    """The first circle of stages that depend on each other. Walks without recursion: recipes may be long."""
     done: set[str] = set()
     for first in stages:
         path: list[str] = []
@@ -274,9 +286,9 @@ def _check_circles(stages: dict[str, Any]) -> None:
                 done.add(name)
                 continue
             if name in path:
-                raise ValueError(
-                    f"the stages {' -> '.join([*path[path.index(name) :], name])} depend on each other"
-                )
+                circle = " -> ".join([*path[path.index(name) :], name])
+                yield ("stages", name), f"the stages depend on each other in a circle: {circle}"
+                return
             if name in done:
                 continue
             path.append(name)
@@ -287,4 +299,8 @@ def _check_circles(stages: dict[str, Any]) -> None:
 def make_schema() -> dict[str, Any]:
     """The JSON schema of recipes, for editors."""
     schema = Recipe.model_json_schema(by_alias=True)
+    for stage in (SourceStage, EvaluationSetStage):
+        schema["$defs"][stage.__name__]["required"].remove("name")  # it has that of its stage
+    keys = schema["properties"]
+    keys |= {key.replace("-", "_"): value for key, value in keys.items()}  # both spellings are read
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

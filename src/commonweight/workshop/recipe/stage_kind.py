@@ -12,6 +12,9 @@ from commonweight.lineage.record import Decision, Record
 Report = Callable[[str], None]
 """Receives a line about progress."""
 
+Place = tuple[str | int, ...]
+"""Keys and positions that lead to a value of a recipe."""
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -19,6 +22,8 @@ class Reference:
 
     role: str
     stage: str
+    place: Place
+    """Where in its entry the stage names it."""
 
 
 class Stage(BaseModel):
@@ -109,5 +114,7 @@ class StageKind:
     """Digests of what it would read from outside, by name: part of its key."""
     keyed_tools: tuple[str, ...] = ()
     """Distributions whose versions are part of its key: engines that generate."""
+    record_roles: tuple[str, ...] = ()
+    """Roles of inputs whose records are part of its key, not their content only: their chain is in its files."""
     estimate: Callable[[Stage, Mapping[str, Stage]], str] = lambda _spec, _stages: ""
     """Time and memory that it takes, in words, for the plan."""

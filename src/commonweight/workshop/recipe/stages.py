@@ -71,7 +71,6 @@ def _run_evaluation_set(run: StageRun) -> StageResult:
 
     assert isinstance(run.spec, EvaluationSetStage)
     settings = _select(SourceSettings, run.spec).model_copy(update={"evaluation": True})
-    observed = run_source(settings, run.root, run.data_root, run.output, run.report)
     source = locate_source(settings, run.root, run.data_root, run.output / "downloads", run.report)
     if len(source.files) != 1:
         raise RecipeError(
@@ -80,7 +79,8 @@ def _run_evaluation_set(run: StageRun) -> StageResult:
     raw = run.output / RAW
     raw.mkdir(exist_ok=True)
     shutil.copyfile(source.files[0].path, raw / Path(source.files[0].name).name)
-    shutil.rmtree(run.output / "downloads", ignore_errors=True)
+    # After the copy: it removes what was downloaded.
+    observed = run_source(settings, run.root, run.data_root, run.output, run.report)
     return StageResult(licences=(settings.licence,), observed=observed)
 
 
@@ -165,7 +165,9 @@ def _run_evaluate(run: StageRun) -> StageResult:
     from commonweight.workshop.evals.settings import EvaluationSettings
 
     assert isinstance(run.spec, EvaluateStage)
-    (model,) = run.get_folder("model").glob(f"*-{run.spec.file}.gguf")
+    model = next(run.get_folder("model").glob(f"*-{run.spec.file}.gguf"), None)
+    if model is None:
+        raise RecipeError(f"{run.name}: the export has no file {run.spec.file}.")
     datasets = {
         item.stage: DatasetFile(next((item.folder / RAW).iterdir()), item.record.own_licences[0])
         for item in run.inputs
@@ -223,15 +225,18 @@ def _read_licence_text(location: str, run: StageRun) -> LicenceText:
 
 def _digest_source(spec: Stage, root: Path, data_root: Path | None) -> Mapping[str, str]:
     """What a source's rows depend on: the digest of its bytes where they are here, else what pins them."""
-    from commonweight.lineage.digests import digest_json
-    from commonweight.workshop.data.sources import locate_source
+    from commonweight.lineage.digests import digest_file, digest_json
+    from commonweight.workshop.data.sources import find_text, locate_source
 
     assert isinstance(spec, SourceStage | EvaluationSetStage)
     settings = _select(SourceSettings, spec)
+    # The gate reads them: other texts, another decision.
+    listed = spec.licence_texts if isinstance(spec, SourceStage) else ()
+    texts = {text: digest_file(find_text(text, root)) for text in listed}
     location = settings.parsed_location
     if isinstance(location, HubPath | WebFile) and data_root is None:
-        return {settings.name: settings.sha256 or digest_json(settings.location)}
-    return {settings.name: locate_source(settings, root, data_root, root, lambda _line: None).sha256}
+        return {settings.name: settings.sha256 or digest_json(settings.location)} | texts
+    return {settings.name: locate_source(settings, root, data_root, root, lambda _line: None).sha256} | texts
 
 
 def _digest_base(spec: Stage, root: Path, data_root: Path | None) -> Mapping[str, str]:
@@ -305,7 +310,15 @@ KINDS: Mapping[str, StageKind] = {
         _make_kind(
             "import", 1, ImportStage, _run_import, "export.importing", _EXPORT, digest_sources=_digest_base
         ),
-        _make_kind("export", 1, ExportStage, _run_export, "export.exporting", (*_EXPORT, *_TRAINING, *_ENGINE)),
+        _make_kind(
+            "export",
+            1,
+            ExportStage,
+            _run_export,
+            "export.exporting",
+            (*_EXPORT, *_TRAINING, *_ENGINE),
+            record_roles=("model",),
+        ),
         _make_kind(
             "evaluate",
             1,
