@@ -321,7 +321,7 @@ KINDS: Mapping[str, StageKind] = {
         ),
         _make_kind(
             "evaluate",
-            1,
+            2,
             EvaluateStage,
             _run_evaluate,
             "evals.run",
