@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from commonweight.workshop.recipe.parse import parse_recipe
-from commonweight.workshop.recipe.schema import ExportStage, Recipe
+from commonweight.workshop.recipe.schema import ExportStage, Recipe, RecipeError
 from commonweight.workshop.recipe.shipped import list_shipped, read_shipped
 
 STARTER = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -79,12 +79,12 @@ def test_models_from_random_weights_have_no_base() -> None:
 def test_an_odd_reference_is_a_problem_of_the_recipe(content: dict[str, Any], model: object) -> None:
     del content["release"]["base_model"]
     content["stages"]["gguf"]["model"] = model
-    with pytest.raises(ValueError, match="gguf"):
-        Recipe.model_validate(content)
+    with pytest.raises(RecipeError, match="gguf"):
+        parse_recipe(yaml.safe_dump(content).encode(), "starter")
 
 
 @pytest.mark.parametrize("export", [None, 3, ["gguf"], "nobody", "base"])
 def test_an_odd_export_is_a_problem_of_the_recipe(content: dict[str, Any], export: object) -> None:
     content["release"]["export"] = export
-    with pytest.raises(ValueError, match="release"):
-        Recipe.model_validate(content)
+    with pytest.raises(RecipeError, match="release"):
+        parse_recipe(yaml.safe_dump(content).encode(), "starter")
