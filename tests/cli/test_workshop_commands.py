@@ -241,7 +241,7 @@ def test_a_build_that_is_not_finished_is_not_released(recipe: Path) -> None:
     assert "is not what a build wrote" in one_line_error(run("release", folder.path))
     stages = {**RECIPE["stages"], "gguf": {"kind": "export", "model": "base", "text": "text", "name": "x"}}
     section = dict.fromkeys(("title", "description", "limitations"), "x") | {"name": "x", "export": "gguf"}
-    content = {**RECIPE, "stages": {**stages, "pages": {**stages["pages"], "name": "pages"}}}
+    content = {**RECIPE, "stages": stages}
     (folder.path / "recipe.json").write_text(json.dumps(content))
     assert one_line_error(run("release", folder.path)) == "The recipe small has no section `release`."
     (folder.path / "recipe.json").write_text(json.dumps(content | {"release": {**section, "licence": "CC0-1.0"}}))

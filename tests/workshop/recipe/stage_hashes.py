@@ -3,9 +3,8 @@
 Of a kind of stage that code is: its module, and every module of the workshop's rooms and of
 ``commonweight.lineage`` that this imports, directly or not, also inside functions; for kinds whose records hold
 decisions the provenance gate besides. Comments, docstrings and layout do not count. Left out are the recipe room,
-which only calls it, and the engine, which keys hold by the versions of tools.
-Other floors (readers of GGUF files, the catalog) are left out, too: who changes what they return raises the version
-of ``import`` by hand.
+which only calls it, and the engine, which keys hold by the versions of tools. Other floors (readers of GGUF files,
+the catalog) are left out, too: who changes what they return raises the version of ``import`` by hand.
 
     python tests/workshop/recipe/stage_hashes.py                     # after raising versions in stages.py
     python tests/workshop/recipe/stage_hashes.py --unchanged REASON  # where outputs stay the same, byte for byte
