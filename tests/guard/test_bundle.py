@@ -98,3 +98,13 @@ def test_the_default_bundle_is_for_the_default_charter() -> None:
     assert DEFAULT.stat().st_size < 3_000_000
     assert bundle.manifest.sources
     assert all(source.licence != "unknown" for source in bundle.manifest.sources)
+
+
+def test_a_bundle_of_before_licences_were_recorded_is_still_read(bundle: Bundle, tmp_path: Path) -> None:
+    old = bundle.manifest.model_copy(update={"licence": None})
+    sources = tuple(one.model_copy(update={"generator": None}) for one in old.sources)
+    before = Bundle(old.model_copy(update={"sources": sources}), bundle.tensors)
+    assert "generator" not in before.manifest.model_dump_json()
+    assert '"licence":null' not in before.manifest.model_dump_json()
+    before.save(tmp_path / "a.safetensors", KEY)
+    assert Bundle.load(tmp_path / "a.safetensors", KEY).digest == before.digest

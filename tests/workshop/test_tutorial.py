@@ -20,14 +20,20 @@ def test_the_tutorial_runs_as_written(tmp_path: Path) -> None:
     script = "set -eu\n" + "\n".join(f"echo '== {number}'\n{block}" for number, block in enumerate(blocks))
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(
-        ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=880
+        ["bash", "-c", script],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=880,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     parts = re.split(r"^== \d+\n", done.stdout, flags=re.MULTILINE)[1:]
     _, plan, build, again, lineage, released, verified, changed, served = parts
     assert "1.4 M parameters" in " ".join(plan.split())
-    assert "13 of 13 stages ran" in build
-    assert "0 of 13 stages ran" in again
+    assert "12 of 12 stages ran" in build
+    assert "0 of 12 stages ran" in again
     assert "LicenseRef-Public-Domain" in lineage
     assert "Wrote release" in released
     assert "release: passed" in verified

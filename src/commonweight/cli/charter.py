@@ -29,6 +29,8 @@ CharterArgument = Annotated[
     ),
 ]
 
+STARTER_LICENCE = "Apache-2.0"
+
 _PLACES: tuple[tuple["Place", str], ...] = (
     ("input", "in"),
     ("output", "out"),
@@ -172,7 +174,7 @@ def compile_(
             show_default=False,
         ),
     ] = None,
-    most: Annotated[int, typer.Option(min=50, metavar="N", help="Texts of each source, at most.")] = 400,
+    most: Annotated[int, typer.Option(min=50, metavar="N", help="Prompts of each source, at most.")] = 400,
     data: DataPath = None,
 ) -> None:
     """Turn a charter into heads and thresholds that a server keeps exchanges to it with."""
@@ -198,6 +200,75 @@ def compile_(
     bundle.save(target, folder.load_key())
     console.print(_make_calibration_table(bundle))
     console.print(f"{target}: digest {bundle.digest}", soft_wrap=True)
+
+
+@commands.command()
+def answers(
+    prompts: Annotated[
+        list[Path], typer.Argument(metavar="PROMPTS...", help="Labelled prompts, files or folders.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="Where to; goes on with a begun one.")
+    ],
+    charter: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Default: the package's.", show_default=False)
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, metavar="N", help="Answers.")] = 2400,
+    seed: Annotated[int, typer.Option(metavar="N", help="Which prompts and beginnings.")] = 0,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", metavar="MODEL", help="Default: the starter.", show_default=False),
+    ] = None,
+    licence: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPDX", help="With --model: its licence, which has to allow this.", show_default=False
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="CPU threads.", show_default=False)
+    ] = None,
+    data: DataPath = None,
+) -> None:
+    """Let a model write labelled answers, harmful and harmless, to train heads on with `compile --texts`.
+
+    The texts are harmful by design: keep the file to yourself.
+    """
+    from commonweight.runtime.charter import read_charter
+    from commonweight.runtime.preflight import check_assistant, check_output, check_readable
+    from commonweight.runtime.settings import AssistantSettings
+
+    if model is not None and licence is None:
+        raise UserError("--model needs --licence: the terms that the model's answers are trained on under")
+    principles = read_charter(charter)
+    check_readable(prompts)
+    check_assistant(AssistantSettings(model=model))
+    check_output(output)
+
+    from commonweight.cli.progress import ProgressBar
+    from commonweight.runtime.data import DataFolder
+    from commonweight.workshop.heads.answer_plan import plan_answers
+    from commonweight.workshop.heads.answers import generate_answers
+    from commonweight.workshop.heads.sources import SourceError, find_files, read_source
+
+    try:
+        sources = [read_source(path) for path in find_files(prompts)]
+        plan = plan_answers(principles, sources, count, seed)
+        if not plan:
+            raise UserError("there are no labelled prompts to answer")
+        with ProgressBar(make_console(stderr=True)) as bar:
+            rows = generate_answers(
+                plan,
+                output,
+                model=model,
+                licence=licence or STARTER_LICENCE,
+                data=DataFolder.from_options(data),
+                threads=threads,
+                on_progress=bar.update,
+            )
+    except SourceError as error:
+        raise UserError(str(error)) from error
+    make_console().print(f"{output}: {rows} labelled answers of {len(plan)} planned", soft_wrap=True)
 
 
 @commands.command()

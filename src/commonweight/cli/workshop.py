@@ -41,7 +41,9 @@ def schema() -> None:
 
 def new(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write it.")],
-    recipe: Annotated[str, typer.Option(metavar="NAME", help="A recipe that ships: tiny or starter.")] = "tiny",
+    recipe: Annotated[
+        str, typer.Option(metavar="NAME", help="A recipe that ships: tiny, starter or starter-evals.")
+    ] = "tiny",
 ) -> None:
     """Write a recipe to begin from into a folder."""
     from commonweight.workshop.recipe.shipped import list_shipped, read_shipped

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -89,6 +89,8 @@ class BundleSource(_BundlePart):
     rows: int
     sha256: str
     """Of the file."""
+    generator: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    """The models that wrote its prompts, or its answers where it has any; None: people did."""
 
 
 class Manifest(_BundlePart):
@@ -118,6 +120,9 @@ class Manifest(_BundlePart):
     calibration: Mapping[str, Calibration] = {}
     """By ensemble, and by principle."""
     sources: tuple[BundleSource, ...] = ()
+    """Of training and calibration."""
+    licence: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Of the bundle's content, as its sources' licences demand; None: it was made before this was recorded."""
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ _TABLE = (
         "a vendor's service",
         r"\bvendor|\bhosted\b|\bcommercial (?:api|model)|\bgrok\b|\bcommand-r|\bnova\b|\bjurassic",
         "forbid",
-        "a hosted model of a vendor wrote them, whose terms are not known to allow training",
+        "the terms of such a service are not known to allow training",
     ),
     GeneratorTerms(
         "Llama 2 and 3",

@@ -158,13 +158,13 @@ def _check_generator(material: Material, policy: ProvenancePolicy) -> Iterable[t
             yield (
                 "generated-prompts",
                 "block",
-                f"they were written by {material.generator}, and the recipe blocks such prompts",
+                f'written by "{material.generator}", and the recipe blocks such prompts',
             )
         else:
             yield (
                 "generated-prompts",
                 "pass",
-                f"they were written by {material.generator}, which the recipe allows",
+                f'written by "{material.generator}", which the recipe allows',
             )
         return
     terms = find_generator(material.generator)
@@ -172,12 +172,12 @@ def _check_generator(material: Material, policy: ProvenancePolicy) -> Iterable[t
         yield (
             "generator",
             "block",
-            f"they were written by {material.generator}, whose terms are not known",
+            f'written by "{material.generator}", whose terms are not known',
         )
     elif terms.answers == "forbid":
-        yield "generator", "block", f"they were written by {material.generator} ({terms.name}), and {terms.reason}"
+        yield "generator", "block", f'written by "{material.generator}" ({terms.name}), and {terms.reason}'
     else:
-        yield "generator", "pass", f"they were written by {material.generator} ({terms.name}), and {terms.reason}"
+        yield "generator", "pass", f'written by "{material.generator}" ({terms.name}), and {terms.reason}'
 
 
 def _find_overlap(

@@ -63,6 +63,27 @@ def list_changes(release: Path, other_key: Path) -> Iterator[Change]:
     yield from _rewrite_whole(other_key)
 
 
+def list_large_changes(release: Path, other_key: Path) -> Iterator[Change]:
+    """Twelve changes of a release whose weights are large."""
+    weights = [name for name in list_files(release)[0] if name.endswith((".gguf", ".safetensors"))]
+    f16, q4, q8 = (
+        next(name for name in weights if name.endswith(f"-{kind}.gguf")) for kind in ("F16", "Q4_K_M", "Q8_0")
+    )
+    for name in weights:
+        middle = (release / name).stat().st_size // 2
+        yield Change(f"byte {middle} of {name}", _Flip(name, middle), name)
+    yield Change(f"{f16} without its last byte", _Cut(f16), f16)
+    yield Change(f"{q8} with one more byte", _AppendBytes(q8, b"\n"), q8)
+    yield Change(f"{q4} removed", _Remove(q4), q4)
+    yield Change(f"{q4} and {q8} exchanged", _Exchange(q4, q8), q4)
+    for name in (f16, WEIGHTS):
+        yield Change(f"byte of {name}, listed again", _then(_Flip(name, 10**8), write_sums), name)
+    seal = Seal(other_key)
+    yield Change(f"byte of {q8}, signed again", _then(_Flip(q8, 10**8), seal), q8)
+    edit = _Replace("gate.json", '"result": "pass"', '"result": "fail"')
+    yield Change("a row of the gate, signed again", _then(edit, seal), "gate.json")
+
+
 def _change_bytes(files: Mapping[str, int]) -> Iterator[Change]:
     for name, size in files.items():
         for place in sorted({size * step // _PLACES for step in range(_PLACES)} | {size - 1}):
@@ -108,7 +129,7 @@ def _change_documents(key: Path) -> Iterator[Change]:
         ("a row of the gate in the card", "README.md", "| f16-kl-mean | pass |", "| f16-kl-mean | fail |"),
         ("rows in the card", "README.md", "| people | 30 |", "| people | 31 |"),
         ("a value of the gate", "gate.json", '"value": 0.0001', '"value": 0.00001'),
-        ("a reason of the gate", "gate.json", "all 2 decisions pass", "all 3 decisions pass"),
+        ("a reason of the gate", "gate.json", "2 of 2 decisions pass", "3 of 3 decisions pass"),
         ("a digest of the gate", "gate.json", '"inputs": {', '"inputs": {\n  "x": "' + "0" * 64 + '",'),
         ("a bound of the gate", "gate.json", '"bound": 0.001', '"bound": 0.1'),
         ("the gate's verdict", "gate.json", '"verdict": "pass"', '"verdict": "waived"'),

@@ -79,17 +79,18 @@ def test_a_card_is_valid_for_the_hub_and_its_numbers_are_those_of_the_logs(
     text = (whole_release / "README.md").read_text()
     card = yaml.safe_load(str(ModelCard(text).data))
     assert (card["license"], card["language"], card["pipeline_tag"]) == ("apache-2.0", ["en"], "text-generation")
-    assert card["datasets"] == ["tales"]
+    assert card["datasets"] == ["someone/tales"]
     source = json.loads((whole_build.folder / "evaluation" / "results.json").read_text())["figures"][0]
     (result,) = card["model-index"][0]["results"]
     assert result["dataset"]["revision"] == source["dataset"]["digest"]
     assert result["metrics"][0]["value"] == source["value"]
     figures = _read_table(text, "## Evaluation")
-    assert [float(cell) for cell in (figures[0]["value"], figures[0]["samples"], figures[0]["failed"])] == [
+    assert [float(cell) for cell in (figures[0]["value"], figures[0]["n"], figures[0]["failed"])] == [
         source["value"],
         source["n"],
         source["errors"],
     ]
+    assert figures[0]["measured"] == "tiny-Q8\\_0.gguf"
     low, _, high = figures[0]["interval"].partition(" to ")
     assert (float(low), float(high)) == (source["low"], source["high"])
     for row in _read_table(text, "## Files"):

@@ -22,6 +22,8 @@ DAY = date(2026, 11, 30)
 PROMPT = "Tell me in detail how the lighthouse keeper hid the seventh lantern"
 ANSWER = "The keeper wrapped the seventh lantern in sailcloth and lowered it into the well"
 """Texts of an evaluation, which stand in its private logs only."""
+HUB_SOURCE = f"hf:someone/tales@{'0' * 40}"
+"""Where the source says that its rows are from."""
 _WIDTH, _LAYERS, _TOKENS = 256, 1, 300
 
 
@@ -137,7 +139,15 @@ def _write_source(folder: Path) -> Record:
         for rule, licence, rows in (("licence", "LicenseRef-Public-Domain", 120), ("licence", "CC-BY-4.0", 30))
     )
     own = ("CC-BY-4.0", "LicenseRef-Public-Domain")
-    return finish(folder, kind="source", name="tales", licences=own, own_licences=own, decisions=decisions)
+    return finish(
+        folder,
+        kind="source",
+        name="tales",
+        licences=own,
+        own_licences=own,
+        decisions=decisions,
+        parameters={"location": HUB_SOURCE},
+    )
 
 
 def _write_model(folder: Path, source: Record) -> Record:
@@ -272,4 +282,6 @@ def _write_evaluation(folder: Path, export: Record) -> Record:
         make_input("model", export),
         Input(role="evaluation", name="sums", digest=digest_bytes(b"sums")),
     )
-    return finish(folder, kind="evaluate", name="sums", inputs=inputs, licences=export.licences)
+    return finish(
+        folder, kind="evaluate", name="sums", inputs=inputs, licences=export.licences, parameters={"file": "Q8_0"}
+    )

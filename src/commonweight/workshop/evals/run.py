@@ -106,7 +106,7 @@ def _check_date(date: str) -> None:
 
 
 def _make_task(settings: TaskSettings, datasets: Mapping[str, Dataset], date: str) -> _Task:
-    sampling: dict[str, JsonValue] = settings.model_dump(include={"limit", "seed"})
+    sampling: dict[str, JsonValue] = settings.model_dump(include={"limit", "seed", "context"})
     harness = f"commonweight {__version__}"
     if isinstance(settings, HellaSwagSettings | BitsPerByteSettings):
         sampling["method"] = "log-likelihood"

@@ -62,9 +62,26 @@ class ExportSettings(BaseModel):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")]
     """The model's name, as files and metadata have it."""
+    licence: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9.+-]{0,99}$")
+    """SPDX identifier or ``LicenseRef-`` name that the files state; None: they state none."""
+    base_model: str | None = Field(
+        default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?$"
+    )
+    """The hub's id of the model that this one was made from, as the files state it; None: of none."""
     quantisations: tuple[Quantisation, ...] = ("Q8_0", "Q4_K_M")
     """Files beside the F16 one, which is always written."""
     parity: ParitySettings = ParitySettings()
+
+    def make_metadata(self) -> dict[str, str]:
+        """What the files state of licence and origin, by the keys of the GGUF format."""
+        metadata = {} if self.licence is None else {"general.license": self.licence}
+        if self.base_model is not None:
+            organisation, _, name = self.base_model.rpartition("/")
+            metadata["general.base_model.0.name"] = name
+            if organisation:
+                metadata["general.base_model.0.organization"] = organisation
+                metadata["general.base_model.0.repo_url"] = f"https://huggingface.co/{self.base_model}"
+        return metadata
 
     @field_validator("quantisations")
     @classmethod

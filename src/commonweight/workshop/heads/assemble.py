@@ -12,6 +12,9 @@ from commonweight.guard.encoder import TextEncoder
 from commonweight.guard.recompile import hash_words, next_above, recompile
 from commonweight.workshop.heads.training import ANSWER_LOW_RATE, ANSWER_RATE, TrainedHeads
 
+LICENCE, SHARE_ALIKE_LICENCE = "Apache-2.0", "CC-BY-SA-4.0"
+"""Of a bundle. Version 3.0 of the share-alike licence allows later ones."""
+
 
 def assemble_bundle(
     charter: Charter,
@@ -43,8 +46,15 @@ def assemble_bundle(
         injection_principle=trained.injection_principle,
         calibration=trained.calibration,
         sources=tuple(sources),
+        licence=fold_licences(sources),
     )
     return recompile(charter, Bundle(manifest, tensors), encoder, {})
+
+
+def fold_licences(sources: Sequence[BundleSource]) -> str:
+    """Fold the sources' licences into the bundle's: share-alike text makes it share-alike, all else attributes."""
+    shares = any("-SA-" in source.licence for source in sources)
+    return SHARE_ALIKE_LICENCE if shares else LICENCE
 
 
 def raise_thresholds(bundle: Bundle, peaks: Mapping[str, Scores]) -> Bundle:

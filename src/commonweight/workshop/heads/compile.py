@@ -51,7 +51,7 @@ class CompileSettings:
     model: str | None = None
     """Whose states to read; None: the starter."""
     most: int = 400
-    """Texts of each source, at most."""
+    """Prompts of each source, at most."""
 
 
 def compile_charter(
@@ -107,8 +107,13 @@ def _calibrate_answers(
     data: DataFolder,
     on_progress: OnProgress,
 ) -> Bundle:
-    """Raise the thresholds on answers above the model's own answers to ordinary prompts."""
-    prompts = draw_prompts([one for one in sources if one.role in ("harmless", "mixed")], ORDINARY_ANSWERS)
+    """Raise the thresholds on answers above the model's own answers to ordinary prompts.
+
+    Prompts with a labelled answer are left out: heads know those, and would score them too low.
+    """
+    answered = {row.text for one in sources if one.role != "unused" for row in one.rows if row.answer is not None}
+    harmless = [one for one in sources if one.role in ("harmless", "mixed")]
+    prompts = draw_prompts(harmless, ORDINARY_ANSWERS, without=answered)
     if not (prompts and bundle.manifest.output):
         return bundle
     return raise_thresholds(

@@ -15,7 +15,7 @@ from commonweight.workshop.heads.sources import LabelledSource
 ReadStates = Callable[[Sequence[tuple[str, str | None]]], Floats]
 """States of prompts, ``(texts, 2, layers, width)``: the mean over the text's tokens, and the last token's.
 
-Of pairs with an answer only the first part counts: the mean over the answer's first tokens.
+Of pairs with an answer: the means over the first tokens of the answer, and over as many that follow them.
 """
 
 
@@ -44,13 +44,14 @@ class Examples:
 
 @dataclass(frozen=True)
 class Answers:
-    """Labelled answers; groups as in :class:`Examples`."""
+    """Labelled answers. Arrays have a row for each."""
 
     texts: Sequence[str]
     is_harmful: npt.NDArray[np.bool_]
     groups: npt.NDArray[np.int64]
+    """Number of the prompt: answers to one prompt are left out together."""
     states: Floats | None
-    """Of shape ``(texts, layers, width)``: the mean over the answer's first tokens."""
+    """Of shape ``(texts, 2, layers, width)``: the means over the answer's first two stretches."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def build_training_data(
     read_states: ReadStates | None,
     most: int = 400,
 ) -> TrainingData:
-    """Draw at most ``most`` texts of each source by a fixed seed, each text once."""
+    """Draw at most ``most`` prompts of each source by a fixed seed, each text once, and all labelled answers."""
     draw = np.random.default_rng(TRAINING_SEED)
     texts: list[str] = []
     harmful: list[bool] = []
@@ -78,18 +79,22 @@ def build_training_data(
     groups: list[int] = []
     principles: list[str | None] = []
     orders: list[str] = []
-    replies: list[tuple[str, str | None, bool, int]] = []
+    replies: list[tuple[str, str, bool]] = []
+    used = [0] * len(sources)
     restricted = {one.id for one in charter.principles if refuses(one)}
     for group, source in enumerate(sources):
         seen: set[str] = set()
         for i in draw.permutation(len(source.rows)):
             row = source.rows[int(i)]
-            if (row.answer or row.text) in seen or len(seen) >= most or source.role == "unused":
+            if source.role == "unused" or (row.answer or row.text) in seen:
+                continue
+            if row.answer is None and len(seen) >= most:
                 continue
             seen.add(row.answer or row.text)
+            used[group] += 1
             principle = source.get_principle(row, charter) if row.is_harmful else None
             if row.answer is not None:
-                replies.append((row.text, row.answer, row.is_harmful, group))
+                replies.append((row.text, row.answer, row.is_harmful))
             elif source.role == "injection":
                 orders.append(row.text)
             elif not row.is_harmful or not source.is_elsewhere(row, principle, restricted):
@@ -98,6 +103,8 @@ def build_training_data(
                 hard.append(source.role == "hard")
                 groups.append(group)
                 principles.append(principle)
+            else:
+                used[group] -= 1
     examples = Examples(
         texts=texts,
         is_harmful=np.array(harmful, bool),
@@ -111,15 +118,21 @@ def build_training_data(
     answers = None
     if replies:
         answers = Answers(
-            texts=[answer or "" for _, answer, _, _ in replies],
-            is_harmful=np.array([is_harmful for _, _, is_harmful, _ in replies], bool),
-            groups=np.array([group for *_, group in replies], np.int64),
-            states=read_states([(text, answer) for text, answer, _, _ in replies])[:, 0] if read_states else None,
+            texts=[answer for _, answer, _ in replies],
+            is_harmful=np.array([is_harmful for *_, is_harmful in replies], bool),
+            groups=np.unique([text for text, *_ in replies], return_inverse=True)[1],
+            states=read_states([(text, answer) for text, answer, _ in replies]) if read_states else None,
         )
     lineage = tuple(
-        BundleSource(name=one.name, licence=one.licence, rows=min(most, len(one.rows)), sha256=one.sha256)
-        for one in sources
-        if one.role != "unused"
+        BundleSource(
+            name=one.name,
+            licence=one.licence,
+            rows=rows,
+            sha256=one.sha256,
+            generator=one.generator,
+        )
+        for one, rows in zip(sources, used, strict=True)
+        if rows
     )
     return TrainingData(examples, answers, tuple(orders), lineage)
 

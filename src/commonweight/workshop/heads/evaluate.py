@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 
@@ -71,9 +71,17 @@ class TurnRecorder:
         return self._records.pop(request_id)
 
 
-def draw_prompts(sources: Sequence[LabelledSource], count: int, seed: int = 0) -> list[str]:
-    """Draw harmless prompts, about as many of each source, by a fixed seed."""
-    pools = [[row.text for row in one.rows if not row.is_harmful and row.answer is None] for one in sources]
+def draw_prompts(
+    sources: Sequence[LabelledSource], count: int, seed: int = 0, *, without: Collection[str] = ()
+) -> list[str]:
+    """Draw harmless prompts, about as many of each source, by a fixed seed.
+
+    ``without``: prompts that are left out.
+    """
+    pools = [
+        [row.text for row in one.rows if not row.is_harmful and row.answer is None and row.text not in without]
+        for one in sources
+    ]
     draw = np.random.default_rng(seed)
     orders = [[pool[i] for i in draw.permutation(len(pool))] for pool in pools]
     return [text for turn in zip_longest(*orders) for text in turn if text is not None][:count]

@@ -1,15 +1,17 @@
 """Sources of labelled texts, for compiling and measuring: files of JSON lines, with notes on each.
 
 A line has ``text``, ``y`` (1 harmful, 0 harmless), perhaps ``cat`` (the source's own category), ``resp`` (an
-answer; then ``y`` is about that) and ``principle`` (an id). ``sources.toml`` says what the public sources are good
-for, their licences, and which principle a category stands for; other files are taken as their labels say.
+answer; then ``y`` is about that), ``principle`` (an id), ``licence`` (an SPDX expression) and ``generator`` (the
+model that wrote it, with the SHA-256 of its file as ``generator_digest``). ``sources.toml`` says what the public
+sources are good for, their licences, who wrote them, and which principle a category stands for; other files are
+taken as their lines say.
 """
 
 import gzip
 import hashlib
 import json
 import tomllib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -35,6 +37,9 @@ class LabelledText:
     category: str = ""
     answer: str | None = None
     principle: str | None = None
+    licence: str | None = None
+    generator: str | None = None
+    """Who wrote the prompt, or the answer where there is one: a model. None: people, or it is not known."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,8 @@ class LabelledSource:
     sha256: str
     categories: dict[str, str]
     """Principles by the beginnings of categories."""
+    generator: str | None = None
+    """The models that wrote texts of it; None: people did."""
 
     def get_principle(self, row: LabelledText, charter: Charter) -> str | None:
         """Get the principle that a harmful row violates, as far as the notes say."""
@@ -87,14 +94,22 @@ def read_source(path: Path) -> LabelledSource:
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise SourceError(f"{path}: not lines of JSON with `text` and `y` ({type(error).__name__})") from error
     note = load_notes().get(name, {})
+    noted_licence = note.get("licence", "unknown")
+    generators = sorted({row.generator for row in rows if row.generator})
     return LabelledSource(
         name=name,
         role=note.get("role", "mixed"),
-        licence=note.get("licence", "unknown"),
+        licence=combine_licences(row.licence or noted_licence for row in rows) if rows else noted_licence,
         rows=rows,
         sha256=hashlib.sha256(content).hexdigest(),
         categories=note.get("categories", {}),
+        generator=", ".join(generators) or note.get("generator"),
     )
+
+
+def combine_licences(licences: Iterable[str]) -> str:
+    """Combine licences that all hold into one SPDX expression, each named once."""
+    return " AND ".join(sorted({one for each in licences for one in each.split(" AND ")}))
 
 
 def find_files(paths: list[Path]) -> Iterator[Path]:
@@ -116,4 +131,13 @@ def _parse_row(line: dict[str, Any]) -> LabelledText:
     text = line["text"]
     if not isinstance(text, str) or line["y"] not in (0, 1):
         raise ValueError("text is no text, or y neither 0 nor 1")
-    return LabelledText(text, line["y"] == 1, str(line.get("cat") or ""), line.get("resp"), line.get("principle"))
+    generator, digest = line.get("generator"), line.get("generator_digest")
+    return LabelledText(
+        text=text,
+        is_harmful=line["y"] == 1,
+        category=str(line.get("cat") or ""),
+        answer=line.get("resp"),
+        principle=line.get("principle"),
+        licence=line.get("licence"),
+        generator=f"{generator} (sha256 {digest})" if generator and digest else generator,
+    )

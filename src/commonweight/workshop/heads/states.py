@@ -20,7 +20,8 @@ DEPTHS = (0.27, 0.5, 0.7, 0.9)
 """Of the layers that are read: the middle ones tell intent, the late ones wrappers."""
 MAX_TEXT_TOKENS = 64
 """Of a text that is trained on: the first and the last half. Serving reads long texts in windows of as many."""
-ANSWER_ROOM_TOKENS = 48
+ANSWER_WINDOW_TOKENS = 32
+"""Of an answer; two such stretches of each. What a stream's smoothed logit spans, see ``guard.streaming``."""
 CONTEXT_TOKENS = 2048
 
 
@@ -60,18 +61,28 @@ class PromptStateReader:
                 end = start + 2 * half
             if answer is not None:
                 start = len(token_ids)
-                token_ids = token_ids + self._tokenizer.encode(replace_surrogates(answer))[:ANSWER_ROOM_TOKENS]
+                answered = self._tokenizer.encode(replace_surrogates(answer))
+                token_ids = token_ids + answered[: 2 * ANSWER_WINDOW_TOKENS]
                 end = len(token_ids)
             prompts.append(token_ids)
             spans.append((start, max(end, start + 1)))
         begun = count_shared_tokens(prompts)
         found = np.zeros((len(pairs), 2, len(self.layers), self._reader.width), np.float32)
         for done, (number, states) in enumerate(self._reader.read(prompts, self.layers), 1):
-            start, end = spans[number]
-            found[number, 0] = states[max(0, start - begun) : end - begun].mean(0)
-            found[number, 1] = states[-1]
+            start, end = (at - begun for at in spans[number])
+            text_states = states[max(0, start) : end]
+            is_answer = pairs[number][1] is not None
+            found[number] = average_stretches(text_states) if is_answer else (text_states.mean(0), states[-1])
             self._on_progress(f"Reading {len(pairs)} texts", done / len(pairs))
         return found
+
+
+def average_stretches(states: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], ...]:
+    """Average the states of an answer's first two stretches; of a short answer, its beginning and its end."""
+    first, second = states[:ANSWER_WINDOW_TOKENS], states[ANSWER_WINDOW_TOKENS:]
+    if len(second) < ANSWER_WINDOW_TOKENS // 2:
+        second = states[-ANSWER_WINDOW_TOKENS:]
+    return first.mean(0), second.mean(0)
 
 
 def replace_surrogates(text: str) -> str:

@@ -1,14 +1,14 @@
 """Training of guard heads: linear heads on three representations, combined and calibrated.
 
 Everything that is chosen (regularisation, how representations are weighed, thresholds) is chosen on texts of
-sources that the heads in question have not seen: sources are left out in turn, whole. scikit-learn is needed here
-and nowhere else; what comes out is numbers.
+sources that the heads in question have not seen: sources are left out in turn, whole; of answers, prompts.
+scikit-learn is needed here and nowhere else; what comes out is numbers.
 """
 
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,9 +26,9 @@ MIN_TEXTS = 10
 """Texts against a principle from which its head is made of them. With fewer, it is made of its words."""
 STRENGTHS = {"states": (3e-4, 1e-3, 3e-3), "encoder": (0.3, 1.0, 3.0), "grams": (1.0, 4.0, 16.0)}
 """Inverse regularisation that is tried, on features of unit variance (states) or unit length."""
-ONE_STRENGTH = {"states": 1e-3, "grams": 4.0}
+INJECTION_STRENGTH = 4.0
 KIND_STRENGTHS = {"states": 3e-4, "encoder": 10.0}
-"""Where nothing is tried: heads on answers and on orders; which principle it is."""
+"""Where nothing is tried: heads on orders; which principle it is."""
 GENERAL_RATE, HARD_RATE, LOW_RATE = 0.002, 0.08, 0.12
 """Of harmless texts: of ordinary ones and of those that look harmful, the share that the screen may refuse; of
 ordinary ones, the share that gets a second look."""
@@ -153,10 +153,10 @@ def _train_injection_head(orders: Sequence[str], examples: Examples) -> tuple[Fl
     unseen = np.zeros(len(texts), np.float32)
     for fold in range(FOLDS):
         rows = draw == fold
-        fitted = _fit(features[~rows], labels[~rows], weights[~rows], ONE_STRENGTH["grams"])
+        fitted = _fit(features[~rows], labels[~rows], weights[~rows], INJECTION_STRENGTH)
         unseen[rows] = features[rows] @ fitted[0] + fitted[1]
     high = find_threshold(INJECTION_RATE, unseen[~labels])
-    coefficients, bias = _fit(features, labels, weights, ONE_STRENGTH["grams"])
+    coefficients, bias = _fit(features, labels, weights, INJECTION_STRENGTH)
     return coefficients, bias, Ensemble(grams=1.0, low=high, high=high)
 
 
@@ -164,31 +164,33 @@ def _train_answer_heads(answers: Answers) -> dict[str, tuple[Floats, float, Ense
     """Train heads on answers, by representation. Their thresholds do not account for how often a stream is
     scored, nor for a model's own style: see :func:`~commonweight.workshop.heads.assemble.raise_thresholds`.
     """
-    features: dict[str, Any] = {"grams": build_ngram_matrix(answers.texts)}
-    weights = np.where(answers.is_harmful, 1 / answers.is_harmful.sum(), 1 / (~answers.is_harmful).sum())
-    weights *= len(weights) / 2
-    scale = None
+    folds = np.random.default_rng(TRAINING_SEED).integers(FOLDS, size=int(answers.groups.max()) + 1)[
+        answers.groups
+    ]
+    labels = answers.is_harmful
+    found = {"grams": _train_answer_head(build_ngram_matrix(answers.texts), labels, folds, "grams")}
     if answers.states is not None:
-        flat = answers.states.reshape(len(answers.texts), -1).astype(np.float32)
+        # Each of an answer's stretches is an example of its own.
+        flat = answers.states.reshape(2 * len(labels), -1).astype(np.float32)
         centre, scale = flat.mean(0), flat.std(0) + 1e-6
-        features["states"] = (flat - centre) / scale
-    folds = np.random.default_rng(TRAINING_SEED).integers(FOLDS, size=len(answers.texts))
-    found = {}
-    for part, rows_of in features.items():
-        strength = ONE_STRENGTH[part]
-        unseen = np.zeros(len(folds), np.float32)
-        for fold in range(FOLDS):
-            rows = folds == fold
-            fitted = _fit(rows_of[~rows], answers.is_harmful[~rows], weights[~rows], strength)
-            unseen[rows] = rows_of[rows] @ fitted[0] + fitted[1]
-        coefficients, bias = _fit(rows_of, answers.is_harmful, weights, strength)
-        if part == "states" and scale is not None:
-            bias -= float(coefficients @ (centre / scale))
-            coefficients = coefficients / scale
-        harmless = unseen[~answers.is_harmful]
-        low, high = find_threshold(ANSWER_LOW_RATE, harmless), find_threshold(ANSWER_RATE, harmless)
-        found[part] = coefficients, bias, Ensemble(**{part: 1.0}, low=low, high=high)
+        standard = (flat - centre) / scale
+        coefficients, bias, ensemble = _train_answer_head(standard, labels.repeat(2), folds.repeat(2), "states")
+        bias -= float(coefficients @ (centre / scale))
+        found["states"] = coefficients / scale, bias, ensemble
     return found
+
+
+def _train_answer_head(
+    features: Any,  # noqa: ANN401 - dense or sparse
+    labels: npt.NDArray[np.bool_],
+    folds: npt.NDArray[np.int64],
+    part: Literal["states", "grams"],
+) -> tuple[Floats, float, Ensemble]:
+    weights = np.where(labels, 1 / labels.sum(), 1 / (~labels).sum()) * len(labels) / 2
+    head = _choose_head(features, labels, weights.astype(np.float32), folds, STRENGTHS[part])
+    harmless = head.unseen[~labels]
+    low, high = find_threshold(ANSWER_LOW_RATE, harmless), find_threshold(ANSWER_RATE, harmless)
+    return head.weights, head.bias, Ensemble(**{part: 1.0}, low=low, high=high)
 
 
 def _list_combinations(heads: Mapping[str, Head]) -> list[tuple[str, tuple[str, ...]]]:
@@ -238,8 +240,18 @@ def _train_head(
     folds: npt.NDArray[np.int64],
     strengths: Sequence[float],
 ) -> Head:
-    """Train the head with the regularisation that does best on held-out sources."""
-    labels, weights = examples.is_harmful, _weigh_examples(examples)
+    """Train a head; what is left out in turn are whole sources."""
+    return _choose_head(features, examples.is_harmful, _weigh_examples(examples), folds, strengths)
+
+
+def _choose_head(
+    features: Any,  # noqa: ANN401 - dense or sparse
+    labels: npt.NDArray[np.bool_],
+    weights: Floats,
+    folds: npt.NDArray[np.int64],
+    strengths: Sequence[float],
+) -> Head:
+    """Train the head with the regularisation that does best on the folds left out in turn."""
     best: tuple[float, float, Floats] | None = None
     for strength in strengths:
         unseen = np.zeros(len(labels), np.float32)

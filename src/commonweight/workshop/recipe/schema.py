@@ -199,6 +199,32 @@ class Recipe(BaseModel):
         }
         return {**values, "stages": stages}
 
+    @model_validator(mode="before")
+    @classmethod
+    def state_origin(cls, values: Any) -> Any:  # noqa: ANN401 - whatever the file holds
+        """What is released states its licence and base; where the recipe leaves them out, they follow from it.
+
+        They stand in the stage's entry, so that they are in its key.
+        """
+        if not isinstance(values, dict):
+            return values
+        stages, release = values.get("stages"), values.get("release")
+        if not isinstance(stages, dict) or not isinstance(release, dict):
+            return values
+        export = stages.get(release.get("export"))
+        if not isinstance(export, dict) or export.get("kind") != "export":
+            return values
+        base = release.get("base_model") or _find_base(stages, export)
+        export = {**export}
+        for key, value in (("licence", release.get("licence")), ("base_model", base)):
+            if export.get(key) is None:
+                export[key] = value
+        return {
+            **values,
+            "stages": {**stages, release["export"]: export},
+            "release": {**release, "base_model": base},
+        }
+
     @model_validator(mode="after")
     def check_references(self) -> Self:
         """Every reference names a stage of a fitting kind, and none depends on itself."""
@@ -223,6 +249,17 @@ class Recipe(BaseModel):
             yield place, f"the recipe has no stage {name!r}"
         elif target.kind not in fitting:
             yield place, f"the stage {name!r} is of the kind {target.kind}; {' or '.join(fitting)} is wanted here"
+
+
+def _find_base(stages: dict[Any, Any], stage: Any) -> object:  # noqa: ANN401 - whatever the file holds
+    """The id of the imported model that a stage's weights begin with; None: they begin at random."""
+    for _ in stages:
+        if not isinstance(stage, dict) or not isinstance(stage.get("model"), str):
+            return None
+        stage = stages.get(stage["model"])
+        if isinstance(stage, dict) and stage.get("kind") == "import":
+            return stage.get("model_id")
+    return None
 
 
 _FITTING: dict[Any, tuple[str, ...]] = {

@@ -153,9 +153,10 @@ def _run_export(run: StageRun) -> StageResult:
     from commonweight.workshop.export.exporting import run_export
 
     assert isinstance(run.spec, ExportStage)
-    metadata = {"commonweight.lineage.head": run.lineage_head()}
+    settings = _select(ExportSettings, run.spec)
+    metadata = {**settings.make_metadata(), "commonweight.lineage.head": run.lineage_head()}
     model, text = run.get_folder("model"), run.get_folder(PARITY)
-    return _observe(run_export(_select(ExportSettings, run.spec), model, text, metadata, run.output, run.report))
+    return _observe(run_export(settings, model, text, metadata, run.output, run.report))
 
 
 def _run_evaluate(run: StageRun) -> StageResult:

@@ -5,9 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import yaml
 
+from commonweight.lineage.record import Record
+from commonweight.workshop.data.locations import HubPath, parse_location
 from commonweight.workshop.release.evidence import Evidence
 from commonweight.workshop.release.figures import Figure
-from commonweight.workshop.release.gate import Gate, RowResult
+from commonweight.workshop.release.gate import TRAINING_KINDS, Gate, RowResult
 from commonweight.workshop.release.layout import EVALUATION_FOLDER, GATE, NOTICE, PARITY, SIGNATURE, WEIGHTS
 from commonweight.workshop.release.notices import list_sources
 from commonweight.workshop.release.obligations import name_licences
@@ -30,7 +32,10 @@ _HUB_LICENCES = {
     "OpenRAIL": "openrail",
 }
 """Licences that the hub knows, by our names; any other is ``other`` there, with a name and a link."""
-_DATASET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9._-]+)?")
+_IMPORTS = frozenset({"import", "base"})
+"""Kinds of records whose weights somebody else trained."""
+_EXACT = 10**15
+"""Whole numbers from here on are shown rounded."""
 
 
 def make_card(evidence: Evidence, gate: Gate) -> bytes:
@@ -42,7 +47,7 @@ def make_card(evidence: Evidence, gate: Gate) -> bytes:
         [declaration.description, ""],
         [*_describe_gate(gate), ""],
         ["## Files", "", *_make_files_table(evidence), ""],
-        ["## Evaluation", "", *_make_figures_table(evidence.figures), ""],
+        ["## Evaluation", "", *_make_figures_table(evidence), ""],
         [*_make_gate_table(gate.rows), ""],
         ["## Material", "", *_make_sources_table(evidence), ""],
         ["## Limitations", "", declaration.limitations, ""],
@@ -62,9 +67,10 @@ def make_metadata(evidence: Evidence) -> dict[str, object]:
     metadata["language"] = list(declaration.languages)
     metadata["pipeline_tag"] = declaration.pipeline_tag
     if declaration.base_model:
+        is_trained = any(record.kind in TRAINING_KINDS - _IMPORTS for record in evidence.material)
         metadata["base_model"] = declaration.base_model
-    names = sorted({source.name for source in list_sources(evidence.material) if source.content != "weights"})
-    if datasets := [name for name in names if _DATASET.fullmatch(name)]:
+        metadata["base_model_relation"] = "finetune" if is_trained else "quantized"
+    if datasets := sorted(set(_list_hub_datasets(evidence.material))):
         metadata["datasets"] = datasets
     metadata["tags"] = ["gguf", "commonweight"]
     measured = [f for f in evidence.figures if f.subject == "release"]
@@ -72,6 +78,17 @@ def make_metadata(evidence: Evidence) -> dict[str, object]:
         results = [_make_result(figure) for figure in measured]
         metadata["model-index"] = [{"name": declaration.name, "results": results}]
     return metadata
+
+
+def _list_hub_datasets(material: Iterable[Record]) -> Iterable[str]:
+    """Ids of data sets on the hub that material was taken from; only those mean something there."""
+    for record in material:
+        try:
+            location = parse_location(str(record.parameters.get("location", "")))
+        except ValueError:
+            continue
+        if isinstance(location, HubPath):
+            yield location.repo
 
 
 def _make_result(figure: Figure) -> dict[str, object]:
@@ -87,19 +104,26 @@ def _make_files_table(evidence: Evidence) -> Iterable[str]:
     yield "|---|---|---|---|"
     for name, facts in sorted(evidence.declaration.weights.items()):
         yield f"| {name} | {facts.size} | {facts.parameters} | {facts.sha256} |"
+    yield ""
+    yield "Each GGUF file holds the tokenizer and the chat template; `commonweight serve --model FILE` serves it."
 
 
-def _make_figures_table(figures: Sequence[Figure]) -> Iterable[str]:
-    if not figures:
+def _make_figures_table(evidence: Evidence) -> Iterable[str]:
+    if not evidence.figures:
         yield "Nothing was measured."
         return
-    yield "| model | task | metric | value | interval | samples | failed | data | sampling | harness | date |"
+    yield "| measured | task | metric | value | interval | n | failed | data | sampling | harness | date |"
     yield "|---|---|---|---|---|---|---|---|---|---|---|"
-    for f in figures:
+    for f, file in zip(evidence.figures, evidence.measured_files, strict=True):
         interval = "n/a" if f.low is None or f.high is None else f"{f.low!r} to {f.high!r}"
-        cells = (f.subject, f.task, f.metric, repr(f.value), interval, f.n, f.errors, f.dataset.name)
+        cells = (file or f.subject, f.task, f.metric, repr(f.value), interval, f.n, f.errors, f.dataset.name)
         method = (_describe(f.sampling), f.harness, f.date)
         yield "| " + " | ".join(_escape(str(cell)) for cell in (*cells, *method)) + " |"
+    yield ""
+    yield (
+        "Intervals are of 95 %. n is what was counted, failed ones included: bytes for bits per byte, "
+        "else samples or parts of them."
+    )
 
 
 def _make_gate_table(rows: Sequence[RowResult]) -> Iterable[str]:
@@ -111,8 +135,8 @@ def _make_gate_table(rows: Sequence[RowResult]) -> Iterable[str]:
             result = f"{row.result}, waived"
         elif not row.required:
             result += " (not required)"
-        value = "n/a" if row.value is None else str(row.value)
-        bound = "n/a" if row.bound is None else f"{row.operator} {row.bound!r}"
+        value = "n/a" if row.value is None else _format(row.value)
+        bound = "n/a" if row.bound is None else f"{row.operator} {_format(row.bound)}"
         yield "| " + " | ".join(_escape(cell) for cell in (row.id, result, value, bound, row.reason)) + " |"
 
 
@@ -131,7 +155,9 @@ def _make_sources_table(evidence: Evidence) -> Iterable[str]:
     yield "| source | content | licence | written by | rows |"
     yield "|---|---|---|---|---|"
     for source in list_sources(evidence.material):
-        cells = (source.name, source.content, source.licence, source.generator, str(source.rows))
+        is_model = source.content == "weights"
+        origin = ("n/a", "n/a") if is_model else (source.generator, str(source.rows))
+        cells = (source.name, source.content, source.licence, *origin)
         yield "| " + " | ".join(_escape(cell) for cell in cells) + " |"
 
 
@@ -150,7 +176,13 @@ def _describe_lineage(evidence: Evidence) -> Iterable[str]:
 
 
 def _describe(sampling: Mapping[str, object]) -> str:
-    return ", ".join(f"{key}={value}" for key, value in sorted(sampling.items())) or "n/a"
+    return ", ".join(f"{key}={value}" for key, value in sorted(sampling.items()) if value is not None) or "n/a"
+
+
+def _format(value: int | float | str) -> str:
+    if isinstance(value, str) or abs(value) < _EXACT:
+        return str(value)
+    return f"{value:.3g}"
 
 
 def _escape(text: str) -> str:

@@ -11,7 +11,7 @@ from commonweight.workshop.release.card import make_card
 from commonweight.workshop.release.documents import ReleaseError, decode_model, quote, read_file
 from commonweight.workshop.release.evidence import Evidence, check_evaluation_files, quote_sentence
 from commonweight.workshop.release.figures import check_scores
-from commonweight.workshop.release.gate import Gate, describe_gate, evaluate_gate
+from commonweight.workshop.release.gate import TOKENS, Gate, describe_gate, evaluate_gate
 from commonweight.workshop.release.layout import (
     BOM,
     CARD,
@@ -104,6 +104,8 @@ def list_declarations(evidence: Evidence) -> Iterable[str]:
         yield f"Origin, licence and generator of the material: {quote_sentence(', '.join(sources))}."
     kinds = sorted({record.kind for record in evidence.material})
     yield f"That the stages ran as recorded: {quote_sentence(', '.join(kinds))}."
+    if any(TOKENS in record.facts for record in evidence.material):
+        yield "How many tokens the weights were trained on, by which the gate reckons compute."
     yield f"The values in {PARITY}, which were measured with an engine."
     if evidence.figures:
         yield "The answers behind the scores, that the figures are of these weights, and their intervals."

@@ -120,6 +120,19 @@ class Evidence:
         """Records that something in the weights comes from, the export's last."""
         return find_material(self.export, self.records)
 
+    @property
+    def measured_files(self) -> tuple[str | None, ...]:
+        """For each figure the GGUF file that it was measured on, as its record states; None: it states none."""
+        files: list[str | None] = []
+        for number, facts in enumerate(self.declaration.evaluations, start=1):
+            place = f"{name_evaluation(number, facts.subject)}/{RESULTS}"
+            kind = self.get_record(facts.record).parameters.get("file")
+            name = f"{kind}.gguf" if facts.subject == "release" and isinstance(kind, str) else None
+            found = [file for file in self.declaration.weights if name is not None and file.endswith(f"-{name}")]
+            count = len(read_figures(self.evaluations[place], place, facts.subject))
+            files += [found[0] if len(found) == 1 else None] * count
+        return tuple(files)
+
     def get_record(self, identity: str) -> Record:
         """A record of the chain.
 

@@ -30,7 +30,7 @@ class Finding(NamedTuple):
     result: Result
     value: int | float | str | None
     reason: str
-    bound: float | None = None
+    bound: int | float | None = None
 
 
 class RowResult(BaseModel):
@@ -44,7 +44,7 @@ class RowResult(BaseModel):
     result: Result
     value: int | FiniteFloat | str | None
     operator: str | None = None
-    bound: FiniteFloat | None = None
+    bound: int | FiniteFloat | None = None
     reason: str
     by_compute: bool = False
     waiver: Waiver | None = None
@@ -158,7 +158,7 @@ def _find(row: Row, evidence: Evidence) -> Finding:
 
 
 def _compare_parity(row: ParityRow, report: object) -> Finding:
-    bound = row.bound
+    bound: int | float | None = row.bound
     if row.bound_path is not None:
         bounds = list(_look_up(report, row.bound_path.split(".")))
         bound = bounds[0] if bounds else None
@@ -172,15 +172,15 @@ def _compare_parity(row: ParityRow, report: object) -> Finding:
     return _compare(worst, row.operator, bound, f"{row.path} of the parity report")
 
 
-def _look_up(value: object, path: list[str]) -> Iterable[float]:
+def _look_up(value: object, path: list[str]) -> Iterable[int | float]:
     pending: list[tuple[object, int]] = [(value, 0)]
-    found: list[float] = []
+    found: list[int | float] = []
     while pending and len(found) < _MAX_VALUES:
         item, place = pending.pop()
         if place == len(path):
             if not isinstance(item, bool | int | float):
                 return []  # one that is no number leaves the row without evidence
-            found.append(float(item))
+            found.append(int(item) if isinstance(item, bool) else item)
         elif isinstance(item, dict) and (path[place] == "*" or path[place] in item):
             keys = item if path[place] == "*" else [path[place]]
             pending += [(item[key], place + 1) for key in keys]
@@ -209,7 +209,7 @@ def _compare_figure(row: FigureRow, evidence: Evidence) -> Finding:
     return _compare(value, row.operator, row.bound, what)
 
 
-def _compare(value: float, operator: str, bound: float, what: str) -> Finding:
+def _compare(value: int | float, operator: str, bound: int | float, what: str) -> Finding:
     holds = value <= bound if operator == "<=" else value >= bound if operator == ">=" else value == bound
     verb = "is" if holds else "is not"
     return Finding("pass" if holds else "fail", value, f"{what} {verb} {operator} the bound", bound)
@@ -246,7 +246,7 @@ def _check_provenance(evidence: Evidence) -> Finding:
     undecided |= set(evidence.export.generators) - {str(decision.generator) for decision in decisions}
     if undecided:
         return Finding("not evaluated", None, f"no decision on material of {quote(name_licences(undecided))}")
-    return Finding("pass", len(decisions), f"all {len(decisions)} decisions pass")
+    return Finding("pass", len(decisions), f"{len(decisions)} of {len(decisions)} decisions pass")
 
 
 def _check_licences(evidence: Evidence) -> Finding:
@@ -255,7 +255,7 @@ def _check_licences(evidence: Evidence) -> Finding:
     obligations = fold_obligations(evidence)
     check_licence(evidence, obligations)
     names = name_licences(licence.id for licence in obligations.licences)
-    return Finding("pass", names, f"{evidence.declaration.licence} meets what {names} ask")
+    return Finding("pass", names, f"{evidence.declaration.licence} meets what is asked by {names}")
 
 
 def _check_evaluation_sets(evidence: Evidence) -> Finding:
@@ -268,8 +268,9 @@ def _check_evaluation_sets(evidence: Evidence) -> Finding:
     shared = sorted(name for digest, name in sets.items() if digest in used)
     if shared:
         return Finding("fail", len(shared), f"in training, validation or calibration: {quote(', '.join(shared))}")
-    reason = f"none of {len(sets)} evaluation sets is among {len(used)} digests of material"
-    return Finding("pass", len(sets), reason)
+    names = set(sets.values())
+    reason = f"none of {len(names)} evaluation sets is among {len(used)} digests of material"
+    return Finding("pass", len(names), reason)
 
 
 def _list_digests(material: Iterable[Record]) -> Iterable[str]:

@@ -111,11 +111,13 @@ def make_notice(evidence: Evidence) -> bytes:
         "--------",
     ]
     for source in list_sources(evidence.material):
-        what = "weights" if source.content == "weights" else f"{source.rows} rows of {source.content}"
+        is_model = source.content == "weights"
+        what = "weights" if is_model else f"{source.rows} rows of {source.content}"
+        origin = "" if is_model else f", written by {source.generator}"
         digest = f", SHA-256 {source.digest}" if source.digest else ""
         licence = find_licence(source.licence)
         name = f"{source.licence} ({licence.name})" if licence else source.licence
-        lines.append(quote_sentence(f"- {source.name}: {what}, {name}, written by {source.generator}{digest}"))
+        lines.append(quote_sentence(f"- {source.name}: {what}, {name}{origin}{digest}"))
     lines += ["", "Obligations", "-----------"]
     lines += [f"- {sentence}" for sentence in obligations.sentences] or ["- none"]
     if obligations.licence:
