@@ -178,7 +178,8 @@ def test_a_library_that_is_missing_is_named(recipe: Path) -> None:
         check=False,
     )
     assert one_line_error(done) == (
-        "This needs pyarrow, which is not installed: run `make workshop`, or `pip install 'commonweight[workshop]'`."
+        "This needs pyarrow, which is not installed: "
+        "run `make workshop`, or `pip install 'commonweight[workshop]'`."
     )
 
 
