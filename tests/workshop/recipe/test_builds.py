@@ -170,7 +170,7 @@ def test_a_stage_that_fails_leaves_what_was_done(tmp_path: Path) -> None:
         ({"licence": "CC-BY-NC-4.0"}, r"rule non-commercial: CC-BY-NC-4.0 permits no commercial use"),
         ({"licence": "CC-BY-SA-4.0"}, r"rule share-alike: CC-BY-SA-4.0 asks for the same licence"),
         ({"evaluation": True}, r"rule evaluation-set: its publisher keeps it for testing"),
-        ({"generator": "gpt-4", "format": "messages", "from": "talks.jsonl"}, r"rule generator: .* gpt-4"),
+        ({"generator": "gpt-4", "format": "messages", "from": "talks.jsonl"}, r"rule generator: .*gpt-4"),
         ({"generator": "nobody-knows", "format": "messages", "from": "talks.jsonl"}, r"rule generator: .* known"),
         ({"from": "missing.jsonl"}, r"there is nothing for missing.jsonl"),
         ({"from": "torn.parquet", "format": "auto"}, r"The source pages: .*torn"),

@@ -211,7 +211,8 @@ class Recipe(BaseModel):
         stages, release = values.get("stages"), values.get("release")
         if not isinstance(stages, dict) or not isinstance(release, dict):
             return values
-        export = stages.get(release.get("export"))
+        name = release.get("export")
+        export = stages.get(name) if isinstance(name, str) else None
         if not isinstance(export, dict) or export.get("kind") != "export":
             return values
         base = release.get("base_model") or _find_base(stages, export)
@@ -221,7 +222,7 @@ class Recipe(BaseModel):
                 export[key] = value
         return {
             **values,
-            "stages": {**stages, release["export"]: export},
+            "stages": {**stages, name: export},
             "release": {**release, "base_model": base},
         }
 
