@@ -16,7 +16,7 @@ from commonweight.cli.workshop import _user_errors
 from commonweight.lineage.build_folder import BuildFolder
 from commonweight.runtime.errors import UserError
 from commonweight.workshop.recipe.shipped import list_shipped
-from lineage.build_records import write_build
+from lineage_builds import write_build
 
 LIBRARIES = {"torch", "transformers", "tokenizers", "pyarrow", "datasets", "trl", "inspect_ai", "gguf", "yaml"}
 RECIPE: dict[str, Any] = {

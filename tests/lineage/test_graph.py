@@ -5,13 +5,13 @@ import re
 from pathlib import Path
 
 import pytest
-from build_records import write_build
 
 from commonweight.lineage.build_folder import BuildFolder
 from commonweight.lineage.chain import make_chain
 from commonweight.lineage.digests import LineageError, digest_bytes
 from commonweight.lineage.graph import Graph, make_dot, read_graph, walk_tree
 from commonweight.lineage.record import Input, Record
+from lineage_builds import write_build
 
 
 def test_a_build_an_output_and_a_release_have_the_same_graph(tmp_path: Path) -> None:
