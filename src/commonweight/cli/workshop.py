@@ -162,10 +162,10 @@ def verify(
     A release that was rewritten as a whole and signed with another key passes, unless the key that is trusted is
     given. What such a rewriting can hide is listed at the end. Exit code 1 if something is wrong.
     """
-    from commonweight.workshop.release.report import render, render_json
-    from commonweight.workshop.release.verify import verify_release
+    with _user_errors("release"):
+        from commonweight.workshop.release.report import render, render_json
+        from commonweight.workshop.release.verify import verify_release
 
-    with _user_errors():
         report = verify_release(path, trust, quick)
     typer.echo(render_json(report) if as_json else render(report), nl=False)
     if not report.passed:
@@ -223,7 +223,11 @@ def provenance(
 
     policy = ProvenancePolicy(use=use, generated_prompts=generated_prompts, share_alike=share_alike)
     with _user_errors():
-        decisions = check_material(parse_source_table(table.read_text(encoding="utf-8")), policy)
+        try:
+            text = table.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{table} is not UTF-8.") from error
+        decisions = check_material(parse_source_table(text), policy)
     if as_json:
         print_json({"decisions": [decision.model_dump(mode="json") for decision in decisions]})
     else:
@@ -240,7 +244,7 @@ def add_commands(app: typer.Typer) -> None:
 
 
 @contextmanager
-def _user_errors() -> Iterator[None]:
+def _user_errors(extra: Literal["workshop", "release"] = "workshop") -> Iterator[None]:
     """Show errors of the workshop in one line, and say what to install where a library is missing."""
     from commonweight.lineage.errors import WorkshopError
 
@@ -252,8 +256,8 @@ def _user_errors() -> Iterator[None]:
         if (error.name or "").partition(".")[0] == "commonweight":
             raise
         raise UserError(
-            f"This needs {error.name}, which is not installed: run `make workshop`, "
-            "or `pip install 'commonweight[workshop]'`."
+            f"This needs {(error.name or 'a library').partition('.')[0]}, which is not installed: "
+            f"run `make workshop`, or `pip install 'commonweight[{extra}]'`."
         ) from error
 
 
@@ -300,4 +304,6 @@ def _describe_line(line: "TreeLine") -> str:
     kind = f" ({line.kind})" if line.kind and line.kind != line.name else ""
     licences = f"  {', '.join(line.licences)}" if line.licences else ""
     above = "  (above)" if line.is_repeated else ""
-    return f"{'  ' * line.depth}{role}{line.name}{kind}  {line.digest[:12]}{licences}{above}"
+    text = f"{'  ' * line.depth}{role}{line.name}{kind}  {line.digest[:12]}{licences}{above}"
+    # Names in a release are its writer's: what would steer a terminal is not passed on.
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)

@@ -7,7 +7,7 @@ from pathlib import Path
 from commonweight.lineage.build_folder import STATUS, BuildFolder
 from commonweight.lineage.chain import CHAIN, decode_chain
 from commonweight.lineage.digests import RECORD, LineageError
-from commonweight.lineage.record import Record, read_record
+from commonweight.lineage.record import Input, Record, read_record
 
 MAX_CHAIN_BYTES = 64 * 2**20
 
@@ -40,6 +40,13 @@ def read_graph(folder: Path) -> Graph:
     Raises:
         LineageError: the folder is none of these, or a record is missing or changed.
     """
+    graph = _read(folder)
+    if not graph.records:
+        raise LineageError(f"{folder} holds no records: nothing is built there.")
+    return graph
+
+
+def _read(folder: Path) -> Graph:
     if (folder / CHAIN).is_file():
         path = folder / CHAIN
         if path.stat().st_size > MAX_CHAIN_BYTES:
@@ -67,42 +74,41 @@ def read_graph(folder: Path) -> Graph:
 def walk_tree(graph: Graph) -> Iterator[TreeLine]:
     """The lines of the tree, roots first; what stands twice is shown whole the first time."""
     shown: set[str] = set()
-
-    def walk(identity: str, depth: int, role: str) -> Iterator[TreeLine]:
-        record = graph.records[identity]
-        is_repeated = identity in shown and bool(record.inputs)
-        yield TreeLine(depth, role, record.name, record.kind, identity, record.licences, is_repeated)
-        if is_repeated:
-            return
-        shown.add(identity)
-        for item in record.inputs:
-            if item.record:
-                yield from walk(item.record, depth + 1, item.role)
-            else:
-                yield TreeLine(depth + 1, item.role, item.name, "", item.digest, ())
-
-    for root in graph.roots:
-        yield from walk(root, 0, "")
+    # A list of what is left, not recursion: chains of releases come from outside and may be long.
+    pending = [Input(role="", name="", digest=root, record=root) for root in reversed(graph.roots)]
+    depths = [0] * len(pending)
+    while pending:
+        item, depth = pending.pop(), depths.pop()
+        if item.record is None:
+            yield TreeLine(depth, item.role, item.name, "", item.digest, ())
+            continue
+        record = graph.records[item.record]
+        is_repeated = item.record in shown and bool(record.inputs)
+        yield TreeLine(depth, item.role, record.name, record.kind, item.record, record.licences, is_repeated)
+        if not is_repeated:
+            shown.add(item.record)
+            pending += reversed(record.inputs)
+            depths += [depth + 1] * len(record.inputs)
 
 
 def make_dot(graph: Graph) -> str:
     """The graph in Graphviz' language, inputs above outputs."""
     lines = ["digraph lineage {", '  node [shape=box, fontname="sans-serif"];']
     for identity, record in graph.records.items():
-        label = f"{record.name}\\n{record.kind} {identity[:12]}\\n{', '.join(record.licences)}"
-        lines.append(f"  {_quote(identity)} [label={_quote(label)}];")
+        label = _quote(record.name, f"{record.kind} {identity[:12]}", ", ".join(record.licences))
+        lines.append(f"  {_quote(identity)} [label={label}];")
         for item in record.inputs:
             origin = item.record or item.digest
             if item.record is None:
-                outside = f"{item.name}\\n{origin[:12]}"
-                lines.append(f"  {_quote(origin)} [label={_quote(outside)}, style=dashed];")
+                lines.append(f"  {_quote(origin)} [label={_quote(item.name, origin[:12])}, style=dashed];")
             lines.append(f"  {_quote(origin)} -> {_quote(identity)} [label={_quote(item.role)}];")
     return "\n".join([*lines, "}"])
 
 
-def _quote(text: str) -> str:
-    # Backslashes stay: `\n` in a label is Graphviz' line break; names hold none (records check nothing of them).
-    return '"' + text.replace('"', '\\"') + '"'
+def _quote(*lines: str) -> str:
+    """A string of Graphviz' language; what a release from elsewhere calls its records ends no string."""
+    escaped = (line.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ") for line in lines)
+    return '"' + "\\n".join(escaped) + '"'
 
 
 def _select(roots: list[str], records: dict[str, Record]) -> Graph:

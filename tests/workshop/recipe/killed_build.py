@@ -38,7 +38,7 @@ def arrange(moment: str) -> None:
             if len(saved) == 2:
                 end()
 
-        pretrain.save_checkpoint = save_twice
+        setattr(pretrain, save.__name__, save_twice)
         return
     module, name = MOMENTS[moment]
     *owners, attribute = name.split(".")

@@ -2,10 +2,9 @@
 
 Of a kind of stage that code is: its module, and every module of the workshop's rooms and of
 ``commonweight.lineage`` that this imports, directly or not, also inside functions; for kinds whose records hold
-decisions the provenance gate besides. Comments, docstrings and layout do not count. Left out is what keys hold in
-another way: the recipe room, which only calls it; parameters, by their values; the engine, by the versions of tools.
-Other floors (readers of GGUF files, the catalog) are left out, too: who changes what they return raises the version
-of ``import`` by hand.
+decisions the provenance gate besides. Comments, docstrings and layout do not count. Left out are the recipe room,
+which only calls it, and the engine, which keys hold by the versions of tools. Other floors (readers of GGUF files,
+the catalog) are left out, too: who changes what they return raises the version of ``import`` by hand.
 
     python tests/workshop/recipe/stage_hashes.py                     # after raising versions in stages.py
     python tests/workshop/recipe/stage_hashes.py --unchanged REASON  # where outputs stay the same, byte for byte

@@ -125,10 +125,8 @@ def test_a_second_build_does_nothing_and_imports_nothing(whole: Path) -> None:
 def test_one_build_at_a_time(whole: Path) -> None:
     folder = BuildFolder(whole.parent / "build")
     with folder.lock():
-        for command in (("build", str(whole)), ("release", str(folder.path), "-o", str(whole.parent / "release"))):
-            said = run(*command)
-            if command[0] == "build":
-                assert one_line_error(said) == f"Another build is running in {folder.path}."
+        said = one_line_error(run("build", whole))
+    assert said == f"Another build is running in {folder.path}."
     assert build(whole) == []
 
 
@@ -172,8 +170,8 @@ def test_a_stage_that_fails_leaves_what_was_done(tmp_path: Path) -> None:
         ({"licence": "CC-BY-NC-4.0"}, r"rule non-commercial: CC-BY-NC-4.0 permits no commercial use"),
         ({"licence": "CC-BY-SA-4.0"}, r"rule share-alike: CC-BY-SA-4.0 asks for the same licence"),
         ({"evaluation": True}, r"rule evaluation-set: its publisher keeps it for testing"),
-        ({"generator": "gpt-4", "format": "messages", "from": "talks.jsonl"}, r"rule generator: .* gpt-4"),
-        ({"generator": "nobody-knows", "format": "messages", "from": "talks.jsonl"}, r"rule generator: .* not known"),
+        ({"generator": "gpt-4", "format": "messages", "from": "talks.jsonl"}, r"rule generator: .*gpt-4"),
+        ({"generator": "nobody-knows", "format": "messages", "from": "talks.jsonl"}, r"rule generator: .* known"),
         ({"from": "missing.jsonl"}, r"there is nothing for missing.jsonl"),
         ({"from": "torn.parquet", "format": "auto"}, r"The source pages: .*torn"),
     ],

@@ -85,6 +85,7 @@ RELEASE = "release: {name: x, title: X, licence: CC0-1.0, description: d, limita
             "12: stages.e.model: .* kind mix; export .*\nR:14: stages.e.tasks: .* 'd'",
         ),
         (BASE + RELEASE, "10: release.export: the stage 'pages' is of the kind source; export is wanted here"),
+        (BASE + RELEASE.replace("pages", "[pages]"), "10: release.export: text is wanted; quote it .*"),
         (BASE.replace("    licence: CC0-1.0\n", ""), "4: stages.pages: The source 'pages' has no licence; .*"),
         (
             BASE.replace("CC0-1.0", "MIT OR ISC"),
