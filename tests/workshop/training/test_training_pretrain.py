@@ -132,7 +132,7 @@ def test_the_learning_rate_rises_stays_and_falls() -> None:
     assert scales[:10] == sorted(scales[:10])
     assert 0 < scales[0] < scales[9] < 1
     assert set(scales[10:80]) == {1.0}
-    assert scales[79:] == sorted(scales[80:], reverse=True)
+    assert scales[79:] == sorted(scales[79:], reverse=True)
     assert 0 < scales[99] < 0.1
     flat = PretrainSettings(steps=3, warmup_share=0, decay_share=0)
     assert [scale_learning_rate(flat, step) for step in range(3)] == [1.0, 1.0, 1.0]
