@@ -31,18 +31,20 @@ pytest_plugins = ["databases", "batching"]
 
 KEY = "sk-local-test"
 WORKSHOP = Path(__file__).parent / "workshop"
+_NEEDS_EXTRA = re.compile(r"^pytestmark = .*\bworkshop\b", re.MULTILINE)
 ALIAS = "claude-test-alias"
 LONGEST_START = 180.0
 LONGEST_EXIT = 30.0
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave out modules that the extra `workshop` is imported in, where it is missing and they are deselected."""
-    is_deselected = "not workshop" in str(config.getoption("markexpr"))
-    if not is_deselected or WORKSHOP not in collection_path.parents or importlib.util.find_spec("torch"):
+    """Leave out modules that import the extra `workshop`, where it is missing and they are not asked for."""
+    markers = str(config.getoption("markexpr"))
+    is_asked_for = "workshop" in markers and "not workshop" not in markers
+    if is_asked_for or WORKSHOP not in collection_path.parents or importlib.util.find_spec("torch"):
         return None
     is_module = collection_path.suffix == ".py"
-    return True if is_module and "\npytestmark = pytest.mark.workshop" in collection_path.read_text() else None
+    return True if is_module and _NEEDS_EXTRA.search(collection_path.read_text()) else None
 
 
 @dataclass(frozen=True)
