@@ -75,7 +75,7 @@ def train_ours(run: Run, settings: PretrainSettings, data: Path, words: Path, fo
     measure = pretrain.measure_bits_per_byte
 
     def measure_apart(*arguments: object) -> float:
-        with clock.stopped():
+        with clock:
             bits = float(measure(*arguments))
         curve.append((0, bits))
         return bits
@@ -118,9 +118,6 @@ class Clock:
     def __init__(self) -> None:
         self.wall = self.cpu = 0.0
 
-    def stopped(self) -> "Clock":
-        return self
-
     def __enter__(self) -> None:
         self._started = time.perf_counter(), time.process_time()
 
@@ -129,7 +126,7 @@ class Clock:
         self.cpu += time.process_time() - self._started[1]
 
 
-class Packed(torch.utils.data.Dataset):  # type: ignore[misc]
+class Packed(torch.utils.data.Dataset):
     """The same sequences in the same order, as Trainer takes them."""
 
     def __init__(self, rows: PackedRows, settings: PretrainSettings) -> None:
@@ -144,14 +141,14 @@ class Packed(torch.utils.data.Dataset):  # type: ignore[misc]
         return {"input_ids": self.sequences[index], "labels": self.sequences[index]}
 
 
-class InOrderTrainer(transformers.Trainer):  # type: ignore[misc]
+class InOrderTrainer(transformers.Trainer):
     """Takes the sequences as they come: their order is already shuffled."""
 
     def _get_train_sampler(self, *arguments: object) -> torch.utils.data.Sampler:
         return torch.utils.data.SequentialSampler(self.train_dataset)
 
 
-class Measure(transformers.TrainerCallback):  # type: ignore[misc]
+class Measure(transformers.TrainerCallback):
     """Measures bits per byte at our loop's steps, off the clock."""
 
     def __init__(self, settings: PretrainSettings, held_out: PackedRows, sizes: torch.Tensor) -> None:
@@ -169,7 +166,7 @@ class Measure(transformers.TrainerCallback):  # type: ignore[misc]
     ) -> None:
         step = state.global_step
         if step % self.settings.evaluation_interval == 0 or step == self.settings.total_steps:
-            with self.clock.stopped():
+            with self.clock:
                 bits = pretrain.measure_bits_per_byte(model, self.held_out, self.sizes, self.settings.context)
             self.curve.append((step * self.settings.batch_tokens, bits))
 

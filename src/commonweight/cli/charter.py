@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from commonweight.cli.charter_view import format_principle, print_changes, print_overview
 from commonweight.cli.options import AsJson, DataPath
 from commonweight.cli.terminal import make_console, print_json
 from commonweight.runtime.errors import UserError
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
     from rich.table import Table
 
-    from commonweight.charter import Change, Charter, Principle
-    from commonweight.charter.principle import Place
     from commonweight.guard import Bundle
     from commonweight.workshop.heads.charter_tests import CharterTest
 
@@ -30,15 +28,6 @@ CharterArgument = Annotated[
 ]
 
 STARTER_LICENCE = "Apache-2.0"
-
-_PLACES: tuple[tuple["Place", str], ...] = (
-    ("input", "in"),
-    ("output", "out"),
-    ("thinking", "thought"),
-    ("tool_input", "call"),
-    ("tool_result", "result"),
-)
-_SIGNS = {"refuse": "●", "log": "○"}
 
 
 @commands.command()
@@ -65,9 +54,9 @@ def show(
     if as_json:
         print_json((found or charter).model_dump(mode="json", by_alias=True))
     elif found is None:
-        _print_overview(charter)
+        print_overview(charter)
     else:
-        console.print(_format_principle(found))
+        console.print(format_principle(found))
 
 
 @commands.command()
@@ -134,7 +123,7 @@ def diff(
     if as_json:
         print_json({"changes": [change._asdict() for change in changes]})
     else:
-        _print_changes(changes)
+        print_changes(changes)
     if any(change.warning for change in changes):
         raise typer.Exit(1)
 
@@ -384,79 +373,3 @@ def _make_test_table(results: "Sequence[CharterTest]") -> "Table":
         found = f"{share.value:.1%} of {result.texts} [{share.lower:.1%}, {share.upper:.1%}]"
         table.add_row(name, result.data, limit, found, "holds" if result.passed else "fails")
     return table
-
-
-def _print_overview(charter: "Charter") -> None:
-    from rich import box
-    from rich.table import Table
-
-    console = make_console()
-    console.print(charter.title, style="bold")
-    console.print(f"{charter.id} {charter.version}, {charter.licence}, sha256 {charter.sha256[:16]}", style="dim")
-    console.print()
-    console.print(charter.preamble)
-    console.print()
-    table = Table(
-        "principle",
-        "tier",
-        "severity",
-        *(name for _, name in _PLACES),
-        "mode",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        collapse_padding=True,
-    )
-    for column in table.columns:
-        column.no_wrap = True
-    for principle in charter.principles:
-        done = [
-            _SIGNS[principle.applies_to[place]] if place in principle.applies_to else "" for place, _ in _PLACES
-        ]
-        table.add_row(principle.id, principle.tier, principle.severity, *done, principle.mode)
-    console.print(table)
-    console.print("● refuses   ○ records only", style="dim")
-
-
-def _format_principle(principle: "Principle") -> "RenderableType":
-    from rich.console import Group
-    from rich.padding import Padding
-    from rich.text import Text
-
-    where = ", ".join(f"{place}: {action}" for place, action in principle.applies_to.items())
-    facts = [principle.id, principle.tier, principle.severity, *sorted(principle.hazards)]
-    parts: list[RenderableType] = [
-        Text(principle.title, style="bold"),
-        Text(" . ".join([*facts, where, f"mode {principle.mode}"]), style="dim"),
-    ]
-    for name in ("restricts", "permits", "message"):
-        parts += [Text(f"\n{name.capitalize()}", style="bold"), Padding(Text(getattr(principle, name)), (0, 2))]
-    parts.append(Text("\nExamples", style="bold"))
-    for one in principle.complying:
-        why = f" ({one.why})" if one.why else ""
-        parts.append(Padding(Text(f"complies  {one.text}{why}"), (0, 2)))
-    for other in principle.violating:
-        parts.append(Padding(Text(f"violates  {other.text.source}#{other.text.sha256}", style="dim"), (0, 2)))
-    return Group(*parts)
-
-
-def _print_changes(changes: "Sequence[Change]") -> None:
-    console = make_console()
-    where = ""
-    for change in changes:
-        if change.where != where:
-            console.print(change.where, style="bold")
-            where = change.where
-        _print_change(change)
-    if not changes:
-        console.print("nothing changed in meaning", style="dim")
-
-
-def _print_change(change: "Change") -> None:
-    console = make_console()
-    name = f"{change.what} {change.kind}" if change.what else change.kind
-    console.print(f"  {name}", style="yellow")
-    for sign, text, style in (("-", change.before, "red"), ("+", change.after, "green")):
-        for line in text.splitlines():
-            console.print(f"    {sign} {line}", style=style, soft_wrap=True)
-    if change.warning:
-        console.print(f"    ! {change.warning}", style="bold red", soft_wrap=True)

@@ -45,6 +45,25 @@ class Chain:
         return b"".join(line + b"\n" for line in _make_lines(self.records))
 
 
+def select_records(roots: Iterable[str], records: Mapping[str, Record]) -> dict[str, Record]:
+    """Select the records that some depend on, these included.
+
+    Raises:
+        LineageError: one is missing.
+    """
+    needed: dict[str, Record] = {}
+    pending = list(roots)
+    while pending:
+        identity = pending.pop()
+        if identity in needed:
+            continue
+        if identity not in records:
+            raise LineageError(f"The record {identity[:12]} is missing, and others depend on it.")
+        needed[identity] = records[identity]
+        pending += [item.record for item in needed[identity].inputs if item.record]
+    return needed
+
+
 def make_chain(roots: Iterable[str], records: Mapping[str, Record]) -> Chain:
     """Order the records that some records depend on, these included.
 
@@ -57,16 +76,7 @@ def make_chain(roots: Iterable[str], records: Mapping[str, Record]) -> Chain:
     Raises:
         LineageError: a record that one depends on is missing, or they depend on each other in a circle.
     """
-    needed: dict[str, Record] = {}
-    pending = list(roots)
-    while pending:
-        identity = pending.pop()
-        if identity in needed:
-            continue
-        if identity not in records:
-            raise LineageError(f"The record {identity[:12]} is missing, and others depend on it.")
-        needed[identity] = records[identity]
-        pending += [item.record for item in needed[identity].inputs if item.record]
+    needed = select_records(roots, records)
     waiting = {identity: {i.record for i in record.inputs if i.record} for identity, record in needed.items()}
     users: dict[str, list[str]] = {}
     for identity, inputs in waiting.items():

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from commonweight.lineage.build_folder import STATUS, BuildFolder
-from commonweight.lineage.chain import CHAIN, decode_chain
+from commonweight.lineage.chain import CHAIN, decode_chain, select_records
 from commonweight.lineage.digests import RECORD, LineageError
 from commonweight.lineage.record import Input, Record, read_record
 
@@ -62,12 +62,12 @@ def _read(folder: Path) -> Graph:
             for stage in (stages.values() if isinstance(stages, dict) else ())
             if isinstance(stage, dict) and isinstance(stage.get("record"), str)
         ]
-        return _select(current, build.read_records())
+        return _make_graph(select_records(current, build.read_records()))
     if (folder / RECORD).is_file():
         record = read_record(folder)
         parents = folder.resolve().parents  # a build's outputs lie in outputs/STAGE/KEY
         records = BuildFolder(parents[2]).read_records() if len(parents) > 2 else {}
-        return _select([record.identity], {**records, record.identity: record})
+        return _make_graph(select_records([record.identity], {**records, record.identity: record}))
     raise LineageError(f"{folder} has no {CHAIN}, {STATUS} or {RECORD}: it is no release, build or output.")
 
 
@@ -109,20 +109,6 @@ def _quote(*lines: str) -> str:
     """A string of Graphviz' language; what a release from elsewhere calls its records ends no string."""
     escaped = (line.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ") for line in lines)
     return '"' + "\\n".join(escaped) + '"'
-
-
-def _select(roots: list[str], records: dict[str, Record]) -> Graph:
-    needed: dict[str, Record] = {}
-    pending = list(roots)
-    while pending:
-        identity = pending.pop()
-        if identity in needed:
-            continue
-        if identity not in records:
-            raise LineageError(f"The record {identity[:12]} is missing.")
-        needed[identity] = records[identity]
-        pending += [item.record for item in needed[identity].inputs if item.record]
-    return _make_graph(needed)
 
 
 def _make_graph(records: dict[str, Record]) -> Graph:

@@ -1,4 +1,4 @@
-"""Licences: what each one asks of those who train on its material, as facts of our own; and their folding.
+"""Licences and their obligations for models trained on licensed material, and the union of several licences.
 
 Not legal advice. A licence is known by its SPDX identifier or by a ``LicenseRef-`` name of the table. What is not
 in the table is unknown, and unknown blocks.
@@ -27,7 +27,7 @@ class Licence:
     attribution: bool = True
     """Whether the source and its notice must be named."""
     obligations: tuple[str, ...] = ()
-    """What whoever passes on a model made of it must do, one sentence each."""
+    """Obligations of distributing a model trained on it, one sentence each."""
     naming: str | None = None
     """What the name of a model made of it must begin with."""
     territory: str | None = None
@@ -175,7 +175,7 @@ LICENCES: Mapping[str, Licence] = {licence.id: licence for licence in _TABLE}
 
 @dataclass(frozen=True)
 class Obligations:
-    """What the licences of all material ask together of the one who passes the output on."""
+    """Combined obligations of distributing an output: those of the licences of all its material."""
 
     licences: tuple[Licence, ...]
     licence: str | None

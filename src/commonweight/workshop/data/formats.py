@@ -25,21 +25,25 @@ class FormatError(ValueError):
     """A row does not fit its format; the message ends a sentence that begins with where the row is."""
 
 
+# In the order in which they decide.
+_MARKS: tuple[tuple[Format, tuple[str, ...]], ...] = (
+    ("preference", ("chosen", "rejected")),
+    ("messages", ("messages",)),
+    ("sharegpt", ("conversations",)),
+    ("alpaca", ("instruction", "output")),
+    ("text", ("text",)),
+    ("prompts", ("prompt",)),
+)
+
+
 def recognise_format(fields: Fields) -> Format | None:
     """The format that a row's columns show, or None.
 
     A preference's chosen answer decides before the conversation that some sets carry beside it.
     """
-    for format_, columns in (
-        ("preference", ("chosen", "rejected")),
-        ("messages", ("messages",)),
-        ("sharegpt", ("conversations",)),
-        ("alpaca", ("instruction", "output")),
-        ("text", ("text",)),
-        ("prompts", ("prompt",)),
-    ):
+    for format_, columns in _MARKS:
         if all(fields.get(column) is not None for column in columns):
-            return format_  # type: ignore[return-value]
+            return format_
     return None
 
 

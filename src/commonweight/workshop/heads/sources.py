@@ -39,7 +39,7 @@ class LabelledText:
     principle: str | None = None
     licence: str | None = None
     generator: str | None = None
-    """Who wrote the prompt, or the answer where there is one: a model. None: people, or it is not known."""
+    """Model that generated the answer, or the prompt where there is no answer. None: human-written, or unknown."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ _HUB_LICENCES = {
 }
 """Licences that the hub knows, by our names; any other is ``other`` there, with a name and a link."""
 _IMPORTS = frozenset({"import", "base"})
-"""Kinds of records whose weights somebody else trained."""
+"""Kinds of records of imported weights, which were trained elsewhere."""
 _EXACT = 10**15
 """Whole numbers from here on are shown rounded."""
 

@@ -38,7 +38,7 @@ class Waiver(BaseModel):
     row: Name
     """The row's id in the policy."""
     name: Line
-    """Who decided."""
+    """Name of the approver."""
     reason: Line
     until: Day
     """Last day on which it holds."""

@@ -1,0 +1,100 @@
+"""Charters in the terminal: an overview, one principle, differences."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from commonweight.cli.terminal import make_console
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from commonweight.charter import Change, Charter, Principle
+    from commonweight.charter.principle import Place
+
+_PLACES: tuple[tuple["Place", str], ...] = (
+    ("input", "in"),
+    ("output", "out"),
+    ("thinking", "thought"),
+    ("tool_input", "call"),
+    ("tool_result", "result"),
+)
+_SIGNS = {"refuse": "●", "log": "○"}
+
+
+def print_overview(charter: "Charter") -> None:
+    """Print a charter as a table of its principles."""
+    from rich import box
+    from rich.table import Table
+
+    console = make_console()
+    console.print(charter.title, style="bold")
+    console.print(f"{charter.id} {charter.version}, {charter.licence}, sha256 {charter.sha256[:16]}", style="dim")
+    console.print()
+    console.print(charter.preamble)
+    console.print()
+    table = Table(
+        "principle",
+        "tier",
+        "severity",
+        *(name for _, name in _PLACES),
+        "mode",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    for column in table.columns:
+        column.no_wrap = True
+    for principle in charter.principles:
+        done = [
+            _SIGNS[principle.applies_to[place]] if place in principle.applies_to else "" for place, _ in _PLACES
+        ]
+        table.add_row(principle.id, principle.tier, principle.severity, *done, principle.mode)
+    console.print(table)
+    console.print("● refuses   ○ records only", style="dim")
+
+
+def format_principle(principle: "Principle") -> "RenderableType":
+    """Format one principle, whole."""
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.text import Text
+
+    where = ", ".join(f"{place}: {action}" for place, action in principle.applies_to.items())
+    facts = [principle.id, principle.tier, principle.severity, *sorted(principle.hazards)]
+    parts: list[RenderableType] = [
+        Text(principle.title, style="bold"),
+        Text(" . ".join([*facts, where, f"mode {principle.mode}"]), style="dim"),
+    ]
+    for name in ("restricts", "permits", "message"):
+        parts += [Text(f"\n{name.capitalize()}", style="bold"), Padding(Text(getattr(principle, name)), (0, 2))]
+    parts.append(Text("\nExamples", style="bold"))
+    for one in principle.complying:
+        why = f" ({one.why})" if one.why else ""
+        parts.append(Padding(Text(f"complies  {one.text}{why}"), (0, 2)))
+    for other in principle.violating:
+        parts.append(Padding(Text(f"violates  {other.text.source}#{other.text.sha256}", style="dim"), (0, 2)))
+    return Group(*parts)
+
+
+def print_changes(changes: "Sequence[Change]") -> None:
+    """Print the differences between two charters."""
+    console = make_console()
+    where = ""
+    for change in changes:
+        if change.where != where:
+            console.print(change.where, style="bold")
+            where = change.where
+        _print_change(change)
+    if not changes:
+        console.print("nothing changed in meaning", style="dim")
+
+
+def _print_change(change: "Change") -> None:
+    console = make_console()
+    name = f"{change.what} {change.kind}" if change.what else change.kind
+    console.print(f"  {name}", style="yellow")
+    for sign, text, style in (("-", change.before, "red"), ("+", change.after, "green")):
+        for line in text.splitlines():
+            console.print(f"    {sign} {line}", style=style, soft_wrap=True)
+    if change.warning:
+        console.print(f"    ! {change.warning}", style="bold red", soft_wrap=True)
