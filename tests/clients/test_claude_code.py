@@ -4,6 +4,7 @@ import json
 import secrets
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def test_a_conversation_that_no_longer_fits_is_summarised_and_goes_on(tmp_path: 
     with replaying(script, window=6000) as served:
         *_, result = ask("Count.", tmp_path, served.url, served.key, "--allowedTools", "Bash")
     # It does so on the words of our refusal alone: it thinks this model's window is a million tokens.
-    assert (result["subtype"], result["result"]) == ("success", "Enough.")
+    assert (result["subtype"], result.get("result")) == ("success", "Enough."), result
     assert calls > 1
 
 
@@ -114,6 +115,8 @@ def test_tools_that_an_mcp_server_changes_in_mid_session_are_followed(tmp_path: 
 
     def script(prompt: str) -> str:
         """Switches the adder on, waits until the agent says that it is there, calls it, and switches it off."""
+        # The agent lists the tools again beside its turns: turns that take no time are over before it has.
+        time.sleep(0.1)
         is_added = f"sum {number + 1000000}" in prompt
         # Tools by reference stay where they are, and a text says that they are gone.
         if gone in prompt or (is_added and not by_value):
@@ -126,12 +129,12 @@ def test_tools_that_an_mcp_server_changes_in_mid_session_are_followed(tmp_path: 
 
     kit = {"command": sys.executable, "args": [str(Path(__file__).with_name("mcp_kit.py"))], "alwaysLoad": True}
     servers = json.dumps({"mcpServers": {"kit": kit}})
-    options = ("--mcp-config", servers, "--allowedTools", "mcp__kit", "--max-turns", "20")
+    options = ("--mcp-config", servers, "--allowedTools", "mcp__kit", "--max-turns", "100")
     with replaying(script) as served:
         *_, result = ask(
             "What is it?", tmp_path, served.url, served.key, *options, CLAUDE_CODE_INLINE_TOOLS=str(int(by_value))
         )
-    assert (result["subtype"], result["result"]) == ("success", "That is the sum.")
+    assert (result["subtype"], result.get("result")) == ("success", "That is the sum."), result
     first, *_, last = served.engine.prompts
     tools = first[: first.index("</tools>")]
     assert "Add two integers." not in tools
