@@ -86,7 +86,7 @@ def train_ours(run: Run, settings: PretrainSettings, data: Path, words: Path, fo
         mock.patch.object(pretrain, "build_optimizers", optimizers),
     ):
         before = time.process_time()
-        observed = pretrain.run_pretrain(settings, data, words, folder, lambda line: None)
+        observed = pretrain.run_pretrain(settings, data, words, folder, folder, lambda line: None)
         cpu = time.process_time() - before - clock.cpu
     steps = [*range(settings.evaluation_interval, settings.total_steps + 1, settings.evaluation_interval)]
     if settings.total_steps not in steps:

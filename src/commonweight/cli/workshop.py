@@ -207,7 +207,10 @@ def lineage(
 
 
 def provenance(
-    table: Annotated[Path, typer.Argument(metavar="TABLE", help="Sources as tab-separated values.")],
+    table: Annotated[
+        Path,
+        typer.Argument(metavar="TABLE", help="Sources, tab-separated, or a compiled charter (.safetensors)."),
+    ],
     use: Annotated[Literal["commercial", "research"], typer.Option(help="What the model is for.")] = "commercial",
     generated_prompts: Annotated[
         Literal["allow", "block"], typer.Option(help="Prompts that a model wrote.")
@@ -223,11 +226,16 @@ def provenance(
 
     policy = ProvenancePolicy(use=use, generated_prompts=generated_prompts, share_alike=share_alike)
     with _user_errors():
-        try:
-            text = table.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise UserError(f"{table} is not UTF-8.") from error
-        decisions = check_material(parse_source_table(text), policy)
+        if table.suffix == ".safetensors":
+            from commonweight.workshop.heads.provenance import read_materials
+
+            materials = read_materials(table)
+        else:
+            try:
+                materials = parse_source_table(table.read_text(encoding="utf-8"))
+            except UnicodeDecodeError as error:
+                raise UserError(f"{table} is not UTF-8.") from error
+        decisions = check_material(materials, policy)
     if as_json:
         print_json({"decisions": [decision.model_dump(mode="json") for decision in decisions]})
     else:

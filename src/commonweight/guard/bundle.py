@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -91,6 +91,7 @@ class BundleSource(_BundlePart):
     """Of the file."""
     generator: str | None = Field(default=None, exclude_if=lambda value: value is None)
     """The models that wrote its prompts, or its answers where it has any; None: people did."""
+    content: Literal["prompts", "answers"] = Field(default="prompts", exclude_if=lambda value: value == "prompts")
 
 
 class Manifest(_BundlePart):

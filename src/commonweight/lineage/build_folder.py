@@ -53,6 +53,10 @@ class BuildFolder:
         """Where a stage writes until it is done; what a killed build left there is still there."""
         return self.path / "drafts" / f"{stage}-{key[:_KEY_LETTERS]}"
 
+    def get_checkpoints(self, stage: str, key: str) -> Path:
+        """Where a stage keeps checkpoints until its output is published; it makes the folder if it wants one."""
+        return self.path / "drafts" / f"{stage}-{key[:_KEY_LETTERS]}.checkpoints"
+
     def publish(self, stage: str, key: str) -> Path:
         """Rename a draft, whose record is written, to the output that it is; keep its record by identity."""
         draft, output = self.get_draft(stage, key), self.get_output(stage, key)
@@ -63,6 +67,7 @@ class BuildFolder:
             shutil.rmtree(output)
         draft.rename(output)
         _sync_folder(output.parent)
+        shutil.rmtree(self.get_checkpoints(stage, key), ignore_errors=True)
         return output
 
     def replace_record(self, stage: str, key: str, record: Record) -> None:

@@ -63,22 +63,26 @@ def check_outputs(path: Path) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_a_training_that_was_killed_goes_on_from_its_checkpoint(whole: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("moment", "step"), [(CHECKPOINT, 10), ("before the record", 20)])
+def test_a_training_that_was_killed_goes_on_from_its_checkpoint(
+    whole: Path, moment: str, step: int, tmp_path: Path
+) -> None:
     path = copy(whole, tmp_path)
     shutil.rmtree(tmp_path / "build" / "outputs" / "base")
-    kill(path, CHECKPOINT)
+    kill(path, moment)
     check_outputs(path)
     status = BuildFolder(tmp_path / "build").read_status()
     assert status is not None
     assert status["stages"]["base"]["state"] == "running"  # type: ignore[index]
     lines: list[str] = []
     assert build(path, report=lines.append) == ["base"]
-    assert [line for line in lines if "from step 10" in line]
+    assert [line for line in lines if f"from step {step}" in line]
     before, after = read_built(whole), read_built(path)
     assert {name: record.identity for name, record in after.items()} == {
         name: record.identity for name, record in before.items()
     }
     check_outputs(path)
+    assert list((tmp_path / "build" / "drafts").iterdir()) == []
 
 
 @pytest.mark.parametrize("moment", MOMENTS)

@@ -25,7 +25,7 @@ from pathlib import Path
 from commonweight.workshop.training.pretrain import run_pretrain
 from commonweight.workshop.training.settings import PretrainSettings
 data, words, output = map(Path, sys.argv[2:])
-run_pretrain(PretrainSettings.model_validate_json(sys.argv[1]), data, words, output, print)
+run_pretrain(PretrainSettings.model_validate_json(sys.argv[1]), data, words, output, output / "checkpoints", print)
 """
 
 
@@ -145,16 +145,16 @@ def test_a_killed_and_resumed_run_gives_the_same_bytes(
 
     arguments = [tiny.model_dump_json(), str(texts), str(words), str(tmp_path)]
     process = subprocess.Popen([sys.executable, "-c", RUN, *arguments], stdout=subprocess.DEVNULL)
-    while not (tmp_path / "checkpoint.pt").exists() and process.poll() is None:
+    while not (tmp_path / "checkpoints/checkpoint.pt").exists() and process.poll() is None:
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert not (tmp_path / "model.safetensors").exists()
-    (tmp_path / "checkpoint.pt.tmp").write_bytes(b"torn")
+    (tmp_path / "checkpoints/checkpoint.pt.tmp").write_bytes(b"torn")
     with (tmp_path / "metrics.jsonl").open("a") as log:
         log.write('{"step": 7, "lo')
     said: list[str] = []
-    run_pretrain(tiny, texts, words, tmp_path, said.append)
+    run_pretrain(tiny, texts, words, tmp_path, tmp_path / "checkpoints", said.append)
     assert ", from step " in said[0]
     for name in ("model.safetensors", "config.json", "metrics.jsonl"):
         assert (tmp_path / name).read_bytes() == (pretrained[0] / name).read_bytes()
@@ -167,9 +167,11 @@ def test_another_runs_checkpoint_is_not_gone_on_from(
 
     diverging = tiny.model_copy(update={"muon_lr": 1.0, "adamw_lr": 1e20, "checkpoint_interval": 1})
     with pytest.raises(TrainingError, match=r"the loss at step \d+ is not finite"):
-        run_pretrain(diverging, texts, words, tmp_path, print)
+        run_pretrain(diverging, texts, words, tmp_path, tmp_path / "checkpoints", print)
     said: list[str] = []
-    run_pretrain(tiny.model_copy(update={"steps": 1}), texts, words, tmp_path, said.append)
+    run_pretrain(
+        tiny.model_copy(update={"steps": 1}), texts, words, tmp_path, tmp_path / "checkpoints", said.append
+    )
     assert "from step" not in said[0]
     assert len(read_metrics(tmp_path)) == 1
 
@@ -183,8 +185,8 @@ def test_losses_that_are_not_finite_keep_the_last_checkpoint(
 
     diverging = tiny.model_copy(update={"adamw_lr": 1e20, "checkpoint_interval": 1, "warmup_share": 0.5})
     with pytest.raises(TrainingError, match="lower muon_lr or adamw_lr"):
-        run_pretrain(diverging, texts, words, tmp_path, print)
-    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+        run_pretrain(diverging, texts, words, tmp_path, tmp_path / "checkpoints", print)
+    state = torch.load(tmp_path / "checkpoints/checkpoint.pt", weights_only=True)
     assert state["step"] == len(read_metrics(tmp_path)) >= 1
     assert all(bool(torch.isfinite(tensor).all()) for tensor in state["model"].values())
     assert not (tmp_path / "model.safetensors").exists()
@@ -197,7 +199,7 @@ def test_a_run_that_does_not_fit_is_refused_before_it_starts(
 
     huge = tiny.model_copy(update={"layers": 128, "dim": 16_384, "heads": 128})
     with pytest.raises(TrainingError, match=r"pretraining of [\d,]+ parameters needs about \d+\.\d GB of memory"):
-        run_pretrain(huge, texts, words, tmp_path, print)
+        run_pretrain(huge, texts, words, tmp_path, tmp_path / "checkpoints", print)
     assert not list(tmp_path.iterdir())
 
 
@@ -208,6 +210,6 @@ def test_a_dataset_without_held_out_rows_is_refused(
 
     data = write_rows(tmp_path / "data", [{"text": "a"}])
     with pytest.raises(TrainingError, match="has no validation rows"):
-        run_pretrain(tiny, data, words, tmp_path, print)
+        run_pretrain(tiny, data, words, tmp_path, tmp_path / "checkpoints", print)
     with pytest.raises(TrainingError, match="holds no tokenizer"):
-        run_pretrain(tiny, data, tmp_path, tmp_path, print)
+        run_pretrain(tiny, data, tmp_path, tmp_path, tmp_path / "checkpoints", print)

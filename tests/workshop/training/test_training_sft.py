@@ -32,7 +32,7 @@ from pathlib import Path
 from commonweight.workshop.training.sft import run_sft
 from commonweight.workshop.training.settings import SftSettings
 data, model, output = map(Path, sys.argv[2:])
-run_sft(SftSettings.model_validate_json(sys.argv[1]), data, model, output, print)
+run_sft(SftSettings.model_validate_json(sys.argv[1]), data, model, output, output / "checkpoints", print)
 """
 TALK = [
     {"role": "system", "content": "Be brief."},
@@ -163,7 +163,9 @@ def tuned(
     from commonweight.workshop.training.sft import run_sft
 
     folder = tmp_path_factory.mktemp("tuned")
-    return folder, run_sft(TINY, conversations, pretrained[0], folder, print)
+    return folder, run_sft(
+        TINY, conversations, pretrained[0], folder, tmp_path_factory.mktemp("checkpoints"), print
+    )
 
 
 def test_the_tuned_model_is_better_whole_and_names_no_place(
@@ -197,15 +199,15 @@ def test_a_killed_and_resumed_tuning_gives_the_same_bytes(
 
     arguments = [TINY.model_dump_json(), str(conversations), str(pretrained[0]), str(tmp_path)]
     process = subprocess.Popen([sys.executable, "-c", RUN, *arguments], stdout=subprocess.DEVNULL)
-    while not (tmp_path / "trainer/checkpoint-4/trainer_state.json").exists() and process.poll() is None:
+    while not (tmp_path / "checkpoints/checkpoint-4/trainer_state.json").exists() and process.poll() is None:
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    torn = tmp_path / "trainer/checkpoint-6"
+    torn = tmp_path / "checkpoints/checkpoint-6"
     torn.mkdir()
     (torn / "model.safetensors").write_bytes(b"torn")
     said: list[str] = []
-    run_sft(TINY, conversations, pretrained[0], tmp_path, said.append)
+    run_sft(TINY, conversations, pretrained[0], tmp_path, tmp_path / "checkpoints", said.append)
     assert any(", from step 4" in line for line in said)
     assert (tmp_path / "model.safetensors").read_bytes() == (tuned[0] / "model.safetensors").read_bytes()
     assert (tmp_path / "metrics.jsonl").read_bytes() == (tuned[0] / "metrics.jsonl").read_bytes()
@@ -217,7 +219,7 @@ def test_the_best_checkpoint_is_what_is_saved(
     from commonweight.workshop.training.sft import build_trainer, load_model, run_sft, split_conversations
 
     rash = TINY.model_copy(update={"learning_rate": 0.3, "max_steps": 6, "evaluation_interval": 1})
-    observed = run_sft(rash, conversations, pretrained[0], tmp_path, print)
+    observed = run_sft(rash, conversations, pretrained[0], tmp_path, tmp_path / "checkpoints", print)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     held_out = [line["eval_loss"] for line in lines if "eval_loss" in line]
     assert observed["eval_loss"] == min(held_out) < held_out[-1]
@@ -234,7 +236,14 @@ def test_adapters_are_merged_into_the_weights(
 
     from commonweight.workshop.training.sft import run_sft
 
-    run_sft(TINY.model_copy(update={"lora_rank": 4}), conversations, pretrained[0], tmp_path, print)
+    run_sft(
+        TINY.model_copy(update={"lora_rank": 4}),
+        conversations,
+        pretrained[0],
+        tmp_path,
+        tmp_path / "checkpoints",
+        print,
+    )
     with (
         safe_open(tmp_path / "model.safetensors", "pt") as after,
         safe_open(pretrained[0] / "model.safetensors", "pt") as before,
@@ -252,7 +261,7 @@ def test_trackers_that_are_not_installed_are_named(conversations: Path, tmp_path
 
     settings = TINY.model_copy(update={"report_to": ("no_such_tracker",)})
     with pytest.raises(TrainingError, match=r"report_to names \w+, which is not installed"):
-        run_sft(settings, conversations, tmp_path, tmp_path, print)
+        run_sft(settings, conversations, tmp_path, tmp_path, tmp_path / "checkpoints", print)
 
 
 def test_what_cannot_be_tuned_is_refused(
@@ -265,18 +274,25 @@ def test_what_cannot_be_tuned_is_refused(
     from commonweight.workshop.training.sft import run_sft
 
     with pytest.raises(TrainingError, match="too few conversations"):
-        run_sft(TINY, texts, pretrained[0], tmp_path, print)
+        run_sft(TINY, texts, pretrained[0], tmp_path, tmp_path / "checkpoints", print)
     one = write_rows(tmp_path / "one", [{"messages": TALK}])
     with pytest.raises(TrainingError, match="too few conversations"):
-        run_sft(TINY, one, pretrained[0], tmp_path, print)
+        run_sft(TINY, one, pretrained[0], tmp_path, tmp_path / "checkpoints", print)
     with pytest.raises(TrainingError, match="holds no tokenizer"):
-        run_sft(TINY, conversations, tmp_path, tmp_path, print)
+        run_sft(TINY, conversations, tmp_path, tmp_path, tmp_path / "checkpoints", print)
     torn = shutil.copytree(pretrained[0], tmp_path / "torn")
     (torn / "model.safetensors").write_bytes((torn / "model.safetensors").read_bytes()[:-100])
     with pytest.raises(TrainingError, match="torn holds no model that can be loaded"):
-        run_sft(TINY, conversations, torn, tmp_path, print)
+        run_sft(TINY, conversations, torn, tmp_path, tmp_path / "checkpoints", print)
     (torn / "tokenizer.json").write_bytes((torn / "tokenizer.json").read_bytes()[:-100])
     with pytest.raises(TrainingError, match="torn holds no tokenizer that can be loaded"):
-        run_sft(TINY, conversations, torn, tmp_path, print)
+        run_sft(TINY, conversations, torn, tmp_path, tmp_path / "checkpoints", print)
     with pytest.raises(TrainingError, match="is not finite"):
-        run_sft(TINY.model_copy(update={"learning_rate": 1e30}), conversations, pretrained[0], tmp_path, print)
+        run_sft(
+            TINY.model_copy(update={"learning_rate": 1e30}),
+            conversations,
+            pretrained[0],
+            tmp_path,
+            tmp_path / "checkpoints",
+            print,
+        )

@@ -99,4 +99,4 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory, texts: Path, words: Pat
     from commonweight.workshop.training.pretrain import run_pretrain
 
     folder = tmp_path_factory.mktemp("pretrained")
-    return folder, run_pretrain(TINY, texts, words, folder, print)
+    return folder, run_pretrain(TINY, texts, words, folder, tmp_path_factory.mktemp("checkpoints"), print)

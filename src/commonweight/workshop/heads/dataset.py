@@ -130,6 +130,7 @@ def build_training_data(
             rows=rows,
             sha256=one.sha256,
             generator=one.generator,
+            content="answers" if any(row.answer is not None for row in one.rows) else "prompts",
         )
         for one, rows in zip(sources, used, strict=True)
         if rows

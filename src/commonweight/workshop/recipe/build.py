@@ -122,7 +122,7 @@ class Builder:
         for item in inputs:
             self._check_input(item)
         begun, clock = time.time(), time.monotonic()
-        result = kind.run(self._make_run(name, spec, inputs, draft, report))
+        result = kind.run(self._make_run(name, spec, key, inputs, report))
         require_material(result.decisions)
         record = self._make_record(name, spec, kind, inputs, sources, result, draft)
         observed: dict[str, JsonValue] = {
@@ -173,13 +173,14 @@ class Builder:
             raise RecipeError(f"{error} Remove {item.folder}, and it is built again.") from error
 
     def _make_run(
-        self, name: str, spec: Stage, inputs: tuple[StageInput, ...], draft: Path, report: Report
+        self, name: str, spec: Stage, key: str, inputs: tuple[StageInput, ...], report: Report
     ) -> StageRun:
         return StageRun(
             name=name,
             spec=spec,
             inputs=inputs,
-            output=draft,
+            output=self.folder.get_draft(name, key),
+            checkpoints=self.folder.get_checkpoints(name, key),
             root=self.root,
             data_root=self.data_root,
             policy=self.recipe.policy,

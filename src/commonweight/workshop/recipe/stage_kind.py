@@ -58,6 +58,8 @@ class StageRun:
     spec: Stage
     inputs: tuple[StageInput, ...]
     output: Path
+    checkpoints: Path
+    """What a killed run is gone on from; it is kept until the output is published, and is no part of it."""
     root: Path
     """Folder that relative paths of the recipe are relative to."""
     data_root: Path | None

@@ -113,7 +113,7 @@ def _run_pretrain(run: StageRun) -> StageResult:
 
     data, tokenizer = run.get_folder("data"), run.get_folder("tokenizer")
     settings = _select(PretrainSettings, run.spec)
-    observed = run_pretrain(settings, data, tokenizer, run.output, run.report)
+    observed = run_pretrain(settings, data, tokenizer, run.output, run.checkpoints, run.report)
     facts = {
         "trained_tokens": settings.total_steps * settings.batch_tokens,
         "parameters": int(observed["parameters"]),
@@ -126,7 +126,7 @@ def _run_sft(run: StageRun) -> StageResult:
     from commonweight.workshop.training.sft import run_sft
 
     data, model = run.get_folder("data"), run.get_folder("model")
-    observed = run_sft(_select(SftSettings, run.spec), data, model, run.output, run.report)
+    observed = run_sft(_select(SftSettings, run.spec), data, model, run.output, run.checkpoints, run.report)
     facts = {"trained_tokens": int(observed["trained_tokens"]), "held_out_loss": observed["eval_loss"]}
     return StageResult(facts=facts, observed=dict(observed))
 

@@ -24,9 +24,18 @@ CHECKPOINT = "checkpoint.pt"
 
 
 def run_pretrain(
-    settings: PretrainSettings, data: Path, tokenizer: Path, output: Path, report: Callable[[str], None]
+    settings: PretrainSettings,
+    data: Path,
+    tokenizer: Path,
+    output: Path,
+    checkpoints: Path,
+    report: Callable[[str], None],
 ) -> dict[str, float | str]:
-    """Trains a decoder from random weights and writes the model folder; goes on from a killed run's checkpoint."""
+    """Trains a decoder from random weights and writes the model folder; goes on from a killed run's checkpoint.
+
+    Args:
+        checkpoints: where the last checkpoint stays, for the caller to remove once the output is safe.
+    """
     words = load_tokenizer(tokenizer)
     needs = estimate(settings, len(words))
     check_resources(needs, output, "pretraining")
@@ -37,7 +46,8 @@ def run_pretrain(
     optimizers = build_optimizers(model, settings)
     sizes = torch.from_numpy(count_token_bytes(words, len(words)))
     identity = digest_inputs(settings, tokenizer, train)
-    first = load_checkpoint(output, identity, model, optimizers)
+    checkpoints.mkdir(exist_ok=True)
+    first = load_checkpoint(checkpoints, output / METRICS, identity, model, optimizers)
     report(
         f"pretrain: {needs.parameters:,} parameters, {needs.tokens:,} tokens in {settings.total_steps:,} steps"
         f" ({needs.tokens / len(train):.1f} passes over {len(train):,} tokens)"
@@ -75,13 +85,13 @@ def run_pretrain(
                 log.flush()
                 if not all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters()):
                     raise make_divergence_error(done)
-                save_checkpoint(output, identity, done, model, optimizers)
+                log_bytes = (output / METRICS).stat().st_size
+                save_checkpoint(checkpoints, log_bytes, identity, done, model, optimizers)
     seconds = time.perf_counter() - started
     if math.isnan(bits):  # killed after the last step, before the model was written
         bits = measure_bits_per_byte(model, held_out, sizes, settings.context)
     copy_tokenizer(tokenizer, output)
     save_model(model, output)
-    (output / CHECKPOINT).unlink(missing_ok=True)
     trained = (settings.total_steps - first) * settings.batch_tokens
     return {
         "bits_per_byte": bits,
@@ -143,7 +153,12 @@ def digest_inputs(settings: PretrainSettings, tokenizer: Path, train: PackedRows
 
 
 def save_checkpoint(
-    output: Path, identity: str, step: int, model: PreTrainedModel, optimizers: list[torch.optim.Optimizer]
+    folder: Path,
+    log_bytes: int,
+    identity: str,
+    step: int,
+    model: PreTrainedModel,
+    optimizers: list[torch.optim.Optimizer],
 ) -> None:
     """Writes weights, optimizers, random state and position aside, and renames them into place."""
     state = {
@@ -152,21 +167,21 @@ def save_checkpoint(
         "model": model.state_dict(),
         "optimizers": [optimizer.state_dict() for optimizer in optimizers],
         "random": torch.get_rng_state(),
-        "log_bytes": (output / METRICS).stat().st_size,
+        "log_bytes": log_bytes,
     }
-    aside = output / (CHECKPOINT + ".tmp")
+    aside = folder / (CHECKPOINT + ".tmp")
     with aside.open("wb") as file:
         torch.save(state, file)
         file.flush()
         os.fsync(file.fileno())
-    aside.replace(output / CHECKPOINT)
+    aside.replace(folder / CHECKPOINT)
 
 
 def load_checkpoint(
-    output: Path, identity: str, model: PreTrainedModel, optimizers: list[torch.optim.Optimizer]
+    folder: Path, log: Path, identity: str, model: PreTrainedModel, optimizers: list[torch.optim.Optimizer]
 ) -> int:
     """Restores what a killed run left, its log cut to the checkpoint; returns the steps done, 0 for a new run."""
-    path, log = output / CHECKPOINT, output / METRICS
+    path = folder / CHECKPOINT
     state = torch.load(path, weights_only=True) if path.exists() else None
     if state is None or state["identity"] != identity:
         log.write_bytes(b"")

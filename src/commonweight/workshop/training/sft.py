@@ -32,9 +32,18 @@ LOGGED = ("loss", "eval_loss", "learning_rate", "grad_norm", "mean_token_accurac
 
 
 def run_sft(
-    settings: SftSettings, data: Path, model: Path, output: Path, report: Callable[[str], None]
+    settings: SftSettings,
+    data: Path,
+    model: Path,
+    output: Path,
+    checkpoints: Path,
+    report: Callable[[str], None],
 ) -> dict[str, float | str]:
-    """Fine-tunes a model folder on conversations and writes another; goes on from a killed run's checkpoint."""
+    """Fine-tunes a model folder on conversations and writes another; goes on from a killed run's checkpoint.
+
+    Args:
+        checkpoints: where the last checkpoints stay, for the caller to remove once the output is safe.
+    """
     for tracker in settings.report_to:
         if importlib.util.find_spec(tracker) is None:
             raise TrainingError(f"report_to names {tracker}, which is not installed")
@@ -45,8 +54,8 @@ def run_sft(
         report(f"sft: {count:,} conversations dropped: one {reason}")
     network = load_model(model)
     check_needs(settings, network, train, output)
-    trainer = build_trainer(settings, network, words, train, held_out, output / "trainer")
-    checkpoint = find_checkpoint(output / "trainer")
+    trainer = build_trainer(settings, network, words, train, held_out, checkpoints)
+    checkpoint = find_checkpoint(checkpoints)
     report(
         f"sft: {len(train.input_ids):,} conversations, {len(held_out.input_ids):,} held out"
         + (f", from step {checkpoint.name.rpartition('-')[2]}" if checkpoint else "")
@@ -62,7 +71,6 @@ def run_sft(
     write_metrics(trainer.state.log_history, output / METRICS)
     copy_tokenizer(model, output)
     save_model(trained, output)
-    shutil.rmtree(output / "trainer")
     return {
         "eval_loss": min(losses),
         "conversations": float(len(train.input_ids)),

@@ -1,0 +1,33 @@
+"""What a bundle was trained on, as material that the provenance gate decides on."""
+
+from pathlib import Path
+
+from commonweight.guard.bundle import Bundle, BundleError
+from commonweight.lineage.errors import WorkshopError
+from commonweight.lineage.provenance import Material
+
+
+def read_materials(path: Path) -> list[Material]:
+    """List the sources that a bundle's manifest names, once for each licence that holds for a source.
+
+    Raises:
+        WorkshopError: it is no bundle, or one made before generators were recorded.
+    """
+    try:
+        manifest = Bundle.load(path, None).manifest
+    except BundleError as error:
+        raise WorkshopError(f"{error}.") from error
+    if manifest.licence is None:
+        raise WorkshopError(f"{path} does not say which models wrote its sources: compile the charter again.")
+    return [
+        Material(
+            source=one.name,
+            content=one.content,
+            licence=licence,
+            generator=one.generator,
+            rows=one.rows,
+            digest=one.sha256,
+        )
+        for one in manifest.sources
+        for licence in one.licence.split(" AND ")
+    ]
