@@ -32,6 +32,9 @@ def test_the_bundle_that_ships_is_made_of_what_may_train_it() -> None:
     assert {one.generator for one in manifest.sources if one.content == "answers"} == {
         f"SmolLM2-135M-Instruct.Q4_1 (sha256 {STARTER})"
     }
+    notice = (Path(__file__).parents[2] / "NOTICE").read_text()
+    for source in manifest.sources:
+        assert source.content == "answers" or f"  {source.name}: " in notice
     decisions = check_material(read_materials(DEFAULT), POLICY)
     assert {decision.verdict for decision in decisions} == {"pass"}
     done = run("provenance", str(DEFAULT), "--generated-prompts", "allow")
