@@ -17,14 +17,21 @@ _PLACES: tuple[tuple["Place", str], ...] = (
     ("thinking", "thought"),
     ("tool_input", "call"),
     ("tool_result", "result"),
+    ("system", "system"),
+    ("document", "doc"),
+    ("history", "hist"),
+    ("tools", "tools"),
 )
 _SIGNS = {"refuse": "●", "log": "○"}
+_SHADOW_SIGN = "◌"
 
 
 def print_overview(charter: "Charter") -> None:
     """Print a charter as a table of its principles."""
     from rich import box
     from rich.table import Table
+
+    from commonweight.charter.places import find_rules
 
     console = make_console()
     console.print(charter.title, style="bold")
@@ -45,15 +52,31 @@ def print_overview(charter: "Charter") -> None:
     for column in table.columns:
         column.no_wrap = True
     for principle in charter.principles:
+        rules = find_rules(charter, principle)
         done = [
-            _SIGNS[principle.applies_to[place]] if place in principle.applies_to else "" for place, _ in _PLACES
-        ]
+            "" if place not in rules else _SIGNS[rules[place].action]
+            if rules[place].mode == principle.mode
+            else _SHADOW_SIGN
+            for place, _ in _PLACES
+        ]  # fmt: skip
         table.add_row(principle.id, principle.tier, principle.severity, *done, principle.mode)
     console.print(table)
-    console.print("● refuses   ○ records only", style="dim")
+    console.print("● refuses   ○ records only   empty: not screened there", style="dim")
+    if charter.schema_ == "charter/1":
+        console.print(
+            f"{_SHADOW_SIGN} in shadow: the charter's schema, charter/1, does not know the place", style="dim"
+        )
 
 
-def format_principle(principle: "Principle") -> "RenderableType":
+def format_unscreened(charter: "Charter", principle: "Principle") -> str:
+    """Format the places where a principle is not looked for; empty if there is none."""
+    from commonweight.charter import list_unscreened
+
+    places = list_unscreened(charter, principle)
+    return f"not screened in: {', '.join(places)}" if places else ""
+
+
+def format_principle(charter: "Charter", principle: "Principle") -> "RenderableType":
     """Format one principle, whole."""
     from rich.console import Group
     from rich.padding import Padding
@@ -65,6 +88,8 @@ def format_principle(principle: "Principle") -> "RenderableType":
         Text(principle.title, style="bold"),
         Text(" . ".join([*facts, where, f"mode {principle.mode}"]), style="dim"),
     ]
+    if unscreened := format_unscreened(charter, principle):
+        parts.append(Text(unscreened, style="dim"))
     for name in ("restricts", "permits", "message"):
         parts += [Text(f"\n{name.capitalize()}", style="bold"), Padding(Text(getattr(principle, name)), (0, 2))]
     parts.append(Text("\nExamples", style="bold"))

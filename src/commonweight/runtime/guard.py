@@ -86,6 +86,7 @@ def open_guard(
             waived=settings.waived,
             judge=self_judge if settings.judge_url == SELF else _open_http_judge(settings),
             judge_seconds=settings.judge_timeout,
+            key=key,
         )
     except (BundleError, CompileError) as error:
         raise UserError(str(error)) from error

@@ -19,7 +19,7 @@ from commonweight.engines.contract import (
     Probe,
     Sampling,
 )
-from commonweight.guard import Guard, Screening, extract_input
+from commonweight.guard import Guard, Screening, extract_segments
 from commonweight.messages.errors import ApiError, InvalidRequestError, OverloadedError
 from commonweight.messages.events import StreamEvent
 from commonweight.messages.request import CountTokensRequest, MessageRequest
@@ -166,11 +166,7 @@ class Assistant:
         is_clamped = turn.job.max_tokens < request.max_tokens
         at_limit: StopReason = "model_context_window_exceeded" if is_clamped else "max_tokens"
         answer = Answer(request, prompt, parser, self._signer, at_limit, turn.edits)
-        screening = (
-            self.guard.start_screening(extract_input(request), turn.origin.waived, prompt.tenant)
-            if self.guard
-            else None
-        )
+        screening = self._start_screening(turn) if self.guard else None
         gate = ReleaseGate(whole_calls=screening is not None and screening.buffers_tool_calls)
 
         def remember() -> None:
@@ -180,11 +176,17 @@ class Assistant:
                 self._renderer.remember_answer(prompt, gate.message.content, kept, answer.reasoning)
 
         steps = run_job(self.engine, turn.job, turn.stopwatch, lambda: answer.reusable_tokens)
-        screened = screen_steps(answer_steps(steps, answer), screening, answer, prompt)
+        screened = screen_steps(answer_steps(steps, answer), screening, answer, prompt, self._renderer.spell)
         with self._record_turn(turn, answer, gate, screening), _translate_errors():
             async with contextlib.aclosing(release_events(screened, gate, answer, remember)) as events:
                 async for event in events:
                     yield event
+
+    def _start_screening(self, turn: Turn) -> Screening:
+        assert self.guard is not None
+        documents = {id(document.block): document.parts for document in turn.prompt.documents}
+        segments = extract_segments(turn.request, documents)
+        return self.guard.start_screening(segments, turn.origin.waived, turn.prompt.tenant)
 
     def _choose_sampling(self, request: MessageRequest) -> Sampling:
         """What the request sets, with the API's defaults; or, if it sets nothing, what holds for the model."""
