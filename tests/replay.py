@@ -30,6 +30,7 @@ from commonweight.engines.contract import (
     Step,
     Timings,
 )
+from commonweight.guard import Guard
 from commonweight.prompting import Tokenizer
 from commonweight.server import create_app, make_uvicorn_config
 from commonweight.signing import Purpose, Signer
@@ -142,13 +143,19 @@ class Served:
 
 
 @contextlib.contextmanager
-def replaying(script: Script, model: Path | None = None, window: int = WINDOW) -> Iterator[Served]:
+def replaying(
+    script: Script, model: Path | None = None, window: int = WINDOW, guard: Guard | None = None
+) -> Iterator[Served]:
     """Serve a model's template and vocabulary, the starter's if none is given, with scripted words."""
     with contextlib.closing(Gguf(model or resolve(None))) as gguf:
         tokenizer = Tokenizer(gguf)
         engine = Replay(tokenizer, script, window)
         assistant = Assistant(
-            ModelCard.from_gguf(gguf), tokenizer, engine, Signer(bytes(32), Purpose.THINKING_SIGNATURE)
+            ModelCard.from_gguf(gguf),
+            tokenizer,
+            engine,
+            Signer(bytes(32), Purpose.THINKING_SIGNATURE),
+            guard=guard,
         )
         app = create_app(assistant, Keyring(KEY))
         server = uvicorn.Server(make_uvicorn_config(app, timeout_graceful_shutdown=5))

@@ -76,6 +76,7 @@ def test_lines_may_end_as_on_windows() -> None:
         ("Be kind.\n", "Be kind.\n\n### Restricts\n", "## No", "stands under no principle"),
         ("## No spoilers\n", "## No spoilers\n\nReally.\n", "```yaml", "prose belongs under one of"),
         ("licence: CC0-1.0\n", "", "schema:", "licence: is missing"),
+        ("input: log, ", "input: log, document: log, ", "## No", "the place document needs `schema: charter/2`"),
         ("schema: charter/1", "schema: charter/3", "schema:", "schema: input should be 'charter/1'"),
         ('version: "1"', "version: 2026.11", "version:", "version: input should be a valid string"),
         ('version: "1"', 'version: "1"\nretired: [spoilers]', "## No", "spoilers: this id is retired"),

@@ -177,6 +177,34 @@ async def test_a_refused_request_says_nothing(gguf: Gguf, guard: Guard) -> None:
     assert engine.told == 2
 
 
+async def test_results_of_tools_are_not_taken_for_the_users_turn(gguf: Gguf, guard: Guard) -> None:
+    call = {"type": "tool_use", "id": "a", "name": "weather", "input": {"city": "Kyiv"}}
+    result = {"type": "tool_result", "tool_use_id": "a", "content": "Rain."}
+    messages = [
+        {"role": "user", "content": "Hello."},
+        {"role": "assistant", "content": [call]},
+        {"role": "user", "content": [result]},
+    ]
+    events, record, _ = await turn(
+        gguf, guard, STORY, asked=ALARMING, of=request(messages=messages, tools=[WEATHER])
+    )
+    assert folded(events).stop_reason == "end_turn"
+    assert record.findings is not None
+    assert record.findings.verdicts == []
+
+
+async def test_evidence_in_the_states_is_told_in_characters_of_the_right_block(gguf: Gguf, guard: Guard) -> None:
+    blocks = [{"type": "text", "text": "Guten Abend, äöü."}, {"type": "text", "text": STORY}]
+    events, *_ = await turn(
+        gguf, guard, STORY, asked=ALARMING, of=request(messages=[{"role": "user", "content": blocks}])
+    )
+    verdict = folded(events).guard
+    assert verdict is not None
+    assert verdict.block == "messages[0].content[1]"
+    assert verdict.span is not None
+    assert 0 <= verdict.span[0] < verdict.span[1] <= len(STORY)
+
+
 async def test_the_next_turn_passes(gguf: Gguf, guard: Guard) -> None:
     refused, *_ = await turn(gguf, guard, STORY, asked=ALARMING)
     history = [

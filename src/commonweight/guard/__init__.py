@@ -2,6 +2,7 @@
 
 from commonweight.guard.answer_positions import AnswerPiece
 from commonweight.guard.bundle import DEFAULT, Bundle, BundleError
+from commonweight.guard.closed_exchanges import ClosedExchanges
 from commonweight.guard.guard import Guard
 from commonweight.guard.judge import Judge, JudgeError, JudgeQuestion
 from commonweight.guard.screening import Screening
@@ -13,6 +14,7 @@ __all__ = [
     "AnswerPiece",
     "Bundle",
     "BundleError",
+    "ClosedExchanges",
     "Findings",
     "Guard",
     "Judge",

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from commonweight.charter.places import find_rules
 from commonweight.charter.principle import Action, Charter, Mode, Place, Principle
 from commonweight.guard.bundle import Bundle, BundleError
+from commonweight.guard.closed_exchanges import ClosedExchanges, RefusedTurns
 from commonweight.guard.encoder import TextEncoder
 from commonweight.guard.judge import Judge
 from commonweight.guard.score_cache import ScoreCache
 from commonweight.guard.scorer import ProbeWeights, Scorer
 from commonweight.guard.screening import Screening
 from commonweight.guard.segments import Segment
+from commonweight.messages.conversation import MessageParam
 
 JUDGE_TIMEOUT_SECONDS = 10.0
 _MODES: tuple[Mode, ...] = ("off", "shadow", "enforce")
@@ -65,7 +67,9 @@ class Guard:
         self.judge_seconds = judge_seconds
         self.reads_states = reads_states and self.scorer.probe is not None
         model = bundle.manifest.model.name if bundle.manifest.model is not None else ""
-        self.scores = ScoreCache(self.scorer, (charter.sha256, bundle.digest, model), key or os.urandom(32))
+        key = key or os.urandom(32)
+        self.scores = ScoreCache(self.scorer, (charter.sha256, bundle.digest, model), key)
+        self.refused_turns = RefusedTurns(charter, key)
         self._by_id = {principle.id: principle for principle in charter.principles}
         self._rules = {principle.id: find_rules(charter, principle) for principle in charter.principles}
         for name in waived:
@@ -110,6 +114,10 @@ class Guard:
             refuses = mode == "enforce" and rule.action == "refuse"
             (refusing if refuses else recording).append(principle)
         return ActivePrinciples(tuple(refusing), tuple(recording))
+
+    def find_closed(self, messages: Sequence[MessageParam], tenant: str) -> ClosedExchanges:
+        """Find the closed exchanges of a conversation; a guard that enforces nothing closes none."""
+        return self.refused_turns.find_closed(messages, tenant) if self.mode == "enforce" else ClosedExchanges()
 
     def start_screening(
         self, segments: Sequence[Segment], waived: Collection[str] = (), tenant: str = ""

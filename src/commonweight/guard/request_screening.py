@@ -99,9 +99,10 @@ class RequestScreening:
         if not has_columns and not has_prose:
             return
         parts, ensemble = self._scorer.select_input_ensemble(states=False)
-        text = await self._score_text(
-            segment, encode=has_prose or place == "input" or await self._is_doubtful(segment)
-        )
+        reads_first = not has_prose and place != "input" and self._scorer.has_encoder
+        text = await self._score_text(segment, encode=not reads_first)
+        if reads_first and self._is_doubtful(text):
+            text = await self._score_text(segment, encode=True)
         if has_columns and ensemble is not None:
             if parts == "encoder" and text.encoder is None:
                 ensemble = manifest.input.get("grams")
@@ -110,13 +111,10 @@ class RequestScreening:
         if not decider.refusal:
             await decider.decide_by_prose(text.prose, place, locate, segment)
 
-    async def _is_doubtful(self, segment: Segment) -> bool:
+    def _is_doubtful(self, text: TextScores) -> bool:
         """Whether the n-grams, which cost a hundredth of the encoder, find a text worth a second look."""
         grams = self._scorer.manifest.input.get("grams")
-        if grams is None or not self._scorer.has_encoder:
-            return self._scorer.has_encoder
-        text = await self._score_text(segment, encode=False)
-        return grams.grams * text.ngrams.logit + grams.bias >= grams.low
+        return grams is None or grams.grams * text.ngrams.logit + grams.bias >= grams.low
 
     async def _decide_by_heads(
         self, segment: Segment, text: TextScores, ensemble: Ensemble, locate: Locate

@@ -65,6 +65,8 @@ class Findings:
     """Whether the first look was doubtful enough for the text encoder."""
     escalated: bool = False
     """Whether the judge was asked."""
+    closed: int = 0
+    """Messages of closed exchanges, which were neither screened nor shown to the model."""
     hits: int = 0
     """Scores of texts that were known from an earlier request."""
     misses: int = 0
@@ -87,6 +89,7 @@ class Findings:
             "output_score": _round_score(self.output_score),
             "encoded": self.encoded,
             "escalated": self.escalated,
+            "closed": self.closed,
             "scores": {"hits": self.hits, "misses": self.misses},
             "seconds": round(self.seconds, 4),
         }
