@@ -1,12 +1,10 @@
 """Conversations with a guarded server, by the SDK: what a refused turn leaves behind, and what is scored again."""
 
-import re
 from collections.abc import Iterator
 from functools import cache
 from typing import Any, get_args
 
 import anthropic
-import httpx
 import pytest
 
 from commonweight.charter import parse
@@ -95,12 +93,12 @@ def test_going_on_from_partial_text_gets_nothing_of_it(served: Served) -> None:
     [block] = refused.content
     assert block.type == "text"
     assert STORY.startswith(block.text)
-    assert "umbrella" not in block.text
     kept: Messages = [*messages, {"role": "assistant", "content": refused.content}]
     passed = ask(served, [*kept, {"role": "user", "content": "Go on."}])
     assert passed.stop_reason == "end_turn"
     assert "story" not in served.engine.prompts[-1]
     assert "sourdough" not in served.engine.prompts[-1]
+    assert "umbrella" not in served.engine.prompts[-1]
 
 
 def test_thinking_that_was_never_signed_closes_its_exchange_without_any_memory(served: Served) -> None:
@@ -121,11 +119,6 @@ def test_a_refused_turn_that_is_asked_again_is_refused_again(served: Served) -> 
 
 
 def test_an_agents_session_scores_each_text_once(served: Served) -> None:
-    def count() -> dict[str, float]:
-        text = httpx.get(f"{served.url}/metrics", headers={"x-api-key": served.key}).text
-        found = re.findall(r'commonweight_guard_scores_total\{outcome="(\w+)"\} (\S+)', text)
-        return {outcome: float(value) for outcome, value in found}
-
     system = [{"type": "text", "text": f"Rule {i}: answer briefly."} for i in range(5)]
     tools = [{**LOOK_UP, "name": f"look_up_{i}" if i else "look_up"} for i in range(5)]
     messages: Messages = [{"role": "user", "content": "Look up rye."}]
@@ -143,8 +136,10 @@ def test_an_agents_session_scores_each_text_once(served: Served) -> None:
             {"role": "assistant", "content": [call.model_dump()]},  # type: ignore[list-item]
             {"role": "user", "content": [result, {"type": "text", "text": f"Look up more ({turn})."}]},
         ]
-    found = count()
+    hits, misses = (
+        sum(getattr(record.findings, name) for record in served.records) for name in ("hits", "misses")
+    )
     # Each turn brings a call, its result and a question, which is history one turn later: another place.
     texts = 5 + 5 + 1
-    assert found["miss"] <= texts + 4 * turns
-    assert found["hit"] / (found["hit"] + found["miss"]) > 0.7
+    assert misses <= texts + 4 * turns
+    assert hits / (hits + misses) > 0.7
