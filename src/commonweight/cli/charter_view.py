@@ -9,21 +9,23 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from commonweight.charter import Change, Charter, Principle
+    from commonweight.charter.places import PlaceRule
     from commonweight.charter.principle import Place
 
 _PLACES: tuple[tuple["Place", str], ...] = (
     ("input", "in"),
-    ("output", "out"),
-    ("thinking", "thought"),
-    ("tool_input", "call"),
-    ("tool_result", "result"),
-    ("system", "system"),
+    ("system", "sys"),
     ("document", "doc"),
-    ("history", "hist"),
-    ("tools", "tools"),
+    ("history", "his"),
+    ("tools", "def"),
+    ("tool_result", "res"),
+    ("output", "out"),
+    ("thinking", "thk"),
+    ("tool_input", "cal"),
 )
+"""Places with their heads in the table, which fits into 80 characters."""
 _SIGNS = {"refuse": "●", "log": "○"}
-_SHADOW_SIGN = "◌"
+_SHADOW_SIGN, _OFF_SIGN = "◌", "-"
 
 
 def print_overview(charter: "Charter") -> None:
@@ -39,33 +41,25 @@ def print_overview(charter: "Charter") -> None:
     console.print()
     console.print(charter.preamble)
     console.print()
-    table = Table(
-        "principle",
-        "tier",
-        "severity",
-        *(name for _, name in _PLACES),
-        "mode",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        collapse_padding=True,
-    )
+    table = Table("principle", "tier", "severity", " ".join(name for _, name in _PLACES), box=box.SIMPLE_HEAD)
+    table.pad_edge, table.collapse_padding = False, True
     for column in table.columns:
         column.no_wrap = True
     for principle in charter.principles:
         rules = find_rules(charter, principle)
-        done = [
-            "" if place not in rules else _SIGNS[rules[place].action]
-            if rules[place].mode == principle.mode
-            else _SHADOW_SIGN
-            for place, _ in _PLACES
-        ]  # fmt: skip
-        table.add_row(principle.id, principle.tier, principle.severity, *done, principle.mode)
+        signs = (_choose_sign(rules.get(place)).ljust(len(name) + 1) for place, name in _PLACES)
+        table.add_row(principle.id, principle.tier, principle.severity, "".join(signs))
     console.print(table)
-    console.print("● refuses   ○ records only   empty: not screened there", style="dim")
+    console.print("● refuses   ○ records only   ◌ in shadow   - off   empty: not screened there", style="dim")
+    console.print(", ".join(f"{name}: {place}" for place, name in _PLACES), style="dim")
     if charter.schema_ == "charter/1":
-        console.print(
-            f"{_SHADOW_SIGN} in shadow: the charter's schema, charter/1, does not know the place", style="dim"
-        )
+        console.print("The charter's schema, charter/1, does not know sys, doc, his and def.", style="dim")
+
+
+def _choose_sign(rule: "PlaceRule | None") -> str:
+    if rule is None:
+        return ""
+    return {"enforce": _SIGNS[rule.action], "shadow": _SHADOW_SIGN, "off": _OFF_SIGN}[rule.mode]
 
 
 def format_unscreened(charter: "Charter", principle: "Principle") -> str:
