@@ -30,10 +30,11 @@ from commonweight.engines.contract import (
     Step,
     Timings,
 )
+from commonweight.guard import Guard
 from commonweight.prompting import Tokenizer
 from commonweight.server import create_app, make_uvicorn_config
 from commonweight.signing import Purpose, Signer
-from commonweight.turn import Assistant
+from commonweight.turn import Assistant, TurnRecord
 from fakes import FakeEngine
 
 KEY = "sk-replay"
@@ -139,16 +140,26 @@ class Served:
     url: str
     key: str
     engine: Replay
+    records: list[TurnRecord]
+    """Of the turns that are over."""
 
 
 @contextlib.contextmanager
-def replaying(script: Script, model: Path | None = None, window: int = WINDOW) -> Iterator[Served]:
+def replaying(
+    script: Script, model: Path | None = None, window: int = WINDOW, guard: Guard | None = None
+) -> Iterator[Served]:
     """Serve a model's template and vocabulary, the starter's if none is given, with scripted words."""
     with contextlib.closing(Gguf(model or resolve(None))) as gguf:
         tokenizer = Tokenizer(gguf)
         engine = Replay(tokenizer, script, window)
+        records: list[TurnRecord] = []
         assistant = Assistant(
-            ModelCard.from_gguf(gguf), tokenizer, engine, Signer(bytes(32), Purpose.THINKING_SIGNATURE)
+            ModelCard.from_gguf(gguf),
+            tokenizer,
+            engine,
+            Signer(bytes(32), Purpose.THINKING_SIGNATURE),
+            guard=guard,
+            listeners=[records.append],
         )
         app = create_app(assistant, Keyring(KEY))
         server = uvicorn.Server(make_uvicorn_config(app, timeout_graceful_shutdown=5))
@@ -159,7 +170,7 @@ def replaying(script: Script, model: Path | None = None, window: int = WINDOW) -
                 while not server.started:
                     assert thread.is_alive(), "the server did not start"
                     time.sleep(0.01)
-                yield Served(f"http://127.0.0.1:{listener.getsockname()[1]}", KEY, engine)
+                yield Served(f"http://127.0.0.1:{listener.getsockname()[1]}", KEY, engine, records)
             finally:
                 server.should_exit = True
                 thread.join()

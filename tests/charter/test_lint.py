@@ -22,6 +22,8 @@ def test_nothing_is_wrong_with_the_small_one() -> None:
          "permits says too little"),
         ("- complies: How does Hamlet end?\n", "- violates: a#fedcba9876543210\n- violates: a#0000000000000000\n",
          "3 examples violate it and 1 comply"),
+        ("output: refuse}", "output: log}\ntests:\n  - {data: tales, least_refused: 0.5}",
+         "no configuration can hold that"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_at_the_heading(old: str, new: str, words: str) -> None:

@@ -30,12 +30,14 @@ def test_the_default_is_shown() -> None:
     for principle in parse(DEFAULT.read_bytes()).principles:
         assert f" {principle.id} " in done.stdout
     assert "…" not in done.stdout
+    assert "empty: not screened there" in done.stdout
 
 
 def test_one_principle_is_shown_whole() -> None:
     done = run("charter", "show", "--principle", "fraud")
     words = " ".join(done.stdout.split())
     fraud = next(one for one in parse(DEFAULT.read_bytes()).principles if one.id == "fraud")
+    assert "not screened in: tools" in words
     for text in (fraud.title, fraud.restricts, fraud.permits, fraud.message, fraud.complying[0].text):
         assert text in words
 
@@ -52,6 +54,8 @@ def test_a_sound_one_passes() -> None:
     done = run("charter", "lint")
     assert done.returncode == 0
     assert parse(DEFAULT.read_bytes()).sha256 in done.stdout
+    # Where a principle is not looked for is said, and is no mistake.
+    assert "hate: not screened in: thinking, tool_input, tools" in done.stdout
 
 
 def test_what_is_wrong_is_named_by_file_and_line(tmp_path: Path) -> None:
@@ -106,7 +110,7 @@ def test_lists_for_programs(tmp_path: Path) -> None:
     charter = json.loads(run("charter", "show", "--json").stdout)
     default = parse(DEFAULT.read_bytes())
     assert [one["id"] for one in charter["principles"]] == [one.id for one in default.principles]
-    assert (charter["schema"], charter["sha256"]) == ("charter/1", default.sha256)
+    assert (charter["schema"], charter["sha256"]) == ("charter/2", default.sha256)
     assert json.loads(run("charter", "show", "--json", "-p", "fraud").stdout)["id"] == "fraud"
     file = tmp_path / "charter.md"
     file.write_text(DEFAULT.read_text().replace("severity: critical", "severity: awful", 1))

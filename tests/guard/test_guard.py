@@ -16,8 +16,9 @@ from commonweight.guard import (
     Guard,
     JudgeError,
     JudgeQuestion,
-    ScreenedInput,
+    Part,
     Screening,
+    Segment,
 )
 from commonweight.guard.encoder import load_encoder
 from commonweight.guard.recompile import recompile
@@ -52,7 +53,9 @@ def guard(
 
 
 async def asked(guard: Guard, text: str, waived: frozenset[str] = frozenset()) -> Screening:
-    screening = guard.start_screening(ScreenedInput(text, ()), waived)
+    screening = guard.start_screening(
+        [Segment("input", (Part("messages[0].content[0]", text),), is_user=True)], waived
+    )
     await screening.screen_input()
     return screening
 
@@ -63,7 +66,7 @@ async def answered(guard: Guard, text: str) -> tuple[Screening, list[bool]]:
     for i in range(0, len(text), 5):
         await screening.screen_token(None, "output", text[i : i + 5])
         held.append(screening.is_holding)
-    await screening.screen_rest("output")
+    await screening.screen_rest()
     return screening, held
 
 
@@ -73,6 +76,8 @@ async def test_a_principle_in_prose_works_at_once() -> None:
     assert screening.refusal.principle == "no-umbrellas"
     assert screening.refusal.category == "general_harms"
     assert screening.refusal.score >= screening.refusal.threshold
+    assert screening.refusal.block == "messages[0].content[0]"
+    assert screening.refusal.span is not None
     start, end = screening.refusal.span
     assert 0 <= start < end <= len(UMBRELLA)
 

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from command import run
 from conftest import KEY, Server, running
 from sample_charter import BREAD, UMBRELLA, source
 
@@ -40,7 +41,8 @@ def test_the_default_charter_is_kept_unless_it_is_turned_off(server: Server, tmp
 def test_a_charter_in_prose_is_kept(umbrellas: Path, tmp_path: Path) -> None:
     arguments = ("--charter", str(umbrellas), "--data", str(tmp_path))
     with running(tmp_path / "output.txt", *arguments) as (server, _):
-        refused = ask(server, UMBRELLA).json()
+        response = ask(server, UMBRELLA)
+        refused = response.json()
         assert refused["stop_reason"] == "refusal"
         assert refused["stop_details"] == {
             "type": "refusal",
@@ -48,6 +50,9 @@ def test_a_charter_in_prose_is_kept(umbrellas: Path, tmp_path: Path) -> None:
             "explanation": "I don't talk about umbrellas. I can help with raincoats.",
         }
         assert refused["guard"]["principle"] == "no-umbrellas"
+        assert refused["guard"]["block"] == "messages[0].content[0]"
+        assert refused["guard"]["span"][1] <= len(UMBRELLA)
+        assert "digest" not in refused["guard"]
         assert refused["usage"]["input_tokens"] > 0
         # The next turn passes, though what was refused stands in its history.
         passed = ask(
@@ -73,3 +78,11 @@ def test_a_charter_in_prose_is_kept(umbrellas: Path, tmp_path: Path) -> None:
         assert (
             'commonweight_guard_verdicts_total{outcome="refused",place="input",principle="no-umbrellas"' in figures
         )
+        assert 'commonweight_guard_scores_total{outcome="hit"}' in figures
+        assert "commonweight_guard_closed_messages_total 2.0" in figures
+    start, end = refused["guard"]["span"]
+    name = response.headers["request-id"]
+    explained = run("guard", "explain", name, "--charter", umbrellas, "--data", tmp_path).stdout
+    assert (
+        f"refused, input, messages[0].content[0] of the request, characters {start} to {end}, text " in explained
+    )

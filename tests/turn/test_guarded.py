@@ -166,8 +166,7 @@ async def test_a_refused_request_says_nothing(gguf: Gguf, guard: Guard) -> None:
     assert message.stop_details.category == principle.category
     assert message.stop_details.explanation == principle.message
     assert (message.guard.place, message.guard.stage) == ("input", "states")
-    start, end = message.guard.span
-    assert 0 < start < end < len(engine.jobs[0].token_ids)
+    assert (message.guard.block, message.guard.span) == ("messages[0].content[0]", (0, len("Hello.")))
     # It is billed, it is on record, and nothing that was drawn is kept.
     assert message.usage.input_tokens + message.usage.cache_read_input_tokens == len(engine.jobs[0].token_ids)
     assert message.usage.output_tokens == 0
@@ -176,6 +175,34 @@ async def test_a_refused_request_says_nothing(gguf: Gguf, guard: Guard) -> None:
     assert record.findings.refusal is not None
     assert engine.kept == [len(engine.jobs[0].token_ids)]
     assert engine.told == 2
+
+
+async def test_results_of_tools_are_not_taken_for_the_users_turn(gguf: Gguf, guard: Guard) -> None:
+    call = {"type": "tool_use", "id": "a", "name": "weather", "input": {"city": "Kyiv"}}
+    result = {"type": "tool_result", "tool_use_id": "a", "content": "Rain."}
+    messages = [
+        {"role": "user", "content": "Hello."},
+        {"role": "assistant", "content": [call]},
+        {"role": "user", "content": [result]},
+    ]
+    events, record, _ = await turn(
+        gguf, guard, STORY, asked=ALARMING, of=request(messages=messages, tools=[WEATHER])
+    )
+    assert folded(events).stop_reason == "end_turn"
+    assert record.findings is not None
+    assert record.findings.verdicts == []
+
+
+async def test_evidence_in_the_states_is_told_in_characters_of_the_right_block(gguf: Gguf, guard: Guard) -> None:
+    blocks = [{"type": "text", "text": "Guten Abend, äöü."}, {"type": "text", "text": STORY}]
+    events, *_ = await turn(
+        gguf, guard, STORY, asked=ALARMING, of=request(messages=[{"role": "user", "content": blocks}])
+    )
+    verdict = folded(events).guard
+    assert verdict is not None
+    assert verdict.block == "messages[0].content[1]"
+    assert verdict.span is not None
+    assert 0 <= verdict.span[0] < verdict.span[1] <= len(STORY)
 
 
 async def test_the_next_turn_passes(gguf: Gguf, guard: Guard) -> None:
@@ -202,7 +229,11 @@ async def test_an_answer_that_turns_bad_is_cut(gguf: Gguf, guard: Guard) -> None
     assert 0 < len(block.text) < len(STORY) / 2
     assert message.usage.output_tokens > 20
     assert message.guard is not None
-    assert message.guard.place == "output"
+    assert (message.guard.place, message.guard.block, message.guard.tool) == ("output", "content[0]", None)
+    assert message.guard.span is not None
+    start, end = message.guard.span
+    assert 0 <= start < len(block.text) + 20
+    assert start < end < len(STORY)
     assert record.usage.output_tokens == message.usage.output_tokens
     assert engine.kept == [len(engine.jobs[0].token_ids)]
 
@@ -225,7 +256,8 @@ async def test_a_refusal_leaves_no_half_of_a_call(gguf: Gguf, guard: Guard) -> N
     assert message.stop_reason == "refusal"
     assert message.content == []
     assert message.guard is not None
-    assert message.guard.place == "tool_input"
+    assert (message.guard.place, message.guard.tool) == ("tool_input", "weather")
+    assert message.guard.block == "content[0]"
 
 
 async def test_refused_reasoning_is_not_signed(gguf: Gguf, guard: Guard, monkeypatch: pytest.MonkeyPatch) -> None:

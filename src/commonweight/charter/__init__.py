@@ -4,6 +4,7 @@ from importlib.resources import files
 
 from commonweight.charter.difference import Change, compare_charters
 from commonweight.charter.lint import lint
+from commonweight.charter.places import list_unscreened
 from commonweight.charter.principle import Charter, Principle
 from commonweight.charter.problems import CharterError, Problem
 from commonweight.charter.reading import parse
@@ -23,5 +24,6 @@ __all__ = [
     "Problem",
     "compare_charters",
     "lint",
+    "list_unscreened",
     "parse",
 ]

@@ -1,9 +1,9 @@
 """Linter for valid charters."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from commonweight.charter.outline import split_sections
-from commonweight.charter.principle import Charter, Principle
+from commonweight.charter.principle import Charter, Principle, Requirement
 from commonweight.charter.problems import Problem
 from commonweight.charter.reading import parse
 
@@ -27,6 +27,8 @@ def lint(content: bytes) -> list[Problem]:
         for text in _lint_principle(principle)
     ]
     found += [Problem(lines[index], text) for index, text in _find_repeated_texts(charter)]
+    if not any(_may_refuse(principle) for principle in charter.principles):
+        found += [Problem(1, text) for text in _find_idle_requirements(charter.tests)]
     return sorted(found)
 
 
@@ -38,6 +40,8 @@ def _lint_principle(principle: Principle) -> Iterator[str]:
             yield f"a hard principle in mode {principle.mode} holds nothing up"
     if principle.severity == "critical" and "refuse" not in principle.applies_to.values():
         yield "it is critical, and yet refuses nothing"
+    if not _may_refuse(principle):
+        yield from _find_idle_requirements(principle.tests)
     for half in ("restricts", "permits"):
         if len(getattr(principle, half)) < MIN_HALF_CHARACTERS:
             yield f"{half} says too little: {MIN_HALF_CHARACTERS} characters at least"
@@ -48,6 +52,20 @@ def _lint_principle(principle: Principle) -> Iterator[str]:
             f"{len(principle.violating)} examples violate it and {len(principle.complying)} comply: "
             "give at least as many of these"
         )
+
+
+def _may_refuse(principle: Principle) -> bool:
+    return principle.mode == "enforce" and "refuse" in principle.applies_to.values()
+
+
+def _find_idle_requirements(tests: Iterable[Requirement]) -> Iterator[str]:
+    """Requirements that no configuration can hold, as nothing is refused."""
+    for one in tests:
+        if one.least_refused is not None:
+            yield (
+                f"a test asks that {one.least_refused:g} of {one.data} are refused, and nothing refuses: "
+                "no configuration can hold that"
+            )
 
 
 def _find_repeated_texts(charter: Charter) -> Iterator[tuple[int, str]]:

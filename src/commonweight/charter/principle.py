@@ -7,8 +7,12 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 Tier = Literal["hard", "safety", "ethics", "guidelines"]
 """Tier of a principle. Earlier tiers take precedence; hard principles cannot be changed."""
 Severity = Literal["critical", "high", "medium", "low"]
-Place = Literal["input", "output", "thinking", "tool_input", "tool_result"]
-"""Place of text in an exchange. ``tool_input`` is the model's call, ``tool_result`` the tool's output."""
+Place = Literal[
+    "input", "output", "thinking", "tool_input", "tool_result", "system", "document", "history", "tools"
+]
+"""Place of text in an exchange. ``input`` is the user's last turn, ``tool_input`` the model's call,
+``tool_result`` the tool's output, ``document`` a document or search result wherever it stands, ``history`` what
+was said in earlier turns, as the client supplies it, and ``tools`` the definitions of tools."""
 Action = Literal["refuse", "log"]
 Mode = Literal["enforce", "shadow", "off"]
 """``shadow`` decides and records, and changes nothing."""
@@ -71,7 +75,7 @@ class Settings(_Part):
     category: Category | None = None
     hazards: frozenset[Hazard] = frozenset()
     applies_to: dict[Place, Action] = Field(min_length=1)
-    """Action by place. Other places are not scanned."""
+    """Action by place. Other places are not screened."""
     mode: Mode = "enforce"
     overridable_by: Overrider = "nobody"
     tests: tuple[Requirement, ...] = ()
@@ -93,7 +97,8 @@ class Principle(Settings):
 class Front(_Part):
     """Front matter of a charter."""
 
-    schema_: Literal["charter/1"] = Field(alias="schema")
+    schema_: Literal["charter/1", "charter/2"] = Field(alias="schema")
+    """``charter/1`` knows five places; see ``charter.places``."""
     id: Id
     version: str = Field(min_length=1)
     licence: str = Field(min_length=1)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from commonweight.cli.charter_view import format_principle, print_changes, print_overview
+from commonweight.cli.charter_view import format_principle, format_unscreened, print_changes, print_overview
 from commonweight.cli.options import AsJson, DataPath
 from commonweight.cli.terminal import make_console, print_json
 from commonweight.runtime.errors import UserError
@@ -56,7 +56,7 @@ def show(
     elif found is None:
         print_overview(charter)
     else:
-        console.print(format_principle(found))
+        console.print(format_principle(charter, found))
 
 
 @commands.command()
@@ -84,7 +84,7 @@ def new(
 @commands.command()
 def lint(file: CharterArgument = None, as_json: AsJson = False) -> None:
     """Check a charter; every line that is wrong is named."""
-    from commonweight.charter import CharterError
+    from commonweight.charter import CharterError, list_unscreened
     from commonweight.charter import lint as check
     from commonweight.runtime.charter import read_charter
 
@@ -93,18 +93,23 @@ def lint(file: CharterArgument = None, as_json: AsJson = False) -> None:
         problems = check(_read_content(file))
     except CharterError as error:
         problems = error.problems
+    charter = None if problems else read_charter(file)
     if as_json:
-        print_json({"file": str(name), "problems": [problem._asdict() for problem in problems]})
+        unscreened = {one.id: list_unscreened(charter, one) for one in charter.principles} if charter else {}
+        listed = [problem._asdict() for problem in problems]
+        print_json({"file": str(name), "problems": listed, "unscreened": unscreened})
         if problems:
             raise typer.Exit(1)
         return
     console = make_console()
     for problem in problems:
         console.print(f"{name}:{problem.line}: {problem.text}", soft_wrap=True)
-    if problems:
+    if charter is None:
         console.print(f"{len(problems)} to put right", style="red")
         raise typer.Exit(1)
-    charter = read_charter(file)
+    for principle in charter.principles:
+        if unscreened_places := format_unscreened(charter, principle):
+            console.print(f"{principle.id}: {unscreened_places}", style="dim", soft_wrap=True)
     console.print(f"{name}: {len(charter.principles)} principles, nothing to put right", style="green")
     console.print(f"sha256 {charter.sha256}")
 

@@ -9,16 +9,23 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from commonweight.charter import Change, Charter, Principle
+    from commonweight.charter.places import PlaceRule
     from commonweight.charter.principle import Place
 
 _PLACES: tuple[tuple["Place", str], ...] = (
     ("input", "in"),
+    ("system", "sys"),
+    ("document", "doc"),
+    ("history", "his"),
+    ("tools", "def"),
+    ("tool_result", "res"),
     ("output", "out"),
-    ("thinking", "thought"),
-    ("tool_input", "call"),
-    ("tool_result", "result"),
+    ("thinking", "thk"),
+    ("tool_input", "cal"),
 )
+"""Places with their heads in the table, which fits into 80 characters."""
 _SIGNS = {"refuse": "●", "log": "○"}
+_SHADOW_SIGN, _OFF_SIGN = "◌", "-"
 
 
 def print_overview(charter: "Charter") -> None:
@@ -26,34 +33,44 @@ def print_overview(charter: "Charter") -> None:
     from rich import box
     from rich.table import Table
 
+    from commonweight.charter.places import find_rules
+
     console = make_console()
     console.print(charter.title, style="bold")
     console.print(f"{charter.id} {charter.version}, {charter.licence}, sha256 {charter.sha256[:16]}", style="dim")
     console.print()
     console.print(charter.preamble)
     console.print()
-    table = Table(
-        "principle",
-        "tier",
-        "severity",
-        *(name for _, name in _PLACES),
-        "mode",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        collapse_padding=True,
-    )
+    table = Table("principle", "tier", "severity", " ".join(name for _, name in _PLACES), box=box.SIMPLE_HEAD)
+    table.pad_edge, table.collapse_padding = False, True
     for column in table.columns:
         column.no_wrap = True
     for principle in charter.principles:
-        done = [
-            _SIGNS[principle.applies_to[place]] if place in principle.applies_to else "" for place, _ in _PLACES
-        ]
-        table.add_row(principle.id, principle.tier, principle.severity, *done, principle.mode)
+        rules = find_rules(charter, principle)
+        signs = (_choose_sign(rules.get(place)).ljust(len(name) + 1) for place, name in _PLACES)
+        table.add_row(principle.id, principle.tier, principle.severity, "".join(signs))
     console.print(table)
-    console.print("● refuses   ○ records only", style="dim")
+    console.print("● refuses   ○ records only   ◌ in shadow   - off   empty: not screened there", style="dim")
+    console.print(", ".join(f"{name}: {place}" for place, name in _PLACES), style="dim")
+    if charter.schema_ == "charter/1":
+        console.print("The charter's schema, charter/1, does not know sys, doc, his and def.", style="dim")
 
 
-def format_principle(principle: "Principle") -> "RenderableType":
+def _choose_sign(rule: "PlaceRule | None") -> str:
+    if rule is None:
+        return ""
+    return {"enforce": _SIGNS[rule.action], "shadow": _SHADOW_SIGN, "off": _OFF_SIGN}[rule.mode]
+
+
+def format_unscreened(charter: "Charter", principle: "Principle") -> str:
+    """Format the places where a principle is not looked for; empty if there is none."""
+    from commonweight.charter import list_unscreened
+
+    places = list_unscreened(charter, principle)
+    return f"not screened in: {', '.join(places)}" if places else ""
+
+
+def format_principle(charter: "Charter", principle: "Principle") -> "RenderableType":
     """Format one principle, whole."""
     from rich.console import Group
     from rich.padding import Padding
@@ -65,6 +82,8 @@ def format_principle(principle: "Principle") -> "RenderableType":
         Text(principle.title, style="bold"),
         Text(" . ".join([*facts, where, f"mode {principle.mode}"]), style="dim"),
     ]
+    if unscreened := format_unscreened(charter, principle):
+        parts.append(Text(unscreened, style="dim"))
     for name in ("restricts", "permits", "message"):
         parts += [Text(f"\n{name.capitalize()}", style="bold"), Padding(Text(getattr(principle, name)), (0, 2))]
     parts.append(Text("\nExamples", style="bold"))

@@ -78,10 +78,8 @@ def explain(
             if refused
             else "recorded"
         )
-        start, end = verdict["span"]
-        unit = "characters" if verdict["stage"] == "text" else "tokens"
         console.print(
-            f"\n{verdict['principle']}: {done}, {verdict['place']}, {unit} {start} to {end}\n"
+            f"\n{verdict['principle']}: {done}, {_format_where(verdict)}\n"
             f"  {verdict['stage']}: {verdict['score']:.3f}, and {verdict['threshold']:.3f} is enough",
             soft_wrap=True,
         )
@@ -92,6 +90,25 @@ def explain(
         console.print(
             "\nThis charter is not the one that was served then; name that with --charter.", style="yellow"
         )
+
+
+def _format_where(verdict: dict[str, Any]) -> str:
+    """Format the place of a verdict's evidence: block, tool and characters, as far as they are known."""
+    from commonweight.charter.places import ANSWER_PLACES
+
+    parts = [verdict["place"]]
+    if verdict.get("block"):
+        parts.append(f"{verdict['block']} of the {'answer' if verdict['place'] in ANSWER_PLACES else 'request'}")
+    if verdict.get("tool"):
+        parts.append(f"tool {verdict['tool']}")
+    if verdict["span"] is not None:
+        start, end = verdict["span"]
+        # Records of before blocks were named have spans of tokens where states were read.
+        is_text = "block" in verdict or verdict["stage"] == "text"
+        parts.append(f"{'characters' if is_text else 'tokens'} {start} to {end}")
+    if verdict.get("digest"):
+        parts.append(f"text {verdict['digest']}")
+    return ", ".join(parts)
 
 
 async def _find(url: str, request_id: str) -> Any:  # noqa: ANN401 - a record, whose class loads the database

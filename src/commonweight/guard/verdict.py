@@ -23,10 +23,16 @@ class Verdict:
     """The probability that something is violated, as the deciding stage gives it."""
     threshold: float
     """What the score reached."""
-    span: tuple[int, int]
-    """Where: tokens of the prompt, or of the answer, by ``place``; characters where only text was read."""
     action: Action
     mode: Mode
+    block: str | None = None
+    """Path of the block that it is about: of the request, or of the answer. None: it cannot be told."""
+    span: tuple[int, int] | None = None
+    """Start and exclusive end in characters of the block's text as it was sent. None: they cannot be told."""
+    tool: str | None = None
+    """Name of the tool that the block belongs to."""
+    digest: str | None = None
+    """Keyed digest of the text that was scored; None for answers."""
     category: Category | None = None
     message: str = ""
 
@@ -59,6 +65,12 @@ class Findings:
     """Whether the first look was doubtful enough for the text encoder."""
     escalated: bool = False
     """Whether the judge was asked."""
+    closed: int = 0
+    """Messages of closed exchanges, which were neither screened nor shown to the model."""
+    hits: int = 0
+    """Scores of texts that were known from an earlier request."""
+    misses: int = 0
+    """Scores of texts that were computed."""
     seconds: float = 0.0
     """What scoring took of the event loop's and the encoder's time."""
 
@@ -77,6 +89,8 @@ class Findings:
             "output_score": _round_score(self.output_score),
             "encoded": self.encoded,
             "escalated": self.escalated,
+            "closed": self.closed,
+            "scores": {"hits": self.hits, "misses": self.misses},
             "seconds": round(self.seconds, 4),
         }
 

@@ -70,14 +70,19 @@ class GuardVerdict(BaseModel):
     """SHA-256 of the charter's file."""
     principle: str
     place: str
-    """``input``, ``output``, ``thinking``, ``tool_input`` or ``tool_result``."""
+    """``input``, ``output``, ``thinking``, ``tool_input``, ``tool_result``, ``system``, ``document``, ``history``
+    or ``tools``."""
     stage: str
     """Stage that decided: ``text``, ``states``, ``ensemble`` or ``judge``."""
     score: float
     threshold: float
     """Probabilities."""
-    span: tuple[int, int]
-    """Tokens of the prompt or of the answer; characters where only text was read."""
+    block: str | None = None
+    """Path of the block in the request, such as ``messages[3].content[1]``, or in the answer: ``content[0]``."""
+    tool: str | None = None
+    """Name of the tool that the block belongs to."""
+    span: tuple[int, int] | None = None
+    """Start and exclusive end in characters of the block's text as it was sent; null where they cannot be told."""
 
 
 class CacheCreation(BaseModel):

@@ -7,6 +7,7 @@ from pathlib import Path
 from commonweight.catalog.gguf import Gguf
 from commonweight.guard import DEFAULT, Bundle, BundleError, Guard, Judge
 from commonweight.guard.bundle import ModelIdentity
+from commonweight.guard.coverage import find_gaps
 from commonweight.guard.encoder import EncoderMissingError, TextEncoder, load_encoder
 from commonweight.guard.http_judge import HttpJudge
 from commonweight.guard.recompile import CompileError, recompile
@@ -86,9 +87,11 @@ def open_guard(
             waived=settings.waived,
             judge=self_judge if settings.judge_url == SELF else _open_http_judge(settings),
             judge_seconds=settings.judge_timeout,
+            key=key,
         )
     except (BundleError, CompileError) as error:
         raise UserError(str(error)) from error
+    _check_coverage(guard)
     compiled_for = bundle.manifest.model
     if shows_states and not is_its_model and compiled_for is not None:
         log.warning(
@@ -101,6 +104,32 @@ def open_guard(
     mode = "enforced" if settings.mode == "enforce" else "in shadow"
     report(f"Charter {charter.id} {charter.version} ({charter.sha256[:12]}), {mode} on {seen}.")
     return guard
+
+
+def _check_coverage(guard: Guard) -> None:
+    """Refuse a guard that cannot hold what its charter enforces; warn of one that holds it with fewer heads.
+
+    Raises:
+        UserError: an enforced principle has no head at a place.
+    """
+    gaps = list(find_gaps(guard))
+    if without := [gap for gap in gaps if not gap.heads]:
+        listed = "; ".join(
+            f"{principle}: {', '.join(gap.place for gap in without if gap.principle == principle)}"
+            for principle in dict.fromkeys(gap.principle for gap in without)
+        )
+        need = "" if guard.scorer.has_encoder else "install the text encoder (`commonweight pull starter`), "
+        raise UserError(
+            f"the guard has no head for what the charter enforces ({listed}): {need}compile the charter with "
+            "labelled texts, or take the places out of applies_to"
+        )
+    fewer = [gap for gap in gaps if gap.heads]
+    if fewer:
+        log.warning(
+            "without the text encoder %d principles are read with fewer heads: in %s",
+            len({gap.principle for gap in fewer}),
+            ", ".join(dict.fromkeys(f"{gap.place} by {' and '.join(gap.heads)}" for gap in fewer)),
+        )
 
 
 def _open_http_judge(settings: GuardSettings) -> Judge | None:

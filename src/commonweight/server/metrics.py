@@ -67,6 +67,14 @@ class Metrics:
             "stage",
             "outcome",
         )
+        self._scores = counter(
+            "guard_scores",
+            "Scores of requests' texts; outcome: hit, known from an earlier request, or miss.",
+            "outcome",
+        )
+        self._closed = counter(
+            "guard_closed_messages", "Messages of refused exchanges that were left out of prompts."
+        )
         self._guarding = histogram("guard", "What the guard added to an exchange.", _QUICK, "depth")
         registry.register(_InterTokenCollector(self._gaps))
 
@@ -108,6 +116,9 @@ class Metrics:
         depth = "judge" if findings.escalated else "encoder" if findings.encoded else "heads"
         self._screened.labels(depth).inc()
         self._guarding.labels(depth).observe(findings.seconds)
+        self._scores.labels("hit").inc(findings.hits)
+        self._scores.labels("miss").inc(findings.misses)
+        self._closed.inc(findings.closed)
         for verdict in findings.verdicts:
             outcome = "refused" if verdict.refuses else "shadow" if verdict.mode == "shadow" else "recorded"
             self._verdicts.labels(verdict.principle, verdict.place, verdict.stage, outcome).inc()

@@ -14,6 +14,8 @@ class Purpose(Enum):
     """Signatures of thinking blocks, which clients send back."""
     GUARD_BUNDLE = "guard-bundle"
     """Digests of compiled charters that this installation trusts."""
+    GUARD_TEXT = "guard-text"
+    """Texts that the guard saw: names of their scores, and digests on record."""
     CACHE_SALT = "cache-salt"
     """Salts that keep the prefix caches of tenants apart on remote engines."""
     SESSION = "session"

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from commonweight.charter.principle import Place
 from commonweight.engines.contract import Admitted, EngineEvent, Finish, Prefilled, Step
-from commonweight.guard import Verdict
+from commonweight.guard import AnswerPiece, Verdict
 from commonweight.messages.events import (
     CitationsDelta,
     ContentBlockDelta,
@@ -79,7 +79,7 @@ class Answer:
         self.has_started = False
         """The prompt is read, and ``message_start`` told."""
         self.stop_reason: StopReason | None = None
-        self.latest = ""
+        self.latest: list[AnswerPiece] = []
         """What the last event added, of whatever kind, shown or not."""
 
     @property
@@ -116,7 +116,7 @@ class Answer:
 
     def process(self, event: EngineEvent) -> Iterator[StreamEvent]:
         """Process one engine event into stream events."""
-        self.latest = ""
+        self.latest = []
         yield from self._convert_event(event)
 
     def refuse(self, verdict: Verdict) -> Iterator[StreamEvent]:
@@ -175,12 +175,12 @@ class Answer:
         for piece in pieces:
             match piece:
                 case Text(text):
-                    self.latest += text
                     yield from self._open_block(OutputText(citations=[] if self._has_citations else None))
+                    self.latest.append(AnswerPiece(self._index, text))
                     yield self._make_delta(TextDelta(text=text))
                 case Reasoning(text):
-                    self.latest += text
                     yield from self._open_block(OutputThinking())
+                    self.latest.append(AnswerPiece(self._index, text))
                     self._reasoning.append(text)
                     if self._shows_thinking:
                         yield self._make_delta(ThinkingDelta(thinking=text))
@@ -189,7 +189,8 @@ class Answer:
                     yield from self._open_block(OutputToolUse(id=_make_tool_use_id(call_id), name=name))
                     yield self._make_delta(InputJsonDelta(partial_json=""))
                 case CallInput(json):
-                    self.latest += json
+                    tool = self._block.name if isinstance(self._block, OutputToolUse) else None
+                    self.latest.append(AnswerPiece(self._index, json, tool))
                     yield self._make_delta(InputJsonDelta(partial_json=json))
                 case CallClosed():
                     yield from self._close_block()

@@ -19,11 +19,11 @@ from commonweight.engines.contract import (
     Probe,
     Sampling,
 )
-from commonweight.guard import Guard, Screening, extract_input
+from commonweight.guard import ClosedExchanges, Guard, Screening, extract_segments
 from commonweight.messages.errors import ApiError, InvalidRequestError, OverloadedError
 from commonweight.messages.events import StreamEvent
 from commonweight.messages.request import CountTokensRequest, MessageRequest
-from commonweight.messages.response import AppliedEdits, OriginalTokens, StopReason, TokenCount
+from commonweight.messages.response import AppliedEdits, OriginalTokens, OutputText, StopReason, TokenCount
 from commonweight.prompting import OutputParser, Prompt, Renderer, Tokenizer
 from commonweight.signing.signer import Signer
 from commonweight.turn.answer import Answer
@@ -45,6 +45,7 @@ class Turn:
     prompt: Prompt
     job: Job
     edits: AppliedEdits | None
+    closed: ClosedExchanges = ClosedExchanges()  # noqa: RUF009 - immutable
     origin: Origin = ANONYMOUS
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
 
@@ -85,7 +86,7 @@ class Assistant:
         self._tokenizer = tokenizer
         self._renderer = renderer or Renderer(tokenizer, card.chat_template, card.generation.system)
         self._signer = signer
-        self._preparer = PromptPreparer(self._renderer, signer, files)
+        self._preparer = PromptPreparer(self._renderer, signer, files, guard.find_closed if guard else None)
         self._listeners = tuple(listeners)
         self._stop_ids = sorted(tokenizer.end_ids)
 
@@ -153,7 +154,7 @@ class Assistant:
             probe=self._probe(),
         )
         stopwatch.mark_prepared()
-        return Turn(request, prompt, job, ready.edits, origin, stopwatch)
+        return Turn(request, prompt, job, ready.edits, ready.closed, origin, stopwatch)
 
     async def stream(self, turn: Turn) -> AsyncGenerator[StreamEvent]:
         """Run the turn. Close the iterator (``contextlib.aclosing``) to cancel.
@@ -166,11 +167,7 @@ class Assistant:
         is_clamped = turn.job.max_tokens < request.max_tokens
         at_limit: StopReason = "model_context_window_exceeded" if is_clamped else "max_tokens"
         answer = Answer(request, prompt, parser, self._signer, at_limit, turn.edits)
-        screening = (
-            self.guard.start_screening(extract_input(request), turn.origin.waived, prompt.tenant)
-            if self.guard
-            else None
-        )
+        screening = self._start_screening(turn) if self.guard else None
         gate = ReleaseGate(whole_calls=screening is not None and screening.buffers_tool_calls)
 
         def remember() -> None:
@@ -180,11 +177,30 @@ class Assistant:
                 self._renderer.remember_answer(prompt, gate.message.content, kept, answer.reasoning)
 
         steps = run_job(self.engine, turn.job, turn.stopwatch, lambda: answer.reusable_tokens)
-        screened = screen_steps(answer_steps(steps, answer), screening, answer, prompt)
+        screened = screen_steps(answer_steps(steps, answer), screening, answer, prompt, self._renderer.spell)
         with self._record_turn(turn, answer, gate, screening), _translate_errors():
             async with contextlib.aclosing(release_events(screened, gate, answer, remember)) as events:
                 async for event in events:
                     yield event
+
+    def _start_screening(self, turn: Turn) -> Screening:
+        assert self.guard is not None
+        documents = {id(document.block): document.parts for document in turn.prompt.documents}
+        segments = extract_segments(turn.request, documents, turn.closed.indices)
+        screening = self.guard.start_screening(segments, turn.origin.waived, turn.prompt.tenant)
+        screening.findings.closed = len(turn.closed.indices)
+        return screening
+
+    def _note_outcome(self, turn: Turn, answer: Answer, gate: ReleaseGate) -> None:
+        """Note for later requests whether the turn was refused; what was cut off by the client says nothing."""
+        if self.guard is None or not turn.closed.turn:
+            return
+        if answer.stop_reason == "refusal":
+            blocks = gate.message.content if gate.has_started else []
+            left = "".join(block.text for block in blocks if isinstance(block, OutputText))
+            self.guard.refused_turns.remember(turn.closed.turn, turn.prompt.prefill + left)
+        elif answer.stop_reason is not None:
+            self.guard.refused_turns.forget(turn.closed.turn)
 
     def _choose_sampling(self, request: MessageRequest) -> Sampling:
         """What the request sets, with the API's defaults; or, if it sets nothing, what holds for the model."""
@@ -215,6 +231,7 @@ class Assistant:
             error = failure.type if isinstance(failure, ApiError) else ApiError.type
             raise
         finally:
+            self._note_outcome(turn, answer, gate)
             record = TurnRecord(
                 origin=turn.origin,
                 model=turn.request.model,

@@ -3,7 +3,7 @@
 Each stage reads the one before it and closes it when it ends, so that closing the last one cancels the job.
 """
 
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -64,9 +64,16 @@ async def answer_steps(steps: AsyncGenerator[EngineEvent], answer: Answer) -> As
 
 
 async def screen_steps(
-    steps: AsyncGenerator[AnsweredStep], screening: Screening | None, answer: Answer, prompt: Prompt
+    steps: AsyncGenerator[AnsweredStep],
+    screening: Screening | None,
+    answer: Answer,
+    prompt: Prompt,
+    spell: Callable[[Sequence[int]], str],
 ) -> AsyncGenerator[ScreenedStep]:
-    """Steps with the guard's decision on each, which may end them. The input is screened before the first step."""
+    """Steps with the guard's decision on each, which may end them. The request is screened before the first step.
+
+    ``spell``: the text of token ids.
+    """
     if screening is not None:
         await screening.screen_input()
         if screening.refusal is not None:
@@ -77,7 +84,7 @@ async def screen_steps(
             if screening is None:
                 yield ScreenedStep(answered.events)
                 continue
-            await _screen_step(screening, answered.step, answer, prompt)
+            await _screen_step(screening, answered.step, answer, prompt, spell)
             if screening.refusal is not None:
                 # The message may begin before it is refused; nothing else of it leaves.
                 started = answered.events if isinstance(answered.step, Prefilled) else []
@@ -103,15 +110,22 @@ async def release_events(
                 yield event
 
 
-async def _screen_step(screening: Screening, step: EngineEvent, answer: Answer, prompt: Prompt) -> None:
+async def _screen_step(
+    screening: Screening, step: EngineEvent, answer: Answer, prompt: Prompt, spell: Callable[[Sequence[int]], str]
+) -> None:
+    latest = "".join(piece.text for piece in answer.latest)
     match step:
         case Prefilled(scores=scores):
-            await screening.screen_prompt(scores, *prompt.user_span)
+            await screening.screen_prompt(
+                scores, *prompt.user_span, lambda start, end: spell(prompt.token_ids[start:end])
+            )
         case Step(scores=scores):
-            await screening.screen_token(scores, answer.place, answer.latest)
+            await screening.screen_token(scores, answer.place, latest, answer.latest)
             if answer.is_complete:
-                await screening.screen_rest(answer.place)
+                await screening.screen_rest()
         case Finish():
-            await screening.screen_rest(answer.place)
+            if latest:  # what the parser had kept back
+                await screening.screen_token(None, answer.place, latest, answer.latest)
+            await screening.screen_rest()
         case _:
             pass

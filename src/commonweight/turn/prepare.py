@@ -4,11 +4,12 @@ import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ParamSpec, TypeVar
 
 from commonweight.documents import DocumentReader
 from commonweight.engines.contract import Priority
+from commonweight.guard import ClosedExchanges
 from commonweight.messages.content import ContentBlock, TextBlock, ThinkingBlock
 from commonweight.messages.errors import InvalidRequestError
 from commonweight.messages.request import CountTokensRequest, MessageParam
@@ -32,6 +33,9 @@ Request = TypeVar("Request", bound=CountTokensRequest)
 LoadFiles = Callable[[str, Sequence[str]], Awaitable[Mapping[str, UploadedFile]]]
 """A tenant's uploaded files by their ids. Raises ``NotFoundError`` for one that is not there, or not theirs."""
 
+FindClosed = Callable[[Sequence[MessageParam], str], ClosedExchanges]
+"""Finds the closed exchanges of a tenant's conversation."""
+
 LARGE_REQUEST_BYTES = 256 * 1024
 """Bytes of a request, with the text of its documents, from which it counts as large."""
 MAX_EDITED_WINDOWS = 8
@@ -47,6 +51,8 @@ class PreparedPrompt:
     prompt: Prompt
     edits: AppliedEdits | None = None
     """None: the client asked for no edits."""
+    closed: ClosedExchanges = ClosedExchanges()  # noqa: RUF009 - immutable
+    """Exchanges that the guard refused, which the prompt leaves out."""
 
     @property
     def original_token_count(self) -> int:
@@ -62,10 +68,17 @@ class PromptPreparer:
     ones waiting. Documents are read in child processes, which wait for nothing but each other.
     """
 
-    def __init__(self, renderer: Renderer, signer: Signer, load_files: LoadFiles | None = None) -> None:
+    def __init__(
+        self,
+        renderer: Renderer,
+        signer: Signer,
+        load_files: LoadFiles | None = None,
+        find_closed: FindClosed | None = None,
+    ) -> None:
         self._renderer = renderer
         self._signer = signer
         self._load_files = load_files
+        self._find_closed = find_closed
         self._rendering = {"interactive": asyncio.Semaphore(1), "batch": asyncio.Semaphore(1)}
         self._reading = {
             "interactive": asyncio.Semaphore(MAX_DOCUMENT_PROCESSES),
@@ -89,6 +102,8 @@ class PromptPreparer:
             NotFoundError: it refers to a file that is not there.
         """
         messages = [_restore_reasoning(message, i, self._signer) for i, message in enumerate(request.messages)]
+        closed = self._find_closed(request.messages, tenant) if self._find_closed else ClosedExchanges()
+        messages = closed.remove_from(messages)
         files = await self._load_files(tenant, list_file_ids(request.messages)) if self._load_files else None
         # Held until the prompt is rendered, because so long the documents' contents stay in memory.
         async with self._reading[priority] if refers_to_files(request.messages) else nullcontext():
@@ -98,7 +113,8 @@ class PromptPreparer:
             size += sum(len(part) for document in documents for part in document.parts)
             is_gated = size >= LARGE_REQUEST_BYTES or priority == "batch"
             async with self._rendering[priority] if is_gated else nullcontext():
-                return await self._render(request, messages, window, tenant, documents)
+                ready = await self._render(request, messages, window, tenant, documents)
+        return replace(ready, closed=closed)
 
     async def _render(
         self,

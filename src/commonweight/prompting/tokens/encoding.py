@@ -165,9 +165,10 @@ class PromptEncoder:
             return end if end < span.limit and is_shown else None
         # A prefill that is a cached answer which was cut off.
         rendered = unescape(text[span.start :]).encode() if span.limit == len(text) else b""
-        return span.limit if rendered.strip() == self._spell(span.answer.token_ids).strip() else None
+        return span.limit if rendered.strip() == self.spell(span.answer.token_ids).strip() else None
 
-    def _spell(self, ids: Iterable[int]) -> bytes:
+    def spell(self, ids: Iterable[int]) -> bytes:
+        """The bytes that token ids stand for."""
         return b"".join(map(self._bytes_of, ids))
 
     def _bytes_of(self, token_id: int) -> bytes:
@@ -176,7 +177,7 @@ class PromptEncoder:
     def _count_tokens(self, ids: Sequence[int], text: str, segment: Segment) -> int:
         """Number of a segment's token ids that lie within a prefix of its text."""
         prefix = unescape(text).encode()
-        spelled = self._spell(ids[: len(prefix) + 1])
+        spelled = self.spell(ids[: len(prefix) + 1])
         if segment.answer is not None and not spelled.lstrip(b" ").startswith(prefix.lstrip(b" ")):
             return len(ids)  # the template renders the answer in another form
         # Some tokenizers put a space in front of a text.

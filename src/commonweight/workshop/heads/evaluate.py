@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from commonweight.engines.contract import Prefilled
-from commonweight.guard import Findings, Guard, ScreenedInput, extract_input
+from commonweight.guard import Findings, Guard, extract_segments
 from commonweight.guard.scorer import sigmoid
 from commonweight.guard.streaming import EvidenceTracker
 from commonweight.messages.errors import InvalidRequestError
@@ -127,10 +127,10 @@ async def rescore_text(guard: Guard, answers: Sequence[OwnAnswer]) -> list[float
     """Rescore an answer as a guard that only reads text: the highest smoothed logits."""
     found = []
     for answer in answers:
-        screening = guard.start_screening(ScreenedInput("", ()))
+        screening = guard.start_screening(())
         for at in range(0, len(answer.text), CHARACTERS_PER_TOKEN):
             await screening.screen_token(None, "output", answer.text[at : at + CHARACTERS_PER_TOKEN])
-        await screening.screen_rest("output")
+        await screening.screen_rest()
         found.append(_find_peak(screening.findings))
     return found
 
@@ -177,7 +177,7 @@ async def _score_prompt(assistant: Assistant, guard: Guard, row: LabelledText) -
     except InvalidRequestError:  # longer than the window
         request = _make_request(row.text[: assistant.engine.window])
         turn = await assistant.prepare(request)
-    screening = guard.start_screening(extract_input(request))
+    screening = guard.start_screening(extract_segments(request))
     await screening.screen_input()
     if guard.probe is not None:
         async with assistant.engine.run(msgspec.structs.replace(turn.job, max_tokens=0)) as events:

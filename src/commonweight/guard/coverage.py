@@ -1,0 +1,49 @@
+"""Coverage: which heads a guard has for each principle at each place where a charter puts it."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from commonweight.charter.places import ANSWER_PLACES, PLACES
+from commonweight.charter.principle import Place
+from commonweight.guard.guard import Guard
+
+
+class Gap(NamedTuple):
+    """A place where a principle is enforced with less than its bundle was compiled for."""
+
+    principle: str
+    place: Place
+    heads: tuple[str, ...]
+    """Those that are left: ``states``, ``encoder``, ``grams``."""
+
+
+def find_gaps(guard: Guard) -> Iterator[Gap]:
+    """Find where enforced principles have no head, or lack the one that needs the text encoder."""
+    for place in PLACES:
+        for principle in guard.find_active_principles(place, ()).refusing:
+            heads = tuple(_list_heads(guard, principle.id, place))
+            lacks_encoder = guard.scorer.manifest.encoder is not None and not guard.scorer.has_encoder
+            is_lower = place not in ANSWER_PLACES and lacks_encoder
+            if not heads or is_lower:
+                yield Gap(principle.id, place, heads)
+
+
+def _list_heads(guard: Guard, principle: str, place: Place) -> Iterator[str]:
+    manifest, has_encoder = guard.scorer.manifest, guard.scorer.has_encoder
+    if principle in manifest.prose and has_encoder:
+        yield "encoder"
+    if principle == manifest.injection_principle and manifest.injection is not None and place not in ANSWER_PLACES:
+        yield "grams"
+    if principle not in manifest.principles:
+        return
+    if place in ANSWER_PLACES:
+        part = "states" if guard.reads_states else "grams"
+        if part in manifest.output:
+            yield part
+        return
+    if place == "input" and guard.reads_states and "states" in manifest.input:
+        yield "states"
+    if has_encoder and "encoder" in manifest.input:
+        yield "encoder"
+    if "grams" in manifest.input:
+        yield "grams"

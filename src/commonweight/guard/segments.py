@@ -1,0 +1,257 @@
+"""Segments of a request: the texts that are screened, each with its place and where it stands in the request.
+
+A segment is scored as one text. It is joined from its parts, which are texts as the client sent them (of a PDF: as
+they were extracted), so that a span of it can be told as a block and characters of that block's own text.
+"""
+
+from bisect import bisect_right
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+from commonweight.charter.principle import Place
+from commonweight.messages.content import (
+    CompactionBlock,
+    ContentSource,
+    DocumentBlock,
+    SearchResultBlock,
+    ServerToolResultBlock,
+    ServerToolUseBlock,
+    TextBlock,
+    TextSource,
+    ToolAdditionBlock,
+    ToolDefinition,
+    ToolResultBlock,
+    ToolUseBlock,
+)
+from commonweight.messages.conversation import MessageParam
+from commonweight.messages.request import MessageRequest
+from commonweight.messages.tools import CustomTool, Tool
+from commonweight.messages.wire import WireModel
+
+PARAGRAPH = "\n\n"
+_SCHEMA_KEYWORDS = frozenset({"type", "format", "pattern", "required", "$ref", "$schema", "$id"})
+"""Keywords of JSON schemas whose values say nothing to the model in words."""
+
+DocumentTexts = Mapping[int, Sequence[str]]
+"""Extracted texts of documents: pages or blocks, by the ``id()`` of their blocks."""
+
+
+class Location(NamedTuple):
+    """Where a verdict's evidence stands."""
+
+    block: str | None
+    """Path of the block, as the API names it. None: it cannot be told."""
+    span: tuple[int, int] | None = None
+    """Start and exclusive end in characters of the block's text as it was sent. None: it cannot be told."""
+    tool: str | None = None
+    """Name of the tool that it belongs to."""
+    digest: str | None = None
+    """Keyed digest of the text that was scored."""
+
+
+class Part(NamedTuple):
+    """One text of a request, with the path of its block or field."""
+
+    path: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Texts of a request that are scored together."""
+
+    place: Place
+    parts: tuple[Part, ...]
+    tool: str | None = None
+    """Name of the tool that is defined here, or whose result this is."""
+    is_user: bool = False
+    """Whether the user wrote it, now or in an earlier turn."""
+
+    @cached_property
+    def text(self) -> str:
+        """The texts of its parts as paragraphs."""
+        return PARAGRAPH.join(part.text for part in self.parts)
+
+    def locate(self, span: tuple[int, int]) -> Location:
+        """Locate a span of the text: the part that holds most of it, and the characters there."""
+        start, end = span
+        starts = [0, *accumulate(len(part.text) + len(PARAGRAPH) for part in self.parts)][:-1]
+        if not 0 <= start < end <= len(self.text):
+            return Location(self.parts[0].path if len(self.parts) == 1 else None, None, self.tool)
+        best, most = 0, (0, 0)
+        for i in range(max(0, bisect_right(starts, start) - 1), len(self.parts)):
+            if starts[i] >= end:
+                break
+            inside = max(start, starts[i]) - starts[i], min(end - starts[i], len(self.parts[i].text))
+            if inside[1] - inside[0] > most[1] - most[0]:
+                best, most = i, inside
+        return Location(self.parts[best].path, most if most[0] < most[1] else None, self.tool)
+
+    def map_from(self, rendered: str, span: tuple[int, int]) -> Location:
+        """Locate a span of the text that a prompt holds in place of this segment's.
+
+        Templates trim texts and write others between them. So each part is looked for in the rendered text; where
+        one is not found as it was sent, there is no span.
+        """
+        done = 0
+        best, most = None, (0, 0)
+        for part in self.parts:
+            body = part.text.strip()
+            at = rendered.find(body, done)
+            if at < 0:
+                return Location(self.parts[0].path if len(self.parts) == 1 else None, None, self.tool)
+            done = at + len(body)
+            inside = max(span[0], at), min(span[1], done)
+            if inside[1] - inside[0] > most[1] - most[0]:
+                moved = part.text.index(body) - at
+                best, most = part.path, (inside[0] + moved, inside[1] + moved)
+        return Location(best, most if best is not None else None, self.tool)
+
+
+def find_question(segments: Sequence[Segment]) -> str:
+    """Find what the user asked last: in this turn or, while tools are at work, in an earlier one."""
+    return next((one.text for one in reversed(segments) if one.is_user), "")
+
+
+def extract_segments(
+    request: MessageRequest, documents: DocumentTexts | None = None, closed: Collection[int] = ()
+) -> tuple[Segment, ...]:
+    """Extract the segments of a request, in its order.
+
+    Args:
+        documents: extracted texts of documents; without them, those that are texts already.
+        closed: indices of the messages of closed exchanges, which are not screened.
+    """
+    found = [_make_tool_segment(f"tools[{i}]", tool) for i, tool in enumerate(request.tools or [])]
+    found += [
+        Segment("system", (Part(f"system[{i}]", block.text),)) for i, block in enumerate(request.system or [])
+    ]
+    names: dict[str, str] = {}
+    last = _find_last_turn(request.messages)
+    asked: list[Part] = []
+    for i, message in enumerate(request.messages):
+        for block in message.content:
+            if isinstance(block, ToolUseBlock | ServerToolUseBlock):
+                names[block.id] = block.name
+        if i in closed:
+            continue
+        said: list[Part] = []
+        for j, block in enumerate(message.content):
+            path = f"messages[{i}].content[{j}]"
+            match block:
+                case TextBlock() if message.role == "system":
+                    found.append(Segment("system", (Part(path, block.text),)))
+                case TextBlock():
+                    said.append(Part(path, block.text))
+                case CompactionBlock(content=str(text)):
+                    said.append(Part(path, text))
+                case ToolUseBlock() | ServerToolUseBlock():
+                    said += _list_strings(f"{path}.input", block.input)
+                case _:
+                    found += _make_other_segments(block, path, names, documents or {})
+        if message.role == "user" and i >= last:
+            asked += said
+        elif message.role != "system":
+            found.append(Segment("history", tuple(said), is_user=message.role == "user"))
+    found.append(Segment("input", tuple(asked), is_user=True))
+    return tuple(one for one in found if one.text.strip())
+
+
+def _find_last_turn(messages: Sequence[MessageParam]) -> int:
+    """Index of the first message of the last turn that is the user's; a begun answer may follow it."""
+    first = len(messages)
+    for i in range(len(messages) - 1, -1, -1):
+        if messages[i].role == "user":
+            first = i
+        elif messages[i].role == "assistant" and first < len(messages):
+            break
+    return first
+
+
+def _make_other_segments(
+    block: WireModel, path: str, names: Mapping[str, str], documents: DocumentTexts
+) -> Iterator[Segment]:
+    match block:
+        case ToolResultBlock():
+            parts = [
+                Part(f"{path}.content[{k}]", part.text)
+                for k, part in enumerate(block.content)
+                if isinstance(part, TextBlock)
+            ]
+            yield Segment("tool_result", tuple(parts), names.get(block.tool_use_id))
+            for k, inner in enumerate(block.content):
+                if isinstance(inner, DocumentBlock | SearchResultBlock):
+                    yield Segment(
+                        "document", tuple(_list_document_parts(inner, f"{path}.content[{k}]", documents))
+                    )
+        case ServerToolResultBlock():
+            strings = tuple(_list_strings(f"{path}.content", block.content))
+            yield Segment("tool_result", strings, names.get(block.tool_use_id))
+        case DocumentBlock() | SearchResultBlock():
+            yield Segment("document", tuple(_list_document_parts(block, path, documents)))
+        case ToolAdditionBlock(tool=ToolDefinition(definition=tool)):
+            yield _make_tool_segment(f"{path}.tool.definition", tool)
+        case _:
+            pass
+
+
+def _list_document_parts(
+    block: DocumentBlock | SearchResultBlock, path: str, documents: DocumentTexts
+) -> Iterator[Part]:
+    """The texts of a document or search result that the model is shown."""
+    if block.title:
+        yield Part(f"{path}.title", block.title)
+    match block:
+        case SearchResultBlock():
+            yield Part(f"{path}.source", block.source)
+            yield from (Part(f"{path}.content[{i}]", part.text) for i, part in enumerate(block.content))
+            return
+        case DocumentBlock(context=str(context)):
+            yield Part(f"{path}.context", context)
+        case _:
+            pass
+    match block.source:
+        case TextSource(data=text):
+            yield Part(path, text)
+        case ContentSource(content=blocks):
+            for i, part in enumerate(blocks):
+                if isinstance(part, TextBlock):
+                    yield Part(f"{path}.source.content[{i}]", part.text)
+        case _:
+            yield Part(path, "\n".join(documents.get(id(block), ())))
+
+
+def _make_tool_segment(path: str, tool: Tool) -> Segment:
+    """The words of a tool's definition; those of published tools are the API's own."""
+    if not isinstance(tool, CustomTool):
+        return Segment("tools", (), tool.name)
+    parts = [Part(f"{path}.name", tool.name)]
+    if tool.description:
+        parts.append(Part(f"{path}.description", tool.description))
+    parts += _list_strings(f"{path}.input_schema", tool.input_schema, _SCHEMA_KEYWORDS)
+    parts += _list_strings(f"{path}.input_examples", tool.input_examples or [])
+    return Segment("tools", tuple(parts), tool.name)
+
+
+def _list_strings(path: str, value: Any, without: Collection[str] = ()) -> list[Part]:  # noqa: ANN401 - any JSON
+    """The strings within JSON, with their paths. ``without``: keys passed over unless they hold objects."""
+    found: list[Part] = []
+    # Not by recursion: a client's JSON may be nested deeper than that goes.
+    waiting: list[tuple[str, Any]] = [(path, value)]
+    while waiting:
+        at, one = waiting.pop()
+        if isinstance(one, str):
+            if one:
+                found.append(Part(at, one))
+        elif isinstance(one, dict):
+            waiting += [
+                (f"{at}.{key}", inner)
+                for key, inner in reversed(one.items())
+                if key not in without or isinstance(inner, dict)
+            ]
+        elif isinstance(one, list):
+            waiting += [(f"{at}[{i}]", inner) for i, inner in reversed(list(enumerate(one)))]
+    return found

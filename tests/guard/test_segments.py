@@ -1,0 +1,217 @@
+"""Segments of a request: every text that a client supplies, by place, and spans of it as the client sent it."""
+
+from typing import Any
+
+import pytest
+
+from commonweight.guard import Part, Segment, extract_segments
+from commonweight.messages.content import DocumentBlock
+from commonweight.messages.request import MessageRequest
+
+PDF = {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="}
+WEATHER = {
+    "name": "weather",
+    "description": "Says what the sky does.",
+    "input_schema": {
+        "type": "object",
+        "properties": {
+            "city": {"type": "string", "description": "A town."},
+            "type": {"type": "string", "enum": ["rain", "sun"]},
+        },
+    },
+}
+
+
+def request(messages: list[dict[str, Any]], **fields: Any) -> MessageRequest:
+    return MessageRequest.model_validate({"model": "m", "max_tokens": 10, "messages": messages, **fields})
+
+
+def places(found: tuple[Segment, ...]) -> list[tuple[str, list[tuple[str, str]]]]:
+    return [(one.place, [(part.path, part.text) for part in one.parts]) for one in found]
+
+
+def test_every_text_of_an_agents_request_has_its_place() -> None:
+    found = extract_segments(
+        request(
+            [
+                {"role": "user", "content": [{"type": "text", "text": "Hi."}, {"type": "text", "text": "Rain?"}]},
+                {
+                    "role": "assistant",
+                    "content": [
+                        {"type": "text", "text": "I look."},
+                        {
+                            "type": "tool_use",
+                            "id": "a",
+                            "name": "weather",
+                            "input": {"city": "Bergen", "n": [1, "x"]},
+                        },
+                    ],
+                },
+                {
+                    "role": "user",
+                    "content": [
+                        {
+                            "type": "tool_result",
+                            "tool_use_id": "a",
+                            "content": [
+                                {"type": "text", "text": "Rain."},
+                                {
+                                    "type": "search_result",
+                                    "source": "https://example.org",
+                                    "title": "Sky",
+                                    "content": [{"type": "text", "text": "Wet."}],
+                                },
+                            ],
+                        },
+                        {"type": "text", "text": "And then?"},
+                    ],
+                },
+                {"role": "system", "content": "Be brief."},
+            ],
+            system=[{"type": "text", "text": "One."}, {"type": "text", "text": "Two."}],
+            tools=[WEATHER, {"type": "bash_20250124", "name": "bash"}],
+        )
+    )
+    assert places(found) == [
+        (
+            "tools",
+            [
+                ("tools[0].name", "weather"),
+                ("tools[0].description", "Says what the sky does."),
+                ("tools[0].input_schema.properties.city.description", "A town."),
+                ("tools[0].input_schema.properties.type.enum[0]", "rain"),
+                ("tools[0].input_schema.properties.type.enum[1]", "sun"),
+            ],
+        ),
+        ("system", [("system[0]", "One.")]),
+        ("system", [("system[1]", "Two.")]),
+        ("history", [("messages[0].content[0]", "Hi."), ("messages[0].content[1]", "Rain?")]),
+        (
+            "history",
+            [
+                ("messages[1].content[0]", "I look."),
+                ("messages[1].content[1].input.city", "Bergen"),
+                ("messages[1].content[1].input.n[1]", "x"),
+            ],
+        ),
+        ("tool_result", [("messages[2].content[0].content[0]", "Rain.")]),
+        (
+            "document",
+            [
+                ("messages[2].content[0].content[1].title", "Sky"),
+                ("messages[2].content[0].content[1].source", "https://example.org"),
+                ("messages[2].content[0].content[1].content[0]", "Wet."),
+            ],
+        ),
+        ("system", [("messages[3].content[0]", "Be brief.")]),
+        ("input", [("messages[2].content[1]", "And then?")]),
+    ]
+    assert [one.tool for one in found] == ["weather", *[None] * 4, "weather", *[None] * 3]
+    assert [one.is_user for one in found].count(True) == 2
+
+
+def test_documents_of_all_kinds_are_read_after_extraction() -> None:
+    of = request(
+        [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "document", "title": "T", "context": "C", "source": PDF},
+                    {
+                        "type": "document",
+                        "source": {"type": "text", "media_type": "text/plain", "data": "Plain."},
+                    },
+                    {"type": "document", "source": {"type": "content", "content": "Block."}},
+                    {"type": "document", "source": {"type": "file", "file_id": "file_1"}},
+                    {"type": "text", "text": "Summarise."},
+                ],
+            }
+        ]
+    )
+    blocks = of.messages[0].content
+    assert isinstance(blocks[0], DocumentBlock)
+    texts = {id(blocks[0]): ["Page one.", "Page two."], id(blocks[3]): ["Uploaded."]}
+    path = "messages[0].content"
+    assert places(extract_segments(of, texts)) == [
+        (
+            "document",
+            [(f"{path}[0].title", "T"), (f"{path}[0].context", "C"), (f"{path}[0]", "Page one.\nPage two.")],
+        ),
+        ("document", [(f"{path}[1]", "Plain.")]),
+        ("document", [(f"{path}[2].source.content[0]", "Block.")]),
+        ("document", [(f"{path}[3]", "Uploaded.")]),
+        ("input", [(f"{path}[4]", "Summarise.")]),
+    ]
+
+
+def test_a_begun_answer_is_history_and_the_turn_before_it_the_users() -> None:
+    found = extract_segments(
+        request([{"role": "user", "content": "Tell me."}, {"role": "assistant", "content": "Once upon"}])
+    )
+    assert [(one.place, one.text) for one in found] == [("history", "Once upon"), ("input", "Tell me.")]
+
+
+def test_messages_of_closed_exchanges_are_left_out() -> None:
+    found = extract_segments(
+        request(
+            [
+                {"role": "user", "content": "One."},
+                {"role": "assistant", "content": "[refused]"},
+                {"role": "user", "content": "Two."},
+            ]
+        ),
+        closed={0, 1},
+    )
+    assert [(one.place, one.text) for one in found] == [("input", "Two.")]
+
+
+def test_json_that_is_nested_deeply_is_read() -> None:
+    value: Any = "end"
+    for _ in range(150):
+        value = {"a": [value]}
+    tool = {**WEATHER, "input_examples": [value]}
+    [found, _] = extract_segments(request([{"role": "user", "content": "x"}], tools=[tool]))
+    assert found.parts[-1].text == "end"
+
+
+SEGMENT = Segment("input", (Part("a", "one two"), Part("b", "three"), Part("c", "four five six")))
+
+
+@pytest.mark.parametrize(
+    ("piece", "block", "text"),
+    [
+        ("two", "a", "two"),
+        ("three", "b", "three"),
+        ("five six", "c", "five six"),
+        ("o\n\nthree", "b", "three"),
+        ("two\n\nt", "a", "two"),
+        ("one two\n\nthree\n\nfour five six", "c", "four five six"),
+    ],
+)
+def test_a_span_is_told_as_a_block_and_its_characters(piece: str, block: str, text: str) -> None:
+    start = SEGMENT.text.index(piece)
+    found = SEGMENT.locate((start, start + len(piece)))
+    assert found.block == block
+    assert found.span is not None
+    sent = {part.path: part.text for part in SEGMENT.parts}[block]
+    assert sent[slice(*found.span)] == text
+
+
+@pytest.mark.parametrize("span", [(0, 0), (5, 2), (0, 10_000), (7, 9)])
+def test_a_span_that_is_none_of_the_text_is_null_rather_than_wrong(span: tuple[int, int]) -> None:
+    assert SEGMENT.locate(span).span is None
+
+
+def test_a_span_of_the_prompt_is_found_in_the_texts_as_they_were_sent() -> None:
+    sent = Segment("input", (Part("a", "  Umlaute: äöü  "), Part("b", "and more")))
+    rendered = "<doc>x</doc>\n\nUmlaute: äöü\n\nand more<|im_end|>"
+    start = rendered.index("äöü")
+    found = sent.map_from(rendered, (start, start + 3))
+    assert found.block == "a"
+    assert found.span is not None
+    assert sent.parts[0].text[slice(*found.span)] == "äöü"
+    start = rendered.index("more")
+    assert sent.map_from(rendered, (start, len(rendered))) == ("b", (4, 8), None, None)
+    # A template that writes a text in another form leaves it without a span.
+    assert sent.map_from(rendered.upper(), (0, 9)) == (None, None, None, None)
+    assert Segment("input", (Part("a", "x"),)).map_from("y", (0, 1)) == ("a", None, None, None)
