@@ -170,8 +170,9 @@ class Assistant:
         screening = self._start_screening(turn) if self.guard else None
         gate = ReleaseGate(whole_calls=screening is not None and screening.buffers_tool_calls)
 
-        def remember() -> None:
-            if answer.matches_tokens:
+        def settle() -> None:
+            self._note_outcome(turn, answer, gate)
+            if answer.matches_tokens and answer.stop_reason != "refusal":
                 ids = answer.token_ids
                 kept = ids[:-1] if ids and ids[-1] in self._tokenizer.end_ids else ids
                 self._renderer.remember_answer(prompt, gate.message.content, kept, answer.reasoning)
@@ -179,7 +180,7 @@ class Assistant:
         steps = run_job(self.engine, turn.job, turn.stopwatch, lambda: answer.reusable_tokens)
         screened = screen_steps(answer_steps(steps, answer), screening, answer, prompt, self._renderer.spell)
         with self._record_turn(turn, answer, gate, screening), _translate_errors():
-            async with contextlib.aclosing(release_events(screened, gate, answer, remember)) as events:
+            async with contextlib.aclosing(release_events(screened, gate, answer, settle)) as events:
                 async for event in events:
                     yield event
 
@@ -192,7 +193,7 @@ class Assistant:
         return screening
 
     def _note_outcome(self, turn: Turn, answer: Answer, gate: ReleaseGate) -> None:
-        """Note for later requests whether the turn was refused; what was cut off by the client says nothing."""
+        """Note for later requests whether the turn was refused, before the client can send one."""
         if self.guard is None or not turn.closed.turn:
             return
         if answer.stop_reason == "refusal":
@@ -231,7 +232,6 @@ class Assistant:
             error = failure.type if isinstance(failure, ApiError) else ApiError.type
             raise
         finally:
-            self._note_outcome(turn, answer, gate)
             record = TurnRecord(
                 origin=turn.origin,
                 model=turn.request.model,

@@ -96,12 +96,16 @@ async def screen_steps(
 async def release_events(
     steps: AsyncGenerator[ScreenedStep], gate: ReleaseGate, answer: Answer, on_complete: Callable[[], None]
 ) -> AsyncGenerator[StreamEvent]:
-    """Events that leave for the client. ``on_complete`` is called before the last ones of a complete message."""
+    """Events that leave for the client.
+
+    ``on_complete`` is called before the last ones of a message that is complete or refused.
+    """
     async with aclosing(steps):
         async for screened in steps:
             leaving: Iterable[StreamEvent]
             if screened.refusal is not None:
                 leaving = [*gate.finish(screened.events), *gate.finish(answer.refuse(screened.refusal))]
+                on_complete()
             else:
                 leaving = gate.push(screened.events, is_held=screened.is_held)
                 if answer.is_complete:
