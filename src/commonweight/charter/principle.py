@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from commonweight.charter.phrases import MAX_PRINCIPLE_PHRASES, Phrase
+
 Tier = Literal["hard", "safety", "ethics", "guidelines"]
 """Tier of a principle. Earlier tiers take precedence; hard principles cannot be changed."""
 Severity = Literal["critical", "high", "medium", "low"]
@@ -72,6 +74,8 @@ class Settings(_Part):
     hazards: frozenset[Hazard] = frozenset()
     applies_to: dict[Place, Action] = Field(min_length=1)
     """Action by place. Other places are not scanned."""
+    phrases: tuple[Phrase, ...] = Field((), max_length=MAX_PRINCIPLE_PHRASES)
+    """Words that must not stand in any of these places, whatever is meant by them."""
     mode: Mode = "enforce"
     overridable_by: Overrider = "nobody"
     tests: tuple[Requirement, ...] = ()

@@ -9,6 +9,7 @@ import re
 from collections import Counter
 
 from commonweight.charter.outline import OutlineBlock, Section, read_front_matter, split_sections
+from commonweight.charter.phrases import MAX_CHARTER_PHRASES
 from commonweight.charter.principle import Charter, Front, Principle, Settings
 from commonweight.charter.problems import CharterError, Problem
 from commonweight.charter.settings import read_settings
@@ -48,6 +49,7 @@ def parse(content: bytes) -> Charter:
         problems.append(Problem(1, "there are no principles: `## ...`"))
     if front is not None:
         problems += _find_repeated_ids(principles, lines, front)
+    problems += _count_phrases(principles, lines)
     if problems or front is None:
         raise CharterError(problems)
     return Charter.model_validate(
@@ -156,3 +158,12 @@ def _find_repeated_ids(principles: list[Principle], lines: list[int], front: Fro
         if principle.id in front.retired:
             problems.append(Problem(line, f"{principle.id}: this id is retired, and never used again"))
     return problems
+
+
+def _count_phrases(principles: list[Principle], lines: list[int]) -> list[Problem]:
+    total = 0
+    for principle, line in zip(principles, lines, strict=True):
+        total += len(principle.phrases)
+        if total > MAX_CHARTER_PHRASES:
+            return [Problem(line, f"{principle.id}: a charter has at most {MAX_CHARTER_PHRASES} phrases")]
+    return []

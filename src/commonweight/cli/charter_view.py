@@ -67,6 +67,9 @@ def format_principle(principle: "Principle") -> "RenderableType":
     ]
     for name in ("restricts", "permits", "message"):
         parts += [Text(f"\n{name.capitalize()}", style="bold"), Padding(Text(getattr(principle, name)), (0, 2))]
+    if principle.phrases:
+        parts.append(Text("\nPhrases", style="bold"))
+        parts += [Padding(Text(phrase), (0, 2)) for phrase in principle.phrases]
     parts.append(Text("\nExamples", style="bold"))
     for one in principle.complying:
         why = f" ({one.why})" if one.why else ""

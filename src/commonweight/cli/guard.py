@@ -79,10 +79,15 @@ def explain(
             else "recorded"
         )
         start, end = verdict["span"]
-        unit = "characters" if verdict["stage"] == "text" else "tokens"
+        unit = "characters" if verdict["stage"] in ("text", "phrase") else "tokens"
+        block = f" {verdict['block']}" if verdict.get("block") else ""
+        by = (
+            "phrase: one of the principle's stands there"
+            if verdict["stage"] == "phrase"
+            else f"{verdict['stage']}: {verdict['score']:.3f}, and {verdict['threshold']:.3f} is enough"
+        )
         console.print(
-            f"\n{verdict['principle']}: {done}, {verdict['place']}, {unit} {start} to {end}\n"
-            f"  {verdict['stage']}: {verdict['score']:.3f}, and {verdict['threshold']:.3f} is enough",
+            f"\n{verdict['principle']}: {done}, {verdict['place']}{block}, {unit} {start} to {end}\n  {by}",
             soft_wrap=True,
         )
         principle = next((one for one in known.principles if one.id == verdict["principle"]), None)

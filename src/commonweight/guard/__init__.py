@@ -3,6 +3,8 @@
 from commonweight.guard.bundle import DEFAULT, Bundle, BundleError
 from commonweight.guard.guard import Guard
 from commonweight.guard.judge import Judge, JudgeError, JudgeQuestion
+from commonweight.guard.phrase_scanner import FoundPhrase, PhraseScanner
+from commonweight.guard.phrase_screening import PlacedPhrase
 from commonweight.guard.screened_input import ScreenedInput, extract_input
 from commonweight.guard.screening import Screening
 from commonweight.guard.verdict import Findings, Verdict
@@ -12,10 +14,13 @@ __all__ = [
     "Bundle",
     "BundleError",
     "Findings",
+    "FoundPhrase",
     "Guard",
     "Judge",
     "JudgeError",
     "JudgeQuestion",
+    "PhraseScanner",
+    "PlacedPhrase",
     "ScreenedInput",
     "Screening",
     "Verdict",

@@ -3,18 +3,22 @@
 Nothing is remembered from one exchange to the next: what was refused says nothing about what is asked then.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from commonweight.charter.principle import Charter, Mode, Place, Principle
 from commonweight.guard.bundle import Bundle, BundleError
 from commonweight.guard.encoder import TextEncoder
 from commonweight.guard.judge import Judge
+from commonweight.guard.phrase_index import PhraseIndex
 from commonweight.guard.scorer import ProbeWeights, Scorer
 from commonweight.guard.screened_input import ScreenedInput
 from commonweight.guard.screening import Screening
 
 JUDGE_TIMEOUT_SECONDS = 10.0
+MAX_INDEXES = 32
+"""Of phrases that are kept, one for each set of principles that a place and a key's waivers leave."""
 _MODES: tuple[Mode, ...] = ("off", "shadow", "enforce")
 
 
@@ -61,6 +65,7 @@ class Guard:
             if self._by_id[name].overridable_by == "nobody":
                 raise BundleError(f"{name}: the charter lets nobody set this principle aside")
         self._waived = frozenset(waived)
+        self._find_index = lru_cache(MAX_INDEXES)(self._make_index)
 
     @property
     def probe(self) -> ProbeWeights | None:
@@ -90,6 +95,13 @@ class Guard:
             refuses = mode == "enforce" and principle.applies_to[place] == "refuse"
             (refusing if refuses else recording).append(principle)
         return ActivePrinciples(tuple(refusing), tuple(recording))
+
+    def index_phrases(self, principles: Sequence[Principle]) -> PhraseIndex:
+        """Index the phrases of principles."""
+        return self._find_index(tuple(principle.id for principle in principles if principle.phrases))
+
+    def _make_index(self, names: tuple[str, ...]) -> PhraseIndex:
+        return PhraseIndex([self._by_id[name] for name in names])
 
     def start_screening(
         self, screened: ScreenedInput, waived: Collection[str] = (), tenant: str = ""

@@ -70,6 +70,8 @@ def recompile(
     for principle in charter.principles:
         if principle.id in kept or principle.id == injection or not _needs_prose_head(principle):
             continue
+        if encoder is None and principle.phrases:
+            continue  # these hold alone
         if encoder is None:
             raise CompileError(
                 f"{principle.id} has no data, and its words need the text encoder: commonweight pull starter"

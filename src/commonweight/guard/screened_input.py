@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from commonweight.charter.principle import Place
 from commonweight.messages.content import DocumentBlock, SearchResultBlock, TextBlock, TextSource, ToolResultBlock
 from commonweight.messages.request import MessageRequest
 
@@ -14,6 +15,10 @@ class ScreenedInput:
     """By the user, since the assistant last spoke."""
     results: tuple[str, ...]
     """Of tools, and documents: what others wrote."""
+
+    def group_by_place(self) -> dict[Place, list[str]]:
+        """Group the texts by their places, in their order."""
+        return {"input": [self.user_text], "tool_result": list(self.results)}
 
 
 def extract_input(request: MessageRequest) -> ScreenedInput:

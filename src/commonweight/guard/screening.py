@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
@@ -14,6 +14,8 @@ from commonweight.guard.arrays import Floats
 from commonweight.guard.bundle import Ensemble
 from commonweight.guard.deobfuscation import list_views
 from commonweight.guard.judge import YES_THRESHOLD, JudgeError, JudgeQuestion
+from commonweight.guard.json_strings import read_strings
+from commonweight.guard.phrase_screening import PhraseScreening, PlacedPhrase
 from commonweight.guard.scorer import HarmScore, sigmoid
 from commonweight.guard.screened_input import ScreenedInput
 from commonweight.guard.streaming import TEXT_WINDOW, EvidenceTracker
@@ -32,6 +34,7 @@ JUDGE_INTERVAL_TOKENS = 64
 """Tokens between two questions about one answer."""
 
 ANSWER_PLACES: tuple[Place, ...] = ("output", "thinking")
+"""Places of an answer that are looked at in stretches. Calls are looked at when they are complete."""
 
 
 class Screening:
@@ -80,6 +83,12 @@ class Screening:
         self._tokens = 0
         self._judged_at = -JUDGE_INTERVAL_TOKENS
         self._is_doubtful = False
+        self.phrases = PhraseScreening(
+            {
+                place: (guard.index_phrases(active.refusing), guard.index_phrases(active.recording))
+                for place, active in self._active.items()
+            }
+        )
 
     @property
     def refusal(self) -> Verdict | None:
@@ -96,12 +105,26 @@ class Screening:
         """Whether tool calls are released only when complete: a refusal must not leave half of one behind."""
         return bool(self._active["tool_input"].refusing)
 
+    @property
+    def screens_blocks(self) -> bool:
+        """Whether there is something to look for in the blocks of the answer; see ``screen_call``."""
+        return self.phrases.applies_to(*ANSWER_PLACES, "tool_input") or self._has_prose("tool_input")
+
     # What comes in
 
     async def screen_input(self) -> None:
         """Screen the input's text before prefill. Without hidden states, the input is screened only here."""
         with self._measure_time():
+            for place, texts in self._input.group_by_place().items():
+                if self.phrases.applies_to(place):
+                    self.add_phrases(await asyncio.to_thread(list, self.phrases.find(texts, place)), place)
+            if self.refusal:
+                return
             await self._screen_injections()
+            if self._has_prose("tool_result"):
+                for text in self._input.results:
+                    found = await asyncio.to_thread(self._scorer.score_text, text)
+                    await self._decide_by_prose(found.prose, "tool_result")
             if not self._guard.reads_states:
                 await self._screen_input_text()
             elif self._scorer.manifest.prose:
@@ -160,6 +183,30 @@ class Screening:
         if len(self._answer_text) > self._screened_characters and not self.refusal:
             await self._screen_text(place)
         self._is_doubtful = False
+
+    # Phrases, and calls
+
+    def add_phrases(self, found: Iterable[PlacedPhrase], place: Place, block: str | None = None) -> None:
+        """Add the verdicts on phrases that were found in a place."""
+        for phrase in found:
+            principle = self._guard.get_principle(phrase.principle)
+            self._add_verdict(principle, place, "phrase", 1.0, 1.0, phrase.span, block)
+
+    async def screen_call(self, tool: str, written: str, block: str) -> None:
+        """Screen a tool call, whose input is JSON, perhaps cut short. Must be called before any of it leaves."""
+        with self._measure_time():
+            if self.phrases.applies_to("tool_input"):
+                found = await asyncio.to_thread(list, self.phrases.find_in_call(tool, written))
+                self.add_phrases(found, "tool_input", block)
+            if self._has_prose("tool_input") and not self.refusal:
+                keys_and_values, _ = read_strings(written)
+                score = await asyncio.to_thread(self._scorer.score_text, " ".join(keys_and_values))
+                await self._decide_by_prose(score.prose, "tool_input", block, written)
+
+    def _has_prose(self, place: Place) -> bool:
+        active = self._active[place]
+        known = self._scorer.manifest.prose if self._scorer.has_encoder else {}
+        return any(one.id in known for one in (*active.refusing, *active.recording))
 
     async def _screen_states(self, row: Floats, place: Place) -> None:
         tracker, ensemble = self._tracker, self._output
@@ -257,7 +304,13 @@ class Screening:
                 principle, place, stage, score.compute_logit(recording), ensemble.high, score.span
             )
 
-    async def _decide_by_prose(self, found: dict[str, tuple[float, tuple[int, int]]], place: Place) -> None:
+    async def _decide_by_prose(
+        self,
+        found: dict[str, tuple[float, tuple[int, int]]],
+        place: Place,
+        block: str | None = None,
+        answer: str | None = None,
+    ) -> None:
         for principle in (*self._active[place].refusing, *self._active[place].recording):
             if principle.id not in found or self.refusal:
                 continue
@@ -266,9 +319,9 @@ class Screening:
             low = (prose.low - prose.high) / prose.scale
             may_ask = self._guard.judge is not None and principle in self._active[place].refusing
             if may_ask and logit >= low:
-                await self._ask_judge(principle, HarmScore(logit, np.zeros(0, np.float32), span), place)
+                await self._ask_judge(principle, HarmScore(logit, np.zeros(0, np.float32), span), place, answer)
             elif not may_ask and logit >= 0:
-                self._add_verdict_from_logit(principle, place, "text", logit, 0.0, span)
+                self._add_verdict(principle, place, "text", sigmoid(logit), 0.5, span, block)
 
     async def _screen_injections(self) -> None:
         manifest = self._scorer.manifest
@@ -285,12 +338,17 @@ class Screening:
                     self._add_verdict_from_logit(principle, place, "text", logit, 0.0, span)
                     break
 
-    async def _ask_judge(self, principle: Principle, score: HarmScore, place: Place) -> bool:
-        """Ask the judge; returns whether the exchange is refused, by its verdict or for lack of one."""
+    async def _ask_judge(
+        self, principle: Principle, score: HarmScore, place: Place, answer: str | None = None
+    ) -> bool:
+        """Ask the judge; returns whether the exchange is refused, by its verdict or for lack of one.
+
+        ``answer``: what it is about; None: the answer so far.
+        """
         judge = self._guard.judge
         assert judge is not None
         self.findings.escalated = True
-        question = JudgeQuestion(principle, self._input.user_text, self._answer_text, self._tenant)
+        question = JudgeQuestion(principle, self._input.user_text, answer or self._answer_text, self._tenant)
         try:
             async with asyncio.timeout(self._guard.judge_seconds):
                 probability = await judge(question)
@@ -329,6 +387,7 @@ class Screening:
         score: float,
         threshold: float,
         span: tuple[int, int],
+        block: str | None = None,
     ) -> None:
         known = {(verdict.principle, verdict.place) for verdict in self.findings.verdicts}
         if (principle.id, place) in known:
@@ -347,6 +406,7 @@ class Screening:
                 mode="shadow" if is_shadow else "enforce",
                 category=principle.category,
                 message=principle.message,
+                block=block,
             )
         )
 

@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 from commonweight.charter.principle import Action, Category, Mode, Place
 
-Stage = Literal["text", "states", "ensemble", "judge"]
-"""What decided: heads on the text, heads on the model's states, both together, or the judge."""
+Stage = Literal["text", "states", "ensemble", "judge", "phrase"]
+"""What decided: heads on the text, heads on the model's states, both together, the judge, or a phrase."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class Verdict:
     mode: Mode
     category: Category | None = None
     message: str = ""
+    block: str | None = None
+    """The content block that it is in, such as ``content[0]`` of the answer; None: it is not told apart."""
 
     @property
     def refuses(self) -> bool:

@@ -72,12 +72,14 @@ class GuardVerdict(BaseModel):
     place: str
     """``input``, ``output``, ``thinking``, ``tool_input`` or ``tool_result``."""
     stage: str
-    """Stage that decided: ``text``, ``states``, ``ensemble`` or ``judge``."""
+    """Stage that decided: ``text``, ``states``, ``ensemble``, ``judge`` or ``phrase``."""
     score: float
     threshold: float
     """Probabilities."""
     span: tuple[int, int]
     """Tokens of the prompt or of the answer; characters where only text was read."""
+    block: str | None = optional_key()
+    """The content block, such as ``content[0]`` of the answer, where it is told apart."""
 
 
 class CacheCreation(BaseModel):
