@@ -166,7 +166,11 @@ def test_several_principles() -> None:
 @pytest.mark.parametrize(
     ("written", "both", "values"),
     [
-        ('{"a": "b c", "d": [1, true, "\\u0065"]}', ["a", "b c", "d", "1", "true", "e"], ["b c", "1", "true", "e"]),
+        (
+            '{"a": "b c", "d": [1, true, "\\u0065"]}',
+            ["a", "b c", "d", "1", "true", "e"],
+            ["b c", "1", "true", "e"],
+        ),
         ('{"a": "b", "a": "c', ["a", "b", "a", "c"], ["b", "c"]),
         ('{"a": {"b": "c\\', ["a", "b", "c"], ["c"]),
         ("{", [], []),
