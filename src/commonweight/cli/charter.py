@@ -9,7 +9,7 @@ import typer
 
 from commonweight.cli.charter_view import format_principle, print_changes, print_overview
 from commonweight.cli.options import AsJson, DataPath
-from commonweight.cli.terminal import make_console, print_json
+from commonweight.cli.terminal import make_console, print_json, print_table
 from commonweight.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -111,14 +111,21 @@ def lint(file: CharterArgument = None, as_json: AsJson = False) -> None:
 
 @commands.command()
 def diff(
-    old: Annotated[Path, typer.Argument(metavar="OLD", help="A charter.")],
-    new: CharterArgument = None,
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="[OLD] NEW", help="Charters. Default of OLD: the one that ships with Commonweight."
+        ),
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Show what changed in meaning between two charters, principle by principle."""
     from commonweight.charter import compare_charters
     from commonweight.runtime.charter import read_charter
 
+    if len(files) > 2:
+        raise UserError(f"two charters are compared, and these are {len(files)}")
+    old, new = (None, *files)[-2:]
     changes = compare_charters(read_charter(old), read_charter(new))
     if as_json:
         print_json({"changes": [change._asdict() for change in changes]})
@@ -178,6 +185,7 @@ def compile_(
     check_output(target)
 
     from commonweight.cli.progress import ProgressBar
+    from commonweight.guard import BundleError
     from commonweight.runtime.data import DataFolder
     from commonweight.workshop.heads.compile import CompileSettings, compile_charter
 
@@ -186,8 +194,11 @@ def compile_(
     settings = CompileSettings(base=base, texts=texts or (), model=model, most=most)
     with ProgressBar(errors) as bar:
         bundle = compile_charter(charter, settings, folder, report=errors.print, on_progress=bar.update)
-    bundle.save(target, folder.load_key())
-    console.print(_make_calibration_table(bundle))
+    try:
+        bundle.save(target, folder.load_key())
+    except BundleError as error:
+        raise UserError(str(error)) from error
+    print_table(console, _make_calibration_table(bundle))
     console.print(f"{target}: digest {bundle.digest}", soft_wrap=True)
 
 
@@ -317,7 +328,7 @@ def test(
     if as_json:
         print_json({"tests": [_describe(result) for result in results]})
     else:
-        make_console().print(_make_test_table(results))
+        print_table(make_console(), _make_test_table(results))
     if not all(result.passed for result in results):
         raise typer.Exit(1)
 

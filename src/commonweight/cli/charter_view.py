@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from commonweight.cli.terminal import make_console
+from commonweight.cli.terminal import make_console, print_table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -49,7 +49,7 @@ def print_overview(charter: "Charter") -> None:
             _SIGNS[principle.applies_to[place]] if place in principle.applies_to else "" for place, _ in _PLACES
         ]
         table.add_row(principle.id, principle.tier, principle.severity, *done, principle.mode)
-    console.print(table)
+    print_table(console, table)
     console.print("● refuses   ○ records only", style="dim")
 
 

@@ -7,6 +7,10 @@ import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
+
+
+MAX_TABLE_WIDTH = 1000
 
 
 def make_console(*, stderr: bool = False) -> "Console":
@@ -14,6 +18,14 @@ def make_console(*, stderr: bool = False) -> "Console":
     from rich.console import Console
 
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+
+def print_table(console: "Console", table: "Table") -> None:
+    """Print a table as wide as it is: a narrow terminal wraps its lines, and nothing is cut."""
+    from rich.measure import Measurement
+
+    width = Measurement.get(console, console.options.update(max_width=MAX_TABLE_WIDTH), table).maximum
+    console.print(table, width=max(width, 1), crop=False, soft_wrap=False)
 
 
 def print_json(value: dict[str, Any]) -> None:

@@ -143,12 +143,20 @@ class Bundle:
         return sum_.hexdigest()
 
     def save(self, path: Path, key: bytes | None) -> None:
-        """Write the file, signed with the installation's key."""
+        """Write the file, signed with the installation's key.
+
+        Raises:
+            BundleError: it cannot be written.
+        """
         digest = self.digest
         metadata = {"manifest": self.manifest.model_dump_json(), "digest": digest}
         if key is not None:
             metadata["code"] = sign_digest(digest, key)
-        save_file({name: np.ascontiguousarray(tensor) for name, tensor in self.tensors.items()}, path, metadata)
+        tensors = {name: np.ascontiguousarray(tensor) for name, tensor in self.tensors.items()}
+        try:
+            save_file(tensors, path, metadata)
+        except (SafetensorError, OSError) as error:
+            raise BundleError(f"cannot write {path}: {error}") from error
 
     @classmethod
     def load(cls, path: Path, key: bytes | None, *, trusted: frozenset[str] = frozenset()) -> "Bundle":

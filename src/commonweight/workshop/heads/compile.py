@@ -72,6 +72,8 @@ def compile_charter(
         if not settings.texts:
             return recompile(charter, read_bundle(settings.base, data.load_key()), encoder, {})
         sources = [read_source(path) for path in find_files(list(settings.texts))]
+        if not sources:
+            raise UserError("there are no files of labelled texts: NAME.jsonl or NAME.jsonl.gz")
         report(f"{len(sources)} sources of labelled texts")
         with (
             contextlib.closing(Gguf(resolve(settings.model))) as gguf,
