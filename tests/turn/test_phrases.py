@@ -208,10 +208,10 @@ async def test_a_phrase_may_not_be_cited(gguf: Gguf) -> None:
     }
     content = [document, {"type": "text", "text": "What comes?"}]
     of = request(messages=[{"role": "user", "content": content}])
-    whole, *_ = await turn(gguf, None, 'It is <quote document="0">the blue heron</quote>.', of)
+    whole, *_ = await turn(gguf, None, 'It is <cite doc="0">the blue heron</cite>.', of)
     cited = folded(whole).content
     events, *_ = await turn(
-        gguf, guard("{output: refuse}"), 'It is <quote document="0">the blue heron</quote>.', of
+        gguf, guard("{output: refuse}"), 'It is <cite doc="0">the blue heron</cite>.', of
     )
     if any(getattr(block, "citations", None) for block in cited):
         assert folded(events).stop_reason == "refusal"
