@@ -210,9 +210,7 @@ async def test_a_phrase_may_not_be_cited(gguf: Gguf) -> None:
     of = request(messages=[{"role": "user", "content": content}])
     whole, *_ = await turn(gguf, None, 'It is <cite doc="0">the blue heron</cite>.', of)
     cited = folded(whole).content
-    events, *_ = await turn(
-        gguf, guard("{output: refuse}"), 'It is <cite doc="0">the blue heron</cite>.', of
-    )
+    events, *_ = await turn(gguf, guard("{output: refuse}"), 'It is <cite doc="0">the blue heron</cite>.', of)
     if any(getattr(block, "citations", None) for block in cited):
         assert folded(events).stop_reason == "refusal"
     assert "heron" not in leaving(events)
@@ -236,7 +234,7 @@ async def test_a_phrase_over_the_end_of_a_prefill(gguf: Gguf) -> None:
         ([{"type": "tool_result", "tool_use_id": "toolu_1", "content": "a blue\theron"}], "tool_result"),
     ],
 )
-async def test_what_comes_in_is_refused_before_it_is_read(gguf: Gguf, content: Any, place: str) -> None:  # noqa: ANN401
+async def test_what_comes_in_is_refused_before_it_is_read(gguf: Gguf, content: Any, place: str) -> None:
     call = {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {"city": "Kyiv"}}
     messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
     if place == "tool_result":

@@ -86,7 +86,10 @@ def _find_repeated_texts(charter: Charter) -> Iterator[tuple[int, str]]:
     for index, principle in enumerate(charter.principles):
         texts = [("restricts", principle.restricts), ("permits", principle.permits)]
         texts += [("an example", example.text) for example in principle.complying]
-        texts += [("an example", f"{one.text.source}#{one.text.sha256}") for one in principle.violating]
+        texts += [
+            ("an example", one.text if isinstance(one.text, str) else f"{one.text.source}#{one.text.sha256}")
+            for one in principle.violating
+        ]
         for what, text in texts:
             if text in said:
                 yield index, f"{principle.id}: {what} is word for word one of {said[text]}'s"

@@ -41,9 +41,9 @@ class Reference(_Part):
 
 
 class Violating(_Part):
-    """Example of a violation."""
+    """Example of a violation: a reference, or outside of the hard and safety tiers the text itself."""
 
-    text: Reference
+    text: Reference | str
 
 
 class Complying(_Part):
@@ -92,6 +92,11 @@ class Principle(Settings):
     """Explanation in refusals, which may offer an alternative."""
     violating: tuple[Violating, ...] = ()
     complying: tuple[Complying, ...] = ()
+
+    @property
+    def violating_texts(self) -> list[str]:
+        """The examples of violations that are written down."""
+        return [one.text for one in self.violating if isinstance(one.text, str)]
 
 
 class Front(_Part):

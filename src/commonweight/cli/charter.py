@@ -2,12 +2,13 @@
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from commonweight.cli.charter_view import format_principle, print_changes, print_overview
+from commonweight.cli.charter_view import format_principle, print_changes, print_checks, print_overview
 from commonweight.cli.options import AsJson, DataPath
 from commonweight.cli.terminal import make_console, print_json, print_table
 from commonweight.runtime.errors import UserError
@@ -15,8 +16,11 @@ from commonweight.runtime.errors import UserError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from commonweight.charter import Charter
     from commonweight.guard import Bundle
+    from commonweight.runtime.data import DataFolder
     from commonweight.workshop.heads.charter_tests import CharterTest
+    from commonweight.workshop.heads.prose_checks import ProseCheck
 
 commands = typer.Typer(help="Read, check and compare the principles that a server keeps to.", no_args_is_help=True)
 
@@ -273,10 +277,16 @@ def answers(
 
 @commands.command()
 def test(
-    texts: Annotated[
-        list[Path], typer.Option("--texts", metavar="DATA", help="Labelled texts, files or folders; may repeat.")
-    ],
     file: CharterArgument = None,
+    texts: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--texts",
+            metavar="DATA",
+            help="Labelled texts, files or folders, for the tests that name them; may repeat.",
+            show_default=False,
+        ),
+    ] = None,
     bundle: Annotated[
         Path | None,
         typer.Option("--guard-bundle", metavar="FILE", help="Default: the package's.", show_default=False),
@@ -292,7 +302,10 @@ def test(
     as_json: AsJson = False,
     data: DataPath = None,
 ) -> None:
-    """Hold a charter to its own tests: how much it may refuse, and how much it has to."""
+    """Hold a charter to its own examples and tests: what is caught, what is not, and what to write next.
+
+    Examples are judged by heads that were made without them. Tests name labelled texts, which `--texts` has.
+    """
     from commonweight.runtime.charter import read_charter
     from commonweight.runtime.preflight import check_assistant, check_readable
     from commonweight.runtime.settings import AssistantSettings, GuardSettings
@@ -300,7 +313,7 @@ def test(
     charter = read_charter(file)
     guard = GuardSettings(charter=file, bundle=bundle)
     check_assistant(AssistantSettings(model=model, guard=guard))
-    check_readable(texts)
+    check_readable(texts or ())
 
     import asyncio
 
@@ -311,26 +324,42 @@ def test(
     from commonweight.workshop.heads.evaluate import CONTEXT_TOKENS
     from commonweight.workshop.heads.sources import SourceError, find_files, read_source
 
+    folder = DataFolder.from_options(data)
+    checks = _check_prose(charter, bundle, folder)
+    if not (checks or list_requirements(charter)):
+        raise UserError(
+            "the charter has nothing to test: neither `tests`, nor principles that have only words; "
+            "`commonweight charter new -` explains both"
+        )
     try:
-        sources = {one.name: one for one in map(read_source, find_files(texts))}
+        sources = {one.name: one for one in map(read_source, find_files(texts or []))}
     except SourceError as error:
         raise UserError(str(error)) from error
     names = dict.fromkeys(requirement.data for _, requirement in list_requirements(charter))
     settings = AssistantSettings(
         model=model, engine=EngineSettings(context=CONTEXT_TOKENS, cache_disk=0), guard=guard
     )
-    evaluation = asyncio.run(
-        score_sources(
-            settings, DataFolder.from_options(data), [sources[name] for name in names if name in sources], most
-        )
-    )
-    results = judge_requirements(charter, evaluation.scored)
+    chosen = [sources[name] for name in names if name in sources]
+    scored = asyncio.run(score_sources(settings, folder, chosen, most)).scored if chosen else {}
+    results = judge_requirements(charter, scored)
     if as_json:
-        print_json({"tests": [_describe(result) for result in results]})
+        found = [{**asdict(check), "advice": check.advice} for check in checks]
+        print_json({"tests": [_describe(result) for result in results], "principles": found})
     else:
-        print_table(make_console(), _make_test_table(results))
+        print_checks(checks)
+        if results:
+            print_table(make_console(), _make_test_table(results))
     if not all(result.passed for result in results):
         raise typer.Exit(1)
+
+
+def _check_prose(charter: "Charter", bundle: Path | None, folder: "DataFolder") -> "list[ProseCheck]":
+    """Check the principles that have only words; none without the text encoder."""
+    from commonweight.runtime.guard import find_encoder, read_bundle
+    from commonweight.workshop.heads.prose_checks import check_prose
+
+    encoder = find_encoder(make_console(stderr=True).print)
+    return check_prose(charter, read_bundle(bundle, folder.load_key()), encoder) if encoder else []
 
 
 def _read_content(file: Path | None) -> bytes:

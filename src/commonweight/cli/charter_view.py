@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from commonweight.charter import Change, Charter, Principle
     from commonweight.charter.principle import Place
+    from commonweight.workshop.heads.prose_checks import ProseCheck
 
 _PLACES: tuple[tuple["Place", str], ...] = (
     ("input", "in"),
@@ -75,8 +76,29 @@ def format_principle(principle: "Principle") -> "RenderableType":
         why = f" ({one.why})" if one.why else ""
         parts.append(Padding(Text(f"complies  {one.text}{why}"), (0, 2)))
     for other in principle.violating:
-        parts.append(Padding(Text(f"violates  {other.text.source}#{other.text.sha256}", style="dim"), (0, 2)))
+        text = other.text if isinstance(other.text, str) else f"{other.text.source}#{other.text.sha256}"
+        parts.append(Padding(Text(f"violates  {text}", style="dim"), (0, 2)))
     return Group(*parts)
+
+
+def print_checks(checks: "Sequence[ProseCheck]") -> None:
+    """Print what heads of words do with the examples of their principles, and what to write next."""
+    console = make_console()
+    for check in checks:
+        caught = sum(one.is_refused for one in check.violating)
+        refused = sum(one.is_refused for one in check.complying)
+        console.print(check.principle, style="bold")
+        console.print(
+            f"  caught {caught} of {len(check.violating)} examples that violate, refused {refused} of "
+            f"{len(check.complying)} that comply, and {check.ordinary.refused} of {check.ordinary.texts} "
+            "ordinary requests",
+            soft_wrap=True,
+        )
+        for one in check.complying:
+            if one.is_refused:
+                console.print(f"  refused without need: {one.text}", style="yellow", soft_wrap=True)
+        for line in check.advice:
+            console.print(f"  next: {line}", soft_wrap=True)
 
 
 def print_changes(changes: "Sequence[Change]") -> None:

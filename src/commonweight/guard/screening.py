@@ -13,8 +13,8 @@ from commonweight.charter.principle import Place, Principle
 from commonweight.guard.arrays import Floats
 from commonweight.guard.bundle import Ensemble
 from commonweight.guard.deobfuscation import list_views
-from commonweight.guard.judge import YES_THRESHOLD, JudgeError, JudgeQuestion
 from commonweight.guard.json_strings import read_strings
+from commonweight.guard.judge import YES_THRESHOLD, JudgeError, JudgeQuestion
 from commonweight.guard.phrase_screening import PhraseScreening, PlacedPhrase
 from commonweight.guard.scorer import HarmScore, sigmoid
 from commonweight.guard.screened_input import ScreenedInput

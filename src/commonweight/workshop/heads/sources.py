@@ -65,6 +65,8 @@ class LabelledSource:
         digest = hashlib.sha256(row.text.encode("utf-8", "replace")).hexdigest()
         for principle in charter.principles:
             for example in principle.violating:
+                if isinstance(example.text, str):
+                    continue
                 if example.text.source == self.name and digest.startswith(example.text.sha256):
                     return principle.id
         named = next((p for prefix, p in self.categories.items() if row.category.startswith(prefix)), None)
