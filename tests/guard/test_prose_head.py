@@ -17,7 +17,7 @@ DRAW = np.random.default_rng(0)
 
 
 def around(centre: np.ndarray, count: int) -> np.ndarray:
-    rows = centre + 0.5 * DRAW.normal(size=(count, len(centre)))
+    rows = centre + 0.1 * DRAW.normal(size=(count, len(centre)))
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 

@@ -202,7 +202,7 @@ def compile_(
         bundle.save(target, folder.load_key())
     except BundleError as error:
         raise UserError(str(error)) from error
-    print_table(console, _make_calibration_table(bundle))
+    print_table(_make_calibration_table(bundle))
     console.print(f"{target}: digest {bundle.digest}", soft_wrap=True)
 
 
@@ -348,7 +348,7 @@ def test(
     else:
         print_checks(checks)
         if results:
-            print_table(make_console(), _make_test_table(results))
+            print_table(_make_test_table(results))
     if not all(result.passed for result in results):
         raise typer.Exit(1)
 

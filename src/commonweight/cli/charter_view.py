@@ -50,7 +50,7 @@ def print_overview(charter: "Charter") -> None:
             _SIGNS[principle.applies_to[place]] if place in principle.applies_to else "" for place, _ in _PLACES
         ]
         table.add_row(principle.id, principle.tier, principle.severity, *done, principle.mode)
-    print_table(console, table)
+    print_table(table)
     console.print("● refuses   ○ records only", style="dim")
 
 

@@ -13,19 +13,19 @@ if TYPE_CHECKING:
 MAX_TABLE_WIDTH = 1000
 
 
-def make_console(*, stderr: bool = False) -> "Console":
+def make_console(*, stderr: bool = False, width: int | None = None) -> "Console":
     """Make a console that prints text as it is: brackets and :words: in paths and answers are no markup."""
     from rich.console import Console
 
-    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False, width=width)
 
 
-def print_table(console: "Console", table: "Table") -> None:
+def print_table(table: "Table") -> None:
     """Print a table as wide as it is: a narrow terminal wraps its lines, and nothing is cut."""
     from rich.measure import Measurement
 
-    width = Measurement.get(console, console.options.update(max_width=MAX_TABLE_WIDTH), table).maximum
-    console.print(table, width=max(width, 1), crop=False, soft_wrap=False)
+    console = make_console(width=MAX_TABLE_WIDTH)
+    make_console(width=Measurement.get(console, console.options, table).maximum).print(table)
 
 
 def print_json(value: dict[str, Any]) -> None:
