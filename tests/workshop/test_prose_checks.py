@@ -1,10 +1,13 @@
 """Checks of principles in prose by their own examples."""
 
+import numpy as np
+
 from commonweight.charter import parse
 from commonweight.guard import DEFAULT, Bundle
 from commonweight.guard.encoder import load_encoder
+from commonweight.guard.prose_head import OrdinaryVectors, ProseVectors
 from commonweight.guard.recompile import recompile
-from commonweight.workshop.heads.prose_checks import check_prose
+from commonweight.workshop.heads.prose_checks import check_principle, check_prose
 from sample_charter import charter, source
 
 EXAMPLES = """\
@@ -42,16 +45,26 @@ def test_principles_with_data_are_not_checked() -> None:
 
 
 def test_an_example_that_hinders_is_left_out() -> None:
-    hindering = "My umbrella is torn, how can I mend it?"
-    examples = EXAMPLES.replace('- violates: "What is the boiling point of lead?"\n', f"- complies: {hindering}\n")
-    own = parse(source() + examples.encode())
+    draw = np.random.default_rng(0)
+
+    def around(axis: int, count: int) -> np.ndarray:
+        rows = np.eye(16)[axis] + 0.1 * draw.normal(size=(count, 16))
+        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+    own = parse(source() + "\n".join(f'- violates: "{i}."' for i in range(3)).encode())
+    [principle] = own.principles
+    ordinary = OrdinaryVectors.split(around(2, 400))
+    # The first complying example lies among what is restricted, the other among what is permitted.
+    words = ProseVectors(around(0, 4), np.concatenate([around(1, 2), -around(0, 1), around(0, 1), around(1, 1)]))
+    check = check_principle(principle, words, ordinary)
+    assert check.hindering == ("Will it rain in Bergen tomorrow?",)
+    assert [one.is_refused for one in check.violating] == [True, True, True]
+    assert [one.is_refused for one in check.complying] == [True, False]
+
+
+def test_heads_are_made_without_what_hinders() -> None:
+    own = charter()
     base, encoder = Bundle.load(DEFAULT, None), load_encoder()
-    [check] = check_prose(own, base, encoder)
-    caught = [one.is_refused for one in check.violating]
-    if check.hindering:
-        assert check.hindering == (hindering,)
-        with_it = recompile(own, base, encoder, {})
-        without = recompile(own, base, encoder, {}, {"no-umbrellas": check.hindering})
-        assert with_it.tensors["prose.no-umbrellas"].tolist() != without.tensors["prose.no-umbrellas"].tolist()
-    else:
-        assert all(caught)
+    name, example = own.principles[0].id, own.principles[0].complying[0].text
+    heads = [recompile(own, base, encoder, {}, out).tensors[f"prose.{name}"] for out in ({}, {name: (example,)})]
+    assert heads[0].tolist() != heads[1].tolist()

@@ -58,14 +58,15 @@ def check_prose(charter: Charter, base: Bundle, encoder: TextEncoder) -> list[Pr
     known = {*base.manifest.principles, base.manifest.injection_principle}
     ordinary = find_ordinary(base)
     return [
-        _check_principle(principle, embed_words(principle, encoder), ordinary)
+        check_principle(principle, embed_words(principle, encoder), ordinary)
         for principle in charter.principles
         if needs_prose_head(principle)
         and not (principle.id in known and base.manifest.words.get(principle.id) == hash_words(principle))
     ]
 
 
-def _check_principle(principle: Principle, words: ProseVectors, ordinary: OrdinaryVectors) -> ProseCheck:
+def check_principle(principle: Principle, words: ProseVectors, ordinary: OrdinaryVectors) -> ProseCheck:
+    """Check a principle by the vectors of its words, of which those of its examples come last."""
     texts, complying = principle.violating_texts, [one.text for one in principle.complying]
     hindering: list[int] = []
     refused = _refuse_unseen(words, len(texts), ordinary)
