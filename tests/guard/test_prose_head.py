@@ -7,6 +7,7 @@ import pytest
 
 from commonweight.charter import parse
 from commonweight.guard import DEFAULT, Bundle
+from commonweight.guard.arrays import Floats
 from commonweight.guard.encoder import load_encoder
 from commonweight.guard.prose_head import OrdinaryVectors, ProseVectors, fit_head, select_ordinary
 from commonweight.guard.recompile import CompileError, covers, find_ordinary, hash_prose, recompile
@@ -16,13 +17,14 @@ from sample_charter import BREAD, UMBRELLA, charter, source
 DRAW = np.random.default_rng(0)
 
 
-def around(centre: np.ndarray, count: int) -> np.ndarray:
+def around(centre: Floats, count: int) -> Floats:
     rows = centre + 0.1 * DRAW.normal(size=(count, len(centre)))
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    unit: Floats = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    return unit
 
 
 def test_a_head_tells_apart_what_its_words_do() -> None:
-    restricted, permitted, ordinary = np.eye(16)[:3]
+    restricted, permitted, ordinary = np.eye(16, dtype=np.float32)[:3]
     words = ProseVectors(around(restricted, 3), around(permitted, 3))
     fitted = fit_head(words, OrdinaryVectors.split(around(ordinary, 400)))
     high = np.quantile(fitted.ordinary, 0.99)

@@ -1,13 +1,10 @@
 """Checks of principles in prose by their own examples."""
 
-import numpy as np
-
 from commonweight.charter import parse
 from commonweight.guard import DEFAULT, Bundle
 from commonweight.guard.encoder import load_encoder
-from commonweight.guard.prose_head import OrdinaryVectors, ProseVectors
 from commonweight.guard.recompile import recompile
-from commonweight.workshop.heads.prose_checks import check_principle, check_prose
+from commonweight.workshop.heads.prose_checks import check_prose
 from sample_charter import charter, source
 
 EXAMPLES = """\
@@ -42,24 +39,6 @@ def test_principles_with_data_are_not_checked() -> None:
 
     bundle = Bundle.load(DEFAULT, None)
     assert check_prose(parse(STANDARD.read_bytes()), bundle, load_encoder()) == []
-
-
-def test_an_example_that_hinders_is_left_out() -> None:
-    draw = np.random.default_rng(0)
-
-    def around(axis: int, count: int) -> np.ndarray:
-        rows = np.eye(16)[axis] + 0.1 * draw.normal(size=(count, 16))
-        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-
-    own = parse(source() + "\n".join(f'- violates: "{i}."' for i in range(3)).encode())
-    [principle] = own.principles
-    ordinary = OrdinaryVectors.split(around(2, 400))
-    # The first complying example lies among what is restricted, the other among what is permitted.
-    words = ProseVectors(around(0, 4), np.concatenate([around(1, 2), -around(0, 1), around(0, 1), around(1, 1)]))
-    check = check_principle(principle, words, ordinary)
-    assert check.hindering == ("Will it rain in Bergen tomorrow?",)
-    assert [one.is_refused for one in check.violating] == [True, True, True]
-    assert [one.is_refused for one in check.complying] == [True, False]
 
 
 def test_heads_are_made_without_what_hinders() -> None:
