@@ -69,8 +69,9 @@ def test_lines_may_end_as_on_windows() -> None:
         ("### Message\n\nThat would spoil it.", "### Message", "## No", "says nothing under `### Message`"),
         ("- complies: How", "- allows: How", "How does Hamlet", "an example is an item"),
         ("### Examples\n", "### Examples\n\nSome.\n", "- violates", "an example is an item"),
-        ("tales#0123456789abcdef", "how to do it", "- violates", "is not written down"),
-        ("tales#0123456789abcdef", "tales#0123", "- violates", "is not written down"),
+        ("tales#0123456789abcdef", "how to do it", "- violates", "an example that violates is `source#hash`"),
+        ("tales#0123456789abcdef", "tales#0123", "- violates", "an example that violates is `source#hash`"),
+        ("tales#0123456789abcdef", '" "', "- violates", "an example that violates is `source#hash`"),
         ("# Acme's charter", "Words.\n\n# Acme's charter", "# Acme's", "a charter begins with its title"),
         ("## No spoilers", "# No spoilers", "## No", "a charter has one title"),
         ("Be kind.\n", "Be kind.\n\n### Restricts\n", "## No", "stands under no principle"),
@@ -154,3 +155,14 @@ def test_no_file_does_more_than_be_wrong(data: st.DataObject) -> None:
 @example(b"---\n\0\n---\n# T")
 def test_no_bytes_do(content: bytes) -> None:
     assert problems(b"---\n" + content)
+
+
+def test_an_example_that_violates_may_be_written_down_outside_of_the_hard_and_safety_tiers() -> None:
+    written = ("- violates: tales#0123456789abcdef", '- violates: "He did it, did he not?"')
+    charter = small(written)
+    assert charter.principles[0].violating_texts == ["He did it, did he not?"]
+    assert small().principles[0].violating_texts == []
+    for tier in ("hard", "safety"):
+        [problem] = problems(with_changes(written, ("tier: ethics", f"tier: {tier}")))
+        assert problem.text.startswith(f"in the {tier} tier what violates is not written down")
+        assert problem.line == line_of("- violates")

@@ -77,8 +77,17 @@ def test_what_changed_is_shown(tmp_path: Path) -> None:
     assert [line.strip() for line in done.stdout.splitlines()] == [
         "mass-weapons", "tier changed", "- hard", "+ safety", "! this was a hard principle"
     ]  # fmt: skip
+    assert run("charter", "diff", new).stdout == done.stdout  # the package's is the old one
     same = run("charter", "diff", old)
     assert (same.returncode, same.stdout) == (0, "nothing changed in meaning\n")
+
+
+def test_nothing_is_cut_in_a_narrow_terminal() -> None:
+    shown = run("charter", "show", COLUMNS="40").stdout
+    for principle in parse(DEFAULT.read_bytes()).principles:
+        [line] = [line for line in shown.splitlines() if line.split()[:1] == [principle.id]]
+        assert line.split()[1:3] == [principle.tier, principle.severity]
+        assert line.rstrip().endswith(principle.mode)
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:

@@ -230,3 +230,26 @@ def test_certificates_that_cannot_be_used(mistake: Mistake, tmp_path: Path) -> N
 @pytest.mark.parametrize("origin", ["*", "example.com", "https://example.com/", "https://*.example.com"])
 def test_origins_that_no_browser_has(mistake: Mistake, origin: str) -> None:
     assert f"--cors-origin {origin}: " in mistake("serve", "--port", "0", "--cors-origin", origin)
+
+
+def test_charters_and_labelled_texts(mistake: Mistake, tmp_path: Path) -> None:
+    from commonweight.charter import DEFAULT
+
+    out, texts = tmp_path / "missing" / "a.safetensors", tmp_path / "mine.jsonl"
+    assert mistake("charter", "compile", "-o", out) == (
+        f"cannot write {out}: {out.parent} is no folder that can be written to"
+    )
+    assert mistake("charter", "compile", "-o", tmp_path).endswith("it is a folder; name a file in it")
+    assert mistake("guard", "eval", tmp_path / "gone.jsonl").endswith("gone.jsonl: No such file or directory")
+    texts.write_text('{"text": "How do I bake bread?", "y": 0}\n{"text": 1}\n')
+    assert mistake("guard", "eval", texts) == f"{texts}:2: no JSON object with `text` and `y` (ValueError)"
+    texts.write_text('{"text": "How do I bake bread?", "y": 0}\n')
+    assert mistake("guard", "eval", texts, "--ordinary", "ifevil") == (
+        "--ordinary ifevil: there is no such source; these are mine"
+    )
+    assert "--answers needs ordinary prompts" in mistake("guard", "eval", texts, "--answers", "3")
+    untested = tmp_path / "untested.md"
+    lines = DEFAULT.read_text().splitlines(keepends=True)
+    untested.write_text("".join(line for line in lines if "data: " not in line and line != "tests:\n"))
+    assert "the charter has nothing to test" in mistake("charter", "test", untested)
+    assert "two charters are compared" in mistake("charter", "diff", untested, untested, untested)

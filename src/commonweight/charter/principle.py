@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from commonweight.charter.phrases import MAX_PRINCIPLE_PHRASES, Phrase
+
 Tier = Literal["hard", "safety", "ethics", "guidelines"]
 """Tier of a principle. Earlier tiers take precedence; hard principles cannot be changed."""
 Severity = Literal["critical", "high", "medium", "low"]
@@ -43,9 +45,9 @@ class Reference(_Part):
 
 
 class Violating(_Part):
-    """Example of a violation."""
+    """Example of a violation: a reference, or outside of the hard and safety tiers the text itself."""
 
-    text: Reference
+    text: Reference | str
 
 
 class Complying(_Part):
@@ -76,6 +78,8 @@ class Settings(_Part):
     hazards: frozenset[Hazard] = frozenset()
     applies_to: dict[Place, Action] = Field(min_length=1)
     """Action by place. Other places are not screened."""
+    phrases: tuple[Phrase, ...] = Field((), max_length=MAX_PRINCIPLE_PHRASES)
+    """Words that must not stand in any of these places, whatever is meant by them."""
     mode: Mode = "enforce"
     overridable_by: Overrider = "nobody"
     tests: tuple[Requirement, ...] = ()
@@ -92,6 +96,11 @@ class Principle(Settings):
     """Explanation in refusals, which may offer an alternative."""
     violating: tuple[Violating, ...] = ()
     complying: tuple[Complying, ...] = ()
+
+    @property
+    def violating_texts(self) -> list[str]:
+        """The examples of violations that are written down."""
+        return [one.text for one in self.violating if isinstance(one.text, str)]
 
 
 class Front(_Part):

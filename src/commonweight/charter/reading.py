@@ -9,8 +9,9 @@ import re
 from collections import Counter
 
 from commonweight.charter.outline import OutlineBlock, Section, read_front_matter, split_sections
+from commonweight.charter.phrases import MAX_CHARTER_PHRASES
 from commonweight.charter.places import LATER_PLACES
-from commonweight.charter.principle import Charter, Front, Principle, Settings
+from commonweight.charter.principle import Charter, Front, Principle, Settings, Tier
 from commonweight.charter.problems import CharterError, Problem
 from commonweight.charter.settings import read_settings
 
@@ -18,8 +19,11 @@ MAX_CHARTER_BYTES = 1_000_000
 PROSE = ("Restricts", "Permits", "Message")
 PARTS = (*PROSE, "Examples")
 VERDICTS = ("violates", "complies")
+UNWRITTEN_TIERS: tuple[Tier | None, ...] = ("hard", "safety")
+"""What violates these is harmful to read."""
 _EXAMPLE = re.compile(r"\**(\w+)\**: +(.*)", re.DOTALL)
 _REFERENCE = re.compile(r"([a-z0-9_]+)#([0-9a-f]{16,64})")
+_QUOTED = re.compile(r'"(.*\S.*)"', re.DOTALL)
 _WHY = re.compile(r"(.*?)\s+\(([^()]*)\)", re.DOTALL)
 
 
@@ -50,6 +54,7 @@ def parse(content: bytes) -> Charter:
     if front is not None:
         problems += _find_repeated_ids(principles, lines, front)
         problems += _find_later_places(principles, lines, front)
+    problems += _count_phrases(principles, lines)
     if problems or front is None:
         raise CharterError(problems)
     return Charter.model_validate(
@@ -115,8 +120,9 @@ def _read_principle(head: Section, below: list[Section], problems: list[Problem]
     if head.settings is None:
         problems.append(Problem(head.line, f"{head.title!r} has no settings: a fenced block under its heading"))
         return None
-    examples = _read_examples(named["Examples"].prose, problems) if "Examples" in named else {}
     settings = read_settings(head.settings, Settings)
+    tier = settings.tier if isinstance(settings, Settings) else None
+    examples = _read_examples(named["Examples"].prose, tier, problems) if "Examples" in named else {}
     if not isinstance(settings, Settings):
         problems += settings
     if problems or not isinstance(settings, Settings):
@@ -125,8 +131,9 @@ def _read_principle(head: Section, below: list[Section], problems: list[Problem]
     return Principle.model_validate({**dict(settings), **examples, **prose, "title": head.title})
 
 
-def _read_examples(block: OutlineBlock, problems: list[Problem]) -> dict[str, object]:
-    violating, complying = [], []
+def _read_examples(block: OutlineBlock, tier: Tier | None, problems: list[Problem]) -> dict[str, object]:
+    violating: list[dict[str, object]] = []
+    complying: list[dict[str, object]] = []
     for item in block.split_items():
         match = _EXAMPLE.fullmatch(item.text)
         if match is None or match[1] not in VERDICTS:
@@ -139,10 +146,16 @@ def _read_examples(block: OutlineBlock, problems: list[Problem]) -> dict[str, ob
             complying.append({"text": text, "why": why})
         elif reference := _REFERENCE.fullmatch(match[2]):
             violating.append({"text": {"source": reference[1], "sha256": reference[2]}})
+        elif (quoted := _QUOTED.fullmatch(match[2])) and tier not in UNWRITTEN_TIERS:
+            violating.append({"text": quoted[1]})
         else:
             problems.append(
                 Problem(
-                    item.line, "what violates is not written down: name its source and the start of its SHA-256"
+                    item.line,
+                    'an example that violates is `source#hash`, or outside of the hard and safety tiers "a text"'
+                    if quoted is None
+                    else f"in the {tier} tier what violates is not written down: name its source and the start of "
+                    "its SHA-256",
                 )
             )
     return {"violating": tuple(violating), "complying": tuple(complying)}
@@ -167,3 +180,12 @@ def _find_later_places(principles: list[Principle], lines: list[int], front: Fro
         for place in principle.applies_to
         if front.schema_ == "charter/1" and place in LATER_PLACES
     ]
+
+
+def _count_phrases(principles: list[Principle], lines: list[int]) -> list[Problem]:
+    total = 0
+    for principle, line in zip(principles, lines, strict=True):
+        total += len(principle.phrases)
+        if total > MAX_CHARTER_PHRASES:
+            return [Problem(line, f"{principle.id}: a charter has at most {MAX_CHARTER_PHRASES} phrases")]
+    return []

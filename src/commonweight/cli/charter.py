@@ -2,21 +2,31 @@
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from commonweight.cli.charter_view import format_principle, format_unscreened, print_changes, print_overview
+from commonweight.cli.charter_view import (
+    format_principle,
+    format_unscreened,
+    print_changes,
+    print_checks,
+    print_overview,
+)
 from commonweight.cli.options import AsJson, DataPath
-from commonweight.cli.terminal import make_console, print_json
+from commonweight.cli.terminal import make_console, print_json, print_table
 from commonweight.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from commonweight.charter import Charter
     from commonweight.guard import Bundle
+    from commonweight.runtime.data import DataFolder
     from commonweight.workshop.heads.charter_tests import CharterTest
+    from commonweight.workshop.heads.prose_checks import ProseCheck
 
 commands = typer.Typer(help="Read, check and compare the principles that a server keeps to.", no_args_is_help=True)
 
@@ -116,14 +126,21 @@ def lint(file: CharterArgument = None, as_json: AsJson = False) -> None:
 
 @commands.command()
 def diff(
-    old: Annotated[Path, typer.Argument(metavar="OLD", help="A charter.")],
-    new: CharterArgument = None,
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="[OLD] NEW", help="Charters. Default of OLD: the one that ships with Commonweight."
+        ),
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Show what changed in meaning between two charters, principle by principle."""
     from commonweight.charter import compare_charters
     from commonweight.runtime.charter import read_charter
 
+    if len(files) > 2:
+        raise UserError(f"two charters are compared, and these are {len(files)}")
+    old, new = (None, *files)[-2:]
     changes = compare_charters(read_charter(old), read_charter(new))
     if as_json:
         print_json({"changes": [change._asdict() for change in changes]})
@@ -183,6 +200,7 @@ def compile_(
     check_output(target)
 
     from commonweight.cli.progress import ProgressBar
+    from commonweight.guard import BundleError
     from commonweight.runtime.data import DataFolder
     from commonweight.workshop.heads.compile import CompileSettings, compile_charter
 
@@ -191,8 +209,11 @@ def compile_(
     settings = CompileSettings(base=base, texts=texts or (), model=model, most=most)
     with ProgressBar(errors) as bar:
         bundle = compile_charter(charter, settings, folder, report=errors.print, on_progress=bar.update)
-    bundle.save(target, folder.load_key())
-    console.print(_make_calibration_table(bundle))
+    try:
+        bundle.save(target, folder.load_key())
+    except BundleError as error:
+        raise UserError(str(error)) from error
+    print_table(_make_calibration_table(bundle))
     console.print(f"{target}: digest {bundle.digest}", soft_wrap=True)
 
 
@@ -267,10 +288,16 @@ def answers(
 
 @commands.command()
 def test(
-    texts: Annotated[
-        list[Path], typer.Option("--texts", metavar="DATA", help="Labelled texts, files or folders; may repeat.")
-    ],
     file: CharterArgument = None,
+    texts: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--texts",
+            metavar="DATA",
+            help="Labelled texts, files or folders, for the tests that name them; may repeat.",
+            show_default=False,
+        ),
+    ] = None,
     bundle: Annotated[
         Path | None,
         typer.Option("--guard-bundle", metavar="FILE", help="Default: the package's.", show_default=False),
@@ -286,7 +313,10 @@ def test(
     as_json: AsJson = False,
     data: DataPath = None,
 ) -> None:
-    """Hold a charter to its own tests: how much it may refuse, and how much it has to."""
+    """Hold a charter to its own examples and tests: what is caught, what is not, and what to write next.
+
+    Examples are judged by heads that were made without them. Tests name labelled texts, which `--texts` has.
+    """
     from commonweight.runtime.charter import read_charter
     from commonweight.runtime.preflight import check_assistant, check_readable
     from commonweight.runtime.settings import AssistantSettings, GuardSettings
@@ -294,7 +324,7 @@ def test(
     charter = read_charter(file)
     guard = GuardSettings(charter=file, bundle=bundle)
     check_assistant(AssistantSettings(model=model, guard=guard))
-    check_readable(texts)
+    check_readable(texts or ())
 
     import asyncio
 
@@ -305,26 +335,42 @@ def test(
     from commonweight.workshop.heads.evaluate import CONTEXT_TOKENS
     from commonweight.workshop.heads.sources import SourceError, find_files, read_source
 
+    folder = DataFolder.from_options(data)
+    checks = _check_prose(charter, bundle, folder)
+    if not (checks or list_requirements(charter)):
+        raise UserError(
+            "the charter has nothing to test: neither `tests`, nor principles that have only words; "
+            "`commonweight charter new -` explains both"
+        )
     try:
-        sources = {one.name: one for one in map(read_source, find_files(texts))}
+        sources = {one.name: one for one in map(read_source, find_files(texts or []))}
     except SourceError as error:
         raise UserError(str(error)) from error
     names = dict.fromkeys(requirement.data for _, requirement in list_requirements(charter))
     settings = AssistantSettings(
         model=model, engine=EngineSettings(context=CONTEXT_TOKENS, cache_disk=0), guard=guard
     )
-    evaluation = asyncio.run(
-        score_sources(
-            settings, DataFolder.from_options(data), [sources[name] for name in names if name in sources], most
-        )
-    )
-    results = judge_requirements(charter, evaluation.scored)
+    chosen = [sources[name] for name in names if name in sources]
+    scored = asyncio.run(score_sources(settings, folder, chosen, most)).scored if chosen else {}
+    results = judge_requirements(charter, scored)
     if as_json:
-        print_json({"tests": [_describe(result) for result in results]})
+        found = [{**asdict(check), "advice": check.advice} for check in checks]
+        print_json({"tests": [_describe(result) for result in results], "principles": found})
     else:
-        make_console().print(_make_test_table(results))
+        print_checks(checks)
+        if results:
+            print_table(_make_test_table(results))
     if not all(result.passed for result in results):
         raise typer.Exit(1)
+
+
+def _check_prose(charter: "Charter", bundle: Path | None, folder: "DataFolder") -> "list[ProseCheck]":
+    """Check the principles that have only words; none without the text encoder."""
+    from commonweight.runtime.guard import find_encoder, read_bundle
+    from commonweight.workshop.heads.prose_checks import check_prose
+
+    encoder = find_encoder(make_console(stderr=True).print)
+    return check_prose(charter, read_bundle(bundle, folder.load_key()), encoder) if encoder else []
 
 
 def _read_content(file: Path | None) -> bytes:

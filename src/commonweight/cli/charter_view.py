@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from commonweight.cli.terminal import make_console
+from commonweight.cli.terminal import make_console, print_table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from commonweight.charter import Change, Charter, Principle
     from commonweight.charter.places import PlaceRule
     from commonweight.charter.principle import Place
+    from commonweight.workshop.heads.prose_checks import ProseCheck
 
 _PLACES: tuple[tuple["Place", str], ...] = (
     ("input", "in"),
@@ -49,7 +50,7 @@ def print_overview(charter: "Charter") -> None:
         rules = find_rules(charter, principle)
         signs = (_choose_sign(rules.get(place)).ljust(len(name) + 1) for place, name in _PLACES)
         table.add_row(principle.id, principle.tier, principle.severity, "".join(signs))
-    console.print(table)
+    print_table(table)
     console.print("● refuses   ○ records only   ◌ in shadow   - off   empty: not screened there", style="dim")
     console.print(", ".join(f"{name}: {place}" for place, name in _PLACES), style="dim")
     if charter.schema_ == "charter/1":
@@ -86,13 +87,37 @@ def format_principle(charter: "Charter", principle: "Principle") -> "RenderableT
         parts.append(Text(unscreened, style="dim"))
     for name in ("restricts", "permits", "message"):
         parts += [Text(f"\n{name.capitalize()}", style="bold"), Padding(Text(getattr(principle, name)), (0, 2))]
+    if principle.phrases:
+        parts.append(Text("\nPhrases", style="bold"))
+        parts += [Padding(Text(phrase), (0, 2)) for phrase in principle.phrases]
     parts.append(Text("\nExamples", style="bold"))
     for one in principle.complying:
         why = f" ({one.why})" if one.why else ""
         parts.append(Padding(Text(f"complies  {one.text}{why}"), (0, 2)))
     for other in principle.violating:
-        parts.append(Padding(Text(f"violates  {other.text.source}#{other.text.sha256}", style="dim"), (0, 2)))
+        text = other.text if isinstance(other.text, str) else f"{other.text.source}#{other.text.sha256}"
+        parts.append(Padding(Text(f"violates  {text}", style="dim"), (0, 2)))
     return Group(*parts)
+
+
+def print_checks(checks: "Sequence[ProseCheck]") -> None:
+    """Print what heads of words do with the examples of their principles, and what to write next."""
+    console = make_console()
+    for check in checks:
+        caught = sum(one.is_refused for one in check.violating)
+        refused = sum(one.is_refused for one in check.complying)
+        console.print(check.principle, style="bold")
+        console.print(
+            f"  caught {caught} of {len(check.violating)} examples that violate, refused {refused} of "
+            f"{len(check.complying)} that comply, and {check.ordinary.refused} of {check.ordinary.texts} "
+            "ordinary requests",
+            soft_wrap=True,
+        )
+        for one in check.complying:
+            if one.is_refused:
+                console.print(f"  refused without need: {one.text}", style="yellow", soft_wrap=True)
+        for line in check.advice:
+            console.print(f"  next: {line}", soft_wrap=True)
 
 
 def print_changes(changes: "Sequence[Change]") -> None:

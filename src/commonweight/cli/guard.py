@@ -78,9 +78,13 @@ def explain(
             if refused
             else "recorded"
         )
+        by = (
+            "phrase: one of the principle's stands there"
+            if verdict["stage"] == "phrase"
+            else f"{verdict['stage']}: {verdict['score']:.3f}, and {verdict['threshold']:.3f} is enough"
+        )
         console.print(
-            f"\n{verdict['principle']}: {done}, {_format_where(verdict)}\n"
-            f"  {verdict['stage']}: {verdict['score']:.3f}, and {verdict['threshold']:.3f} is enough",
+            f"\n{verdict['principle']}: {done}, {_format_where(verdict)}\n  {by}",
             soft_wrap=True,
         )
         principle = next((one for one in known.principles if one.id == verdict["principle"]), None)
@@ -194,7 +198,12 @@ def evaluate(
         raise UserError(str(error)) from error
     if not sources:
         raise UserError("there are no files of labelled texts: NAME.jsonl or NAME.jsonl.gz")
+    names = {one.name for one in sources}
+    if unknown := [name for name in ordinary or () if name not in names]:
+        raise UserError(f"--ordinary {unknown[0]}: there is no such source; these are {', '.join(sorted(names))}")
     ordinary = ordinary or ORDINARY_SOURCES
+    if answers and not names.intersection(ordinary):
+        raise UserError("--answers needs ordinary prompts among the texts: name their source with --ordinary")
     prompts = draw_prompts([one for one in sources if one.name in ordinary], answers, seed)
     found = asyncio.run(score_sources(settings, DataFolder.from_options(data), sources, most, seed, prompts))
     text = f"{found.heading}\n\n{format_report(found.scored, ordinary, found.answers)}"
@@ -282,5 +291,8 @@ def trust(
         console.print(
             f"  {source.name}: {source.rows} rows, {source.licence}, sha256 {source.sha256[:16]}", style="dim"
         )
-    bundle.save(file, DataFolder.from_options(data).load_key())
+    try:
+        bundle.save(file, DataFolder.from_options(data).load_key())
+    except BundleError as error:
+        raise UserError(str(error)) from error
     console.print(f"{file} is signed; its digest is {bundle.digest}", soft_wrap=True)

@@ -5,8 +5,10 @@ from commonweight.guard.bundle import DEFAULT, Bundle, BundleError
 from commonweight.guard.closed_exchanges import ClosedExchanges
 from commonweight.guard.guard import Guard
 from commonweight.guard.judge import Judge, JudgeError, JudgeQuestion
+from commonweight.guard.phrase_scanner import FoundPhrase, PhraseScanner
+from commonweight.guard.phrase_screening import PlacedPhrase
 from commonweight.guard.screening import Screening
-from commonweight.guard.segments import Part, Segment, extract_segments
+from commonweight.guard.segments import Location, Part, Segment, extract_segments
 from commonweight.guard.verdict import Findings, Verdict
 
 __all__ = [
@@ -16,11 +18,15 @@ __all__ = [
     "BundleError",
     "ClosedExchanges",
     "Findings",
+    "FoundPhrase",
     "Guard",
     "Judge",
     "JudgeError",
     "JudgeQuestion",
+    "Location",
     "Part",
+    "PhraseScanner",
+    "PlacedPhrase",
     "Screening",
     "Segment",
     "Verdict",

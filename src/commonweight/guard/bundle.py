@@ -71,14 +71,17 @@ class Calibration(_BundlePart):
 
 
 class ProseHead(_BundlePart):
-    """Head of a principle without data: similarity to its words, less similarity to what it permits."""
+    """Head of a principle without data, made of its words: the tensor ``prose.ID``."""
 
     restricts: int
-    """Rows of the tensor ``prose.ID``; the rest is what is permitted."""
+    """0: the tensor is the weights of a linear head. Otherwise vectors, of which so many are what is restricted
+    and the rest what is permitted: the score is the similarity to the former, less that to the latter."""
     low: float
     high: float
     scale: float
-    """Similarity that changes the odds by a factor of e."""
+    """Difference of scores that changes the odds by a factor of e."""
+    words: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Hash of the words and examples that it was made of; None: it was made before this was recorded."""
 
 
 class BundleSource(_BundlePart):
@@ -144,12 +147,20 @@ class Bundle:
         return sum_.hexdigest()
 
     def save(self, path: Path, key: bytes | None) -> None:
-        """Write the file, signed with the installation's key."""
+        """Write the file, signed with the installation's key.
+
+        Raises:
+            BundleError: it cannot be written.
+        """
         digest = self.digest
         metadata = {"manifest": self.manifest.model_dump_json(), "digest": digest}
         if key is not None:
             metadata["code"] = sign_digest(digest, key)
-        save_file({name: np.ascontiguousarray(tensor) for name, tensor in self.tensors.items()}, path, metadata)
+        tensors = {name: np.ascontiguousarray(tensor) for name, tensor in self.tensors.items()}
+        try:
+            save_file(tensors, path, metadata)
+        except (SafetensorError, OSError) as error:
+            raise BundleError(f"cannot write {path}: {error}") from error
 
     @classmethod
     def load(cls, path: Path, key: bytes | None, *, trusted: frozenset[str] = frozenset()) -> "Bundle":

@@ -14,7 +14,7 @@ class Gap(NamedTuple):
     principle: str
     place: Place
     heads: tuple[str, ...]
-    """Those that are left: ``states``, ``encoder``, ``grams``."""
+    """Those that are left: ``states``, ``encoder``, ``grams``; ``phrases``, which need none."""
 
 
 def find_gaps(guard: Guard) -> Iterator[Gap]:
@@ -30,6 +30,8 @@ def find_gaps(guard: Guard) -> Iterator[Gap]:
 
 def _list_heads(guard: Guard, principle: str, place: Place) -> Iterator[str]:
     manifest, has_encoder = guard.scorer.manifest, guard.scorer.has_encoder
+    if guard.get_principle(principle).phrases:
+        yield "phrases"
     if principle in manifest.prose and has_encoder:
         yield "encoder"
     if principle == manifest.injection_principle and manifest.injection is not None and place not in ANSWER_PLACES:

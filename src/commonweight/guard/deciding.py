@@ -188,6 +188,10 @@ class Decider:
             )
         )
 
+    def add_phrase(self, principle: str, place: Place, where: Location) -> None:
+        """Add the verdict on a phrase of a principle."""
+        self.add_verdict(self._guard.get_principle(principle), place, "phrase", 1.0, 1.0, where)
+
     def record_input_score(self, logit: float) -> None:
         """Record the score of a text of the request."""
         self.findings.input_score = max(self.findings.input_score or 0.0, sigmoid(logit))

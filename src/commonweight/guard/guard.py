@@ -8,6 +8,7 @@ the prompt.
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from commonweight.charter.places import find_rules
 from commonweight.charter.principle import Action, Charter, Mode, Place, Principle
@@ -15,6 +16,7 @@ from commonweight.guard.bundle import Bundle, BundleError
 from commonweight.guard.closed_exchanges import ClosedExchanges, RefusedTurns
 from commonweight.guard.encoder import TextEncoder
 from commonweight.guard.judge import Judge
+from commonweight.guard.phrase_index import PhraseIndex
 from commonweight.guard.score_cache import ScoreCache
 from commonweight.guard.scorer import ProbeWeights, Scorer
 from commonweight.guard.screening import Screening
@@ -22,6 +24,8 @@ from commonweight.guard.segments import Segment
 from commonweight.messages.conversation import MessageParam
 
 JUDGE_TIMEOUT_SECONDS = 10.0
+MAX_INDEXES = 32
+"""Of phrases that are kept, one for each set of principles that a place and a key's waivers leave."""
 _MODES: tuple[Mode, ...] = ("off", "shadow", "enforce")
 
 
@@ -78,6 +82,7 @@ class Guard:
             if self._by_id[name].overridable_by == "nobody":
                 raise BundleError(f"{name}: the charter lets nobody set this principle aside")
         self._waived = frozenset(waived)
+        self._find_index = lru_cache(MAX_INDEXES)(self._make_index)
 
     @property
     def probe(self) -> ProbeWeights | None:
@@ -118,6 +123,13 @@ class Guard:
     def find_closed(self, messages: Sequence[MessageParam], tenant: str) -> ClosedExchanges:
         """Find the closed exchanges of a conversation; a guard that enforces nothing closes none."""
         return self.refused_turns.find_closed(messages, tenant) if self.mode == "enforce" else ClosedExchanges()
+
+    def index_phrases(self, principles: Sequence[Principle]) -> PhraseIndex:
+        """Index the phrases of principles."""
+        return self._find_index(tuple(principle.id for principle in principles if principle.phrases))
+
+    def _make_index(self, names: tuple[str, ...]) -> PhraseIndex:
+        return PhraseIndex([self._by_id[name] for name in names])
 
     def start_screening(
         self, segments: Sequence[Segment], waived: Collection[str] = (), tenant: str = ""

@@ -1,15 +1,16 @@
 """Recompiling a bundle for a charter with other words, without data.
 
 - A principle keeps the heads that an earlier bundle has for it, as long as its words are the same.
-- A principle that only has words gets a head made of them: the benign texts that its threshold is set with come
-  with the package's own bundle, as vectors.
+- A principle that only has words gets a head made of them: the ordinary requests that its threshold is set with
+  come with the package's own bundle, as vectors.
 
 Heads from labelled texts are trained in ``workshop.heads``.
 """
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,14 @@ from commonweight.charter.principle import Charter, Principle
 from commonweight.guard.bundle import Bundle, Calibration, ProseHead
 from commonweight.guard.calibration import count_refusals, find_threshold
 from commonweight.guard.encoder import TextEncoder
+from commonweight.guard.prose_head import OrdinaryVectors, ProseVectors, fit_head, select_ordinary
 
-PROSE_RATE, PROSE_LOW_RATE = 0.002, 0.02
-"""Of harmless texts: the share that a head of words may refuse, and the share that a judge is asked about."""
+PROSE_RATE, PROSE_LOW_RATE = 0.0005, 0.02
+"""Of ordinary requests: the share that a head of words may refuse, and the share that a judge is asked about."""
+MIN_ORDINARY = 100
+"""Vectors of harmless texts, below which no threshold is worth its name."""
+HARM_COLUMN = 0
+"""Of the encoder's heads."""
 ORDINARY_REQUESTS = (
     "A question about cooking, travel, sports, health or everyday life.",
     "A request to write, correct, translate or summarise a text.",
@@ -41,12 +47,36 @@ def hash_words(principle: Principle) -> str:
     return hashlib.sha256(f"{principle.restricts}\0{principle.permits}".encode()).hexdigest()[:16]
 
 
+def hash_prose(principle: Principle) -> str:
+    """Hash what a head of words is made of: the words, and the examples that are written down."""
+    texts = [principle.restricts, principle.permits, *principle.violating_texts, ""]
+    texts += [example.text for example in principle.complying]
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
+
+
+def covers(charter: Charter, bundle: Bundle) -> bool:
+    """Whether a bundle has heads for all words of a charter, though it was made of another version."""
+    manifest = bundle.manifest
+    known = {*manifest.principles, manifest.injection_principle}
+    return all(
+        (one.id in known and manifest.words.get(one.id) == hash_words(one))
+        or (one.id in manifest.prose and manifest.prose[one.id].words == hash_prose(one))
+        for one in charter.principles
+        if needs_prose_head(one)
+    )
+
+
 def recompile(
-    charter: Charter, base: Bundle, encoder: TextEncoder | None, violating: Mapping[str, Sequence[str]]
+    charter: Charter,
+    base: Bundle,
+    encoder: TextEncoder | None,
+    violating: Mapping[str, Sequence[str]],
+    left_out: Mapping[str, Collection[str]] = MappingProxyType({}),
 ) -> Bundle:
     """Make a bundle from an earlier one's heads, with prose heads for the principles that have none.
 
-    ``violating``: texts against principles, by id, where some are known.
+    ``violating``: texts against principles, by id, where some are known; ``left_out``: examples that comply, and
+    that heads are made without.
 
     Raises:
         CompileError: a principle needs the encoder, and there is none.
@@ -64,19 +94,31 @@ def recompile(
     tensors: dict[str, npt.NDArray[Any]] = {
         name: tensor for name, tensor in base.tensors.items() if not name.startswith("prose.")
     }
-    prose: dict[str, ProseHead] = {}
-    others = {*old.principles, *old.prose}.difference(kept)
+    prose = {
+        one.id: old.prose[one.id]
+        for one in charter.principles
+        if one.id in old.prose and old.prose[one.id].words == hash_prose(one) and not violating.get(one.id)
+    }
+    tensors |= {f"prose.{name}": base.tensors[f"prose.{name}"] for name in prose}
+    others = {*old.principles, *old.prose}.difference(kept, prose)
     calibration = {name: one for name, one in old.calibration.items() if name not in others}
+    ordinary: OrdinaryVectors | None = None
     for principle in charter.principles:
-        if principle.id in kept or principle.id == injection or not _needs_prose_head(principle):
+        if principle.id in (*kept, *prose, injection) or not needs_prose_head(principle):
             continue
+        if encoder is None and principle.phrases:
+            continue  # these hold alone
         if encoder is None:
             raise CompileError(
                 f"{principle.id} has no data, and its words need the text encoder: commonweight pull starter"
             )
-        made = _make_prose_head(
-            principle, encoder, violating.get(principle.id, ()), tensors["calibration.vectors"]
+        ordinary = ordinary or find_ordinary(base)
+        without = left_out.get(principle.id, ())
+        kept_examples = tuple(one for one in principle.complying if one.text not in without)
+        words = embed_words(
+            principle.model_copy(update={"complying": kept_examples}), encoder, violating.get(principle.id, ())
         )
+        made = make_prose_head(words, ordinary, hash_prose(principle))
         tensors[f"prose.{principle.id}"], prose[principle.id], calibration[principle.id] = made
     manifest = old.model_copy(
         update={
@@ -99,27 +141,62 @@ def next_above(threshold: float) -> float:
     return float(np.nextafter(np.float32(threshold), np.float32(np.inf)))
 
 
-def _needs_prose_head(principle: Principle) -> bool:
+def needs_prose_head(principle: Principle) -> bool:
     """Whether a principle has any effect: one that only records, in shadow mode, has none."""
     return "refuse" in principle.applies_to.values() or principle.mode == "enforce"
 
 
-def _make_prose_head(
-    principle: Principle, encoder: TextEncoder, violating: Sequence[str], harmless: npt.NDArray[Any]
-) -> tuple[npt.NDArray[np.float16], ProseHead, Calibration]:
-    restricts = [*_split_phrases(principle.restricts), *violating]
-    permits = [*_split_phrases(principle.permits), *(one.text for one in principle.complying), *ORDINARY_REQUESTS]
-    vectors = encoder.embed([*restricts, *permits]).astype(np.float16)
-    similar = harmless.astype(np.float32) @ vectors.astype(np.float32).T
-    margins = similar[:, : len(restricts)].max(1) - similar[:, len(restricts) :].max(1)
-    high = next_above(find_threshold(PROSE_RATE, margins))
-    prose = ProseHead(
-        restricts=len(restricts),
-        low=find_threshold(PROSE_LOW_RATE, margins),
-        high=high,
-        scale=float(margins.std()) / 2 + 1e-3,
+def embed_words(principle: Principle, encoder: TextEncoder, violating: Sequence[str] = ()) -> ProseVectors:
+    """Embed what a principle says, with its examples and ``violating`` texts besides.
+
+    Examples are the last rows, in the charter's order.
+    """
+    restricts = [*_split_phrases(principle.restricts), *violating, *principle.violating_texts]
+    permits = [
+        *_split_phrases(principle.permits),
+        *ORDINARY_REQUESTS,
+        *(example.text for example in principle.complying),
+    ]
+    vectors = encoder.embed([*restricts, *permits])
+    return ProseVectors(vectors[: len(restricts)], vectors[len(restricts) :])
+
+
+def find_ordinary(bundle: Bundle) -> OrdinaryVectors:
+    """Find the vectors of ordinary requests that come with a bundle.
+
+    Raises:
+        CompileError: there are none.
+    """
+    if len(bundle.tensors["calibration.vectors"]) < MIN_ORDINARY:
+        raise CompileError(
+            "the earlier bundle has no ordinary requests to set thresholds with: take the package's"
+        )
+    looks_harmful = bundle.tensors.get("calibration.hard")
+    heads = bundle.tensors.get("encoder.weights")
+    return OrdinaryVectors.split(
+        select_ordinary(
+            bundle.tensors["calibration.vectors"],
+            None if looks_harmful is None else looks_harmful.astype(bool),
+            None if heads is None else heads[:, HARM_COLUMN],
+        )
     )
-    return vectors, prose, count_refusals(int((margins >= high).sum()), len(margins))
+
+
+def make_prose_head(
+    words: ProseVectors, ordinary: OrdinaryVectors, digest: str
+) -> tuple[npt.NDArray[np.float16], ProseHead, Calibration]:
+    """Make a head of vectors of words, with thresholds of ordinary requests that it has not seen."""
+    fitted = fit_head(words, ordinary)
+    high = next_above(find_threshold(PROSE_RATE, fitted.ordinary))
+    head = ProseHead(
+        restricts=0,
+        low=find_threshold(PROSE_LOW_RATE, fitted.ordinary),
+        high=high,
+        scale=float(fitted.ordinary.std()) / 2 + 1e-3,
+        words=digest,
+    )
+    refused = int((fitted.ordinary >= high).sum())
+    return fitted.weights[None].astype(np.float16), head, count_refusals(refused, len(fitted.ordinary))
 
 
 def _split_phrases(text: str) -> list[str]:

@@ -1,12 +1,16 @@
 """Screening of a request: its segments by the heads on text, and the user's turn by the model's states."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from commonweight.charter.places import REQUEST_PLACES
+from commonweight.charter.principle import Place
 from commonweight.guard.arrays import Floats
 from commonweight.guard.bundle import Ensemble
 from commonweight.guard.deciding import Decider, Locate, Span, locate_segment
 from commonweight.guard.deobfuscation import list_views
+from commonweight.guard.phrase_screening import PhraseScreening
 from commonweight.guard.scorer import HarmScore, TextScores
 from commonweight.guard.segments import Location, Segment
 from commonweight.guard.verdict import Stage
@@ -20,16 +24,24 @@ _NOTHING = Segment("input", ())
 class RequestScreening:
     """Screens the segments of one request. The user's last turn comes first."""
 
-    def __init__(self, guard: "Guard", decider: Decider, segments: Sequence[Segment], tenant: str) -> None:
+    def __init__(
+        self, guard: "Guard", decider: Decider, segments: Sequence[Segment], tenant: str, phrases: PhraseScreening
+    ) -> None:
         self._guard = guard
         self._scorer = guard.scorer
         self._decider = decider
         self._tenant = tenant
+        self._phrases = phrases
         self._segments = sorted(segments, key=lambda one: one.place != "input")
         self._asked = next((one for one in segments if one.place == "input"), _NOTHING)
 
     async def screen_texts(self) -> None:
         """Screen the texts, until one is refused."""
+        for place in REQUEST_PLACES:
+            if self._phrases.applies_to(place):
+                await self._screen_phrases(place)
+            if self._decider.refusal:
+                return
         for segment in self._segments:
             active = self._decider.active[segment.place]
             if not (active.refusing or active.recording):
@@ -88,6 +100,16 @@ class RequestScreening:
             return self._asked.locate((0, 0))
         before, within = len(spell(start, span[0])), len(spell(start, span[1]))
         return self._asked.map_from(spell(start, end), (before, within))
+
+    async def _screen_phrases(self, place: Place) -> None:
+        """Look for phrases in the texts of a place, and over several of them."""
+        parts = [(part, one) for one in self._segments if one.place == place for part in one.parts]
+        texts = [part.text for part, _ in parts]
+        for phrase in await asyncio.to_thread(list, self._phrases.find(texts, place)):
+            part, segment = parts[phrase.text]
+            digest = self._guard.scores.compute_digest(self._tenant, part.text)
+            where = Location(part.path, phrase.span, segment.tool, digest)
+            self._decider.add_phrase(phrase.principle, place, where)
 
     async def _screen_text(self, segment: Segment, locate: Locate) -> None:
         place, decider, manifest = segment.place, self._decider, self._scorer.manifest

@@ -196,8 +196,11 @@ class Scorer:
     def _score_prose(self, name: str, vectors: Floats) -> Floats:
         prose = self.manifest.prose[name]
         similar = vectors @ np.asarray(self._tensors[f"prose.{name}"], np.float32).T
-        margin = similar[:, : prose.restricts].max(1) - similar[:, prose.restricts :].max(1)
-        logits: Floats = (margin - prose.high) / prose.scale
+        if prose.restricts:
+            score = similar[:, : prose.restricts].max(1) - similar[:, prose.restricts :].max(1)
+        else:
+            score = similar[:, 0]
+        logits: Floats = (score - prose.high) / prose.scale
         return logits
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +14,7 @@ from commonweight.guard.answer_positions import AnswerPiece, AnswerPositions
 from commonweight.guard.arrays import Floats
 from commonweight.guard.bundle import Ensemble
 from commonweight.guard.deciding import Decider, Locate
+from commonweight.guard.phrase_screening import PhraseScreening, PlacedPhrase
 from commonweight.guard.request_screening import RequestScreening
 from commonweight.guard.scorer import HarmScore, sigmoid
 from commonweight.guard.segments import Location, Segment
@@ -38,7 +39,6 @@ class Screening:
         self._guard = guard
         self._scorer = guard.scorer
         self._decider = decider = Decider(guard, segments, waived, tenant)
-        self._request = RequestScreening(guard, decider, segments, tenant)
         manifest = self._scorer.manifest
         answers = manifest.output.get("states" if guard.reads_states else "grams")
         self._output: Ensemble | None = answers
@@ -71,6 +71,13 @@ class Screening:
         self._tokens = 0
         self._judged_at = -JUDGE_INTERVAL_TOKENS
         self._is_doubtful = False
+        self.phrases = PhraseScreening(
+            {
+                place: (guard.index_phrases(active.refusing), guard.index_phrases(active.recording))
+                for place, active in decider.active.items()
+            }
+        )
+        self._request = RequestScreening(guard, decider, segments, tenant, self.phrases)
 
     @property
     def findings(self) -> Findings:
@@ -93,6 +100,11 @@ class Screening:
     def buffers_tool_calls(self) -> bool:
         """Whether tool calls are released only when complete: a refusal must not leave half of one behind."""
         return bool(self._decider.active["tool_input"].refusing)
+
+    @property
+    def screens_blocks(self) -> bool:
+        """Whether there is something to look for in the blocks of the answer."""
+        return self.phrases.applies_to(*ANSWER_PLACES)
 
     # What comes in
 
@@ -146,6 +158,18 @@ class Screening:
         """Screen the rest of a complete answer."""
         await self._screen_pending_text()
         self._is_doubtful = False
+
+    def add_phrases(self, found: Iterable[PlacedPhrase], place: Place, where: Location) -> None:
+        """Add the verdicts on phrases in a block of the answer, at their spans."""
+        for phrase in found:
+            self._decider.add_phrase(phrase.principle, place, where._replace(span=phrase.span))
+
+    async def screen_call(self, tool: str, written: str, block: str) -> None:
+        """Screen a tool call, whose input is JSON, perhaps cut short. Must be called before any of it leaves."""
+        with self._measure_time():
+            if self.phrases.applies_to("tool_input"):
+                found = await asyncio.to_thread(list, self.phrases.find_in_call(tool, written))
+                self.add_phrases(found, "tool_input", Location(block, tool=tool))
 
     async def _screen_pending_text(self) -> None:
         if len(self._decider.answer_text) > self._screened_characters and not self.refusal:

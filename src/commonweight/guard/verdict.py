@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 from commonweight.charter.principle import Action, Category, Mode, Place
 
-Stage = Literal["text", "states", "ensemble", "judge"]
-"""What decided: heads on the text, heads on the model's states, both together, or the judge."""
+Stage = Literal["text", "states", "ensemble", "judge", "phrase"]
+"""What decided: heads on the text, heads on the model's states, both together, the judge, or a phrase."""
 
 
 @dataclass(frozen=True)

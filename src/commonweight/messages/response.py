@@ -73,7 +73,7 @@ class GuardVerdict(BaseModel):
     """``input``, ``output``, ``thinking``, ``tool_input``, ``tool_result``, ``system``, ``document``, ``history``
     or ``tools``."""
     stage: str
-    """Stage that decided: ``text``, ``states``, ``ensemble`` or ``judge``."""
+    """Stage that decided: ``text``, ``states``, ``ensemble``, ``judge`` or ``phrase``."""
     score: float
     threshold: float
     """Probabilities."""

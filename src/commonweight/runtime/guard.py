@@ -10,7 +10,7 @@ from commonweight.guard.bundle import ModelIdentity
 from commonweight.guard.coverage import find_gaps
 from commonweight.guard.encoder import EncoderMissingError, TextEncoder, load_encoder
 from commonweight.guard.http_judge import HttpJudge
-from commonweight.guard.recompile import CompileError, recompile
+from commonweight.guard.recompile import CompileError, covers, recompile
 from commonweight.runtime.charter import read_charter
 from commonweight.runtime.errors import UserError
 from commonweight.runtime.settings import SELF, GuardSettings
@@ -74,8 +74,8 @@ def open_guard(
     bundle = read_bundle(settings.bundle, key)
     encoder = find_encoder()
     try:
-        if bundle.manifest.charter != charter.sha256 and settings.bundle is None:
-            # The package's heads for what is the same in both, and the charter's own words for the rest.
+        if bundle.manifest.charter != charter.sha256 and (settings.bundle is None or covers(charter, bundle)):
+            # The heads for what is the same in both, and with the package's the charter's own words for the rest.
             bundle = recompile(charter, bundle, encoder, {})
         is_its_model = bundle.manifest.model == model
         guard = Guard(

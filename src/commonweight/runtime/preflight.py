@@ -30,8 +30,10 @@ def check_output(path: Path) -> None:
     """Check that a file can be written, which is left as it is.
 
     Raises:
-        UserError: its folder is missing, or takes nothing.
+        UserError: its folder is missing, or takes nothing; or it is a folder itself.
     """
+    if path.is_dir():
+        raise UserError(f"cannot write {path}: it is a folder; name a file in it")
     found = check_folder(str(path), path.parent, "choose another file")
     if found.status == "fail" or not path.parent.is_dir():
         raise UserError(f"cannot write {path}: {path.parent} is no folder that can be written to")

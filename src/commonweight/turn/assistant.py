@@ -27,6 +27,7 @@ from commonweight.messages.response import AppliedEdits, OriginalTokens, OutputT
 from commonweight.prompting import OutputParser, Prompt, Renderer, Tokenizer
 from commonweight.signing.signer import Signer
 from commonweight.turn.answer import Answer
+from commonweight.turn.block_filter import BlockFilter, find_prefill
 from commonweight.turn.pipeline import answer_steps, release_events, run_job, screen_steps
 from commonweight.turn.prepare import LoadFiles, PromptPreparer, fingerprint_conversation
 from commonweight.turn.record import ANONYMOUS, Origin, Stopwatch, TurnListener, TurnRecord
@@ -178,7 +179,14 @@ class Assistant:
                 self._renderer.remember_answer(prompt, gate.message.content, kept, answer.reasoning)
 
         steps = run_job(self.engine, turn.job, turn.stopwatch, lambda: answer.reusable_tokens)
-        screened = screen_steps(answer_steps(steps, answer), screening, answer, prompt, self._renderer.spell)
+        blocks = (
+            BlockFilter(screening, answer, find_prefill(request))
+            if screening is not None and screening.screens_blocks
+            else None
+        )
+        screened = screen_steps(
+            answer_steps(steps, answer), screening, answer, prompt, self._renderer.spell, blocks
+        )
         with self._record_turn(turn, answer, gate, screening), _translate_errors():
             async with contextlib.aclosing(release_events(screened, gate, answer, settle)) as events:
                 async for event in events:

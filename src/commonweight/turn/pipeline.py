@@ -12,6 +12,7 @@ from commonweight.guard import Screening, Verdict
 from commonweight.messages.events import StreamEvent
 from commonweight.prompting import Prompt
 from commonweight.turn.answer import Answer
+from commonweight.turn.block_filter import BlockFilter
 from commonweight.turn.record import Stopwatch
 from commonweight.turn.release import ReleaseGate
 
@@ -69,10 +70,13 @@ async def screen_steps(
     answer: Answer,
     prompt: Prompt,
     spell: Callable[[Sequence[int]], str],
+    blocks: BlockFilter | None = None,
 ) -> AsyncGenerator[ScreenedStep]:
     """Steps with the guard's decision on each, which may end them. The request is screened before the first step.
 
-    ``spell``: the text of token ids.
+    Args:
+        spell: the text of token ids.
+        blocks: screens the blocks of the answer; None: there is nothing to look for in them.
     """
     if screening is not None:
         await screening.screen_input()
@@ -85,12 +89,15 @@ async def screen_steps(
                 yield ScreenedStep(answered.events)
                 continue
             await _screen_step(screening, answered.step, answer, prompt, spell)
+            events = answered.events
+            if blocks is not None and screening.refusal is None:
+                events = await blocks.push(events)
             if screening.refusal is not None:
                 # The message may begin before it is refused; nothing else of it leaves.
                 started = answered.events if isinstance(answered.step, Prefilled) else []
                 yield ScreenedStep(started, refusal=screening.refusal)
                 return
-            yield ScreenedStep(answered.events, is_held=screening.is_holding)
+            yield ScreenedStep(events, is_held=screening.is_holding)
 
 
 async def release_events(

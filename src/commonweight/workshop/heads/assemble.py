@@ -24,13 +24,19 @@ def assemble_bundle(
     layers: Sequence[int],
     encoder: TextEncoder | None,
     calibration_vectors: npt.NDArray[np.float32] | None,
+    looks_harmful: npt.NDArray[np.bool_] | None = None,
     sources: Sequence[BundleSource],
 ) -> Bundle:
-    """Assemble a bundle of trained heads, with prose heads for the principles without data."""
+    """Assemble a bundle of trained heads, with prose heads for the principles without data.
+
+    ``looks_harmful``: which of the harmless texts with these vectors are no ordinary ones; None: it is not known.
+    """
     tensors = dict(trained.tensors)
     tensors["calibration.vectors"] = (
         np.zeros((0, 384), np.float16) if calibration_vectors is None else calibration_vectors.astype(np.float16)
     )
+    if looks_harmful is not None:
+        tensors["calibration.hard"] = looks_harmful.astype(np.uint8)
     manifest = Manifest(
         charter=charter.sha256,
         charter_id=charter.id,

@@ -30,6 +30,7 @@ from commonweight.workshop.heads.evaluate import (
     draw_prompts,
     rescore_text,
 )
+from commonweight.workshop.heads.prose_checks import check_prose
 from commonweight.workshop.heads.sources import LabelledSource, SourceError, find_files, read_source
 from commonweight.workshop.heads.states import PromptStateReader
 from commonweight.workshop.heads.training import train_heads
@@ -70,8 +71,15 @@ def compile_charter(
     encoder = find_encoder(report)
     try:
         if not settings.texts:
-            return recompile(charter, read_bundle(settings.base, data.load_key()), encoder, {})
+            base = read_bundle(settings.base, data.load_key())
+            checks = check_prose(charter, base, encoder) if encoder else []
+            for check in checks:
+                for text in check.hindering:
+                    report(f'{check.principle}: left out, as without it more is caught: "{text}"')
+            return recompile(charter, base, encoder, {}, {one.principle: one.hindering for one in checks})
         sources = [read_source(path) for path in find_files(list(settings.texts))]
+        if not sources:
+            raise UserError("there are no files of labelled texts: NAME.jsonl or NAME.jsonl.gz")
         report(f"{len(sources)} sources of labelled texts")
         with (
             contextlib.closing(Gguf(resolve(settings.model))) as gguf,
@@ -90,6 +98,7 @@ def compile_charter(
                 layers=reader.layers,
                 encoder=encoder,
                 calibration_vectors=None if vectors is None else vectors[~examples.is_harmful],
+                looks_harmful=None if vectors is None else examples.is_hard[~examples.is_harmful],
                 sources=training.lineage,
             )
         return _calibrate_answers(charter, bundle, settings.model, sources, data, on_progress)

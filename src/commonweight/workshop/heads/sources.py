@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import json
 import tomllib
+import zlib
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -64,6 +65,8 @@ class LabelledSource:
         digest = hashlib.sha256(row.text.encode("utf-8", "replace")).hexdigest()
         for principle in charter.principles:
             for example in principle.violating:
+                if isinstance(example.text, str):
+                    continue
                 if example.text.source == self.name and digest.startswith(example.text.sha256):
                     return principle.id
         named = next((p for prefix, p in self.categories.items() if row.category.startswith(prefix)), None)
@@ -84,15 +87,18 @@ def read_source(path: Path) -> LabelledSource:
     """Read the source in a file.
 
     Raises:
-        DataError: it cannot be read.
+        SourceError: it cannot be read.
     """
     name = path.name.removesuffix(".gz").removesuffix(".jsonl")
     try:
         content = path.read_bytes()
+    except OSError as error:
+        raise SourceError(f"cannot read {path}: {error.strerror}") from error
+    try:
         lines = (gzip.decompress(content) if path.suffix == ".gz" else content).decode().split("\n")
-        rows = tuple(_parse_row(json.loads(line)) for line in lines if line.strip())
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-        raise SourceError(f"{path}: not lines of JSON with `text` and `y` ({type(error).__name__})") from error
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise SourceError(f"{path}: neither text nor text in gzip ({type(error).__name__})") from error
+    rows = tuple(_parse_line(path, i, line) for i, line in enumerate(lines, 1) if line.strip())
     note = load_notes().get(name, {})
     noted_licence = note.get("licence", "unknown")
     generators = sorted({row.generator for row in rows if row.generator})
@@ -125,6 +131,15 @@ def find_files(paths: list[Path]) -> Iterator[Path]:
 def load_notes() -> dict[str, dict[str, Any]]:
     """Load the notes on public sources, by name."""
     return tomllib.loads((files("commonweight.workshop.heads") / "sources.toml").read_text())
+
+
+def _parse_line(path: Path, number: int, line: str) -> LabelledText:
+    try:
+        return _parse_row(json.loads(line))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise SourceError(
+            f"{path}:{number}: no JSON object with `text` and `y` ({type(error).__name__})"
+        ) from error
 
 
 def _parse_row(line: dict[str, Any]) -> LabelledText:

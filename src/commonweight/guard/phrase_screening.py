@@ -1,0 +1,67 @@
+"""Screening of whole texts for phrases: of what comes in, and of complete tool calls."""
+
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
+from typing import NamedTuple
+
+from commonweight.charter.principle import Place
+from commonweight.guard.json_strings import read_strings
+from commonweight.guard.phrase_index import PhraseIndex
+
+
+class PlacedPhrase(NamedTuple):
+    """A phrase in a text, by the principle that it belongs to, and its span in characters of the text."""
+
+    principle: str
+    span: tuple[int, int]
+    text: int = 0
+    """Index of the text, of those that were looked through: the one where the phrase ends."""
+
+
+class PhraseScreening:
+    """Finds phrases where they must not stand.
+
+    ``indexes``: by place, of the principles that refuse and of those that are recorded.
+    """
+
+    def __init__(self, indexes: Mapping[Place, tuple[PhraseIndex, PhraseIndex]]) -> None:
+        self._indexes = indexes
+
+    def get_indexes(self, place: Place) -> tuple[PhraseIndex, PhraseIndex]:
+        """Get the indexes of a place: of the principles that refuse, and of those that are recorded."""
+        return self._indexes[place]
+
+    def applies_to(self, *places: Place) -> bool:
+        """Whether there are phrases that must not stand in one of these places."""
+        return any(index for place in places for index in self._indexes[place])
+
+    def find(self, texts: Sequence[str], place: Place) -> Iterator[PlacedPhrase]:
+        """Find the phrases in texts that follow each other, and those that are spread over several."""
+        for index in self._indexes[place]:
+            seen: set[str] = set()
+            for number, text in enumerate(texts if index else ()):
+                for name in sorted(index.find_principles(text) - seen):
+                    seen.add(name)
+                    yield PlacedPhrase(name, index.locate(text, name), number)
+            for separator in ("", " ") if index and len(texts) > 1 else ():
+                joined = separator.join(texts)
+                for name in sorted(index.find_principles(joined) - seen):
+                    seen.add(name)
+                    yield _place(name, index.locate(joined, name), texts, separator)
+
+    def find_in_call(self, tool: str, written: str) -> Iterator[PlacedPhrase]:
+        """Find the phrases in a tool call: in its JSON, and over several of its keys and values."""
+        yield from self.find([written], "tool_input")
+        keys_and_values, values = read_strings(written)
+        for reading in (tool, " ".join(keys_and_values), " ".join(values)):
+            for name, *_ in self.find([reading], "tool_input"):
+                yield PlacedPhrase(name, (0, len(written)))
+
+
+def _place(principle: str, span: tuple[int, int], texts: Sequence[str], separator: str) -> PlacedPhrase:
+    """Place a phrase that is spread over joined texts in the one where it ends."""
+    starts = [0, *accumulate(len(text) + len(separator) for text in texts)]
+    number = bisect_right(starts, span[1] - 1) - 1
+    begin = starts[number]
+    return PlacedPhrase(principle, (max(0, span[0] - begin), span[1] - begin), number)
