@@ -205,7 +205,9 @@ class Evaluator:
         what = (self._name, place, row.text, row.answer)
         outcome = self._kept.find(*what) if self._kept else None
         if outcome is None:
-            if row.answer is not None:
+            if not row.text.strip() and not row.answer:
+                outcome = Outcome(is_read=False)
+            elif row.answer is not None:
                 outcome = await self._score_answer(row.text or GREETING, row.answer)
             elif place == OUTPUT:
                 outcome = await self._score_answer(GREETING, row.text)

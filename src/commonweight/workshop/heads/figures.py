@@ -56,7 +56,7 @@ class Figure:
     unit: Unit = "share"
     goal: Goal | None = None
     unread: int = 0
-    """Texts longer than the model's window, which are in no rate."""
+    """Texts that a server would not take (longer than the model's window, or blank), which are in no rate."""
     note: str = ""
 
     @property

@@ -27,7 +27,7 @@ class Outcome:
     is_encoded: bool = False
     """The first look did not suffice."""
     is_read: bool = True
-    """False: the request is longer than the model's window, and a server would not take it."""
+    """False: a server would not take the request, which is longer than the model's window, or blank."""
 
 
 class KeptScores:

@@ -67,7 +67,10 @@ def format_report(
             lines.append(f"| {name} | {cells} |")
     if any(unread.values()):
         counts = ", ".join(f"{count} of {name}" for name, count in unread.items() if count)
-        lines += ["", f"Not read, and in no figure, as they are longer than the model's window: {counts}."]
+        lines += [
+            "",
+            f"Not read, and in no figure, as they are longer than the model's window, or blank: {counts}.",
+        ]
     encoded = [one.outcome.is_encoded for found in scored.values() for one in found if not one.row.is_harmful]
     if encoded:
         lines += ["", f"The text encoder was asked about {np.mean(encoded):.1%} of the harmless texts."]
