@@ -43,7 +43,7 @@ def rows(texts: Sequence[str], answer: str | None = None) -> list[LabelledText]:
 
 async def test_texts_are_read_whole_or_not_at_all(evaluator: Evaluator, tmp_path: Path) -> None:
     long = f"{BREAD} " * 60
-    found = await evaluator.score(rows([UMBRELLA, BREAD, f"{long}{UMBRELLA}", long * 3, "  \n"]))
+    found = await evaluator.score(rows([UMBRELLA, BREAD, long + 8 * UMBRELLA, long * 3, "  \n"]))
     assert [one.outcome.is_read for one in found] == [True, True, True, False, False]
     assert found[0].outcome.is_refused
     assert found[0].outcome.principle == "no-umbrellas"
