@@ -60,7 +60,7 @@ def test_the_default_is_sound() -> None:
 
 def test_the_default_has_no_restricted_text() -> None:
     for principle in parse(DEFAULT.read_bytes()).principles:
-        assert all(one.text.sha256 for one in principle.violating)
+        assert not any(isinstance(one.text, str) for one in principle.violating)
 
 
 def test_small_is_what_it_says() -> None:

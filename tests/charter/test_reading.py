@@ -33,6 +33,7 @@ def test_what_it_says() -> None:
     )
     assert principle.message == "That would spoil it."
     [violating] = principle.violating
+    assert not isinstance(violating.text, str)
     assert (violating.text.source, violating.text.sha256) == ("tales", "0123456789abcdef")
     assert [(one.text, one.why) for one in principle.complying] == [
         ("How does Hamlet end?", None),

@@ -143,7 +143,7 @@ def test_results_of_tools_are_withheld_and_their_calls_stay() -> None:
     refuse(memory, *messages)
     whole = conversation(*messages, assistant("[refused]"), user("Go on."))
     found = memory.find_closed(whole, "a")
-    assert (found.dropped, found.blanked) == ({3}, {2})
+    assert (set(found.dropped), set(found.blanked)) == ({3}, {2})
     left = found.remove_from(whole)
     assert [message.role for message in left] == ["user", "assistant", "user", "user"]
     assert "Secret" not in str(left)

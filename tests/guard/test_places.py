@@ -47,7 +47,7 @@ def place_text(place: str, text: str) -> MessageRequest:
     document = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": text}}
     fields: dict[str, Any] = {"system": "Answer briefly.", "tools": [make_tool("Looks up a word.")]}
     asked: list[dict[str, Any]] = [QUESTION]
-    result = dict(RESULT)
+    result: dict[str, Any] = dict(RESULT)
     first = "Good morning."
     match place:
         case "input":

@@ -53,7 +53,10 @@ def served() -> Iterator[Served]:
 
 def ask(served: Served, messages: Messages, **fields: Any) -> anthropic.types.Message:
     with anthropic.Anthropic(base_url=served.url, api_key=served.key, max_retries=0) as client:
-        return client.messages.create(model="any", max_tokens=400, messages=messages, **fields)
+        message: anthropic.types.Message = client.messages.create(
+            model="any", max_tokens=400, messages=messages, **fields
+        )
+        return message
 
 
 def test_an_empty_assistant_message_is_the_400_that_the_api_documents(served: Served) -> None:
@@ -133,7 +136,7 @@ def test_an_agents_session_scores_each_text_once(served: Served) -> None:
             "content": f"Result {turn}: a grain.",
         }
         messages += [
-            {"role": "assistant", "content": [call.model_dump()]},  # type: ignore[list-item]
+            {"role": "assistant", "content": [call.model_dump()]},  # type: ignore[list-item,misc]
             {"role": "user", "content": [result, {"type": "text", "text": f"Look up more ({turn})."}]},
         ]
     hits, misses = (

@@ -158,6 +158,21 @@ def evaluate(
             help="Also let the model answer so many of those, and count what is refused.",
         ),
     ] = 0,
+    place: Annotated[
+        str,
+        typer.Option(metavar="PLACE", help="Where in a request the texts stand: input, tool_result and others."),
+    ] = "input",
+    all_rows: Annotated[
+        bool,
+        typer.Option(
+            "--all", help="Print every row of the table of figures that can be computed of DATA, resumably."
+        ),
+    ] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="GROUP", help="With --all: rows of this group; may repeat.", show_default=False),
+    ] = None,
+    as_json: AsJson = False,
     report: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A document to write the table into.", show_default=False)
     ] = None,
@@ -168,11 +183,20 @@ def evaluate(
 ) -> None:
     """Measure the guard on labelled texts: rates at its own thresholds, and figures that need none.
 
-    The thresholds are the bundle's, made before any of these texts was opened. No text is printed or kept.
+    Each text is a request to an assistant as a server has it, and all of it is read; one that is longer than the
+    model's window counts as not read, and is in no rate. The thresholds are the bundle's, made before any of these
+    texts was opened. No text is printed or kept; --all keeps scores, under codes of this installation, so that one
+    that was stopped goes on.
     """
     from commonweight.runtime.preflight import check_assistant, check_output, check_readable
     from commonweight.runtime.settings import AssistantSettings, GuardSettings
 
+    if (only or as_json) and not all_rows:
+        raise UserError("--only and --json go with --all")
+    if all_rows and (answers or ordinary or place != "input"):
+        raise UserError(
+            "--all has its own ordinary prompts and places: --answers, --ordinary and --place do not go with it"
+        )
     guard_settings = GuardSettings(charter=charter, bundle=bundle)
     check_assistant(AssistantSettings(model=model, guard=guard_settings))
     check_readable(paths)
@@ -183,15 +207,27 @@ def evaluate(
 
     from commonweight.engines.settings import EngineSettings
     from commonweight.runtime.data import DataFolder
-    from commonweight.workshop.heads.evaluate import CONTEXT_TOKENS, draw_prompts
+    from commonweight.workshop.heads.evaluate import draw_prompts
     from commonweight.workshop.heads.report import format_report, write_report
     from commonweight.workshop.heads.sources import SourceError, find_files, read_source
 
     settings = AssistantSettings(
-        model=model,
-        engine=EngineSettings(context=CONTEXT_TOKENS, threads=threads, cache_disk=0),
-        guard=guard_settings,
+        model=model, engine=EngineSettings(threads=threads, cache_disk=0), guard=guard_settings
     )
+    if all_rows:
+        from commonweight.cli.guard_figures import FiguresRequest, measure_figures
+        from commonweight.workshop.heads import figure_table
+
+        request = FiguresRequest(paths, only or (), most, seed)
+        subject, figures = asyncio.run(measure_figures(settings, DataFolder.from_options(data), request))
+        table = figure_table.format_table(subject, figures)
+        if as_json:
+            print_json(figure_table.describe_figures(subject, figures))
+        else:
+            typer.echo(table)
+        if report is not None:
+            write_report(report, table, (figure_table.BEGIN, figure_table.END))
+        return
     try:
         sources = [read_source(path) for path in find_files(paths)]
     except SourceError as error:
@@ -205,7 +241,9 @@ def evaluate(
     if answers and not names.intersection(ordinary):
         raise UserError("--answers needs ordinary prompts among the texts: name their source with --ordinary")
     prompts = draw_prompts([one for one in sources if one.name in ordinary], answers, seed)
-    found = asyncio.run(score_sources(settings, DataFolder.from_options(data), sources, most, seed, prompts))
+    found = asyncio.run(
+        score_sources(settings, DataFolder.from_options(data), sources, most, seed, prompts, place=place)
+    )
     text = f"{found.heading}\n\n{format_report(found.scored, ordinary, found.answers)}"
     typer.echo(text)
     if report is not None:
@@ -233,11 +271,14 @@ async def score_sources(
     most: int | None,
     seed: int = 0,
     prompts: Sequence[str] = (),
+    *,
+    place: str = "input",
 ) -> Evaluation:
     """Score sources with the guard of an assistant, and the model's own answers to prompts, with progress."""
     from commonweight.cli.progress import LoadingBar, ProgressBar
     from commonweight.runtime.assistant import open_assistant
-    from commonweight.workshop.heads.evaluate import TurnRecorder, answer_prompts, score_source
+    from commonweight.workshop.heads.evaluate import Evaluator, TurnRecorder, answer_prompts, draw_rows
+    from commonweight.workshop.heads.request_places import require_place
 
     console = make_console(stderr=True)
     recorder = TurnRecorder()
@@ -247,21 +288,24 @@ async def score_sources(
         ) as assistant:
             guard = assistant.guard
             assert guard is not None
+            require_place(guard, place)
             seen = "states" if guard.reads_states else "text"
             by = "screen and judge" if guard.judge else "screen only"
             heading = (
                 f"Charter {guard.charter.id} {guard.charter.version} (`{guard.charter.sha256[:16]}`), bundle "
-                f"`{guard.digest[:16]}`, on {seen} of {assistant.card.id}; {by}."
-            )
+                f"`{guard.digest[:16]}`, on {seen} of {assistant.card.id}; {by}"
+            ) + ("." if place == "input" else f"; texts stand in {place}.")
             answers = await answer_prompts(assistant, recorder, prompts, on_progress=bar.update)
             if answers:
                 refused = sum(one.is_refused for one in answers)
                 console.print(f"own answers: {refused} of {len(answers)} refused", style="dim")
             scored = {}
+            evaluator = Evaluator(assistant, recorder)
             for source in sources:
-                found = await score_source(assistant, guard, source, most=most, seed=seed, on_progress=bar.update)
+                rows = draw_rows(source.rows, most, seed)
+                found = await evaluator.score(rows, place, name=source.name, on_progress=bar.update)
                 scored[source.name] = found
-                refused = sum(one.is_refused for one in found)
+                refused = sum(one.outcome.is_refused for one in found)
                 console.print(f"{source.name}: {refused} of {len(found)} texts refused", style="dim")
             return Evaluation(scored, answers, heading)
 

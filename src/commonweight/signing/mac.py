@@ -20,6 +20,8 @@ class Purpose(Enum):
     """Salts that keep the prefix caches of tenants apart on remote engines."""
     SESSION = "session"
     """Names of conversations for remote engines, which say nothing about their content."""
+    EVALUATION = "evaluation"
+    """Names of texts that a guard was measured on, which say nothing about their content."""
 
 
 def compute_mac(key: bytes, purpose: Purpose, data: bytes) -> bytes:

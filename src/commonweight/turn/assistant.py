@@ -1,5 +1,6 @@
 """Assistant: prepares requests for a model and streams its answers."""
 
+import codecs
 import contextlib
 import logging
 import math
@@ -109,6 +110,11 @@ class Assistant:
     def tokenize(self, text: str) -> list[int]:
         """Tokenize a text, with no special tokens."""
         return self._tokenizer.encode(text)
+
+    def split_tokens(self, text: str) -> list[tuple[int, str]]:
+        """Tokenize a text; each token with the characters that end in it."""
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        return [(token, decoder.decode(self._tokenizer.decode(token))) for token in self._tokenizer.encode(text)]
 
     async def count_tokens(self, request: CountTokensRequest, tenant: str = "", size: int = 0) -> TokenCount:
         """Count the tokens of the prompt of a request of ``size`` bytes, rendered as it would run."""

@@ -1,24 +1,29 @@
-"""Evaluation of a guard: labelled texts are rendered, prefilled and screened as requests are."""
+"""Evaluation of a guard: labelled texts are requests to an assistant, at any place that the guard screens."""
 
 import asyncio
 import contextlib
+import hashlib
+import json
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from itertools import zip_longest
+from functools import cache
+from importlib.resources import files
+from itertools import count, zip_longest
+from pathlib import Path
 
 import msgspec
 import numpy as np
 
 from commonweight.engines.contract import Prefilled
 from commonweight.guard import Findings, Guard, extract_segments
-from commonweight.guard.scorer import sigmoid
-from commonweight.guard.streaming import EvidenceTracker
 from commonweight.messages.errors import InvalidRequestError
-from commonweight.messages.request import MessageRequest
 from commonweight.messages.response import OutputText
 from commonweight.runtime.assistant import OnProgress
 from commonweight.turn import Assistant
 from commonweight.turn.record import Origin, TurnRecord
+from commonweight.workshop.heads.kept_scores import KeptScores, Outcome
+from commonweight.workshop.heads.request_places import GREETING, OUTPUT, make_request, require_place
 from commonweight.workshop.heads.sources import LabelledSource, LabelledText
 from commonweight.workshop.heads.states import replace_surrogates
 
@@ -29,21 +34,18 @@ OWN_ANSWER_TOKENS = 96
 """Of an answer that the model gives by itself."""
 MAX_PROMPT_CHARACTERS = 2000
 """Of a prompt for one."""
+TOO_LONG = re.compile("^(prompt is too long|input length and)")
+"""How the API's errors begin that say that a request does not fit into the window."""
 CHARACTERS_PER_TOKEN = 4
 """Characters that come at once where text is scored again, about as many as a token has."""
 
 
 @dataclass(frozen=True)
 class ScoredText:
-    """A labelled text with the guard's score and decision."""
+    """A labelled text with what the guard found in it."""
 
     row: LabelledText
-    score: float
-    """The probability of a violation."""
-    is_refused: bool
-    principle: str | None
-    is_encoded: bool = False
-    """The first look did not suffice."""
+    outcome: Outcome
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ async def answer_prompts(
     async def answer(number: int, prompt: str) -> OwnAnswer:
         nonlocal done
         async with gate:
-            request = _make_request(prompt[:MAX_PROMPT_CHARACTERS], OWN_ANSWER_TOKENS)
+            request = make_request(prompt[:MAX_PROMPT_CHARACTERS], max_tokens=OWN_ANSWER_TOKENS)
             turn = await assistant.prepare(request, Origin(request_id=str(number)))
             sampling = msgspec.structs.replace(turn.job.sampling, seed=number)
             turn = replace(turn, job=msgspec.structs.replace(turn.job, sampling=sampling))
@@ -142,80 +144,145 @@ def _find_peak(findings: Findings | None) -> float:
     return float(np.log(score / (1 - score)))
 
 
-async def score_source(
-    assistant: Assistant,
-    guard: Guard,
-    source: LabelledSource,
-    *,
-    most: int | None = None,
-    seed: int = 0,
-    on_progress: OnProgress = lambda _name, _fraction: None,
-) -> list[ScoredText]:
-    """Score the texts of a source, or ``most`` of them drawn by ``seed``, in their order."""
-    chosen = list(range(len(source.rows)))
-    if most is not None and most < len(chosen):
-        chosen = sorted(np.random.default_rng(seed).choice(len(chosen), most, replace=False).tolist())
-    rows = [source.rows[i] for i in chosen]
-    gate = asyncio.Semaphore(CONCURRENT_TEXTS)
-    done = 0
+class Evaluator:
+    """Scores labelled texts by the path of a server: each is a request to an assistant, at a place of it.
 
-    async def score(row: LabelledText) -> ScoredText:
-        nonlocal done
-        async with gate:
-            scored = await (_score_prompt if row.answer is None else _score_answer)(assistant, guard, row)
-        done += 1
-        on_progress(source.name, done / len(rows))
-        return scored
+    Args:
+        assistant: has a guard.
+        recorder: one of the assistant's listeners.
+        kept: outcomes of an earlier run, which are not computed again, and of this one.
+    """
 
-    return list(await asyncio.gather(*map(score, rows)))
+    def __init__(self, assistant: Assistant, recorder: TurnRecorder, kept: KeptScores | None = None) -> None:
+        assert assistant.guard is not None
+        self.assistant = assistant
+        self.guard = assistant.guard
+        self._recorder = recorder
+        self._kept = kept
+        self._name = json.dumps(
+            [
+                self.guard.charter.sha256,
+                self.guard.digest,
+                assistant.card.id,
+                self.guard.mode,
+                self.guard.reads_states,
+                self.guard.judge is not None,
+                assistant.engine.window,
+                digest_guard_code(),
+            ]
+        )
+        self._numbers = count()
+
+    async def score(
+        self,
+        rows: Sequence[LabelledText],
+        place: str = "input",
+        *,
+        name: str = "",
+        on_progress: OnProgress = lambda _name, _fraction: None,
+    ) -> list[ScoredText]:
+        """Score texts at a place of a request, or as answers (``output``); of rows with an answer, the answer.
+
+        Raises:
+            UserError: the guard does not screen the place.
+        """
+        require_place(self.guard, place)
+        gate = asyncio.Semaphore(CONCURRENT_TEXTS)
+        done = 0
+
+        async def score(row: LabelledText) -> ScoredText:
+            nonlocal done
+            async with gate:
+                outcome = await self._score_row(row, place)
+            done += 1
+            on_progress(name, done / len(rows))
+            return ScoredText(row, outcome)
+
+        return list(await asyncio.gather(*map(score, rows)))
+
+    async def _score_row(self, row: LabelledText, place: str) -> Outcome:
+        what = (self._name, place, row.text, row.answer)
+        outcome = self._kept.find(*what) if self._kept else None
+        if outcome is None:
+            if not row.text.strip() and not row.answer:
+                outcome = Outcome(is_read=False)
+            elif row.answer is not None:
+                outcome = await self._score_answer(row.text or GREETING, row.answer)
+            elif place == OUTPUT:
+                outcome = await self._score_answer(GREETING, row.text)
+            else:
+                outcome = await self._score_request(row.text, place)
+            if self._kept:
+                self._kept.add(outcome, *what)
+        return outcome
+
+    async def _score_request(self, text: str, place: str) -> Outcome:
+        number = str(next(self._numbers))
+        try:
+            # A tenant for each text: one that was refused is not what another of them is about.
+            turn = await self.assistant.prepare(make_request(text, place), Origin(number, tenant=number))
+        except InvalidRequestError as error:
+            if TOO_LONG.search(str(error)):
+                return Outcome(is_read=False)
+            raise
+        async with contextlib.aclosing(self.assistant.stream(turn)) as events:
+            async for _ in events:
+                pass
+        findings = self._recorder.take(number).findings
+        assert findings is not None
+        return _make_outcome(findings, findings.input_score)
+
+    async def _score_answer(self, text: str, answered: str) -> Outcome:
+        """Score an answer within the prompt, where its tokens get the same scores as when generated."""
+        request = make_request(text)
+        answer = self.assistant.split_tokens(replace_surrogates(answered))
+        try:
+            turn = await self.assistant.prepare(request)
+        except InvalidRequestError as error:
+            if TOO_LONG.search(str(error)):
+                return Outcome(is_read=False)
+            raise
+        prompt = turn.prompt.token_ids
+        if len(prompt) + len(answer) > self.assistant.engine.window:
+            return Outcome(is_read=False)
+        scores: list[bytes | None] = [None] * len(answer)
+        if self.guard.probe is not None:
+            job = msgspec.structs.replace(
+                turn.job, token_ids=[*prompt, *(token for token, _ in answer)], max_tokens=0, grammar=None
+            )
+            async with self.assistant.engine.run(job) as events:
+                async for event in events:
+                    if isinstance(event, Prefilled) and event.scores is not None:
+                        rows = np.frombuffer(event.scores, "<f4").reshape(-1, self.guard.probe.heads)
+                        # A token comes with the scores at the one before it.
+                        scores = [one.tobytes() for one in rows[len(prompt) - 1 : -1]]
+        screening = self.guard.start_screening(extract_segments(request))
+        for (_, piece), read in zip(answer, scores, strict=True):
+            await screening.screen_token(read, "output", piece)
+        await screening.screen_rest()
+        return _make_outcome(screening.findings, screening.findings.output_score)
 
 
-async def _score_prompt(assistant: Assistant, guard: Guard, row: LabelledText) -> ScoredText:
-    request = _make_request(row.text)
-    try:
-        turn = await assistant.prepare(request)
-    except InvalidRequestError:  # longer than the window
-        request = _make_request(row.text[: assistant.engine.window])
-        turn = await assistant.prepare(request)
-    screening = guard.start_screening(extract_segments(request))
-    await screening.screen_input()
-    if guard.probe is not None:
-        async with assistant.engine.run(msgspec.structs.replace(turn.job, max_tokens=0)) as events:
-            async for event in events:
-                if isinstance(event, Prefilled):
-                    await screening.screen_prompt(event.scores, *turn.prompt.user_span)
-    findings, refusal = screening.findings, screening.refusal
-    score = findings.input_score or 0.0
-    return ScoredText(row, score, refusal is not None, refusal.principle if refusal else None, findings.encoded)
+def draw_rows(rows: Sequence[LabelledText], most: int | None, seed: int = 0) -> list[LabelledText]:
+    """Draw at most ``most`` rows by a seed, in their order."""
+    if most is None or most >= len(rows):
+        return list(rows)
+    return [rows[i] for i in sorted(np.random.default_rng(seed).choice(len(rows), most, replace=False).tolist())]
 
 
-async def _score_answer(assistant: Assistant, guard: Guard, row: LabelledText) -> ScoredText:
-    """Score an answer within the prompt, where its tokens get the same scores as when generated."""
-    turn = await assistant.prepare(_make_request(row.text or "Continue."))
-    answer = assistant.tokenize(row.answer or " ")
-    ensemble = guard.scorer.manifest.output.get("states" if guard.reads_states else "grams")
-    if ensemble is None:
-        return ScoredText(row, 0.0, is_refused=False, principle=None)
-    if guard.probe is None:
-        logit = ensemble.grams * guard.scorer.score_answer(row.answer or "") + ensemble.bias
-        return ScoredText(row, sigmoid(logit), logit >= ensemble.high, None)
-    tracker = EvidenceTracker(ensemble.low, ensemble.high)
-    room = assistant.engine.window - len(turn.prompt.token_ids)
-    token_ids = [*turn.prompt.token_ids, *answer[:room]]
-    job = msgspec.structs.replace(turn.job, token_ids=token_ids, max_tokens=0, grammar=None)
-    is_refused = False
-    async with assistant.engine.run(job) as events:
-        async for event in events:
-            if isinstance(event, Prefilled) and event.scores is not None:
-                rows = np.frombuffer(event.scores, "<f4").reshape(-1, guard.probe.heads)
-                for scores in rows[len(turn.prompt.token_ids) :]:
-                    logit, _ = guard.scorer.score_token(scores)
-                    is_refused |= tracker.update(ensemble.states * logit + ensemble.bias) == "alarm"
-    peak = tracker.peak if tracker.peak > -np.inf else tracker.mean
-    return ScoredText(row, sigmoid(peak), is_refused, None)
+@cache
+def digest_guard_code() -> str:
+    """Digest the guard's code: outcomes that another version of it found are not this one's."""
+    sum_ = hashlib.sha256()
+    for path in sorted(Path(str(files("commonweight.guard"))).glob("*.py")):
+        sum_.update(path.name.encode() + b"\0" + path.read_bytes())
+    return sum_.hexdigest()
 
 
-def _make_request(text: str, max_tokens: int = 1) -> MessageRequest:
-    content = replace_surrogates(text)
-    body = {"model": "m", "max_tokens": max_tokens, "messages": [{"role": "user", "content": content}]}
-    return MessageRequest.model_validate(body)
+def _make_outcome(findings: Findings, score: float | None) -> Outcome:
+    refusal = findings.refusal
+    scores = [score or 0.0, *([refusal.score] if refusal else [])]
+    noted = tuple(dict.fromkeys(verdict.principle for verdict in findings.verdicts))
+    return Outcome(
+        max(scores), refusal is not None, refusal.principle if refusal else None, noted, findings.encoded
+    )

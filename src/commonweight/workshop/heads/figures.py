@@ -1,0 +1,139 @@
+"""Figures of an evaluated guard: shares, ratios and areas with 95 % intervals, and the goals they are held to."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from commonweight.guard.calibration import Interval, estimate_share
+from commonweight.workshop.heads.evaluate import ScoredText
+from commonweight.workshop.heads.kept_scores import Outcome
+from commonweight.workshop.heads.metrics import BOOTSTRAP_ROUNDS, bootstrap, compute_auprc
+
+Unit = Literal["share", "ratio", "area"]
+Result = Literal["aim", "floor", "missed", "no goal", "n/a"]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a figure is asked for: at least a floor, or at most one, and an aim beyond it."""
+
+    floor: float
+    aim: float
+    is_upper: bool = False
+    """The figure is to be at most this."""
+
+    def judge(self, value: float) -> Result:
+        """Judge a value."""
+        for name, limit in (("aim", self.aim), ("floor", self.floor)):
+            if value <= limit if self.is_upper else value >= limit:
+                return name  # type: ignore[return-value]
+        return "missed"
+
+
+def at_least(floor: float, aim: float) -> Goal:
+    """Make a goal of lower limits."""
+    return Goal(floor, aim)
+
+
+def at_most(floor: float, aim: float) -> Goal:
+    """Make a goal of upper limits."""
+    return Goal(floor, aim, is_upper=True)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A row of the table: one figure of one set."""
+
+    group: str
+    name: str
+    texts: int = 0
+    """Those that were read."""
+    value: Interval | None = None
+    """None: it could not be measured; the note says why."""
+    unit: Unit = "share"
+    goal: Goal | None = None
+    unread: int = 0
+    """Texts that a server would not take (longer than the model's window, or blank), which are in no rate."""
+    note: str = ""
+
+    @property
+    def result(self) -> Result:
+        """How it stands to its goal."""
+        if self.value is None:
+            return "n/a"
+        return "no goal" if self.goal is None else self.goal.judge(self.value.value)
+
+    def add_note(self, text: str) -> "Figure":
+        """The same figure with a further note."""
+        return replace(self, note="; ".join(filter(None, (self.note, text))))
+
+
+def make_unmeasured(group: str, name: str, why: str) -> Figure:
+    """Make the row of a figure that could not be measured."""
+    return Figure(group, name, note=f"n/a: {why}")
+
+
+def is_refused(outcome: Outcome) -> bool:
+    """Whether a text was refused."""
+    return outcome.is_refused
+
+
+def measure_share(
+    group: str,
+    name: str,
+    found: Sequence[ScoredText],
+    goal: Goal | None = None,
+    is_hit: Callable[[Outcome], bool] = is_refused,
+) -> Figure:
+    """Measure the share of texts that are refused, or hit otherwise, with Wilson's interval."""
+    read = [one.outcome for one in found if one.outcome.is_read]
+    unread = len(found) - len(read)
+    if not read:
+        return replace(make_unmeasured(group, name, "none of the texts was read"), unread=unread)
+    share = estimate_share(sum(map(is_hit, read)), len(read))
+    return Figure(group, name, len(read), share, "share", goal, unread)
+
+
+def measure_ratio(
+    group: str, name: str, changed: Sequence[ScoredText], plain: Sequence[ScoredText], goal: Goal | None = None
+) -> Figure:
+    """Measure how many of the changed texts are refused over how many of the plain ones; the same texts in order.
+
+    The interval is of texts drawn again, each with its change.
+    """
+    pairs = [
+        (one.outcome.is_refused, other.outcome.is_refused)
+        for one, other in zip(changed, plain, strict=True)
+        if one.outcome.is_read and other.outcome.is_read
+    ]
+    unread = len(plain) - len(pairs)
+    table = np.array(pairs, float).reshape(-1, 2)
+    if not table[:, 1].sum():
+        return replace(make_unmeasured(group, name, "none of the plain texts is refused"), unread=unread)
+    return Figure(group, name, len(pairs), _bootstrap_ratio(table), "ratio", goal, unread)
+
+
+def measure_auprc(group: str, name: str, found: Sequence[ScoredText], goal: Goal | None = None) -> Figure:
+    """Measure the average precision of the scores."""
+    read = [one for one in found if one.outcome.is_read]
+    harmful = np.array([one.outcome.score for one in read if one.row.is_harmful])
+    harmless = np.array([one.outcome.score for one in read if not one.row.is_harmful])
+    if not (len(harmful) and len(harmless)):
+        return make_unmeasured(group, name, "it needs texts of both labels")
+    area = bootstrap(compute_auprc, harmful, harmless)
+    return Figure(group, name, len(read), area, "area", goal, len(found) - len(read))
+
+
+def _bootstrap_ratio(pairs: npt.NDArray[np.float64], seed: int = 0) -> Interval:
+    draw = np.random.default_rng(seed)
+    changed, plain = pairs.sum(0)
+    again = []
+    for _ in range(BOOTSTRAP_ROUNDS):
+        one, other = pairs[draw.integers(len(pairs), size=len(pairs))].sum(0)
+        if other:
+            again.append(one / other)
+    lower, upper = np.percentile(again, [2.5, 97.5])
+    return Interval(float(changed / plain), float(lower), float(upper))
