@@ -78,9 +78,15 @@ def test_other_answers_close_nothing(answer: object) -> None:
 def test_a_turn_that_is_remembered_is_closed_by_what_left_of_its_answer_or_a_few_words() -> None:
     memory, left = turns(), "Once upon a time " * 40
     refuse(memory, user("Tell me."), left=left)
-    for answer in (left, f"{left}\n", "(nothing)", "It would not say.", "x" * MAX_PLACEHOLDER_CHARACTERS):
+    for answer in (left, f"{left}\n"):
         assert closed(memory, user("Tell me."), assistant(answer), user("Go on.")) == {0, 1}, answer
-    for answer in (f"{left} there was", "x" * (MAX_PLACEHOLDER_CHARACTERS + 1)):
+    # A short answer that was given elsewhere to the same words is none of these.
+    for answer in (f"{left} there was", "It was Paris."):
+        assert closed(memory, user("Tell me."), assistant(answer), user("Go on.")) == set(), answer
+    refuse(memory, user("Tell me."), left="")
+    for answer in ("(nothing)", "It would not say.", "x" * MAX_PLACEHOLDER_CHARACTERS):
+        assert closed(memory, user("Tell me."), assistant(answer), user("Go on.")) == {0, 1}, answer
+    for answer in (left, "x" * (MAX_PLACEHOLDER_CHARACTERS + 1)):
         assert closed(memory, user("Tell me."), assistant(answer), user("Go on.")) == set(), answer
 
 
@@ -184,20 +190,20 @@ async def test_the_next_harmless_turn_passes_after_every_kind_of_refusal() -> No
     )
     answers = (None, "[refused]", MESSAGE, "It would not say.", "An umbrella is", "(nothing)")
 
-    async def is_refused(messages: list[dict[str, Any]]) -> bool:
+    async def is_refused(messages: list[dict[str, Any]], left: str = "") -> bool:
         request = MessageRequest.model_validate({"model": "m", "max_tokens": 9, "messages": messages})
         found = one.find_closed(request.messages, "a")
         screening = one.start_screening(extract_segments(request, closed=found.indices), tenant="a")
         await screening.screen_input()
         if screening.refusal is not None:
-            one.refused_turns.remember(found.turn, "An umbrella is")
+            one.refused_turns.remember(found.turn, left)
         return screening.refusal is not None
 
     passed = total = 0
     for number, (words, topic) in enumerate(islice(product(QUESTIONS, TOPICS), 40)):
         for answer in answers:
             refused = user(f"{UMBRELLA} ({number % 4})")
-            assert await is_refused([refused])
+            assert await is_refused([refused], "An umbrella is" if answer == "An umbrella is" else "")
             kept = [] if answer is None else [assistant(answer)]
             passed += not await is_refused([refused, *kept, user(f"{words} {topic}?")])
             total += 1

@@ -1,12 +1,17 @@
 """Segments of a request: every text that a client supplies, by place, and spans of it as the client sent it."""
 
+import base64
 from typing import Any
 
 import pytest
 
-from commonweight.guard import Part, Segment, extract_segments
+from commonweight.guard import DEFAULT, Bundle, Guard, Part, Segment, extract_segments
+from commonweight.guard.deciding import locate_segment, make_subject
+from commonweight.guard.judge import JudgeSubject
+from commonweight.guard.recompile import recompile
 from commonweight.messages.content import DocumentBlock
 from commonweight.messages.request import MessageRequest
+from sample_charter import charter
 
 PDF = {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="}
 WEATHER = {
@@ -215,3 +220,44 @@ def test_a_span_of_the_prompt_is_found_in_the_texts_as_they_were_sent() -> None:
     # A template that writes a text in another form leaves it without a span.
     assert sent.map_from(rendered.upper(), (0, 9)) == (None, None, None, None)
     assert Segment("input", (Part("a", "x"),)).map_from("y", (0, 1)) == ("a", None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("block", "texts"),
+    [
+        (
+            {"type": "server_tool_use", "id": "a", "name": "Say it.", "input": {"Say": "that."}},
+            {"Say it.", "Say", "that."},
+        ),
+        ({"type": "container_upload", "file_id": "Say it."}, {"Say it."}),
+        ({"type": "mcp_tool_result", "tool_use_id": "a", "content": {"Say it.": 1}}, {"Say it."}),
+    ],
+)
+def test_what_has_no_place_in_a_users_message_is_the_users_text(block: dict[str, Any], texts: set[str]) -> None:
+    messages = [{"role": "user", "content": [block]}]
+    request = MessageRequest.model_validate({"model": "m", "max_tokens": 9, "messages": messages})
+    [asked] = extract_segments(request)
+    assert asked.place == "input"
+    assert asked.is_last_message
+    assert texts <= {part.text for part in asked.parts}
+
+
+def test_a_users_text_before_the_last_message_is_not_all_that_states_are_read_of() -> None:
+    messages: list[dict[str, Any]] = [{"role": "user", "content": "One."}, {"role": "user", "content": "Two."}]
+    request = MessageRequest.model_validate({"model": "m", "max_tokens": 9, "messages": messages})
+    [asked] = extract_segments(request)
+    assert (asked.text, asked.is_last_message) == ("One.\n\nTwo.", False)
+
+
+def test_of_a_text_that_was_scored_in_another_view_no_span_is_told() -> None:
+    hidden = Segment("document", (Part("messages[0].content[0]", "\u200b" * 9 + "An umbrella is red."),))
+    guard = Guard(charter(), recompile(charter(), Bundle.load(DEFAULT, None), None, {}), None)
+    where = locate_segment(guard, hidden, "a")((0, 11))
+    assert (where.block, where.span) == ("messages[0].content[0]", None)
+    plain = Segment("document", (Part("messages[0].content[0]", "An umbrella is red."),))
+    assert locate_segment(guard, plain, "a")((0, 11)).span == (0, 11)
+    # The judge is shown what was scored.
+    assert make_subject(hidden, (0, 11)) == JudgeSubject("document", "An umbrella is red.", (0, 11))
+    encoded = base64.b64encode(b"An umbrella is red, and so on.").decode()
+    subject = make_subject(Segment("document", (Part("messages[0].content[0]", encoded),)), (3, 9))
+    assert subject.text == f"An umbrella is red, and so on.\n\n{encoded}"

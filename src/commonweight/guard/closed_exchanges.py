@@ -28,7 +28,7 @@ from commonweight.signing import Purpose, compute_mac
 
 MAX_REMEMBERED_TURNS = 10_000
 MAX_PLACEHOLDER_CHARACTERS = 300
-"""Of a client's own words in place of the answer to a turn that is remembered as refused."""
+"""Of a client's own words in place of the answer to a turn that was refused before any of it left."""
 WITHHELD = "[withheld: the answer to this was refused]"
 """In place of a tool's result in a closed exchange, which the call before it cannot do without."""
 
@@ -128,9 +128,9 @@ class RefusedTurns:
             return is_unsigned or left is not None
         if _PLACEHOLDER.fullmatch(text) or text in self._messages:
             return True
-        return left is not None and (
-            len(text) <= MAX_PLACEHOLDER_CHARACTERS or self._digest(text.encode(errors="surrogatepass")) == left
-        )
+        if left == self._digest(b""):
+            return len(text) <= MAX_PLACEHOLDER_CHARACTERS
+        return self._digest(text.encode(errors="surrogatepass")) == left
 
     def _digest(self, data: bytes) -> bytes:
         return compute_mac(self._key, Purpose.GUARD_TEXT, b"turn\0" + data)

@@ -5,9 +5,10 @@ import logging
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
-from commonweight.charter.places import PLACES
+from commonweight.charter.places import ANSWER_PLACES, PLACES
 from commonweight.charter.principle import Place, Principle
 from commonweight.guard.bundle import Ensemble
+from commonweight.guard.deobfuscation import list_views
 from commonweight.guard.judge import YES_THRESHOLD, JudgeError, JudgeQuestion, JudgeSubject
 from commonweight.guard.scorer import HarmScore, sigmoid
 from commonweight.guard.segments import Location, Segment, find_question
@@ -122,7 +123,7 @@ class Decider:
         judge = self._guard.judge
         assert judge is not None
         self.findings.escalated = True
-        subject = JudgeSubject(place, segment.text, span) if segment is not None and place != "input" else None
+        subject = make_subject(segment, span) if segment is not None and place != "input" else None
         question = JudgeQuestion(principle, self._question, self.answer_text, subject, self._tenant)
 
         async def ask() -> float:
@@ -133,7 +134,7 @@ class Decider:
             return probability
 
         try:
-            if self.answer_text:
+            if place in ANSWER_PLACES:
                 probability = await ask()
             else:
                 self._request_questions += 1
@@ -201,10 +202,21 @@ class Decider:
         return self._guard.judge is not None and self._request_questions < MAX_REQUEST_QUESTIONS
 
 
+def make_subject(segment: Segment, span: Span) -> JudgeSubject:
+    """Make what the judge is shown of a segment: the text as it was scored, and what is encoded in it first."""
+    plain, *decoded = list_views(segment.text)
+    if decoded:
+        return JudgeSubject(segment.place, "\n\n".join([*decoded, plain]), (0, 1))
+    return JudgeSubject(segment.place, plain, span)
+
+
 def locate_segment(guard: "Guard", segment: Segment, tenant: str) -> Locate:
     """Make a function that locates spans of a segment, with the segment's digest."""
 
     def locate(span: Span) -> Location:
-        return segment.locate(span)._replace(digest=guard.scores.compute_digest(tenant, segment.text))
+        # Spans are of the text as it was scored: of another view, none can be told.
+        is_plain = list_views(segment.text) == [segment.text]
+        digest = guard.scores.compute_digest(tenant, segment.text)
+        return segment.locate(span if is_plain else (0, 0))._replace(digest=digest)
 
     return locate

@@ -56,6 +56,11 @@ class PhraseIndex:
     def __bool__(self) -> bool:
         return bool(self._phrases)
 
+    @property
+    def principles(self) -> tuple[str, ...]:
+        """The principles with phrases here."""
+        return tuple(dict.fromkeys(self._phrases.values()))
+
     def _add(self, phrase: str, principle: str) -> None:
         self._phrases.setdefault(phrase, principle)
         node = self.root
@@ -95,7 +100,7 @@ class PhraseIndex:
         phrases = [phrase for phrase, name in self._phrases.items() if name == principle]
 
         def holds(part: str) -> bool:
-            views = {fold(part), fold(unescape(part))}
+            views = [fold(part), *([fold(unescape(part))] if "\\" in part else [])]
             return any(phrase in view for phrase in phrases for view in views)
 
         end = bisect_left(range(len(text)), True, key=lambda end: holds(text[:end]))

@@ -36,6 +36,27 @@ class PhraseScreening:
         """Whether there are phrases that must not stand in one of these places."""
         return any(index for place in places for index in self._indexes[place])
 
+    def list_principles(self, place: Place) -> tuple[str, ...]:
+        """List the principles whose phrases must not stand in a place."""
+        return tuple(name for index in self._indexes[place] for name in index.principles)
+
+    def find_in_groups(self, groups: Sequence[Sequence[str]], place: Place) -> Iterator[PlacedPhrase]:
+        """Find the phrases in groups of texts, such as messages, and those that are spread over several groups.
+
+        The texts are numbered through all groups.
+        """
+        seen: set[str] = set()
+        number = 0
+        for group in groups:
+            for phrase in self.find(group, place):
+                seen.add(phrase.principle)
+                yield phrase._replace(text=phrase.text + number)
+            number += len(group)
+        if len(groups) > 1:
+            texts = [text for group in groups for text in group]
+            for index in self._indexes[place]:
+                yield from self._find_joined(texts, index, (" ",), seen)
+
     def find(self, texts: Sequence[str], place: Place) -> Iterator[PlacedPhrase]:
         """Find the phrases in texts that follow each other, and those that are spread over several."""
         for index in self._indexes[place]:
@@ -44,11 +65,17 @@ class PhraseScreening:
                 for name in sorted(index.find_principles(text) - seen):
                     seen.add(name)
                     yield PlacedPhrase(name, index.locate(text, name), number)
-            for separator in ("", " ") if index and len(texts) > 1 else ():
-                joined = separator.join(texts)
-                for name in sorted(index.find_principles(joined) - seen):
-                    seen.add(name)
-                    yield _place(name, index.locate(joined, name), texts, separator)
+            if len(texts) > 1:
+                yield from self._find_joined(texts, index, ("", " "), seen)
+
+    def _find_joined(
+        self, texts: Sequence[str], index: PhraseIndex, separators: tuple[str, ...], seen: set[str]
+    ) -> Iterator[PlacedPhrase]:
+        for separator in separators if index else ():
+            joined = separator.join(texts)
+            for name in sorted(index.find_principles(joined) - seen):
+                seen.add(name)
+                yield _place(name, index.locate(joined, name), texts, separator)
 
     def find_in_call(self, tool: str, written: str) -> Iterator[PlacedPhrase]:
         """Find the phrases in a tool call: in its JSON, and over several of its keys and values."""

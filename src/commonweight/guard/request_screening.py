@@ -1,6 +1,5 @@
 """Screening of a request: its segments by the heads on text, and the user's turn by the model's states."""
 
-import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -103,9 +102,17 @@ class RequestScreening:
 
     async def _screen_phrases(self, place: Place) -> None:
         """Look for phrases in the texts of a place, and over several of them."""
-        parts = [(part, one) for one in self._segments if one.place == place for part in one.parts]
-        texts = [part.text for part, _ in parts]
-        for phrase in await asyncio.to_thread(list, self._phrases.find(texts, place)):
+        groups = [one for one in self._segments if one.place == place]
+        parts = [(part, one) for one in groups for part in one.parts]
+        texts = [[part.text for part in one.parts] for one in groups]
+        found = await self._guard.scores.find_phrases(
+            [text for group in texts for text in group],
+            place,
+            self._phrases.list_principles(place),
+            self._tenant,
+            lambda: list(self._phrases.find_in_groups(texts, place)),
+        )
+        for phrase in found:
             part, segment = parts[phrase.text]
             digest = self._guard.scores.compute_digest(self._tenant, part.text)
             where = Location(part.path, phrase.span, segment.tool, digest)
@@ -116,8 +123,8 @@ class RequestScreening:
         has_columns = any(decider.columns[place])
         active = (*decider.active[place].refusing, *decider.active[place].recording)
         has_prose = any(one.id in manifest.prose for one in active)
-        if place == "input" and self._guard.reads_states:
-            has_columns = False  # they are told by the states, with the text's help
+        if segment.is_last_message and self._guard.reads_states:
+            has_columns = False  # scored by the states, with the text's help
         if not has_columns and not has_prose:
             return
         parts, ensemble = self._scorer.select_input_ensemble(states=False)

@@ -8,10 +8,11 @@ failed is not.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar, cast
 from weakref import WeakValueDictionary
 
+from commonweight.guard.phrase_screening import PlacedPhrase
 from commonweight.guard.scorer import Scorer, TextScores
 from commonweight.guard.segments import Segment
 from commonweight.signing import Purpose, compute_mac
@@ -36,7 +37,7 @@ class ScoreCache:
         self._key = key
         self._capacity = capacity
         self._scores: OrderedDict[bytes, object] = OrderedDict()
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def compute_digest(self, tenant: str, text: str) -> str:
         """Compute the keyed digest of a tenant's text, for records."""
@@ -59,6 +60,19 @@ class ScoreCache:
             lambda: asyncio.to_thread(self._scorer.score_injection, segment.text),
         )
 
+    async def find_phrases(
+        self,
+        texts: Sequence[str],
+        place: str,
+        principles: tuple[str, ...],
+        tenant: str,
+        find: Callable[[], list[PlacedPhrase]],
+    ) -> list[PlacedPhrase]:
+        """Find the phrases of principles in texts at a place, unless they were looked through before."""
+        fields = ("phrases", tenant, place, *principles, "", *texts)
+        found, _ = await self._find(fields, tenant, lambda: asyncio.to_thread(find))
+        return found
+
     async def judge(self, tenant: str, place: str, words: str, ask: Callable[[], Awaitable[float]]) -> float:
         """The judge's probability for a question in these words. What ``ask`` raises is raised, and not kept."""
         name = self._name("judge", tenant, place, words)
@@ -76,12 +90,18 @@ class ScoreCache:
         if known is not None:
             return cast("T", known), True
         # One text of a tenant at a time, so that one with a long document takes no more turns than others.
-        turn = self._turns.setdefault(tenant, asyncio.Lock())
-        async with turn:
+        lock = self._locks.setdefault(tenant, asyncio.Lock())
+        async with lock:
             known = self._get(name)
             if known is not None:
                 return cast("T", known), True
-            computed = await compute()
+            computing = asyncio.ensure_future(compute())
+            try:
+                computed = await asyncio.shield(computing)
+            except asyncio.CancelledError:
+                # A thread cannot be canceled: the tenant's turn lasts until it is done.
+                await asyncio.wait([computing])
+                raise
             self._put(name, computed)
             return computed, False
 

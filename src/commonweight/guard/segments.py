@@ -16,6 +16,7 @@ from commonweight.messages.content import (
     CompactionBlock,
     ContentSource,
     DocumentBlock,
+    ImageBlock,
     SearchResultBlock,
     ServerToolResultBlock,
     ServerToolUseBlock,
@@ -23,6 +24,7 @@ from commonweight.messages.content import (
     TextSource,
     ToolAdditionBlock,
     ToolDefinition,
+    ToolReferenceBlock,
     ToolResultBlock,
     ToolUseBlock,
 )
@@ -34,6 +36,9 @@ from commonweight.messages.wire import WireModel
 PARAGRAPH = "\n\n"
 _SCHEMA_KEYWORDS = frozenset({"type", "format", "pattern", "required", "$ref", "$schema", "$id"})
 """Keywords of JSON schemas whose values say nothing to the model in words."""
+
+_READ_APART = (TextBlock, ImageBlock, DocumentBlock, SearchResultBlock, ToolResultBlock, CompactionBlock)
+"""Blocks of a user's message that are segments of their own, or hold no words."""
 
 DocumentTexts = Mapping[int, Sequence[str]]
 """Extracted texts of documents: pages or blocks, by the ``id()`` of their blocks."""
@@ -69,6 +74,8 @@ class Segment:
     """Name of the tool that is defined here, or whose result this is."""
     is_user: bool = False
     """Whether the user wrote it, now or in an earlier turn."""
+    is_last_message: bool = False
+    """Whether it is all in the last message that is not the assistant's: what states are read of as the user's."""
 
     @cached_property
     def text(self) -> str:
@@ -132,6 +139,7 @@ def extract_segments(
     names: dict[str, str] = {}
     last = _find_last_turn(request.messages)
     asked: list[Part] = []
+    ending = max((i for i, one in enumerate(request.messages) if one.role != "assistant"), default=0)
     for i, message in enumerate(request.messages):
         for block in message.content:
             if isinstance(block, ToolUseBlock | ServerToolUseBlock):
@@ -144,10 +152,10 @@ def extract_segments(
             match block:
                 case TextBlock() if message.role == "system":
                     found.append(Segment("system", (Part(path, block.text),)))
-                case TextBlock():
-                    said.append(Part(path, block.text))
-                case CompactionBlock(content=str(text)):
+                case TextBlock(text=str(text)) | CompactionBlock(content=str(text)):
                     said.append(Part(path, text))
+                case _ if message.role == "user" and not isinstance(block, _READ_APART):
+                    said += _list_fields(block, path)
                 case ToolUseBlock() | ServerToolUseBlock():
                     said += _list_strings(f"{path}.input", block.input)
                 case _:
@@ -156,8 +164,15 @@ def extract_segments(
             asked += said
         elif message.role != "system":
             found.append(Segment("history", tuple(said), is_user=message.role == "user"))
-    found.append(Segment("input", tuple(asked), is_user=True))
+    is_last = all(part.path.startswith(f"messages[{ending}].") for part in asked)
+    found.append(Segment("input", tuple(asked), is_user=True, is_last_message=is_last))
     return tuple(one for one in found if one.text.strip())
+
+
+def _list_fields(block: WireModel, path: str) -> list[Part]:
+    """The texts of a block that has no place in a user's message, with its names and keys: a prompt holds all."""
+    fields = block.model_dump(mode="json", exclude={"type", "cache_control"}, exclude_none=True)
+    return _list_strings(path, fields, with_keys=True)
 
 
 def _find_last_turn(messages: Sequence[MessageParam]) -> int:
@@ -180,6 +195,11 @@ def _make_other_segments(
                 Part(f"{path}.content[{k}]", part.text)
                 for k, part in enumerate(block.content)
                 if isinstance(part, TextBlock)
+            ]
+            parts += [
+                Part(f"{path}.content[{k}].tool_name", part.tool_name)
+                for k, part in enumerate(block.content)
+                if isinstance(part, ToolReferenceBlock)
             ]
             yield Segment("tool_result", tuple(parts), names.get(block.tool_use_id))
             for k, inner in enumerate(block.content):
@@ -236,8 +256,19 @@ def _make_tool_segment(path: str, tool: Tool) -> Segment:
     return Segment("tools", tuple(parts), tool.name)
 
 
-def _list_strings(path: str, value: Any, without: Collection[str] = ()) -> list[Part]:  # noqa: ANN401 - any JSON
-    """The strings within JSON, with their paths. ``without``: keys passed over unless they hold objects."""
+def _list_strings(
+    path: str,
+    value: Any,  # noqa: ANN401 - any JSON
+    without: Collection[str] = (),
+    *,
+    with_keys: bool = False,
+) -> list[Part]:
+    """The strings within JSON, with their paths.
+
+    Args:
+        without: keys passed over unless they hold objects.
+        with_keys: the keys are texts, too.
+    """
     found: list[Part] = []
     # Not by recursion: a client's JSON may be nested deeper than that goes.
     waiting: list[tuple[str, Any]] = [(path, value)]
@@ -247,6 +278,8 @@ def _list_strings(path: str, value: Any, without: Collection[str] = ()) -> list[
             if one:
                 found.append(Part(at, one))
         elif isinstance(one, dict):
+            if with_keys:
+                found += [Part(f"{at}.{key}", key) for key in one]
             waiting += [
                 (f"{at}.{key}", inner)
                 for key, inner in reversed(one.items())

@@ -1,5 +1,7 @@
 """Filter of an answer's blocks: holds back what may begin a phrase that must not leave, and screens calls."""
 
+import asyncio
+
 from commonweight.charter.principle import Place
 from commonweight.guard import FoundPhrase, Location, PhraseScanner, PlacedPhrase, Screening
 from commonweight.messages.content import TextBlock
@@ -18,6 +20,9 @@ from commonweight.messages.request import MessageRequest
 from commonweight.messages.response import OutputBlock, OutputThinking, OutputToolUse
 from commonweight.turn.answer import Answer
 
+MAX_PREFILL_CHARACTERS = 2000
+"""Of the end of a prefill, where a phrase may begin that the answer completes."""
+
 
 class BlockFilter:
     """Screens the blocks of one answer before they leave.
@@ -32,7 +37,7 @@ class BlockFilter:
     def __init__(self, screening: Screening, answer: Answer, prefill: str = "") -> None:
         self._screening = screening
         self._answer = answer
-        self._prefill = prefill
+        self._prefill = prefill[-MAX_PREFILL_CHARACTERS:]
         self._pending: list[StreamEvent] = []
         self._place: Place | None = None
         self._refusing: PhraseScanner | None = None
@@ -60,14 +65,14 @@ class BlockFilter:
             case ContentBlockDelta(delta=TextDelta(text=text) | ThinkingDelta(thinking=text)):
                 self._feed(text)
             case ContentBlockDelta(index=index, delta=CitationsDelta(citation=citation)):
-                self._find([value for _, value in citation if isinstance(value, str)], index)
+                await self._find([value for _, value in citation if isinstance(value, str)], index)
             case ContentBlockDelta(delta=InputJsonDelta(partial_json=part)):
                 self._json += part
             case ContentBlockStop(index=index) if self._place == "tool_input":
                 await self._screening.screen_call(self._tool, self._json, f"content[{index}]")
             case ContentBlockStop(index=index) if self._place == "thinking":
                 # What is not shown leaves with the signature.
-                self._find([self._answer.reasoning], index)
+                await self._find([self._answer.reasoning], index)
             case MessageDelta():
                 self._finish_text()
             case _:
@@ -119,9 +124,9 @@ class BlockFilter:
                 placed = PlacedPhrase(phrase.principle, span)
                 self._screening.add_phrases([placed], self._place, Location(f"content[{index}]"))
 
-    def _find(self, texts: list[str], index: int) -> None:
+    async def _find(self, texts: list[str], index: int) -> None:
         assert self._place is not None
-        found = self._screening.phrases.find(texts, self._place)
+        found = await asyncio.to_thread(list, self._screening.phrases.find(texts, self._place))
         self._screening.add_phrases(found, self._place, Location(f"content[{index}]"))
 
     def _split(self, held: int) -> tuple[list[StreamEvent], list[StreamEvent]]:

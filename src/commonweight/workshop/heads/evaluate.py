@@ -166,6 +166,7 @@ class Evaluator:
                 assistant.card.id,
                 self.guard.mode,
                 self.guard.reads_states,
+                self.guard.scorer.has_encoder,
                 self.guard.judge is not None,
                 assistant.engine.window,
                 digest_guard_code(),
