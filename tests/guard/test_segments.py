@@ -8,10 +8,9 @@ import pytest
 from commonweight.guard import DEFAULT, Bundle, Guard, Part, Segment, extract_segments
 from commonweight.guard.deciding import locate_segment, make_subject
 from commonweight.guard.judge import JudgeSubject
-from commonweight.guard.recompile import recompile
 from commonweight.messages.content import DocumentBlock
 from commonweight.messages.request import MessageRequest
-from sample_charter import charter
+from commonweight.runtime.charter import read_charter
 
 PDF = {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="}
 WEATHER = {
@@ -251,7 +250,7 @@ def test_a_users_text_before_the_last_message_is_not_all_that_states_are_read_of
 
 def test_of_a_text_that_was_scored_in_another_view_no_span_is_told() -> None:
     hidden = Segment("document", (Part("messages[0].content[0]", "\u200b" * 9 + "An umbrella is red."),))
-    guard = Guard(charter(), recompile(charter(), Bundle.load(DEFAULT, None), None, {}), None)
+    guard = Guard(read_charter(None), Bundle.load(DEFAULT, None), None)
     where = locate_segment(guard, hidden, "a")((0, 11))
     assert (where.block, where.span) == ("messages[0].content[0]", None)
     plain = Segment("document", (Part("messages[0].content[0]", "An umbrella is red."),))
