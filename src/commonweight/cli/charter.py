@@ -348,7 +348,7 @@ def test(
         raise UserError(str(error)) from error
     names = dict.fromkeys(requirement.data for _, requirement in list_requirements(charter))
     settings = AssistantSettings(
-        model=model, engine=EngineSettings(context=CONTEXT_TOKENS, cache_disk=0), guard=guard
+        model=model, engine=EngineSettings(context=CONTEXT_TOKENS, cache_ram=0, cache_disk=0), guard=guard
     )
     chosen = [sources[name] for name in names if name in sources]
     scored = asyncio.run(score_sources(settings, folder, chosen, most)).scored if chosen else {}

@@ -212,7 +212,7 @@ def evaluate(
     from commonweight.workshop.heads.sources import SourceError, find_files, read_source
 
     settings = AssistantSettings(
-        model=model, engine=EngineSettings(threads=threads, cache_disk=0), guard=guard_settings
+        model=model, engine=EngineSettings(threads=threads, cache_ram=0, cache_disk=0), guard=guard_settings
     )
     if all_rows:
         from commonweight.cli.guard_figures import FiguresRequest, measure_figures
