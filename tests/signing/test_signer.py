@@ -110,6 +110,8 @@ def test_codes_of_one_key_differ_by_purpose_and_never_change() -> None:
     # Signatures, trusted bundles and caches of installations rest on these values.
     assert codes == {
         Purpose.THINKING_SIGNATURE: "1baaff2296ea5316",
+        Purpose.EVALUATION: "e02005f11ae8b357",
+        Purpose.GUARD_TEXT: "892b261880b9a070",
         Purpose.GUARD_BUNDLE: "5f71f074e0cf7991",
         Purpose.CACHE_SALT: "ae85bee7a0d9944a",
         Purpose.SESSION: "95a95ec19d9cc332",
