@@ -19,6 +19,8 @@ MAX_PDF_BYTES = 32 * 2**20
 """Limit of one file."""
 TIMEOUT_SECONDS = 120.0
 """Wall-clock limit of one document, on a machine that is busy with other things."""
+EXIT_SECONDS = 1.0
+"""Time that a process has to exit once its pipes are closed."""
 
 # Variables that Python needs. Keys and passwords of the server's environment are not passed.
 _PASSED_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME")
@@ -105,8 +107,13 @@ async def _kill(process: asyncio.subprocess.Process) -> int:
 
 async def _describe_exit(process: asyncio.subprocess.Process) -> str:
     """Why a process ended."""
-    # Its pipes may close before it exits; an earlier end keeps its status.
-    match await _kill(process):
+    # Its pipes may close before it exits. To kill a process that is just ending may take its status from asyncio.
+    try:
+        async with asyncio.timeout(EXIT_SECONDS):
+            status = await process.wait()
+    except TimeoutError:
+        status = await _kill(process)
+    match status:
         case code if code == -signal.SIGPROF:
             return f"{INVALID}: reading it takes too long"
         case worker.OUT_OF_MEMORY:
