@@ -65,7 +65,8 @@ class RequestScreening:
         if ensemble is None or alone is None:
             return
         logit = alone.states * states.logit + alone.bias
-        score, stage = states._replace(logit=logit), "states"
+        score = states._replace(logit=logit)
+        stage: Stage = "states"
         if parts == "states+encoder" and (logit >= alone.low or len(list_views(self._asked.text)) > 1):
             self._decider.findings.encoded = True
             text = await self._score_text(self._asked, encode=True)
@@ -90,7 +91,7 @@ class RequestScreening:
             digest = self._guard.scores.compute_digest(self._tenant, self._asked.text)
             return self._locate_tokens(span, start, end, spell)._replace(digest=digest)
 
-        await self._decider.decide_by_score(score, ensemble, "input", stage, locate)  # type: ignore[arg-type]
+        await self._decider.decide_by_score(score, ensemble, "input", stage, locate)
 
     def _locate_tokens(
         self, span: Span, start: int, end: int, spell: Callable[[int, int], str] | None

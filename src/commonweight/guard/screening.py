@@ -48,17 +48,13 @@ class Screening:
             else EvidenceTracker(answers.low, answers.high, *(() if guard.reads_states else (TEXT_WINDOW,)))
         )
         self._shares: Floats | None = None
-        watched = [
-            one
+        self._prose = {
+            one.id
             for place in ANSWER_PLACES
             for one in (*decider.active[place].refusing, *decider.active[place].recording)
-            if one.id in manifest.prose
-        ]
-        self._prose = (
-            {one.id: EvidenceTracker(-np.inf, 0.0, TEXT_WINDOW) for one in watched}
-            if self._scorer.has_encoder
-            else {}
-        )
+            if one.id in manifest.prose and self._scorer.has_encoder
+        }
+        """Principles that only their words can tell of an answer."""
         # What only its words can tell of an answer is looked at in stretches, and none leaves before.
         self._waits_for_words = any(
             one.id in self._prose for place in ANSWER_PLACES for one in decider.active[place].refusing
@@ -213,7 +209,7 @@ class Screening:
                     await self._decide_answer(
                         score, self._output, place, "text", self._locate_text, is_alarm=state == "alarm"
                     )
-            found = await asyncio.to_thread(self._scorer.score_similarity, text, list(self._prose))
+            found = await asyncio.to_thread(self._scorer.score_similarity, text, self._prose)
             scored = {name: (logit, span) for name, logit in found.items()}
             await self._decider.decide_by_prose(scored, place, self._locate_text, is_answer=True)
 

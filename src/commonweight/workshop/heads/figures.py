@@ -27,10 +27,12 @@ class Goal:
 
     def judge(self, value: float) -> Result:
         """Judge a value."""
-        for name, limit in (("aim", self.aim), ("floor", self.floor)):
-            if value <= limit if self.is_upper else value >= limit:
-                return name  # type: ignore[return-value]
-        return "missed"
+        if self._meets(value, self.aim):
+            return "aim"
+        return "floor" if self._meets(value, self.floor) else "missed"
+
+    def _meets(self, value: float, limit: float) -> bool:
+        return value <= limit if self.is_upper else value >= limit
 
 
 def at_least(floor: float, aim: float) -> Goal:
