@@ -20,8 +20,8 @@ from commonweight.workshop.training.settings import TokenizerSettings
 if TYPE_CHECKING:
     from benchmarks.training.arms import Outcome, Run
 
-MUON_RATES = (0.01, 0.02, 0.04)
-ADAMW_RATES = (0.0015, 0.003, 0.006)
+MUON_RATES = (0.005, 0.01, 0.02)
+ADAMW_RATES = (0.00075, 0.0015, 0.003)
 SEEDS = (0, 1, 2)
 SHORTER = (0.5, 0.65, 0.8)
 """Shares of the tokens that our loop is also given, with whole schedules."""
