@@ -7,8 +7,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from commonweight.charter.principle import Charter, Mode, Place, Principle
-from commonweight.guard.bundle import Bundle, BundleError
-from commonweight.guard.encoder import TextEncoder
+from commonweight.guard.bundle import Bundle, BundleError, Strictness
+from commonweight.guard.encoder import Embedder
 from commonweight.guard.judge import Judge
 from commonweight.guard.scorer import ProbeWeights, Scorer
 from commonweight.guard.screened_input import ScreenedInput
@@ -34,9 +34,11 @@ class Guard:
         self,
         charter: Charter,
         bundle: Bundle,
-        encoder: TextEncoder | None,
+        encoder: Embedder | None,
+        multilingual: Embedder | None = None,
         *,
         mode: Mode = "enforce",
+        strictness: Strictness = "standard",
         reads_states: bool = True,
         waived: Collection[str] = (),
         judge: Judge | None = None,
@@ -50,7 +52,8 @@ class Guard:
         self.charter = charter
         self.digest = bundle.digest
         self.mode = mode
-        self.scorer = Scorer(bundle, encoder)
+        self.strictness: Strictness = strictness
+        self.scorer = Scorer(bundle, encoder, multilingual)
         self.judge = judge
         self.judge_seconds = judge_seconds
         self.reads_states = reads_states and self.scorer.probe is not None

@@ -107,8 +107,8 @@ def _needs_prose_head(principle: Principle) -> bool:
 def _make_prose_head(
     principle: Principle, encoder: TextEncoder, violating: Sequence[str], harmless: npt.NDArray[Any]
 ) -> tuple[npt.NDArray[np.float16], ProseHead, Calibration]:
-    restricts = [*_split_phrases(principle.restricts), *violating]
-    permits = [*_split_phrases(principle.permits), *(one.text for one in principle.complying), *ORDINARY_REQUESTS]
+    restricts = [*split_phrases(principle.restricts), *violating]
+    permits = [*split_phrases(principle.permits), *(one.text for one in principle.complying), *ORDINARY_REQUESTS]
     vectors = encoder.embed([*restricts, *permits]).astype(np.float16)
     similar = harmless.astype(np.float32) @ vectors.astype(np.float32).T
     margins = similar[:, : len(restricts)].max(1) - similar[:, len(restricts) :].max(1)
@@ -122,7 +122,7 @@ def _make_prose_head(
     return vectors, prose, count_refusals(int((margins >= high).sum()), len(margins))
 
 
-def _split_phrases(text: str) -> list[str]:
+def split_phrases(text: str) -> list[str]:
     """Split a text at stops and semicolons; the whole text is one of the phrases."""
     parts = [part.strip() for part in re.split(r"[.;:]\s+|\n+", text) if len(part.strip()) > 10]
     return [*parts, text] if len(parts) > 1 else [text]

@@ -12,9 +12,8 @@ import numpy as np
 from commonweight.charter.principle import Place, Principle
 from commonweight.guard.arrays import Floats
 from commonweight.guard.bundle import Ensemble
-from commonweight.guard.deobfuscation import list_views
 from commonweight.guard.judge import YES_THRESHOLD, JudgeError, JudgeQuestion
-from commonweight.guard.scorer import HarmScore, sigmoid
+from commonweight.guard.scorer import HarmScore, TextScores, sigmoid
 from commonweight.guard.screened_input import ScreenedInput
 from commonweight.guard.streaming import TEXT_WINDOW, EvidenceTracker
 from commonweight.guard.verdict import Findings, Stage, Verdict
@@ -53,6 +52,7 @@ class Screening:
         self.findings = Findings(guard.charter.sha256, guard.digest, [])
         manifest = self._scorer.manifest
         answers = manifest.output.get("states" if guard.reads_states else "grams")
+        answers = answers.at(guard.strictness) if answers else None
         self._output: Ensemble | None = answers
         self._tracker = (
             None
@@ -116,32 +116,11 @@ class Screening:
         with self._measure_time():
             rows = np.frombuffer(scores, "<f4").reshape(-1, probe.heads)
             states = self._scorer.score_prompt(rows, start, end)
-            parts, ensemble = self._scorer.select_input_ensemble(states=True)
-            alone = self._scorer.manifest.input.get("states")
-            if ensemble is None or alone is None:
-                return
-            logit = alone.states * states.logit + alone.bias
-            score, stage = states._replace(logit=logit), "states"
-            if parts == "states+encoder" and (logit >= alone.low or len(list_views(self._input.user_text)) > 1):
+            text = None
+            if await asyncio.to_thread(self._scorer.needs_text, states, self._input.user_text):
                 self.findings.encoded = True
                 text = await asyncio.to_thread(self._scorer.score_text, self._input.user_text)
-                assert text.encoder is not None
-                score = HarmScore(
-                    ensemble.states * states.logit
-                    + ensemble.encoder * text.encoder.logit
-                    + ensemble.grams * text.ngrams.logit
-                    + ensemble.bias,
-                    text.encoder.log_shares,
-                    states.span,
-                )
-                stage = "ensemble"
-            else:
-                ensemble = alone
-                if parts == "states+encoder":
-                    self._record_input_score(logit)
-                    return  # too calm for a second look, which the threshold was made with
-            self._record_input_score(score.logit)
-            await self._decide_by_score(score, ensemble, "input", stage)  # type: ignore[arg-type]
+            await self._decide_on_input(states, text)
 
     # What goes out
 
@@ -229,17 +208,33 @@ class Screening:
     # What both come to
 
     async def _screen_input_text(self) -> None:
-        parts, ensemble = self._scorer.select_input_ensemble(states=False)
         text = await asyncio.to_thread(self._scorer.score_text, self._input.user_text)
-        if ensemble is not None:
-            logit = ensemble.grams * text.ngrams.logit + ensemble.bias
-            shares = text.ngrams.log_shares
-            if parts == "encoder" and text.encoder is not None:
-                self.findings.encoded = True
-                logit, shares = logit + ensemble.encoder * text.encoder.logit, text.encoder.log_shares
-            self._record_input_score(logit)
-            await self._decide_by_score(HarmScore(logit, shares, text.ngrams.span), ensemble, "input", "text")
+        self.findings.encoded = text.encoder is not None
+        await self._decide_on_input(None, text)
         await self._decide_by_prose(text.prose, "input")
+
+    async def _decide_on_input(self, states: HarmScore | None, text: TextScores | None) -> None:
+        found = self._scorer.judge_input(states, text, self._guard.strictness)
+        if found is None:
+            return
+        if text is not None:
+            self.findings.language, self.findings.is_read = text.language, text.is_read
+            if not text.is_read:
+                await self._decide_on_unread(found.score)
+        self._record_input_score(found.score.logit)
+        if not found.is_calm:
+            await self._decide_by_score(found.score, found.ensemble, "input", found.stage)
+
+    async def _decide_on_unread(self, score: HarmScore) -> None:
+        """Decide on input that the heads cannot read, as the charter says: in the name of its first principle."""
+        known = [one for one in self._active["input"].refusing if self._scorer.find_columns([one.id])]
+        decision = self._guard.charter.unreadable
+        if not known or decision == "allow":
+            return
+        if decision == "refuse":
+            self._add_verdict(known[0], "input", "language", 1.0, 1.0, (0, len(self._input.user_text)))
+        elif self._guard.judge is not None:
+            await self._ask_judge(self._find_top_principle(score, known), score, "input")
 
     async def _decide_by_score(self, score: HarmScore, ensemble: Ensemble, place: Place, stage: Stage) -> None:
         active, (refusing, recording) = self._active[place], self._columns[place]
@@ -343,6 +338,7 @@ class Screening:
                 score=score,
                 threshold=threshold,
                 span=span,
+                strictness=self._guard.strictness,
                 action=principle.applies_to[place],
                 mode="shadow" if is_shadow else "enforce",
                 category=principle.category,

@@ -72,7 +72,9 @@ class GuardVerdict(BaseModel):
     place: str
     """``input``, ``output``, ``thinking``, ``tool_input`` or ``tool_result``."""
     stage: str
-    """Stage that decided: ``text``, ``states``, ``ensemble`` or ``judge``."""
+    """Stage that decided: ``text``, ``states``, ``ensemble``, ``judge`` or ``language``."""
+    strictness: str = "standard"
+    """Operating point of the threshold: ``low``, ``standard`` or ``high``."""
     score: float
     threshold: float
     """Probabilities."""

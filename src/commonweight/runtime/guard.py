@@ -9,6 +9,7 @@ from commonweight.guard import DEFAULT, Bundle, BundleError, Guard, Judge
 from commonweight.guard.bundle import ModelIdentity
 from commonweight.guard.encoder import EncoderMissingError, TextEncoder, load_encoder
 from commonweight.guard.http_judge import HttpJudge
+from commonweight.guard.multilingual import MultilingualEncoder, load_multilingual_encoder
 from commonweight.guard.recompile import CompileError, recompile
 from commonweight.runtime.charter import read_charter
 from commonweight.runtime.errors import UserError
@@ -49,6 +50,15 @@ def find_encoder(report: Callable[[str], None] = log.warning) -> TextEncoder | N
         return None
 
 
+def find_multilingual(report: Callable[[str], None] = log.warning) -> MultilingualEncoder | None:
+    """Find the encoder for other languages; None if its weights are not installed."""
+    try:
+        return load_multilingual_encoder()
+    except EncoderMissingError as error:
+        report(f"The guard reads English only: {error}.")
+        return None
+
+
 def open_guard(
     settings: GuardSettings,
     model: ModelIdentity,
@@ -81,7 +91,9 @@ def open_guard(
             charter,
             bundle,
             encoder,
+            find_multilingual() if "use" in bundle.manifest.encoders else None,
             mode=settings.mode,
+            strictness=settings.strictness,
             reads_states=is_its_model and shows_states,
             waived=settings.waived,
             judge=self_judge if settings.judge_url == SELF else _open_http_judge(settings),
@@ -99,8 +111,19 @@ def open_guard(
         )
     seen = " and ".join(["states"] * guard.reads_states + ["text"])
     mode = "enforced" if settings.mode == "enforce" else "in shadow"
-    report(f"Charter {charter.id} {charter.version} ({charter.sha256[:12]}), {mode} on {seen}.")
+    report(
+        f"Charter {charter.id} {charter.version} ({charter.sha256[:12]}), {mode} on {seen}{_describe_reach(guard)}."
+    )
     return guard
+
+
+def _describe_reach(guard: Guard) -> str:
+    """Describe the operating point and the languages that heads read, for bundles that tell."""
+    languages = guard.scorer.languages
+    if not languages:
+        return ""
+    others = {"allow": "passes unread", "judge": "goes to the judge", "refuse": "is refused"}[guard.charter.unreadable]
+    return f"; strictness {guard.strictness}; reads {', '.join(languages)}, what else {others}"
 
 
 def _open_http_judge(settings: GuardSettings) -> Judge | None:

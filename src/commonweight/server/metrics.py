@@ -56,6 +56,7 @@ class Metrics:
         self._prefill = histogram("prefill", "Reading the prompt.", _QUICK, "priority")
         self._first = histogram("first_token", "From a request to its first token.", _QUICK, "priority")
         self._total = histogram("turn", "From a request to its last token.", _LONG, "priority")
+        self._unread = counter("guard_unread", "Inputs in a language that the guard's heads cannot read.")
         self._screened = counter(
             "guard_exchanges", "Exchanges that the guard saw, by how far it had to look.", "depth"
         )
@@ -108,6 +109,8 @@ class Metrics:
         depth = "judge" if findings.escalated else "encoder" if findings.encoded else "heads"
         self._screened.labels(depth).inc()
         self._guarding.labels(depth).observe(findings.seconds)
+        if not findings.is_read:
+            self._unread.inc()
         for verdict in findings.verdicts:
             outcome = "refused" if verdict.refuses else "shadow" if verdict.mode == "shadow" else "recorded"
             self._verdicts.labels(verdict.principle, verdict.place, verdict.stage, outcome).inc()
