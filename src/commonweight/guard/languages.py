@@ -15,7 +15,9 @@ MAX_CHARACTERS = 4000
 """That are looked at, the first and the last of a text."""
 MIN_LETTERS, MIN_WIDE_LETTERS = 24, 6
 """Of alphabets, and of scripts that write words or syllables."""
-MIN_CONFIDENCE = 0.9
+MIN_CONFIDENCE = 0.5
+_WRITTEN_ALIKE = {"wuu": "zh", "yue": "zh", "gan": "zh", "lzh": "zh"}
+"""Languages that are written as another one is, and taken for it in short texts."""
 ENGLISH_SHARE = 0.5
 """Of a text's letters in common English words, from which it is English."""
 
@@ -31,7 +33,7 @@ def identify_language(text: str) -> str | None:
     if measure_known_share(read) >= ENGLISH_SHARE:
         return "en"
     language, confidence = _load_identifier().classify(read)
-    return str(language) if confidence >= MIN_CONFIDENCE else None
+    return _WRITTEN_ALIKE.get(language, language) if confidence >= MIN_CONFIDENCE else None
 
 
 @cache

@@ -111,9 +111,8 @@ def open_guard(
         )
     seen = " and ".join(["states"] * guard.reads_states + ["text"])
     mode = "enforced" if settings.mode == "enforce" else "in shadow"
-    report(
-        f"Charter {charter.id} {charter.version} ({charter.sha256[:12]}), {mode} on {seen}{_describe_reach(guard)}."
-    )
+    reach = _describe_reach(guard)
+    report(f"Charter {charter.id} {charter.version} ({charter.sha256[:12]}), {mode} on {seen}{reach}.")
     return guard
 
 
@@ -122,7 +121,9 @@ def _describe_reach(guard: Guard) -> str:
     languages = guard.scorer.languages
     if not languages:
         return ""
-    others = {"allow": "passes unread", "judge": "goes to the judge", "refuse": "is refused"}[guard.charter.unreadable]
+    others = {"allow": "passes unread", "judge": "goes to the judge", "refuse": "is refused"}[
+        guard.charter.unreadable
+    ]
     return f"; strictness {guard.strictness}; reads {', '.join(languages)}, what else {others}"
 
 

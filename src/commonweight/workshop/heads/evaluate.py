@@ -194,6 +194,7 @@ async def _score_answer(assistant: Assistant, guard: Guard, row: LabelledText) -
     turn = await assistant.prepare(_make_request(row.text or "Continue."))
     answer = assistant.tokenize(row.answer or " ")
     ensemble = guard.scorer.manifest.output.get("states" if guard.reads_states else "grams")
+    ensemble = ensemble.at(guard.strictness) if ensemble else None
     if ensemble is None:
         return ScoredText(row, 0.0, is_refused=False, principle=None)
     if guard.probe is None:
