@@ -80,10 +80,10 @@ def raise_thresholds(bundle: Bundle, peaks: Mapping[str, Scores]) -> Bundle:
     for part, seen in peaks.items():
         old = output[part]
         points = {
-            name: max(old.points.get(name, old.high), next_above(find_threshold(rate, seen)))
-            for name, rate in ANSWER_RATES.items()
+            name: max(high, next_above(find_threshold(ANSWER_RATES[name], seen)))
+            for name, high in old.points.items()
         }
-        high = points["standard"]
+        high = points.get("standard", max(old.high, next_above(find_threshold(ANSWER_RATES["standard"], seen))))
         low = min(high, max(old.low, next_above(find_threshold(ANSWER_LOW_RATE, seen))))
         output[part] = old.model_copy(update={"low": low, "high": high, "points": points})
         calibration[f"answers by {part}"] = count_refusals(int((seen >= high).sum()), len(seen))

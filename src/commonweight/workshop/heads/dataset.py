@@ -106,13 +106,18 @@ def build_training_data(
     replies: list[tuple[str, str, bool]] = []
     used = [0] * len(sources)
     restricted = {one.id for one in charter.principles if refuses(one)}
+    # A text belongs to its first source, drawn or not: so a source that is left out is left out whole.
+    owners: dict[str, int] = {}
+    for group, source in enumerate(sources):
+        for row in source.rows if source.role != "unused" else ():
+            owners.setdefault(fold_text(row.answer or row.text), group)
     seen: set[str] = set()
     for group, source in enumerate(sources):
         taken = 0
         for i in draw.permutation(len(source.rows)):
             row = source.rows[int(i)]
             key = fold_text(row.answer or row.text)
-            if source.role == "unused" or key in seen or not key:
+            if source.role == "unused" or key in seen or not key or owners[key] != group:
                 continue
             if row.answer is None and taken >= most:
                 continue

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from commonweight.guard.arrays import Floats
 from commonweight.guard.bundle import Ensemble, Strictness
+from commonweight.guard.calibration import find_threshold
 from commonweight.guard.deobfuscation import list_views
 from commonweight.guard.reader import GRAMS, MAX_ENCODED_WINDOWS, combine_logits, split_units
 from commonweight.guard.recompile import next_above
@@ -18,8 +19,8 @@ from commonweight.workshop.heads.fitting import Head, build_ngram_matrix
 
 RATES: dict[Strictness, float] = {"low": 0.002, "standard": 0.01, "high": 0.03}
 """Of ordinary prompts: the share that may be refused."""
-HARD_RATES: dict[Strictness, float] = {"low": 0.04, "standard": 0.08, "high": 0.16}
-"""The same of those that look harmful."""
+HARD_RATES: dict[Strictness, float] = {"low": 0.04, "standard": 0.1, "high": 0.2}
+"""The same of those that look harmful, of each source of them."""
 LOW_RATE = 0.12
 """Of ordinary prompts, the share that a judge is asked about."""
 WRAPPED_RATE = 0.03
@@ -135,13 +136,7 @@ def calibrate(ensemble: Ensemble, read: Sequence[ReadText], column: int) -> tupl
     groups = np.array([one.group for one in read])
     ordinary, hard, wrapped = (kinds == kind for kind in ("ordinary", "hard", "wrapped"))
     weights = weigh_sources(groups[ordinary])
-    points: dict[Strictness, float] = {}
-    for name, rate in RATES.items():
-        high = find_weighted_threshold(rate, scores[ordinary], weights)
-        if hard.any():
-            by_source = weigh_sources(groups[hard], most=1.0)
-            high = max(high, find_weighted_threshold(HARD_RATES[name], scores[hard], by_source))
-        points[name] = next_above(high)
+    points = find_points(scores[ordinary], groups[ordinary], scores[hard], groups[hard])
     relief = 0.0
     if wrapped.sum() >= 50:
         relief = float(np.clip(points["standard"] - np.quantile(scores[wrapped], 1 - WRAPPED_RATE), 0.0, 3.0))
@@ -150,6 +145,20 @@ def calibrate(ensemble: Ensemble, read: Sequence[ReadText], column: int) -> tupl
         update={"slope": slope, "points": points, "high": points["standard"], "low": low, "relief": relief}
     )
     return found, scores
+
+
+def find_points(
+    ordinary: Floats, sources: npt.NDArray[np.int64], hard: Floats, hard_sources: npt.NDArray[np.int64]
+) -> dict[Strictness, float]:
+    """Find the thresholds of each strictness, on scores of ordinary prompts and of those that look harmful."""
+    weights = weigh_sources(sources)
+    points: dict[Strictness, float] = {}
+    for name, rate in RATES.items():
+        high = find_weighted_threshold(rate, ordinary, weights)
+        for source in np.unique(hard_sources):
+            high = max(high, find_threshold(HARD_RATES[name], hard[hard_sources == source]))
+        points[name] = next_above(high)
+    return points
 
 
 def weigh_sources(groups: npt.NDArray[np.int64], most: float = MAX_SHARE) -> Floats:

@@ -44,15 +44,14 @@ from commonweight.workshop.heads.fitting import (
     weigh,
 )
 from commonweight.workshop.heads.text_calibration import (
-    HARD_RATES,
     LOW_RATE,
     MAX_WRAPPED,
-    RATES,
     SLOPE_QUANTILE,
     ReadText,
     calibrate,
     compose_long_texts,
     find_calm,
+    find_points,
     find_weighted_threshold,
     read_texts,
     weigh_sources,
@@ -267,13 +266,7 @@ def _combine_with_states(
     logits = combine_logits(made, stacked)
     ordinary, hard = examples.is_ordinary[plain], examples.is_hard[plain]
     weights = weigh_sources(groups[ordinary])
-    points = {}
-    for name, rate in RATES.items():
-        high = find_weighted_threshold(rate, logits[ordinary], weights)
-        if hard.any():
-            by_source = weigh_sources(groups[hard], most=1.0)
-            high = max(high, find_weighted_threshold(HARD_RATES[name], logits[hard], by_source))
-        points[name] = next_above(high)
+    points = find_points(logits[ordinary], groups[ordinary], logits[hard], groups[hard])
     low = min(points["standard"], find_weighted_threshold(LOW_RATE, logits[ordinary], weights))
     relief = ensemble.relief * made.weights[TEXT]
     found = made.model_copy(update={"points": points, "high": points["standard"], "low": low, "relief": relief})
