@@ -126,7 +126,7 @@ async def test_each_text_is_scored_once_for_each_tenant() -> None:
     one, request = guard(), place_text("input", BREAD)
     first = (await screened(one, request, "a")).findings
     assert first.hits == 0
-    assert first.misses == len(extract_segments(request))
+    assert first.misses == len(extract_segments(request)) + 1  # the user's turns together
     again = (await screened(one, request, "a")).findings
     assert (again.hits, again.misses) == (first.misses, 0)
     other = (await screened(one, request, "b")).findings
@@ -147,7 +147,8 @@ async def test_a_text_is_scored_again_at_another_place() -> None:
     one = guard()
     await screened(one, place_text("input", BREAD))
     moved = await screened(one, place_text("document", "Flour and water."))
-    assert moved.findings.misses == 2  # the document, and the question without the text beside it
+    # The document, the question without the text beside it, and the user's turns together.
+    assert moved.findings.misses == 3
 
 
 async def test_the_cache_is_bounded() -> None:
@@ -157,7 +158,7 @@ async def test_the_cache_is_bounded() -> None:
     request = place_text("input", BREAD)
     await screened(one, request)
     again = (await screened(one, request)).findings
-    assert again.misses == len(extract_segments(request))
+    assert again.misses == len(extract_segments(request)) + 1
 
 
 async def test_the_judge_sees_the_text_that_the_question_is_about() -> None:

@@ -251,12 +251,13 @@ def test_a_users_text_before_the_last_message_is_not_all_that_states_are_read_of
 def test_of_a_text_that_was_scored_in_another_view_no_span_is_told() -> None:
     hidden = Segment("document", (Part("messages[0].content[0]", "\u200b" * 9 + "An umbrella is red."),))
     guard = Guard(read_charter(None), Bundle.load(DEFAULT, None), None)
-    where = locate_segment(guard, hidden, "a")((0, 11))
+    assert guard.scorer.manifest.schema_ == "guard/1"
+    where = locate_segment(guard, hidden, "a")(guard.scorer.score_text(hidden.text).ngrams.span)
     assert (where.block, where.span) == ("messages[0].content[0]", None)
     plain = Segment("document", (Part("messages[0].content[0]", "An umbrella is red."),))
     assert locate_segment(guard, plain, "a")((0, 11)).span == (0, 11)
     # The judge is shown what was scored.
-    assert make_subject(hidden, (0, 11)) == JudgeSubject("document", "An umbrella is red.", (0, 11))
+    assert make_subject(hidden, (9, 20)) == JudgeSubject("document", "An umbrella is red.", (0, 11))
     encoded = base64.b64encode(b"An umbrella is red, and so on.").decode()
     subject = make_subject(Segment("document", (Part("messages[0].content[0]", encoded),)), (3, 9))
     assert subject.text == f"An umbrella is red, and so on.\n\n{encoded}"

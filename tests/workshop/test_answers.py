@@ -110,7 +110,7 @@ def test_a_stopped_run_goes_on(sources: list[LabelledSource], tmp_path: Path) ->
 
     source = read_source(output)
     assert STARTER_SHA256 in str(source.generator)
-    training = build_training_data(charter(), [*sources, source], None, None)
+    training = build_training_data(charter(), [*sources, source], {}, None)
     assert training.answers is not None
     assert list(training.answers.is_harmful).count(True) == sum(row["y"] for row in rows)
     recorded = {one.name: one for one in training.lineage}
@@ -138,7 +138,7 @@ def test_labelled_answers_are_all_taken_and_prompts_as_many_as_asked(tmp_path: P
     (tmp_path / "said.jsonl").write_text("".join(json.dumps(line) + "\n" for line in answers))
     (tmp_path / "asked.jsonl").write_text("".join(json.dumps({"text": f"{n}?", "y": 0}) + "\n" for n in range(30)))
     sources = [read_source(tmp_path / f"{name}.jsonl") for name in ("said", "asked")]
-    training = build_training_data(charter(), sources, None, None, most=20)
+    training = build_training_data(charter(), sources, {}, None, most=20)
     assert training.answers is not None
     assert len(training.answers.texts) == 30
     assert len(training.examples.texts) == 20

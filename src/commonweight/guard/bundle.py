@@ -32,6 +32,11 @@ DEFAULT = Path(str(files("commonweight.guard") / "starter.safetensors"))
 """Compiled from the default charter for the starter model."""
 
 
+FORMATS = ("guard/1", "guard/2")
+Strictness = Literal["low", "standard", "high"]
+"""The operating point: how many ordinary texts may be refused, see ``workshop.heads``."""
+
+
 class BundleError(Exception):
     """The bundle cannot be used; the message says why, in one sentence."""
 
@@ -58,7 +63,20 @@ class Ensemble(_BundlePart):
     low: float
     """Logit from which a second look is worth its cost."""
     high: float
-    """Logit from which the screen refuses by itself."""
+    """Logit from which the screen refuses by itself, at the strictness ``standard``."""
+    weights: Mapping[str, float] = Field(default={}, exclude_if=lambda value: not value)
+    """By part, in guard/2: ``states`` and ``text``, or encoders and ``grams``."""
+    slope: float = Field(default=0.0, exclude_if=lambda value: not value)
+    """Logit by which the highest of n windows is lowered, for each unit of log(n)."""
+    points: Mapping[Strictness, float] = Field(default={}, exclude_if=lambda value: not value)
+    """``high`` by strictness, in guard/2."""
+    relief: float = Field(default=0.0, exclude_if=lambda value: not value)
+    """Logit by which ``high`` is lowered where the text manipulates."""
+
+    def at(self, strictness: Strictness, *, manipulated: bool = False) -> "Ensemble":
+        """The ensemble with the thresholds of one strictness."""
+        high = self.points.get(strictness, self.high) - self.relief * manipulated
+        return self.model_copy(update={"high": high, "low": min(self.low, high)})
 
 
 class Calibration(_BundlePart):
@@ -101,6 +119,7 @@ class Manifest(_BundlePart):
     """Contents of a bundle, except its tensors."""
 
     schema_: str = "guard/1"
+    """guard/1: one encoder, at most 8 windows, one strictness. guard/2: see ``guard.reader``."""
     charter: str
     """SHA-256 of the charter's file."""
     charter_id: str
@@ -115,7 +134,8 @@ class Manifest(_BundlePart):
     """Hashes of what the principles said when their heads were made."""
     prose: Mapping[str, ProseHead] = {}
     input: Mapping[str, Ensemble] = {}
-    """By what there is: ``states+encoder``, ``states``, ``encoder`` or ``grams``."""
+    """By what there is: ``states+encoder``, ``states``, ``encoder`` or ``grams``. In guard/2 by all the parts, the
+    names of encoders among them, as ``states+minilm+grams``."""
     output: Mapping[str, Ensemble] = {}
     """By what there is: ``states`` or ``grams``."""
     injection: Ensemble | None = None
@@ -125,6 +145,16 @@ class Manifest(_BundlePart):
     """By ensemble, and by principle."""
     sources: tuple[BundleSource, ...] = ()
     """Of training and calibration."""
+    encoders: tuple[str, ...] = Field(default=(), exclude_if=lambda value: not value)
+    """Those with heads, in guard/2, by the names in ``input``."""
+    manipulation: Mapping[str, Ensemble] = Field(default={}, exclude_if=lambda value: not value)
+    """Of heads on text that manipulates the model, by the parts that there are."""
+    calm: float = Field(default=0.0, exclude_if=lambda value: not value)
+    """Logit of the n-grams below which a window of a long text is not encoded."""
+    states_slope: float = Field(default=0.0, exclude_if=lambda value: not value)
+    """As an ensemble's slope, for windows of states."""
+    languages: tuple[str, ...] = Field(default=(), exclude_if=lambda value: not value)
+    """That the heads can read, as far as languages are told apart."""
     licence: str | None = Field(default=None, exclude_if=lambda value: value is None)
     """Of the bundle's content, as its sources' licences demand; None: it was made before this was recorded."""
 
@@ -180,8 +210,10 @@ class Bundle:
             raise BundleError(f"{path}: there is no such file") from error
         except (SafetensorError, KeyError, ValidationError, ValueError, OSError) as error:
             raise BundleError(f"{path} is no compiled charter: {type(error).__name__}") from error
-        if bundle.manifest.schema_ != "guard/1":
-            raise BundleError(f"{path} has the format {bundle.manifest.schema_}; this version reads guard/1")
+        if bundle.manifest.schema_ not in FORMATS:
+            raise BundleError(
+                f"{path} has the format {bundle.manifest.schema_}; this version reads {' and '.join(FORMATS)}"
+            )
         digest = bundle.digest
         if not hmac.compare_digest(digest, metadata.get("digest", "")):
             raise BundleError(f"{path} was changed after it was compiled: compile the charter again")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from commonweight.charter.places import ANSWER_PLACES, PLACES
 from commonweight.charter.principle import Place, Principle
 from commonweight.guard.bundle import Ensemble
-from commonweight.guard.deobfuscation import list_views
+from commonweight.guard.deobfuscation import DECODED, list_views
 from commonweight.guard.judge import YES_THRESHOLD, JudgeError, JudgeQuestion, JudgeSubject
 from commonweight.guard.scorer import HarmScore, sigmoid
 from commonweight.guard.segments import Location, Segment, find_question
@@ -178,6 +178,7 @@ class Decider:
                 stage=stage,
                 score=score,
                 threshold=threshold,
+                strictness=self._guard.strictness,
                 action=action,
                 mode="shadow" if not refuses and action == "refuse" else "enforce",
                 block=where.block,
@@ -203,20 +204,18 @@ class Decider:
 
 
 def make_subject(segment: Segment, span: Span) -> JudgeSubject:
-    """Make what the judge is shown of a segment: the text as it was scored, and what is encoded in it first."""
-    plain, *decoded = list_views(segment.text)
+    """Make what the judge is shown of a segment: what is encoded in it first, and the text without disguise."""
+    plain, *others = list_views(segment.text)
+    decoded = [view.text.strip() for view in others if view.kind in DECODED]
     if decoded:
-        return JudgeSubject(segment.place, "\n\n".join([*decoded, plain]), (0, 1))
-    return JudgeSubject(segment.place, plain, span)
+        return JudgeSubject(segment.place, "\n\n".join([*decoded, plain.text]), (0, 1))
+    return JudgeSubject(segment.place, plain.text, plain.find(*span))
 
 
 def locate_segment(guard: "Guard", segment: Segment, tenant: str) -> Locate:
     """Make a function that locates spans of a segment, with the segment's digest."""
 
     def locate(span: Span) -> Location:
-        # Spans are of the text as it was scored: of another view, none can be told.
-        is_plain = list_views(segment.text) == [segment.text]
-        digest = guard.scores.compute_digest(tenant, segment.text)
-        return segment.locate(span if is_plain else (0, 0))._replace(digest=digest)
+        return segment.locate(span)._replace(digest=guard.scores.compute_digest(tenant, segment.text))
 
     return locate

@@ -12,9 +12,9 @@ from functools import lru_cache
 
 from commonweight.charter.places import find_rules
 from commonweight.charter.principle import Action, Charter, Mode, Place, Principle
-from commonweight.guard.bundle import Bundle, BundleError
+from commonweight.guard.bundle import Bundle, BundleError, Strictness
 from commonweight.guard.closed_exchanges import ClosedExchanges, RefusedTurns
-from commonweight.guard.encoder import TextEncoder
+from commonweight.guard.encoder import Embedder
 from commonweight.guard.judge import Judge
 from commonweight.guard.phrase_index import PhraseIndex
 from commonweight.guard.score_cache import ScoreCache
@@ -49,9 +49,11 @@ class Guard:
         self,
         charter: Charter,
         bundle: Bundle,
-        encoder: TextEncoder | None,
+        encoder: Embedder | None,
+        multilingual: Embedder | None = None,
         *,
         mode: Mode = "enforce",
+        strictness: Strictness = "standard",
         reads_states: bool = True,
         waived: Collection[str] = (),
         judge: Judge | None = None,
@@ -66,7 +68,8 @@ class Guard:
         self.charter = charter
         self.digest = bundle.digest
         self.mode = mode
-        self.scorer = Scorer(bundle, encoder)
+        self.strictness: Strictness = strictness
+        self.scorer = Scorer(bundle, encoder, multilingual)
         self.judge = judge
         self.judge_seconds = judge_seconds
         self.reads_states = reads_states and self.scorer.probe is not None

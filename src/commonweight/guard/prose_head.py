@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from commonweight.guard.arrays import Floats
+from commonweight.guard.bundle import ProseHead
 
 RESTRICTED_WEIGHT, PERMITTED_WEIGHT, ORDINARY_WEIGHT = 0.5, 0.75, 0.25
 RIDGE = 1e-2
@@ -104,3 +105,14 @@ def _fit(words: ProseVectors, ordinary: Moments) -> Floats:
         towards += weight / total * (target - goal) * away
     weights: Floats = np.linalg.solve(covariance, towards).astype(np.float32)
     return weights
+
+
+def score_vectors(head: ProseHead, weights: Floats, vectors: Floats) -> Floats:
+    """Score vectors by a head, or by nearness to the words of a principle: refused from 0 on."""
+    similar = vectors @ np.asarray(weights, np.float32).T
+    if head.restricts:
+        score = similar[:, : head.restricts].max(1) - similar[:, head.restricts :].max(1)
+    else:
+        score = similar[:, 0]
+    logits: Floats = (score - head.high) / head.scale
+    return logits

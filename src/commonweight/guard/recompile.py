@@ -151,9 +151,9 @@ def embed_words(principle: Principle, encoder: TextEncoder, violating: Sequence[
 
     Examples are the last rows, in the charter's order.
     """
-    restricts = [*_split_phrases(principle.restricts), *violating, *principle.violating_texts]
+    restricts = [*split_phrases(principle.restricts), *violating, *principle.violating_texts]
     permits = [
-        *_split_phrases(principle.permits),
+        *split_phrases(principle.permits),
         *ORDINARY_REQUESTS,
         *(example.text for example in principle.complying),
     ]
@@ -172,7 +172,7 @@ def find_ordinary(bundle: Bundle) -> OrdinaryVectors:
             "the earlier bundle has no ordinary requests to set thresholds with: take the package's"
         )
     looks_harmful = bundle.tensors.get("calibration.hard")
-    heads = bundle.tensors.get("encoder.weights")
+    heads = bundle.tensors.get("minilm.weights", bundle.tensors.get("encoder.weights"))
     return OrdinaryVectors.split(
         select_ordinary(
             bundle.tensors["calibration.vectors"],
@@ -199,7 +199,7 @@ def make_prose_head(
     return fitted.weights[None].astype(np.float16), head, count_refusals(refused, len(fitted.ordinary))
 
 
-def _split_phrases(text: str) -> list[str]:
+def split_phrases(text: str) -> list[str]:
     """Split a text at stops and semicolons; the whole text is one of the phrases."""
     parts = [part.strip() for part in re.split(r"[.;:]\s+|\n+", text) if len(part.strip()) > 10]
     return [*parts, text] if len(parts) > 1 else [text]

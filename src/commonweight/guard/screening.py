@@ -41,7 +41,7 @@ class Screening:
         self._decider = decider = Decider(guard, segments, waived, tenant)
         manifest = self._scorer.manifest
         answers = manifest.output.get("states" if guard.reads_states else "grams")
-        self._output: Ensemble | None = answers
+        self._output: Ensemble | None = answers.at(guard.strictness) if answers else None
         self._tracker = (
             None
             if answers is None

@@ -34,6 +34,8 @@ from commonweight.messages.tools import CustomTool, Tool
 from commonweight.messages.wire import WireModel
 
 PARAGRAPH = "\n\n"
+MAX_JOINED, MAX_JOINED_CHARACTERS = 6, 4000
+"""Turns of the user that are also scored as one text, the last ones."""
 _SCHEMA_KEYWORDS = frozenset({"type", "format", "pattern", "required", "$ref", "$schema", "$id"})
 """Keywords of JSON schemas whose values say nothing to the model in words."""
 
@@ -121,6 +123,18 @@ class Segment:
 def find_question(segments: Sequence[Segment]) -> str:
     """Find what the user asked last: in this turn or, while tools are at work, in an earlier one."""
     return next((one.text for one in reversed(segments) if one.is_user), "")
+
+
+def list_last_turns(turns: Sequence[Segment]) -> list[Segment]:
+    """List the last turns that a request may be split over: few, and not long."""
+    found: list[Segment] = []
+    left = MAX_JOINED_CHARACTERS
+    for turn in reversed(turns[-MAX_JOINED:]):
+        left -= len(turn.text)
+        if left < 0:
+            break
+        found.append(turn)
+    return found[::-1]
 
 
 def extract_segments(

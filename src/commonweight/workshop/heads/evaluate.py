@@ -165,6 +165,7 @@ class Evaluator:
                 self.guard.digest,
                 assistant.card.id,
                 self.guard.mode,
+                self.guard.strictness,
                 self.guard.reads_states,
                 self.guard.scorer.has_encoder,
                 self.guard.judge is not None,

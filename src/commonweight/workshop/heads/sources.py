@@ -21,8 +21,8 @@ from typing import Any, Literal
 
 from commonweight.charter.principle import Charter
 
-Role = Literal["harmful", "harmless", "hard", "injection", "answers", "mixed", "unused"]
-"""``hard`` is harmless and looks otherwise; ``injection`` addresses the model."""
+Role = Literal["harmful", "harmless", "hard", "manipulation", "answers", "mixed", "unused"]
+"""``hard`` is harmless and looks otherwise; ``manipulation`` addresses the model, and is harmless by itself."""
 
 
 class SourceError(Exception):
