@@ -1,12 +1,14 @@
-"""Reading of texts by heads of the format guard/2: each view as a whole and in windows, with n-grams and encoders.
+"""Reading of texts by heads of the format guard/2: each view as a whole, in windows and by sentences.
+
+A sentence by itself keeps its logit, whatever stands around it; a window has what is said over several.
 
 Cost is bounded: n-grams are read everywhere. Encoders read each view as a whole (MiniLM its first 128 tokens, the
-multilingual one its first 512), and the windows that n-grams do not find calm, at most 64 of them, the most
-alarming first. With principles in prose, which n-grams know nothing of, MiniLM reads up to 256 windows more,
-spread evenly.
+multilingual one its first 512), and of the windows and sentences those that what costs less finds alarming: the
+multilingual encoder, at a millisecond each, at most 128 that n-grams do not find calm, and MiniLM the first 16 of
+these. With principles in prose, which neither knows anything of, MiniLM reads up to 256 more, spread evenly.
 
-The highest logit of n windows is lowered by a slope times log(n): so that a long harmless text reaches a threshold
-no more often than a short one, and a harmful sentence keeps its logit, whatever stands around it.
+The highest logit of n units is lowered by a slope times log(n), so that a long harmless text reaches a threshold
+no more often than is asked of short ones.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,14 +26,19 @@ from commonweight.guard.ngrams import hash_ngrams
 from commonweight.guard.prose_head import score_vectors
 from commonweight.guard.scores import HarmScore, OrdersScore, TextScores
 from commonweight.guard.views import View
-from commonweight.guard.windows import Span, split_windows
+from commonweight.guard.windows import Span, split_sentences, split_windows
 
 HARM, ORDERS = 0, 1
 """Columns of all heads on text; those of encoders go on with the principles."""
 FIRST_PRINCIPLE = 2
 GRAMS, STATES, TEXT = "grams", "states", "text"
 PROSE_ENCODER = "minilm"
-MAX_ENCODED_WINDOWS, MAX_PROSE_WINDOWS = 64, 256
+MAX_READ: Mapping[str, int] = {"use": 128, "minilm": 16}
+"""Units beside the views as wholes that encoders read, by encoder, in the order in which they are asked."""
+MAX_PROSE_UNITS = 256
+
+
+Numbers = npt.NDArray[np.int64]
 
 
 class Unit(NamedTuple):
@@ -51,10 +58,10 @@ class Unit(NamedTuple):
 
 
 def split_units(view: View) -> list[Unit]:
-    """Split a view into units: all of it, and its windows if there are several."""
+    """Split a view into units: all of it, and its windows and sentences if there are several."""
     whole = Span(0, len(view.text))
-    windows = split_windows(view.text)
-    return [Unit(view, whole), *(Unit(view, one) for one in windows if len(windows) > 1)]
+    spans = dict.fromkeys((whole, *split_windows(view.text), *split_sentences(view.text)))
+    return [Unit(view, span) for span in spans]
 
 
 def combine_logits(ensemble: Ensemble, logits: Mapping[str, Floats]) -> Floats:
@@ -66,6 +73,19 @@ def combine_logits(ensemble: Ensemble, logits: Mapping[str, Floats]) -> Floats:
     return total
 
 
+def choose_units(chosen: Numbers, logits: Floats, is_whole: npt.NDArray[np.bool_], most: int) -> Numbers:
+    """Choose the units that are read by a further encoder: the wholes, and the most alarming of the others.
+
+    Args:
+        chosen: numbers of those that were read so far, in their order.
+        logits: what is known of them.
+        is_whole: of all units.
+    """
+    parts = ~is_whole[chosen]
+    ranked = chosen[parts][np.argsort(-logits[parts], kind="stable")][:most]
+    return np.sort(np.concatenate([chosen[~parts], ranked]))
+
+
 class TextReader:
     """Scores texts by the heads of one bundle."""
 
@@ -74,6 +94,7 @@ class TextReader:
         self._manifest = manifest
         self._tensors = bundle.tensors
         self._encoders = {name: encoders[name] for name in manifest.encoders if name in encoders}
+        self._order = [name for name in MAX_READ if name in self._encoders]
         self._grams: Floats = np.asarray(bundle.tensors["grams.weights"], np.float32)
         self._grams_bias: Floats = bundle.tensors["grams.bias"]
         self.members = "+".join([*self._encoders, GRAMS])
@@ -91,9 +112,7 @@ class TextReader:
         own = sum(unit.view is views[0] for unit in units)
         wholes = np.array([unit.span == (0, len(unit.view.text)) for unit in units])
         grams = np.stack([self._score_grams(unit.text) for unit in units])
-        chosen = self._choose_units(grams[:, HARM], wholes)
-        texts = [units[i].text for i in chosen]
-        vectors = {name: encoder.embed(texts) for name, encoder in self._encoders.items()}
+        vectors, chosen = self._read_units(units, grams[:, HARM], wholes)
         rows = {name: self._apply_heads(name, found) for name, found in vectors.items()}
         logits = {GRAMS: grams[chosen], **rows}
         combined = combine_logits(self._harm, {name: found[:, HARM] for name, found in logits.items()})
@@ -141,13 +160,25 @@ class TextReader:
         """Score vectors by the head of a principle in words: refused from 0 on."""
         return score_vectors(self._manifest.prose[name], self._tensors[f"prose.{name}"], vectors)
 
-    def _choose_units(self, grams: Floats, wholes: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-        """Choose the units that encoders read, in their order."""
-        if not self._encoders:
-            return np.arange(len(grams))
-        alarming = np.flatnonzero(~wholes & (grams >= self._manifest.calm))
-        alarming = alarming[np.argsort(-grams[alarming], kind="stable")][:MAX_ENCODED_WINDOWS]
-        return np.sort(np.concatenate([np.flatnonzero(wholes), alarming]))
+    def _read_units(
+        self, units: Sequence[Unit], grams: Floats, is_whole: npt.NDArray[np.bool_]
+    ) -> tuple[dict[str, Floats], Numbers]:
+        """Read units by the encoders: vectors by encoder of those that all have read, and the numbers of these."""
+        chosen = (
+            np.flatnonzero(is_whole | (grams >= self._manifest.calm)) if self._order else np.arange(len(units))
+        )
+        known = {GRAMS: grams}
+        vectors: dict[str, Floats] = {}
+        for name in self._order:
+            ensemble = self._manifest.input["+".join([*vectors, GRAMS])]
+            logits = combine_logits(ensemble, {part: known[part][chosen] for part in known})
+            kept = choose_units(chosen, logits, is_whole, MAX_READ[name])
+            vectors = {one: found[np.searchsorted(chosen, kept)] for one, found in vectors.items()}
+            chosen = kept
+            vectors[name] = self._encoders[name].embed([units[i].text for i in chosen.tolist()])
+            known[name] = np.zeros(len(units), np.float32)
+            known[name][chosen] = self._apply_heads(name, vectors[name])[:, HARM]
+        return {name: vectors[name] for name in self._encoders}, chosen
 
     def _score_grams(self, text: str) -> Floats:
         buckets, weights = hash_ngrams(text)
@@ -168,13 +199,13 @@ class TextReader:
         return shares
 
     def _score_prose(
-        self, units: Sequence[Unit], vectors: Floats | None, chosen: npt.NDArray[np.int64]
+        self, units: Sequence[Unit], vectors: Floats | None, chosen: Numbers
     ) -> dict[str, tuple[float, tuple[int, int]]]:
         if vectors is None or not self._manifest.prose:
             return {}
         left = np.setdiff1d(np.arange(len(units)), chosen)
         if len(left):
-            some = left[np.unique(np.linspace(0, len(left) - 1, MAX_PROSE_WINDOWS).round().astype(np.int64))]
+            some = left[np.unique(np.linspace(0, len(left) - 1, MAX_PROSE_UNITS).round().astype(np.int64))]
             vectors = np.concatenate([vectors, self._encoders[PROSE_ENCODER].embed([units[i].text for i in some])])
             chosen = np.concatenate([chosen, some])
         found = {}

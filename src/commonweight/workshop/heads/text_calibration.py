@@ -12,14 +12,14 @@ from commonweight.guard.arrays import Floats
 from commonweight.guard.bundle import Ensemble, Strictness
 from commonweight.guard.calibration import find_threshold
 from commonweight.guard.deobfuscation import list_views
-from commonweight.guard.reader import GRAMS, MAX_ENCODED_WINDOWS, combine_logits, split_units
+from commonweight.guard.reader import GRAMS, MAX_READ, Numbers, choose_units, combine_logits, split_units
 from commonweight.guard.recompile import next_above
 from commonweight.workshop.heads.dataset import TRAINING_SEED, Embed, Examples
 from commonweight.workshop.heads.fitting import Head, build_ngram_matrix
 
 RATES: dict[Strictness, float] = {"low": 0.002, "standard": 0.01, "high": 0.03}
 """Of ordinary prompts: the share that may be refused."""
-HARD_RATES: dict[Strictness, float] = {"low": 0.04, "standard": 0.1, "high": 0.2}
+HARD_RATES: dict[Strictness, float] = {"low": 0.08, "standard": 0.22, "high": 0.35}
 """The same of those that look harmful, of each source of them."""
 LOW_RATE = 0.12
 """Of ordinary prompts, the share that a judge is asked about."""
@@ -32,7 +32,8 @@ MAX_SHARE = 0.25
 LONG_WORDS = (100, 200, 400, 800, 1600)
 LONG_TEXTS = 25
 """Of each length, composed of ordinary prompts."""
-SLOPE_QUANTILE = 0.97
+LONG_RATE = 0.01
+"""Of harmless texts of any length: the share that may be refused at ``standard``."""
 MAX_WRAPPED = 300
 
 
@@ -68,9 +69,13 @@ def read_texts(
     harm: Mapping[str, Head],
     orders: Mapping[str, Head],
     embed: Mapping[str, Embed],
+    ensembles: Mapping[str, Ensemble],
     calm: float,
 ) -> list[ReadText]:
-    """Read texts as a guard does, by heads that have not seen their folds; each with its fold, group and kind."""
+    """Read texts as a guard does, by heads that have not seen their folds; each with its fold, group and kind.
+
+    ``ensembles``: by the parts on text, for what encoders are asked about.
+    """
     units, owners = [], []
     for number, (text, *_) in enumerate(texts):
         for view in list_views(text):
@@ -82,22 +87,35 @@ def read_texts(
     whole = np.array([unit.span == (0, len(unit.view.text)) for unit in units])
     features = build_ngram_matrix(said)
     grams = np.column_stack([heads[GRAMS].score_unseen(features, folds) for heads in (harm, orders)])
-    chosen = whole.copy()
-    for number in range(len(texts)):
-        alarming = np.flatnonzero((owner == number) & ~whole & (grams[:, 0] >= calm))
-        chosen[alarming[np.argsort(-grams[alarming, 0], kind="stable")][:MAX_ENCODED_WINDOWS]] = True
-    at = np.flatnonzero(chosen)
-    rows: dict[str, Floats] = {GRAMS: grams[at]}
-    for name, one in embed.items():
-        vectors = one([said[i] for i in at.tolist()])
-        rows[name] = np.column_stack([heads[name].score_unseen(vectors, folds[at]) for heads in (harm, orders)])
+    alarming = np.flatnonzero(whole | (grams[:, 0] >= calm))
+    rows: dict[str, Floats] = {GRAMS: grams}
+    for name in (one for one in MAX_READ if one in embed):
+        # The parts are named with n-grams last.
+        ensemble = ensembles["+".join([*(part for part in rows if part != GRAMS), GRAMS])]
+        logits = combine_logits(ensemble, {part: found[alarming, 0] for part, found in rows.items()})
+        alarming = np.concatenate(
+            [
+                choose_units(alarming[rank], logits[rank], whole, MAX_READ[name])
+                for rank in _split_by_owner(owner[alarming])
+            ]
+        )
+        vectors = embed[name]([said[i] for i in alarming.tolist()])
+        rows[name] = np.zeros_like(grams)
+        rows[name][alarming] = np.column_stack(
+            [heads[name].score_unseen(vectors, folds[alarming]) for heads in (harm, orders)]
+        )
     counts = np.bincount(owner, minlength=len(texts))
     return [
-        ReadText(
-            group, kind, {name: found[owner[at] == number] for name, found in rows.items()}, int(counts[number])
+        ReadText(group, kind, {name: found[at] for name, found in rows.items()}, int(counts[number]))
+        for (number, (_, _, group, kind)), at in zip(
+            enumerate(texts), (alarming[some] for some in _split_by_owner(owner[alarming])), strict=True
         )
-        for number, (_, _, group, kind) in enumerate(texts)
     ]
+
+
+def _split_by_owner(owners: Numbers) -> list[Numbers]:
+    """Split the numbers of units, which are in the order of their texts, by text."""
+    return np.split(np.arange(len(owners)), np.flatnonzero(np.diff(owners)) + 1)
 
 
 def find_calm(grams: Floats, is_harmful: npt.NDArray[np.bool_]) -> float:
@@ -105,19 +123,16 @@ def find_calm(grams: Floats, is_harmful: npt.NDArray[np.bool_]) -> float:
     return float(np.quantile(grams[is_harmful], CALM_SHARE))
 
 
-def fit_slope(peaks: Floats, counts: npt.NDArray[np.int64]) -> float:
-    """Fit how a high quantile of the peaks of harmless texts rises with the logarithm of their windows' number."""
-    edges = np.array([1, 2, 6, 12, 24, 48, 96, 1 << 30])
-    points = []
-    for low, high in pairwise(edges):
-        rows = (counts >= low) & (counts < high)
+def fit_slope(peaks: Floats, counts: Numbers, high: float) -> float:
+    """Fit the slope with which few harmless texts of any length reach a threshold."""
+    edges = np.array([2, 6, 12, 24, 48, 96, 192, 1 << 30])
+    slopes = [0.0]
+    for low, end in pairwise(edges):
+        rows = (counts >= low) & (counts < end)
         if rows.sum() >= 20:
-            points.append((float(np.log(counts[rows]).mean()), float(np.quantile(peaks[rows], SLOPE_QUANTILE))))
-    if len(points) < 2 or points[0][0] > 0:
-        return 0.0
-    (_, base), *others = points
-    x, y = np.array([one for one, _ in others]), np.array([one - base for _, one in others])
-    return max(0.0, float((x * y).sum() / (x * x).sum()))
+            excess = float(np.quantile(peaks[rows], 1 - LONG_RATE)) - high
+            slopes.append(excess / float(np.log(counts[rows]).mean()))
+    return max(slopes)
 
 
 def calibrate(ensemble: Ensemble, read: Sequence[ReadText], column: int) -> tuple[Ensemble, Floats]:
@@ -130,12 +145,13 @@ def calibrate(ensemble: Ensemble, read: Sequence[ReadText], column: int) -> tupl
     )
     counts = np.array([one.unit_count for one in read])
     kinds = np.array([one.kind for one in read])
-    long = np.isin(kinds, ("ordinary", "long"))
-    slope = fit_slope(peaks[long], counts[long])
-    scores = (peaks - slope * np.log(counts)).astype(np.float32)
     groups = np.array([one.group for one in read])
     ordinary, hard, wrapped = (kinds == kind for kind in ("ordinary", "hard", "wrapped"))
     weights = weigh_sources(groups[ordinary])
+    points = find_points(peaks[ordinary], groups[ordinary], peaks[hard], groups[hard])
+    long = np.isin(kinds, ("ordinary", "long"))
+    slope = fit_slope(peaks[long], counts[long], points["standard"])
+    scores = (peaks - slope * np.log(counts)).astype(np.float32)
     points = find_points(scores[ordinary], groups[ordinary], scores[hard], groups[hard])
     relief = 0.0
     if wrapped.sum() >= 50:

@@ -46,7 +46,6 @@ from commonweight.workshop.heads.fitting import (
 from commonweight.workshop.heads.text_calibration import (
     LOW_RATE,
     MAX_WRAPPED,
-    SLOPE_QUANTILE,
     ReadText,
     calibrate,
     compose_long_texts,
@@ -57,6 +56,7 @@ from commonweight.workshop.heads.text_calibration import (
     weigh_sources,
 )
 
+STATES_QUANTILE = 0.97
 MIN_TEXTS = 10
 """Texts against a principle from which its head is made of them. With fewer, it is made of its words."""
 STRENGTHS = {"states": (3e-4, 1e-3, 3e-3), "encoder": (0.3, 1.0, 3.0), "grams": (1.0, 4.0, 16.0)}
@@ -105,16 +105,17 @@ def train_heads(
         tensors[f"{name}.weights"] = np.column_stack([harm[name].weights, orders[name].weights, kinds.T])
         tensors[f"{name}.bias"] = np.array([harm[name].bias, orders[name].bias, *kinds_bias], np.float32)
     calm = find_calm(harm[GRAMS].unseen, examples.is_harmful)
-    read = read_texts(_list_calibration_texts(examples, folds), harm, orders, embed or {}, calm)
     ensembles, manipulation, unseen = {}, {}, {}
     calibration: dict[str, Calibration] = {}
     scores: Floats = np.zeros(0, np.float32)
-    for members in _list_members(tuple(examples.vectors)):
-        key = "+".join(members)
+    all_members = {"+".join(members): members for members in _list_members(tuple(examples.vectors))}
+    for key, members in all_members.items():
         stacked = {name: harm[name].unseen for name in members}
-        ensemble = _stack(stacked, examples.is_harmful, _weigh(examples, examples.is_harmful))
-        unseen[key] = combine_logits(ensemble, stacked)
-        ensembles[key], scores = calibrate(ensemble, read, HARM)
+        ensembles[key] = _stack(stacked, examples.is_harmful, _weigh(examples, examples.is_harmful))
+        unseen[key] = combine_logits(ensembles[key], stacked)
+    read = read_texts(_list_calibration_texts(examples, folds), harm, orders, embed or {}, ensembles, calm)
+    for key, members in all_members.items():
+        ensembles[key], scores = calibrate(ensembles[key], read, HARM)
         calibration[key] = _count(scores, ensembles[key].high, read)
         addressed = {name: orders[name].unseen for name in members}
         made = _stack(addressed, examples.manipulates, _weigh(examples, examples.manipulates))
@@ -329,7 +330,7 @@ def fit_states_slope(tensors: Mapping[str, Floats], examples: Examples) -> float
     draw = np.random.default_rng(0)
     counts = np.array([1, 2, 4, 8, 16, 32, 64])
     tops = np.array(
-        [np.quantile(draw.choice(mean, (2000, count)).max(1), SLOPE_QUANTILE) for count in counts], np.float32
+        [np.quantile(draw.choice(mean, (2000, count)).max(1), STATES_QUANTILE) for count in counts], np.float32
     )
     x = np.log(counts)
     return max(0.0, float((x * (tops - tops[0])).sum() / (x * x).sum()))
