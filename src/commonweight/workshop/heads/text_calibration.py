@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -30,10 +29,10 @@ CALM_SHARE = 0.02
 MAX_SHARE = 0.25
 """Of one source among ordinary prompts."""
 LONG_WORDS = (100, 200, 400, 800, 1600)
-LONG_TEXTS = 25
+LONG_TEXTS = 50
 """Of each length, composed of ordinary prompts."""
-LONG_RATE = 0.01
-"""Of harmless texts of any length: the share that may be refused at ``standard``."""
+LONG_UNITS, LONG_RATE = 12, 0.01
+"""Of harmless texts of so many units: the share that may be refused at ``standard``."""
 MAX_WRAPPED = 300
 
 
@@ -124,15 +123,11 @@ def find_calm(grams: Floats, is_harmful: npt.NDArray[np.bool_]) -> float:
 
 
 def fit_slope(peaks: Floats, counts: Numbers, high: float) -> float:
-    """Fit the slope with which few harmless texts of any length reach a threshold."""
-    edges = np.array([2, 6, 12, 24, 48, 96, 192, 1 << 30])
-    slopes = [0.0]
-    for low, end in pairwise(edges):
-        rows = (counts >= low) & (counts < end)
-        if rows.sum() >= 20:
-            excess = float(np.quantile(peaks[rows], 1 - LONG_RATE)) - high
-            slopes.append(excess / float(np.log(counts[rows]).mean()))
-    return max(slopes)
+    """Fit the slope with which few of the long harmless texts reach a threshold."""
+    long = counts >= LONG_UNITS
+    if long.sum() < 20:
+        return 0.0
+    return max(0.0, float(np.quantile((peaks[long] - high) / np.log(counts[long]), 1 - LONG_RATE)))
 
 
 def calibrate(ensemble: Ensemble, read: Sequence[ReadText], column: int) -> tuple[Ensemble, Floats]:
