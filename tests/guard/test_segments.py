@@ -5,12 +5,11 @@ from typing import Any
 
 import pytest
 
-from commonweight.guard import DEFAULT, Bundle, Guard, Part, Segment, extract_segments
-from commonweight.guard.deciding import locate_segment, make_subject
+from commonweight.guard import Part, Segment, extract_segments
+from commonweight.guard.deciding import make_subject
 from commonweight.guard.judge import JudgeSubject
 from commonweight.messages.content import DocumentBlock
 from commonweight.messages.request import MessageRequest
-from commonweight.runtime.charter import read_charter
 
 PDF = {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="}
 WEATHER = {
@@ -206,21 +205,6 @@ def test_a_span_that_is_none_of_the_text_is_null_rather_than_wrong(span: tuple[i
     assert SEGMENT.locate(span).span is None
 
 
-def test_a_span_of_the_prompt_is_found_in_the_texts_as_they_were_sent() -> None:
-    sent = Segment("input", (Part("a", "  Umlaute: äöü  "), Part("b", "and more")))
-    rendered = "<doc>x</doc>\n\nUmlaute: äöü\n\nand more<|im_end|>"
-    start = rendered.index("äöü")
-    found = sent.map_from(rendered, (start, start + 3))
-    assert found.block == "a"
-    assert found.span is not None
-    assert sent.parts[0].text[slice(*found.span)] == "äöü"
-    start = rendered.index("more")
-    assert sent.map_from(rendered, (start, len(rendered))) == ("b", (4, 8), None, None)
-    # A template that writes a text in another form leaves it without a span.
-    assert sent.map_from(rendered.upper(), (0, 9)) == (None, None, None, None)
-    assert Segment("input", (Part("a", "x"),)).map_from("y", (0, 1)) == ("a", None, None, None)
-
-
 @pytest.mark.parametrize(
     ("block", "texts"),
     [
@@ -248,15 +232,8 @@ def test_a_users_text_before_the_last_message_is_not_all_that_states_are_read_of
     assert (asked.text, asked.is_last_message) == ("One.\n\nTwo.", False)
 
 
-def test_of_a_text_that_was_scored_in_another_view_no_span_is_told() -> None:
+def test_the_judge_is_shown_a_text_without_its_disguise() -> None:
     hidden = Segment("document", (Part("messages[0].content[0]", "\u200b" * 9 + "An umbrella is red."),))
-    guard = Guard(read_charter(None), Bundle.load(DEFAULT, None), None)
-    assert guard.scorer.manifest.schema_ == "guard/1"
-    where = locate_segment(guard, hidden, "a")(guard.scorer.score_text(hidden.text).ngrams.span)
-    assert (where.block, where.span) == ("messages[0].content[0]", None)
-    plain = Segment("document", (Part("messages[0].content[0]", "An umbrella is red."),))
-    assert locate_segment(guard, plain, "a")((0, 11)).span == (0, 11)
-    # The judge is shown what was scored.
     assert make_subject(hidden, (9, 20)) == JudgeSubject("document", "An umbrella is red.", (0, 11))
     encoded = base64.b64encode(b"An umbrella is red, and so on.").decode()
     subject = make_subject(Segment("document", (Part("messages[0].content[0]", encoded),)), (3, 9))

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from commonweight.charter.places import ANSWER_PLACES, PLACES
 from commonweight.charter.principle import Place
 from commonweight.guard.guard import Guard
+from commonweight.guard.reader import PROSE_ENCODER, STATES, name_members
 
 
 class Gap(NamedTuple):
@@ -14,7 +15,7 @@ class Gap(NamedTuple):
     principle: str
     place: Place
     heads: tuple[str, ...]
-    """Those that are left: ``states``, ``encoder``, ``grams``; ``phrases``, which need none."""
+    """Those that are left: ``states``, encoders, ``grams``; ``phrases``, which need none."""
 
 
 def find_gaps(guard: Guard) -> Iterator[Gap]:
@@ -22,18 +23,18 @@ def find_gaps(guard: Guard) -> Iterator[Gap]:
     for place in PLACES:
         for principle in guard.find_active_principles(place, ()).refusing:
             heads = tuple(_list_heads(guard, principle.id, place))
-            lacks_encoder = guard.scorer.manifest.encoder is not None and not guard.scorer.has_encoder
+            lacks_encoder = guard.scorer.members != name_members(guard.scorer.manifest.encoders)
             is_lower = place not in ANSWER_PLACES and lacks_encoder
             if not heads or is_lower:
                 yield Gap(principle.id, place, heads)
 
 
 def _list_heads(guard: Guard, principle: str, place: Place) -> Iterator[str]:
-    manifest, has_encoder = guard.scorer.manifest, guard.scorer.has_encoder
+    manifest = guard.scorer.manifest
     if guard.get_principle(principle).phrases:
         yield "phrases"
-    if principle in manifest.prose and has_encoder:
-        yield "encoder"
+    if principle in manifest.prose and guard.scorer.has_encoder:
+        yield PROSE_ENCODER
     if principle == manifest.injection_principle and manifest.injection is not None and place not in ANSWER_PLACES:
         yield "grams"
     if principle not in manifest.principles:
@@ -43,9 +44,8 @@ def _list_heads(guard: Guard, principle: str, place: Place) -> Iterator[str]:
         if part in manifest.output:
             yield part
         return
-    if place == "input" and guard.reads_states and "states" in manifest.input:
-        yield "states"
-    if has_encoder and "encoder" in manifest.input:
-        yield "encoder"
-    if "grams" in manifest.input:
-        yield "grams"
+    if guard.scorer.members not in manifest.input:
+        return
+    if place == "input" and guard.reads_states:
+        yield STATES
+    yield from guard.scorer.members.split("+")

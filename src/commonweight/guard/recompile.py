@@ -172,7 +172,7 @@ def find_ordinary(bundle: Bundle) -> OrdinaryVectors:
             "the earlier bundle has no ordinary requests to set thresholds with: take the package's"
         )
     looks_harmful = bundle.tensors.get("calibration.hard")
-    heads = bundle.tensors.get("minilm.weights", bundle.tensors.get("encoder.weights"))
+    heads = bundle.tensors.get("minilm.weights")
     return OrdinaryVectors.split(
         select_ordinary(
             bundle.tensors["calibration.vectors"],

@@ -43,13 +43,12 @@ class ScoreCache:
         """Compute the keyed digest of a tenant's text, for records."""
         return compute_mac(self._key, Purpose.GUARD_TEXT, _join("text", tenant, text)).hex()[:32]
 
-    async def score_text(self, segment: Segment, tenant: str, *, encode: bool) -> tuple[TextScores, bool]:
+    async def score_text(self, segment: Segment, tenant: str) -> tuple[TextScores, bool]:
         """Score a segment by the heads on text; also returns whether the score was known."""
-        kind = "text" if encode else "ngrams"
         return await self._find(
-            (kind, tenant, segment.place, segment.text),
+            ("text", tenant, segment.place, segment.text),
             tenant,
-            lambda: asyncio.to_thread(self._scorer.score_text, segment.text, encode=encode),
+            lambda: asyncio.to_thread(self._scorer.score_text, segment.text),
         )
 
     async def score_injection(self, segment: Segment, tenant: str) -> tuple[tuple[float, tuple[int, int]], bool]:

@@ -99,26 +99,6 @@ class Segment:
                 best, most = i, inside
         return Location(self.parts[best].path, most if most[0] < most[1] else None, self.tool)
 
-    def map_from(self, rendered: str, span: tuple[int, int]) -> Location:
-        """Locate a span of the text that a prompt holds in place of this segment's.
-
-        Templates trim texts and write others between them. So each part is looked for in the rendered text; where
-        one is not found as it was sent, there is no span.
-        """
-        done = 0
-        best, most = None, (0, 0)
-        for part in self.parts:
-            body = part.text.strip()
-            at = rendered.find(body, done)
-            if at < 0:
-                return Location(self.parts[0].path if len(self.parts) == 1 else None, None, self.tool)
-            done = at + len(body)
-            inside = max(span[0], at), min(span[1], done)
-            if inside[1] - inside[0] > most[1] - most[0]:
-                moved = part.text.index(body) - at
-                best, most = part.path, (inside[0] + moved, inside[1] + moved)
-        return Location(best, most if best is not None else None, self.tool)
-
 
 def find_question(segments: Sequence[Segment]) -> str:
     """Find what the user asked last: in this turn or, while tools are at work, in an earlier one."""

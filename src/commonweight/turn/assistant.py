@@ -190,9 +190,7 @@ class Assistant:
             if screening is not None and screening.screens_blocks
             else None
         )
-        screened = screen_steps(
-            answer_steps(steps, answer), screening, answer, prompt, self._renderer.spell, blocks
-        )
+        screened = screen_steps(answer_steps(steps, answer), screening, answer, prompt, blocks)
         with self._record_turn(turn, answer, gate, screening), _translate_errors():
             async with contextlib.aclosing(release_events(screened, gate, answer, settle)) as events:
                 async for event in events:

@@ -11,7 +11,15 @@ from commonweight.guard.arrays import Floats
 from commonweight.guard.bundle import Ensemble, Strictness
 from commonweight.guard.calibration import find_threshold
 from commonweight.guard.deobfuscation import list_views
-from commonweight.guard.reader import GRAMS, MAX_READ, Numbers, choose_units, combine_logits, split_units
+from commonweight.guard.reader import (
+    GRAMS,
+    MAX_READ,
+    Numbers,
+    choose_units,
+    combine_logits,
+    name_members,
+    split_units,
+)
 from commonweight.guard.recompile import next_above
 from commonweight.workshop.heads.dataset import TRAINING_SEED, Embed, Examples
 from commonweight.workshop.heads.fitting import Head, build_ngram_matrix
@@ -24,8 +32,8 @@ LOW_RATE = 0.12
 """Of ordinary prompts, the share that a judge is asked about."""
 WRAPPED_RATE = 0.03
 """Of ordinary prompts in manipulating wrappers: the share that may be refused at ``standard``."""
-CALM_SHARE = 0.02
-"""Of harmful windows: the share that n-grams may take for calm."""
+CALM_SHARE, CALM_LOGIT = 0.02, -20.0
+"""Of harmful windows: the share that may be taken for calm, and the logit that they then have."""
 MAX_SHARE = 0.25
 """Of one source among ordinary prompts."""
 LONG_WORDS = (100, 200, 400, 800, 1600)
@@ -37,14 +45,31 @@ MAX_WRAPPED = 300
 
 
 class ReadText(NamedTuple):
-    """A harmless text as it was read: by part, harm and orders of the units that were read."""
+    """A harmless text as it was read by some parts: harm and orders of the units that all of them read."""
 
     group: int
     kind: str
     rows: Mapping[str, Floats]
-    """By part: ``(units, 2)``."""
+    """By part: ``(units, 2)``; no units where the last part was not asked, as those before found the text calm."""
     unit_count: int
     """Units, those that were not read among them."""
+
+    def find_peak(self, ensemble: Ensemble, column: int) -> float:
+        """Find the highest logit."""
+        logits = combine_logits(ensemble, {name: found[:, column] for name, found in self.rows.items()})
+        return float(logits.max(initial=CALM_LOGIT))
+
+
+class SplitText(NamedTuple):
+    """A text in its units, with their n-grams' logits by heads that have not seen its fold."""
+
+    fold: int
+    group: int
+    kind: str
+    units: Sequence[str]
+    wholes: Numbers
+    grams: Floats
+    """``(units, 2)``."""
 
 
 def compose_long_texts(examples: Examples, folds: npt.NDArray[np.int64]) -> list[tuple[str, int]]:
@@ -63,63 +88,67 @@ def compose_long_texts(examples: Examples, folds: npt.NDArray[np.int64]) -> list
     return found
 
 
+def split_texts(
+    texts: Sequence[tuple[str, int, int, str]], harm: Mapping[str, Head], orders: Mapping[str, Head]
+) -> list[SplitText]:
+    """Split texts, each with its fold, group and kind, into units."""
+    found = []
+    for text, fold, group, kind in texts:
+        units = [unit for view in list_views(text) for unit in split_units(view)]
+        wholes = [i for i, unit in enumerate(units) if unit.span == (0, len(unit.view.text))]
+        features = build_ngram_matrix([unit.text for unit in units])
+        folds = np.full(len(units), fold)
+        grams = np.column_stack([heads[GRAMS].score_unseen(features, folds) for heads in (harm, orders)])
+        found.append(SplitText(fold, group, kind, [unit.text for unit in units], np.array(wholes), grams))
+    return found
+
+
 def read_texts(
-    texts: Sequence[tuple[str, int, int, str]],
+    texts: Sequence[SplitText],
+    encoders: Sequence[str],
     harm: Mapping[str, Head],
     orders: Mapping[str, Head],
     embed: Mapping[str, Embed],
     ensembles: Mapping[str, Ensemble],
-    calm: float,
+    calm: Mapping[str, float],
 ) -> list[ReadText]:
-    """Read texts as a guard does, by heads that have not seen their folds; each with its fold, group and kind.
+    """Read texts as a guard with these encoders does, by heads that have not seen their folds.
 
-    ``ensembles``: by the parts on text, for what encoders are asked about.
+    ``ensembles`` and ``calm`` are by the parts on text, for what each encoder is asked about.
     """
-    units, owners = [], []
-    for number, (text, *_) in enumerate(texts):
-        for view in list_views(text):
-            units += (found := split_units(view))
-            owners += [number] * len(found)
-    owner = np.array(owners)
-    folds = np.array([texts[number][1] for number in owners])
-    said = [unit.text for unit in units]
-    whole = np.array([unit.span == (0, len(unit.view.text)) for unit in units])
-    features = build_ngram_matrix(said)
-    grams = np.column_stack([heads[GRAMS].score_unseen(features, folds) for heads in (harm, orders)])
-    alarming = np.flatnonzero(whole | (grams[:, 0] >= calm))
-    rows: dict[str, Floats] = {GRAMS: grams}
-    for name in (one for one in MAX_READ if one in embed):
-        # The parts are named with n-grams last.
-        ensemble = ensembles["+".join([*(part for part in rows if part != GRAMS), GRAMS])]
-        logits = combine_logits(ensemble, {part: found[alarming, 0] for part, found in rows.items()})
-        alarming = np.concatenate(
-            [
-                choose_units(alarming[rank], logits[rank], whole, MAX_READ[name])
-                for rank in _split_by_owner(owner[alarming])
-            ]
-        )
-        vectors = embed[name]([said[i] for i in alarming.tolist()])
-        rows[name] = np.zeros_like(grams)
-        rows[name][alarming] = np.column_stack(
-            [heads[name].score_unseen(vectors, folds[alarming]) for heads in (harm, orders)]
-        )
-    counts = np.bincount(owner, minlength=len(texts))
+    chosen = [np.arange(len(text.units)) for text in texts]
+    rows = [{GRAMS: text.grams} for text in texts]
+    asked: list[str] = []
+    for name in (one for one in MAX_READ if one in encoders):
+        before = name_members(asked)
+        for number, text in enumerate(texts):
+            logits = combine_logits(ensembles[before], {part: found[:, 0] for part, found in rows[number].items()})
+            alarming = choose_units(chosen[number], logits, calm[before], MAX_READ[name])
+            if not asked:
+                alarming = np.union1d(alarming, text.wholes)
+            elif len(alarming):
+                alarming = np.union1d(alarming, text.wholes[:1])
+            at = np.searchsorted(chosen[number], alarming)
+            chosen[number] = alarming
+            rows[number] = {part: found[at] for part, found in rows[number].items()}
+        units = [text.units[i] for text, some in zip(texts, chosen, strict=True) for i in some.tolist()]
+        vectors = embed[name](units)
+        ends = np.cumsum([len(some) for some in chosen])
+        for number, (text, end) in enumerate(zip(texts, ends, strict=True)):
+            own = vectors[end - len(chosen[number]) : end]
+            folds = np.full(len(own), text.fold)
+            rows[number][name] = np.column_stack(
+                [heads[name].score_unseen(own, folds) for heads in (harm, orders)]
+            )
+        asked.append(name)
     return [
-        ReadText(group, kind, {name: found[at] for name, found in rows.items()}, int(counts[number]))
-        for (number, (_, _, group, kind)), at in zip(
-            enumerate(texts), (alarming[some] for some in _split_by_owner(owner[alarming])), strict=True
-        )
+        ReadText(text.group, text.kind, found, len(text.units)) for text, found in zip(texts, rows, strict=True)
     ]
 
 
-def _split_by_owner(owners: Numbers) -> list[Numbers]:
-    """Split the numbers of units, which are in the order of their texts, by text."""
-    return np.split(np.arange(len(owners)), np.flatnonzero(np.diff(owners)) + 1)
-
-
-def find_calm(grams: Floats, is_harmful: npt.NDArray[np.bool_]) -> float:
-    """Find the logit of n-grams below which few harmful windows are."""
-    return float(np.quantile(grams[is_harmful], CALM_SHARE))
+def find_calm(logits: Floats, is_harmful: npt.NDArray[np.bool_]) -> float:
+    """Find the logit below which few harmful windows are."""
+    return float(np.quantile(logits[is_harmful], CALM_SHARE))
 
 
 def fit_slope(peaks: Floats, counts: Numbers, high: float) -> float:
@@ -132,12 +161,7 @@ def fit_slope(peaks: Floats, counts: Numbers, high: float) -> float:
 
 def calibrate(ensemble: Ensemble, read: Sequence[ReadText], column: int) -> tuple[Ensemble, Floats]:
     """Calibrate an ensemble's slope and thresholds; also returns the scores of the texts that were read."""
-    peaks = np.array(
-        [
-            combine_logits(ensemble, {name: rows[:, column] for name, rows in one.rows.items()}).max()
-            for one in read
-        ]
-    )
+    peaks = np.array([one.find_peak(ensemble, column) for one in read])
     counts = np.array([one.unit_count for one in read])
     kinds = np.array([one.kind for one in read])
     groups = np.array([one.group for one in read])
