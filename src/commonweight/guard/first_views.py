@@ -4,9 +4,10 @@ import base64
 import binascii
 import codecs
 import re
-import unicodedata
 from collections.abc import Iterator
 from typing import NamedTuple
+
+from commonweight.charter.normalisation import normalise_unicode
 
 MAX_DECODED_VIEWS = 4
 """Decoded views of one text, beside the text itself."""
@@ -39,7 +40,7 @@ class Window(NamedTuple):
 
 def normalise(text: str) -> str:
     """Fold compatibility forms (NFKC) and drop invisible characters."""
-    return _INVISIBLE.sub("", unicodedata.normalize("NFKC", text))
+    return _INVISIBLE.sub("", normalise_unicode("NFKC", text))
 
 
 def list_views(text: str) -> list[str]:

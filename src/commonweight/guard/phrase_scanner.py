@@ -23,6 +23,8 @@ _WHOLE_ESCAPE = re.compile(
 _BEGUN_ESCAPE = re.compile(
     rf"\\(?:u(?:{_DIGIT}{{0,3}}|{_HIGH}{_DIGIT}{{2}}(?:\\(?:u(?:[dD]|{_LOW}{_DIGIT}?)?)?)?)?)?"
 )
+MAX_ESCAPE_CHARACTERS = 12
+"""Of an escape, which may be a pair of surrogates."""
 _LONE_SURROGATE = re.compile(r"\\u[0-9a-fA-F]{4}")
 _fold_unit = lru_cache(maxsize=8192)(fold)
 
@@ -110,9 +112,14 @@ class _Reading:
     def close(self) -> None:
         """Normalise the open character: no mark follows."""
         folded = self._fold_open()
-        if self._open:
+        if folded:
             self._units.append(_Unit(self._open_end, len(folded)))
             self._length += len(folded)
+        elif self._units:
+            # White space after white space. It is one unit with that, however much there is.
+            self._units[-1] = self._units[-1]._replace(end=self._open_end)
+        else:
+            self._start = self._open_end
         for i, char in enumerate(folded):
             self._node = self._index.advance(self._node, char)
             self._after_space = char == " "

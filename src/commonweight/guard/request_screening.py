@@ -31,7 +31,7 @@ class RequestScreening:
         self._segments = sorted(segments, key=lambda one: one.place != "input")
         self._turns = [one for one in segments if one.is_user]
         self._scores: dict[Segment, TextScores] = {}
-        self._asked = next((one for one in segments if one.place == "input"), _NOTHING)
+        self._input = next((one for one in segments if one.place == "input"), _NOTHING)
 
     async def screen_texts(self) -> None:
         """Screen the texts, until one is refused."""
@@ -56,29 +56,29 @@ class RequestScreening:
         self, rows: Floats, start: int, end: int, spell: Callable[[int, int], str] | None
     ) -> None:
         """Screen the user's turn by the probe's scores of the prompt's tokens, where it is from start to end."""
-        if not self._asked.parts:
+        if not self._input.parts:
             return  # the last message holds results of tools
         states = self._scorer.score_prompt(rows, start, end)
-        needs_text = self._scorer.needs_text(states, self._asked.text)
-        text = await self._score_text(self._asked, encode=True) if needs_text else None
+        needs_text = self._scorer.needs_text(states, self._input.text)
+        text = await self._score_text(self._input, encode=True) if needs_text else None
         judged = self._scorer.judge_input(states, text, self._guard.strictness)
         if judged is None:
             return
-        locate = locate_segment(self._guard, self._asked, self._tenant)
+        locate = locate_segment(self._guard, self._input, self._tenant)
 
         def locate_states(span: Span) -> Location:
-            digest = self._guard.scores.compute_digest(self._tenant, self._asked.text)
+            digest = self._guard.scores.compute_digest(self._tenant, self._input.text)
             return self._locate_tokens(span, start, end, spell)._replace(digest=digest)
 
-        await self._decide(self._asked, text, judged, locate_states if judged.is_of_tokens else locate)
+        await self._decide(self._input, text, judged, locate_states if judged.is_of_tokens else locate)
 
     def _locate_tokens(
         self, span: Span, start: int, end: int, spell: Callable[[int, int], str] | None
     ) -> Location:
         if spell is None:
-            return self._asked.locate((0, 0))
+            return self._input.locate((0, 0))
         before, within = len(spell(start, span[0])), len(spell(start, span[1]))
-        return self._asked.map_from(spell(start, end), (before, within))
+        return self._input.map_from(spell(start, end), (before, within))
 
     async def _screen_phrases(self, place: Place) -> None:
         """Look for phrases in the texts of a place, and over several of them."""
