@@ -164,7 +164,7 @@ async def test_the_cache_is_bounded() -> None:
     assert again.misses == len(extract_segments(request)) + 1
 
 
-async def test_scores_are_measured_with_all_that_they_keep() -> None:
+def test_scores_are_measured_with_all_that_they_keep() -> None:
     row = np.zeros(1000, np.float32)
     prose = {str(i): (float(i), (i, i + 1)) for i in range(500)}
     scores = TextScores(HarmScore(0.5, row, (0, 9)), HarmScore(0.5, row[:0], (0, 9)), prose)

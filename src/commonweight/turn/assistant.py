@@ -221,7 +221,7 @@ class Assistant:
                 turn.closed.turn,
                 turn.prompt.prefill + left,
                 screening.refusal if answer.stop_reason == "refusal" else None,
-                turn.prompt.tenant,
+                turn.origin.tenant,
                 turn.origin.waived,
             )
 
