@@ -5,11 +5,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from commonweight.charter import Principle
+from commonweight.charter.normalisation import MAX_MARKS
 from commonweight.charter.phrases import begins_unit, fold
 from commonweight.guard.json_strings import read_strings
 from commonweight.guard.phrase_index import PhraseIndex, list_folded_views, unescape
 from commonweight.guard.phrase_location import PIECE_CHARACTERS, locate_phrase
-from commonweight.guard.phrase_scanner import MAX_ESCAPE_CHARACTERS, MAX_MARKS, PhraseScanner
+from commonweight.guard.phrase_scanner import MAX_ESCAPE_CHARACTERS, PhraseScanner
 from sample_charter import charter
 
 LETTERS = [

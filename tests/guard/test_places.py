@@ -13,6 +13,7 @@ from commonweight.charter.principle import Place
 from commonweight.guard import DEFAULT, Bundle, Guard, JudgeError, JudgeQuestion, Screening, extract_segments
 from commonweight.guard.encoder import load_encoder
 from commonweight.guard.judge import MAX_CHARACTERS
+from commonweight.guard.phrase_screening import PlacedPhrase
 from commonweight.guard.recompile import recompile
 from commonweight.guard.score_cache import ENTRY_BYTES, ScoreCache, measure_bytes
 from commonweight.guard.scores import HarmScore, TextScores
@@ -154,14 +155,27 @@ async def test_a_text_is_scored_again_at_another_place() -> None:
     assert moved.findings.misses == 3
 
 
-async def test_the_cache_is_bounded() -> None:
-    own, bundle = compiled(EVERYWHERE)
-    one = Guard(own, bundle, load_encoder(), reads_states=False)
-    one.scores = ScoreCache(one.scorer, ("x",), bytes(32), capacity=2 * ENTRY_BYTES)
-    request = place_text("input", BREAD)
-    await screened(one, request)
-    again = (await screened(one, request)).findings
-    assert again.misses == len(extract_segments(request)) + 1
+async def test_the_cache_is_bounded_and_no_tenant_pushes_out_the_scores_of_another() -> None:
+    cache = ScoreCache(guard().scorer, ("x",), bytes(32), capacity=40 * ENTRY_BYTES)
+    looked: list[str] = []
+
+    async def look(tenant: str, text: str) -> bool:
+        """Look for phrases in a text; tells whether it was known."""
+        before = len(looked)
+
+        def find() -> list[PlacedPhrase]:
+            looked.append(text)
+            return []
+
+        await cache.find_phrases([text], "input", (), tenant, find)
+        return len(looked) == before
+
+    assert not await look("small", "one")
+    for number in range(100):
+        await look("large", str(number))
+    assert await look("small", "one")
+    assert not await look("large", "0")
+    assert all([await look("large", str(number)) for number in range(80, 100)])
 
 
 def test_scores_are_measured_with_all_that_they_keep() -> None:

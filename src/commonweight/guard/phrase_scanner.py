@@ -10,11 +10,10 @@ from collections import deque
 from functools import lru_cache
 from typing import NamedTuple
 
+from commonweight.charter.normalisation import MAX_MARKS
 from commonweight.charter.phrases import begins_unit, fold, is_ignored
 from commonweight.guard.phrase_index import Node, PhraseIndex, get_base, unescape
 
-MAX_MARKS = 32
-"""Characters that are normalised together, as in Unicode's stream-safe text format."""
 # A high surrogate is decoded with the low one after it.
 _HIGH, _LOW, _DIGIT = "[dD][89abAB]", "[dD][c-fC-F]", "[0-9a-fA-F]"
 _WHOLE_ESCAPE = re.compile(
