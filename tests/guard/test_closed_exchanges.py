@@ -218,9 +218,8 @@ def test_a_guard_that_enforces_nothing_closes_nothing() -> None:
 
 
 async def test_a_refusal_for_lack_of_a_verdict_closes_nothing_and_a_waiver_holds_at_once() -> None:
-    own = parse(source().replace(b"severity: medium", b"severity: medium\noverridable_by: operator"))
+    own = charter(severity="high")  # refused when the judge fails
     bundle = recompile(own, Bundle.load(DEFAULT, None), load_encoder(), {})
-    own = own.model_copy(update={"on_judge_failure": {"medium": "refuse"}})
     fails = True
 
     async def judge(_: JudgeQuestion) -> float:
