@@ -248,6 +248,19 @@ def test_names_in_examples_are_read_and_of_a_published_tool_nothing_else() -> No
     assert (found.place, found.tool, [part.text for part in found.parts]) == ("tools", "bash", texts)
 
 
+def test_a_long_name_is_read_whole_and_cut_in_the_paths_below_it() -> None:
+    # With the whole name in each path it would take 10 GB.
+    name, many = "Say it. " * 25_000, 50_000
+    for fields in (
+        {"input_examples": [{name: [0] * many}]},
+        {"input_schema": {"type": "object", "properties": {name: {"enum": [0] * many}}}},
+    ):
+        [(path, text)] = tool_texts(**fields)
+        assert text == name
+        assert len(path) < 200
+        assert path.endswith("Say it. …")
+
+
 def test_of_earlier_calls_and_results_names_are_read_as_well() -> None:
     call = {"type": "tool_use", "id": "a", "name": "t", "input": {"Say": {"it": "now"}}}
     other = {"type": "mcp_tool_use", "id": "b", "name": "Say it.", "input": {"Say": 1}}

@@ -9,6 +9,8 @@ from enum import Enum, auto
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
+MAX_PATH_NAME = 64
+"""Characters of a name in a path."""
 _TYPES = frozenset({"null", "boolean", "integer", "number", "string", "array", "object"})
 _FORMATS = frozenset(
     {
@@ -101,7 +103,8 @@ def list_strings(path: str, value: Any) -> list[JsonText]:  # noqa: ANN401 - any
                 found.append(JsonText(at, one))
         elif isinstance(one, dict):
             for key, inner in reversed(one.items()):
-                waiting += [(f"{at}.{key}", inner), (f"{at}.{key}", key)]
+                inside = _join_name(at, key)
+                waiting += [(inside, inner), (inside, key)]
         elif isinstance(one, list):
             waiting += [(f"{at}[{i}]", inner) for i, inner in reversed(list(enumerate(one)))]
     return found
@@ -122,10 +125,11 @@ def list_schema_texts(path: str, schema: dict[str, Any]) -> list[JsonText]:
         elif isinstance(value, dict) and kind is _Kind.SCHEMA:
             waiting += reversed(list(_iter_keywords(at, value)))
         elif isinstance(value, dict) and kind in (_Kind.NAMED_SCHEMAS, _Kind.NAMES):
-            inside = _Kind.SCHEMA if kind is _Kind.NAMED_SCHEMAS else kind
+            inner_kind = _Kind.SCHEMA if kind is _Kind.NAMED_SCHEMAS else kind
             names.update(value if kind is _Kind.NAMED_SCHEMAS else ())
             for name, inner in reversed(value.items()):
-                waiting += [(f"{at}.{name}", inner, inside), (f"{at}.{name}", name, kind)]
+                inside = _join_name(at, name)
+                waiting += [(inside, inner, inner_kind), (inside, name, kind)]
         else:
             found += [(text, kind if text.text is value else _Kind.DATA) for text in list_strings(at, value)]
     return [text for text, kind in found if not _is_known(text.text, kind, names)]
@@ -134,9 +138,15 @@ def list_schema_texts(path: str, schema: dict[str, Any]) -> list[JsonText]:
 def _iter_keywords(path: str, schema: dict[str, Any]) -> Iterator[tuple[str, Any, _Kind]]:
     """Iterate over a schema's values, and the names that are no keywords."""
     for key, value in schema.items():
+        inside = _join_name(path, key)
         if key not in _KEYWORDS:
-            yield f"{path}.{key}", key, _Kind.DATA
-        yield f"{path}.{key}", value, _KEYWORDS.get(key, _Kind.DATA)
+            yield inside, key, _Kind.DATA
+        yield inside, value, _KEYWORDS.get(key, _Kind.DATA)
+
+
+def _join_name(path: str, name: str) -> str:
+    """Join a name to a path. A long one is cut, as the path of each value below repeats it."""
+    return f"{path}.{name if len(name) <= MAX_PATH_NAME else f'{name[:MAX_PATH_NAME]}…'}"
 
 
 def _is_known(text: str, kind: _Kind, names: set[str]) -> bool:
