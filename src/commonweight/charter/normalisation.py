@@ -7,12 +7,13 @@ holds up all threads meanwhile.
 import re
 import unicodedata
 from functools import cache
+from itertools import groupby
 from typing import Literal
 
 MAX_MARKS = 32
 """Marks in a row that are normalised together; Unicode's stream-safe text format has no more than 30."""
-_END_OF_MARKS = 0x20000
-"""No character that is sorted is beyond."""
+_FIRST_MARK, _END_OF_MARKS = 0x300, 0x20000
+"""All characters that are sorted are in between."""
 
 
 def normalise_unicode(form: Literal["NFC", "NFD", "NFKC", "NFKD"], text: str) -> str:
@@ -29,5 +30,9 @@ def normalise_unicode(form: Literal["NFC", "NFD", "NFKC", "NFKD"], text: str) ->
 @cache
 def _compile_run() -> re.Pattern[str]:
     """Compile an expression for as many marks in a row as are normalised together."""
-    marks = "".join(char for char in map(chr, range(_END_OF_MARKS)) if unicodedata.combining(char))
-    return re.compile(f"[{marks}]{{{MAX_MARKS}}}")
+    marks = [code for code in range(_FIRST_MARK, _END_OF_MARKS) if unicodedata.combining(chr(code))]
+    groups = groupby(enumerate(marks), key=lambda pair: pair[1] - pair[0])
+    ranges = [[code for _, code in group] for _, group in groups]
+    kept = "".join(f"{chr(one[0])}-{chr(one[-1])}" for one in ranges)
+    # What is no mark for sure is passed over fast, by the bounds alone.
+    return re.compile(f"[{chr(_FIRST_MARK)}-{chr(_END_OF_MARKS)}][{kept}]{{{MAX_MARKS - 1}}}")
