@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 from commonweight.charter.normalisation import MAX_MARKS, normalise_unicode
 
 FORMS = ("NFC", "NFD", "NFKC", "NFKD")
+TEXTS = st.text(max_size=MAX_MARKS - 1) | st.text("aé\u0301\u0316ﬁ가", max_size=MAX_MARKS - 1)
 
 
-@given(
-    st.sampled_from(FORMS), st.text(max_size=MAX_MARKS - 1) | st.text("aé\u0301\u0316ﬁ가", max_size=MAX_MARKS - 1)
-)
+@given(st.sampled_from(FORMS), TEXTS)
 def test_texts_are_normalised_as_unicode_has_it(form: str, text: str) -> None:
     assert normalise_unicode(form, text) == unicodedata.normalize(form, text)  # type: ignore[arg-type]
 
