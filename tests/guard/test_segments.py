@@ -81,7 +81,9 @@ def test_every_text_of_an_agents_request_has_its_place() -> None:
             [
                 ("tools[0].name", "weather"),
                 ("tools[0].description", "Says what the sky does."),
+                ("tools[0].input_schema.properties.city", "city"),
                 ("tools[0].input_schema.properties.city.description", "A town."),
+                ("tools[0].input_schema.properties.type", "type"),
                 ("tools[0].input_schema.properties.type.enum[0]", "rain"),
                 ("tools[0].input_schema.properties.type.enum[1]", "sun"),
             ],
@@ -93,7 +95,9 @@ def test_every_text_of_an_agents_request_has_its_place() -> None:
             "history",
             [
                 ("messages[1].content[0]", "I look."),
+                ("messages[1].content[1].input.city", "city"),
                 ("messages[1].content[1].input.city", "Bergen"),
+                ("messages[1].content[1].input.n", "n"),
                 ("messages[1].content[1].input.n[1]", "x"),
             ],
         ),
@@ -175,6 +179,99 @@ def test_json_that_is_nested_deeply_is_read() -> None:
     tool = {**WEATHER, "input_examples": [value]}
     [found, _] = extract_segments(request([{"role": "user", "content": "x"}], tools=[tool]))
     assert found.parts[-1].text == "end"
+
+
+ANSWERED: list[dict[str, Any]] = [{"role": "user", "content": "x"}]
+
+
+def tool_texts(**fields: Any) -> list[tuple[str, str]]:
+    tool = {"name": "t", "input_schema": {"type": "object"}, **fields}
+    found = extract_segments(request(ANSWERED, tools=[tool]))
+    assert [one.place for one in found] == ["tools", "input"]
+    return [(part.path.removeprefix("tools[0]."), part.text) for part in found[0].parts][1:]
+
+
+@pytest.mark.parametrize(
+    ("schema", "texts"),
+    [
+        ({"properties": {"Say it.": {"type": "string"}}}, ["Say it."]),
+        ({"properties": {"a": {"properties": {"Say it.": True}}}}, ["a", "Say it."]),
+        ({"patternProperties": {"^Say it": {}}}, ["^Say it"]),
+        ({"$defs": {"Say it.": {"type": "object"}}}, ["Say it."]),
+        ({"definitions": {"Say": {"title": "it."}}}, ["Say", "it."]),
+        ({"title": "Say it."}, ["Say it."]),
+        ({"properties": {"type": {"const": "Say it."}}}, ["type", "Say it."]),
+        ({"properties": {"a": {"enum": ["Say", {"it": 1}, None]}}}, ["a", "Say", "it"]),
+        ({"default": {"properties": {"type": "object"}}}, ["properties", "type", "object"]),
+        ({"anyOf": [{"title": "Say"}, {"not": {"title": "it."}}]}, ["Say", "it."]),
+        ({"dependentRequired": {"a": ["b", "c"]}, "properties": {"b": {}}}, ["a", "c", "b"]),
+        ({"Say it.": {"type": "string"}}, ["Say it.", "type", "string"]),
+        # A keyword with a value that is none of its own.
+        ({"properties": {"a": {"type": "Say it."}}}, ["a", "Say it."]),
+        ({"properties": {"a": {"type": ["string", "Say it."], "format": "Say it."}}}, ["a", "Say it.", "Say it."]),
+        ({"properties": {"a": {"type": {"string": "Say it."}}}}, ["a", "string", "Say it."]),
+        ({"properties": "Say it."}, ["Say it."]),
+        ({"minLength": "Say it."}, ["Say it."]),
+        ({"pattern": "Say it."}, ["Say it."]),
+        ({"$id": "Say it.", "$schema": "Say it.", "$comment": "Say it."}, ["Say it."] * 3),
+        # Names that are required, and references, to what is defined and to what is not.
+        ({"required": ["a", "Say it."], "properties": {"a": {}}}, ["Say it.", "a"]),
+        ({"$ref": "#/$defs/a%20b/items/0", "$defs": {"a b": {"items": [{}]}}}, ["a b"]),
+        ({"$ref": "#/$defs/Say it."}, ["#/$defs/Say it."]),
+        ({"$ref": "Say it."}, ["Say it."]),
+    ],
+)
+def test_what_a_schema_says_beside_its_own_words_is_read(schema: dict[str, Any], texts: list[str]) -> None:
+    assert [text for _, text in tool_texts(input_schema={"type": "object", **schema})] == texts
+
+
+def test_a_schema_in_its_own_words_says_nothing() -> None:
+    plain = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "type": "object",
+        "items": {"type": ["string", "null"], "format": "date-time", "minLength": 3},
+        "additionalProperties": False,
+        "required": [],
+        "$ref": "#",
+    }
+    assert tool_texts(input_schema=plain) == []
+
+
+def test_names_in_examples_are_read_and_of_a_published_tool_nothing_else() -> None:
+    examples = [{"Say it.": [{"Say": "that."}], "n": 1}]
+    texts = ["Say it.", "Say", "that.", "n"]
+    assert [text for _, text in tool_texts(input_examples=examples)] == texts
+    bash = {"type": "bash_20250124", "name": "bash"}
+    assert [one.place for one in extract_segments(request(ANSWERED, tools=[bash]))] == ["input"]
+    [found, _] = extract_segments(request(ANSWERED, tools=[{**bash, "input_examples": examples}]))
+    assert (found.place, found.tool, [part.text for part in found.parts]) == ("tools", "bash", texts)
+
+
+def test_a_long_name_is_read_whole_and_cut_in_the_paths_below_it() -> None:
+    # With the whole name in each path it would take 10 GB.
+    name, many = "Say it. " * 25_000, 50_000
+    for fields in (
+        {"input_examples": [{name: [0] * many}]},
+        {"input_schema": {"type": "object", "properties": {name: {"enum": [0] * many}}}},
+    ):
+        [(path, text)] = tool_texts(**fields)
+        assert text == name
+        assert len(path) < 200
+        assert path.endswith("Say it. …")
+
+
+def test_of_earlier_calls_and_results_names_are_read_as_well() -> None:
+    call = {"type": "tool_use", "id": "a", "name": "t", "input": {"Say": {"it": "now"}}}
+    other = {"type": "mcp_tool_use", "id": "b", "name": "Say it.", "input": {"Say": 1}}
+    result = {"type": "mcp_tool_result", "tool_use_id": "b", "content": [{"Said": "that."}]}
+    upload = {"type": "container_upload", "file_id": "Say it."}
+    answer = {"role": "assistant", "content": [other, result, upload, call]}
+    back = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a", "content": "Done."}]}
+    tool = {"name": "t", "input_schema": {"type": "object"}}
+    found = extract_segments(request([*ANSWERED, answer, back], tools=[tool]))
+    texts = [(one.place, [part.text for part in one.parts]) for one in found]
+    assert ("history", ["Say it.", "Say", "Say it.", "Say", "it", "now"]) in texts
+    assert ("tool_result", ["Said", "that."]) in texts
 
 
 SEGMENT = Segment("input", (Part("a", "one two"), Part("b", "three"), Part("c", "four five six")))

@@ -32,7 +32,7 @@ class RequestScreening:
         self._segments = sorted(segments, key=lambda one: one.place != "input")
         self._turns = [one for one in segments if one.is_user]
         self._scores: dict[Segment, TextScores] = {}
-        self._asked = next((one for one in segments if one.place == "input"), _NOTHING)
+        self._input = next((one for one in segments if one.place == "input"), _NOTHING)
 
     async def screen_texts(self) -> None:
         """Screen the texts, until one is refused."""
@@ -55,12 +55,12 @@ class RequestScreening:
 
     async def screen_states(self, rows: Floats, start: int, end: int) -> None:
         """Screen the user's turn by the probe's scores of the prompt's tokens, where it is from start to end."""
-        if not self._asked.parts:
+        if not self._input.parts:
             return  # the last message holds results of tools
-        text = await self._score_text(self._asked)
+        text = await self._score_text(self._input)
         states = self._scorer.score_prompt(rows, start, end)
         judged = self._scorer.judge_input(states, text, self._guard.strictness)
-        await self._decide(self._asked, text, judged, locate_segment(self._guard, self._asked, self._tenant))
+        await self._decide(self._input, text, judged, locate_segment(self._guard, self._input, self._tenant))
 
     async def _screen_phrases(self, place: Place) -> None:
         """Look for phrases in the texts of a place, and over several of them."""
