@@ -186,7 +186,9 @@ def test_scores_are_measured_with_all_that_they_keep() -> None:
     assert 2 * row.nbytes + 500 * 160 < measure_bytes(scores) < 2 * row.nbytes + 500 * 400
     # A process without other work would grow by no more.
     tracemalloc.start()
-    kept = [TextScores(HarmScore(i / 7, row.copy(), (i, i + 1)), "grams", {}, scores.hidden) for i in range(300, 1300)]
+    kept = [
+        TextScores(HarmScore(i / 7, row.copy(), (i, i + 1)), "grams", {}, scores.hidden) for i in range(300, 1300)
+    ]
     grown, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert grown <= sum(measure_bytes(one) for one in kept)

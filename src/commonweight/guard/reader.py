@@ -128,13 +128,12 @@ class TextReader:
         manifest = bundle.manifest
         self._manifest = manifest
         self._tensors = bundle.tensors
-        self._encoders = {name: encoders[name] for name in manifest.encoders if name in encoders}
-        self._order = [name for name in MAX_READ if name in self._encoders]
+        self._encoders = encoders
+        self._order = [name for name in MAX_READ if name in encoders and name in manifest.encoders]
         self._grams: Floats = np.asarray(bundle.tensors["grams.weights"], np.float32)
         self._grams_bias: Floats = bundle.tensors["grams.bias"]
-        self.members = name_members(self._encoders)
-        """The parts that there are."""
-        self.languages = manifest.languages if "use" in self._encoders else ("en",)
+        self.encoders = tuple(encoders)
+        self.languages = manifest.languages if "use" in self._order else ("en",)
         count = len(manifest.principles)
         self._unknown = np.full(count, -np.log(max(1, count)), np.float32)
 

@@ -70,9 +70,9 @@ class Scorer:
         return self._reader.languages
 
     @property
-    def members(self) -> str:
-        """The parts on text that are there, as the bundle's ensembles name them."""
-        return self._reader.members
+    def encoders(self) -> tuple[str, ...]:
+        """The encoders that are there, by their names in the bundle."""
+        return self._reader.encoders
 
     @property
     def has_encoder(self) -> bool:
