@@ -71,7 +71,7 @@ def digest(path: Path) -> str:
 
 
 def build(recipe: Path, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
-    return run("build", recipe, *arguments, **OFFLINE)
+    return run("build", recipe, *arguments, stdin=b"", python=(), **OFFLINE)
 
 
 def test_a_mirror_stands_for_the_hub_and_for_addresses(recipe: Path, mirror: Path) -> None:
