@@ -194,6 +194,8 @@ class Assistant:
             answer_steps(steps, answer), screening, answer, prompt, self._renderer.spell, blocks
         )
         with self._record_turn(turn, answer, gate, screening), _translate_errors():
+            if screening is not None:
+                await screening.screen_input()
             async with contextlib.aclosing(release_events(screened, gate, answer, settle)) as events:
                 async for event in events:
                     yield event
