@@ -15,7 +15,16 @@ from benchmarks import machine, prompts
 from benchmarks.guard.agent_session import write_session
 from benchmarks.guard.estimates import estimate_median
 from benchmarks.guard.footprint import measure_start
-from benchmarks.guard.sides import PLACES, Reading, Side, Sides, describe_bundle, open_sides, write_request
+from benchmarks.guard.sides import (
+    PLACES,
+    Reading,
+    Side,
+    Sides,
+    describe_bundle,
+    is_warming,
+    open_sides,
+    write_request,
+)
 from commonweight.guard import BundleError, extract_segments
 from commonweight.messages.request import MessageRequest
 from commonweight.runtime.errors import UserError
@@ -67,9 +76,9 @@ class Run:
 
     async def compare(self, name: str, work: Work) -> Line:
         """Compare work with and without the guard: seconds, and the ratios of each round."""
-        records = self.sides.on.records
-        records.clear()
+        self.sides.on.records.clear()
         found = await self.measure([self.sides.on, self.sides.off], work)
+        records = [one for one in self.sides.on.records if not is_warming(one.origin.tenant)]
         on, off = found["on"], found["off"]
         if refused := sum(one.stop_reason == "refusal" for one in records):
             self.notes.append(f"{name}: does not count, {refused} of {len(records)} turns were refused")

@@ -28,7 +28,7 @@ from commonweight.turn import Assistant, Origin, TurnRecord
 WINDOW = 8192
 PLACES = 8
 ROOT = Path(__file__).parents[2]
-WARMING_TOKENS = 8
+WARMING, WARMING_TOKENS = "warming", 8
 
 
 class SwitchingEngine(LlamaEngine):
@@ -101,7 +101,7 @@ class Side:
 
     async def warm(self) -> None:
         """Answer a word, so that what follows does not pay for the change of sides."""
-        await self.answer(write_request("Count.", WARMING_TOKENS), f"warm {time.monotonic_ns()}")
+        await self.answer(write_request("Count.", WARMING_TOKENS), f"{WARMING} {time.monotonic_ns()}")
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,11 @@ class Sides:
         """The guard that reads text only."""
         assert self.text.assistant.guard is not None
         return self.text.assistant.guard
+
+
+def is_warming(tenant: str) -> bool:
+    """Whether a turn of this tenant only warmed a side."""
+    return WARMING in tenant.split()
 
 
 def write_request(text: str, max_tokens: int, system: str = "You are brief.") -> MessageRequest:

@@ -72,15 +72,22 @@ def request(number: int) -> MessageRequest:
     )
 
 
-@pytest.mark.parametrize("tenants", [1, PLACES])
+@pytest.mark.parametrize(("tenants", "reserved"), [(1, 1), (PLACES, 1), (PLACES, 0)])
 async def test_doubtful_streams_do_not_stall_each_other(
-    tenants: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tenants: int, reserved: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: list[str] = []
     records: list[TurnRecord] = []
     with contextlib.closing(Gguf(resolve(None))) as gguf:
         card, tokenizer = ModelCard.from_gguf(gguf), Tokenizer(gguf)
-        config = WorkerConfig(path=str(card.path), window=2048, cells=16384, sequences=PLACES, threads=1)
+        config = WorkerConfig(
+            path=str(card.path),
+            window=2048,
+            cells=16384,
+            sequences=PLACES + reserved,
+            reserved=reserved,
+            threads=1,
+        )
         engine = WatchedEngine(config, order, monkeypatch)
         judge = SelfJudge(Renderer(tokenizer, card.chat_template), engine, sorted(tokenizer.end_ids))
 

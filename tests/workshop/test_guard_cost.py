@@ -18,7 +18,7 @@ def test_each_request_of_a_session_holds_the_ones_before() -> None:
     for before, after in pairwise(requests):
         assert after.messages[: len(before.messages)] == before.messages
         assert len(after.messages) == len(before.messages) + 2
-    places = {segment.place for segment in extract_segments(requests[-1])}
+    places = {segment.place for one in requests for segment in extract_segments(one)}
     assert {"input", "history", "system", "tools", "tool_result"} <= places
     assert next(write_session(4)).system != requests[0].system, "no session finds the prefixes of another"
 
