@@ -1,1 +1,1 @@
-"""The guard: business charters and marks to measure it with, and what it costs."""
+"""The guard: texts and marks to measure it with, and what it costs."""

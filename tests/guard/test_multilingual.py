@@ -1,9 +1,14 @@
 """The multilingual encoder: what means the same is near in every language that it reads."""
 
+import threading
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
+from commonweight.guard.arrays import Floats
 from commonweight.guard.encoder import EncoderMissingError
+from commonweight.guard.fair_lock import FairLock
 from commonweight.guard.languages import identify_language
 from commonweight.guard.multilingual import LANGUAGES, WIDTH, MultilingualEncoder, load_multilingual_encoder
 
@@ -44,6 +49,31 @@ def test_a_vector_does_not_depend_on_the_company(encoder: MultilingualEncoder) -
     for text, vector in zip(texts, together, strict=True):
         assert np.abs(encoder.embed([text])[0] - vector).max() < 1e-4
         assert abs(float(np.linalg.norm(vector)) - 1) < 1e-3
+
+
+def test_between_the_batches_of_a_long_text_others_have_their_turn() -> None:
+    class Observed(MultilingualEncoder):
+        def __init__(self) -> None:
+            vars(self).update(vars(load_multilingual_encoder()))
+            self._lock = FairLock()
+            self.batches: list[int] = []
+
+        def _run(self, texts: Sequence[Sequence[int]]) -> Floats:
+            self.batches.append(sum(len(text) for text in texts))
+            return super()._run(texts)
+
+    encoder = Observed()
+    long = threading.Thread(target=encoder.embed, args=(["word " * 400] * 8,))
+    short = threading.Thread(target=encoder.embed, args=(["Rain."],))
+    with encoder._lock:
+        for waiting, thread in enumerate((long, short), 1):
+            thread.start()
+            while encoder._lock.waiting < waiting:
+                threading.Event().wait(0.001)
+    long.join()
+    short.join()
+    assert len(encoder.batches) == 5
+    assert encoder.batches.index(min(encoder.batches)) == 1
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_a_view_is_judged_and_its_span_is_of_the_text_as_given(scorer: Scorer) -
 def test_what_a_view_says_is_no_part_of_the_text_as_it_stands(scorer: Scorer) -> None:
     found = scorer.score_text(ASKED.encode().hex())
     assert found.hidden is not None
-    assert found.hidden.logit > 0 > found.ngrams.logit
+    assert found.hidden.logit > 0 > found.own.logit
 
 
 def test_a_plain_short_text_has_nothing_hidden(scorer: Scorer) -> None:

@@ -136,7 +136,9 @@ def test_prompts_longer_than_the_window_are_left_out(sources: list[LabelledSourc
 def test_labelled_answers_are_all_taken_and_prompts_as_many_as_asked(tmp_path: Path) -> None:
     answers = [{"text": f"Say {n}?", "resp": f"{n}. It is {n}.", "y": n % 2} for n in range(30)]
     (tmp_path / "said.jsonl").write_text("".join(json.dumps(line) + "\n" for line in answers))
-    (tmp_path / "asked.jsonl").write_text("".join(json.dumps({"text": f"Say {n}?", "y": 0}) + "\n" for n in range(30)))
+    (tmp_path / "asked.jsonl").write_text(
+        "".join(json.dumps({"text": f"Say {n}?", "y": 0}) + "\n" for n in range(30))
+    )
     sources = [read_source(tmp_path / f"{name}.jsonl") for name in ("said", "asked")]
     training = build_training_data(charter(), sources, {}, None, most=20)
     assert training.answers is not None

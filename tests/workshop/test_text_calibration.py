@@ -30,7 +30,15 @@ def test_long_texts_reach_the_threshold_no_more_often() -> None:
 
 
 def test_without_long_texts_there_is_no_slope() -> None:
-    assert fit_slope(np.zeros(100, np.float32), np.ones(100, np.int64)) == 0.0
+    assert fit_slope(np.zeros(100, np.float32), np.ones(100, np.int64), 1.0) == 0.0
+
+
+def test_the_slope_is_no_steeper_than_long_texts_ask_for() -> None:
+    counts = np.repeat([1, 16, 64], 100)
+    peaks = np.log(counts).astype(np.float32)
+    assert fit_slope(peaks, counts, 5.0) == 0.0
+    assert abs(fit_slope(peaks, counts, 0.0) - 1.0) < 1e-6
+    assert 0 < fit_slope(peaks, counts, 1.0) < 1
 
 
 def test_no_source_weighs_more_than_a_quarter() -> None:

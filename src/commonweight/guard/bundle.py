@@ -32,7 +32,7 @@ DEFAULT = Path(str(files("commonweight.guard") / "starter.safetensors"))
 """Compiled from the default charter for the starter model."""
 
 
-FORMATS = ("guard/1", "guard/2")
+FORMAT = "guard/2"
 Strictness = Literal["low", "standard", "high"]
 """The operating point: how many ordinary texts may be refused, see ``workshop.heads``."""
 
@@ -56,21 +56,18 @@ class ModelIdentity(_BundlePart):
 class Ensemble(_BundlePart):
     """Weights that combine the logits of several representations into one, with its thresholds."""
 
-    states: float = 0.0
-    encoder: float = 0.0
-    grams: float = 0.0
     bias: float = 0.0
     low: float
     """Logit from which a second look is worth its cost."""
     high: float
     """Logit from which the screen refuses by itself, at the strictness ``standard``."""
-    weights: Mapping[str, float] = Field(default={}, exclude_if=lambda value: not value)
-    """By part, in guard/2: ``states`` and ``text``, or encoders and ``grams``."""
-    slope: float = Field(default=0.0, exclude_if=lambda value: not value)
+    weights: Mapping[str, float] = {}
+    """By part: ``states`` and ``text``, or encoders and ``grams``. None: there is one, whose logit it is."""
+    slope: float = 0.0
     """Logit by which the highest of n windows is lowered, for each unit of log(n)."""
-    points: Mapping[Strictness, float] = Field(default={}, exclude_if=lambda value: not value)
-    """``high`` by strictness, in guard/2."""
-    relief: float = Field(default=0.0, exclude_if=lambda value: not value)
+    points: Mapping[Strictness, float] = {}
+    """``high`` by strictness."""
+    relief: float = 0.0
     """Logit by which ``high`` is lowered where the text manipulates."""
 
     def at(self, strictness: Strictness, *, manipulated: bool = False) -> "Ensemble":
@@ -118,8 +115,7 @@ class BundleSource(_BundlePart):
 class Manifest(_BundlePart):
     """Contents of a bundle, except its tensors."""
 
-    schema_: str = "guard/1"
-    """guard/1: one encoder, at most 8 windows, one strictness. guard/2: see ``guard.reader``."""
+    schema_: str = FORMAT
     charter: str
     """SHA-256 of the charter's file."""
     charter_id: str
@@ -134,8 +130,7 @@ class Manifest(_BundlePart):
     """Hashes of what the principles said when their heads were made."""
     prose: Mapping[str, ProseHead] = {}
     input: Mapping[str, Ensemble] = {}
-    """By what there is: ``states+encoder``, ``states``, ``encoder`` or ``grams``. In guard/2 by all the parts, the
-    names of encoders among them, as ``states+minilm+grams``."""
+    """By the parts that there are, as ``states+minilm+use+grams``."""
     output: Mapping[str, Ensemble] = {}
     """By what there is: ``states`` or ``grams``."""
     injection: Ensemble | None = None
@@ -145,15 +140,15 @@ class Manifest(_BundlePart):
     """By ensemble, and by principle."""
     sources: tuple[BundleSource, ...] = ()
     """Of training and calibration."""
-    encoders: tuple[str, ...] = Field(default=(), exclude_if=lambda value: not value)
-    """Those with heads, in guard/2, by the names in ``input``."""
-    manipulation: Mapping[str, Ensemble] = Field(default={}, exclude_if=lambda value: not value)
+    encoders: tuple[str, ...] = ()
+    """Those with heads, by the names in ``input``."""
+    manipulation: Mapping[str, Ensemble] = {}
     """Of heads on text that manipulates the model, by the parts that there are."""
-    calm: float = Field(default=0.0, exclude_if=lambda value: not value)
-    """Logit of the n-grams below which a window of a long text is not encoded."""
-    states_slope: float = Field(default=0.0, exclude_if=lambda value: not value)
+    calm: Mapping[str, float] = {}
+    """By the parts on text that were asked: the logit below which no further one is."""
+    states_slope: float = 0.0
     """As an ensemble's slope, for windows of states."""
-    languages: tuple[str, ...] = Field(default=(), exclude_if=lambda value: not value)
+    languages: tuple[str, ...] = ()
     """That the heads can read, as far as languages are told apart."""
     licence: str | None = Field(default=None, exclude_if=lambda value: value is None)
     """Of the bundle's content, as its sources' licences demand; None: it was made before this was recorded."""
@@ -205,15 +200,16 @@ class Bundle:
             with safe_open(path, framework="numpy") as opened:
                 metadata = opened.metadata() or {}
                 tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
-            bundle = cls(Manifest.model_validate_json(metadata["manifest"]), tensors)
+            written = json.loads(metadata["manifest"])
+            if (schema := written.get("schema_", "guard/1")) != FORMAT:
+                raise BundleError(
+                    f"{path} has the format {schema}, and this version reads {FORMAT}: compile the charter again"
+                )
+            bundle = cls(Manifest.model_validate(written), tensors)
         except FileNotFoundError as error:
             raise BundleError(f"{path}: there is no such file") from error
         except (SafetensorError, KeyError, ValidationError, ValueError, OSError) as error:
             raise BundleError(f"{path} is no compiled charter: {type(error).__name__}") from error
-        if bundle.manifest.schema_ not in FORMATS:
-            raise BundleError(
-                f"{path} has the format {bundle.manifest.schema_}; this version reads {' and '.join(FORMATS)}"
-            )
         digest = bundle.digest
         if not hmac.compare_digest(digest, metadata.get("digest", "")):
             raise BundleError(f"{path} was changed after it was compiled: compile the charter again")

@@ -144,7 +144,7 @@ class Decider:
             log.warning("the judge gave no verdict on %s: %s", principle.id, error or "too late")
             if self._guard.charter.on_judge_failure.get(principle.severity, "refuse") == "allow":
                 return False
-            self.add_verdict(principle, place, "judge", 1.0, YES_THRESHOLD, locate(span))
+            self.add_verdict(principle, place, "judge", 1.0, YES_THRESHOLD, locate(span), lacks_judgement=True)
             return True
         if probability >= YES_THRESHOLD:
             self.add_verdict(principle, place, "judge", probability, YES_THRESHOLD, locate(span))
@@ -162,7 +162,15 @@ class Decider:
         self.add_verdict(principle, place, stage, sigmoid(logit), sigmoid(threshold), where)
 
     def add_verdict(
-        self, principle: Principle, place: Place, stage: Stage, score: float, threshold: float, where: Location
+        self,
+        principle: Principle,
+        place: Place,
+        stage: Stage,
+        score: float,
+        threshold: float,
+        where: Location,
+        *,
+        lacks_judgement: bool = False,
     ) -> None:
         """Add a verdict; of a principle that only records, one on each block is enough."""
         known = {(verdict.principle, verdict.place, verdict.block) for verdict in self.findings.verdicts}
@@ -185,6 +193,7 @@ class Decider:
                 span=where.span,
                 tool=where.tool,
                 digest=where.digest,
+                lacks_judgement=lacks_judgement,
                 category=principle.category,
                 message=principle.message,
             )

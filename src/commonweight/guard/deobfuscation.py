@@ -14,6 +14,7 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from urllib.parse import unquote
 
+from commonweight.charter.normalisation import normalise_unicode
 from commonweight.guard.views import Rewriting, View, ViewKind, replace_parts, view_text
 from commonweight.guard.words import WORD, correct_word, is_known, measure_known_share, split_letters
 
@@ -65,7 +66,7 @@ def normalise(text: str) -> View:
     parts = []
     for match in _CLUSTER.finditer(text):
         if not match[0].isascii():
-            folded = _INVISIBLE.sub("", unicodedata.normalize("NFKC", match[0]))
+            folded = _INVISIBLE.sub("", normalise_unicode("NFKC", match[0]))
             if folded != match[0]:
                 parts.append((match.start(), match.end(), folded))
     folded_view = replace_parts(view, "plain", parts)
@@ -225,7 +226,7 @@ def _strip_accents(view: View) -> Iterator[View]:
     for match in re.finditer(r"[^\W\d_](?:[^\W\d_]|[\u0300-\u036f])*", view.text):
         if match[0].isascii():
             continue
-        bare = "".join(one for one in unicodedata.normalize("NFD", match[0]) if not unicodedata.combining(one))
+        bare = "".join(one for one in normalise_unicode("NFD", match[0]) if not unicodedata.combining(one))
         if bare != match[0] and bare.isascii():
             parts.append((match.start(), match.end(), bare))
             gain += len(bare) * (is_known(bare) - (not is_known(bare)))

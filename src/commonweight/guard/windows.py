@@ -33,7 +33,7 @@ def split_windows(text: str) -> list[Span]:
     """
     if estimate_tokens(text) <= WINDOW_TOKENS:
         return [Span(0, len(text))]
-    parts = _split_parts(text)
+    parts = split_sentences(text)
     sizes = [estimate_tokens(text[start:end]) for start, end in parts]
     windows, first = [], 0
     while True:
@@ -51,7 +51,7 @@ def split_windows(text: str) -> list[Span]:
             first += 1
 
 
-def _split_parts(text: str) -> list[tuple[int, int]]:
+def split_sentences(text: str) -> list[Span]:
     """Split a text into sentences; long ones into parts of as many tokens, at spaces where there are any."""
     ends = [match.end() for match in _SENTENCE.finditer(text) if match.end() > match.start()]
     merged = [0]
@@ -66,10 +66,10 @@ def _split_parts(text: str) -> list[tuple[int, int]]:
         at = start
         while not _fits(text, at, end):
             cut = _find_cut(text, at, end)
-            parts.append((at, cut))
+            parts.append(Span(at, cut))
             at = cut
         if end > at:
-            parts.append((at, end))
+            parts.append(Span(at, end))
     return parts
 
 

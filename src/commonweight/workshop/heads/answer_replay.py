@@ -44,10 +44,7 @@ async def replay_answer(guard: Guard, tokenizer: Tokenizer, read: ReadAnswer, en
     gate = ReleaseGate(whole_calls=screening.buffers_tool_calls)
     blocks = BlockFilter(screening, answer) if screening.screens_blocks else None
 
-    def spell(_tokens: object) -> str:
-        raise AssertionError("only a prompt that is screened is spelled")
-
-    steps = screen_steps(answer_steps(_play_steps(read), answer), screening, answer, prompt, spell, blocks)
+    steps = screen_steps(answer_steps(_play_steps(read), answer), screening, answer, prompt, blocks)
     released = ""
     async for event in release_events(steps, gate, answer, lambda: None):
         match event:

@@ -48,8 +48,6 @@ def _train_head(
     points: dict[Strictness, float] = {name: find_threshold(rate, harmless) for name, rate in RATES.items()}
     low = find_threshold(LOW_RATE, harmless)
     ensemble = Ensemble(
-        states=float(part == "states"),
-        grams=float(part == "grams"),
         low=low,
         high=points["standard"],
         points=points,

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from commonweight.guard import Bundle, Guard
 from commonweight.guard.encoder import Embedder
 from commonweight.guard.reader import PROSE_ENCODER
 from commonweight.guard.recompile import CompileError, recompile
+from commonweight.guard.scorer import ANSWERED, OUTPUT
 from commonweight.runtime.assistant import OnProgress, open_assistant
 from commonweight.runtime.data import DataFolder
 from commonweight.runtime.errors import UserError
@@ -58,7 +60,8 @@ class CompileSettings:
     most: int = 400
     """Prompts of each source, at most."""
     cache: Path | None = None
-    """Private folder that vectors and states are kept in, by digests of texts; None: they are computed again."""
+    """Private folder that vectors, states and the scores of the model's own answers are kept in, by digests; None:
+    they are computed again."""
 
 
 def compile_charter(
@@ -113,7 +116,7 @@ def compile_charter(
                 looks_harmful=None if vectors is None else examples.is_hard[is_sampled],
                 sources=training.lineage,
             )
-        return _calibrate_answers(charter, bundle, settings.model, sources, data, on_progress)
+        return _calibrate_answers(charter, bundle, settings, sources, data, on_progress)
     except (CompileError, SourceError) as error:
         raise UserError(str(error)) from error
     except ImportError as error:
@@ -151,7 +154,7 @@ def _keep_states(reader: PromptStateReader, settings: CompileSettings) -> ReadSt
 def _calibrate_answers(
     charter: Charter,
     bundle: Bundle,
-    model: str | None,
+    settings: CompileSettings,
     sources: Sequence[LabelledSource],
     data: DataFolder,
     on_progress: OnProgress,
@@ -165,9 +168,31 @@ def _calibrate_answers(
     prompts = draw_prompts(harmless, ORDINARY_ANSWERS, without=answered)
     if not (prompts and bundle.manifest.output):
         return bundle
-    return raise_thresholds(
-        bundle, asyncio.run(_find_answer_peaks(charter, bundle, model, prompts, data, on_progress))
-    )
+    kept = None
+    if settings.cache is not None:
+        kept = settings.cache / f"answers-{_digest_answers(bundle, settings.model, prompts)}.npz"
+    if kept is not None and kept.exists():
+        with np.load(kept, allow_pickle=False) as stored:
+            peaks = {name: stored[name] for name in stored.files}
+    else:
+        peaks = asyncio.run(_find_answer_peaks(charter, bundle, settings.model, prompts, data, on_progress))
+        if kept is not None:
+            np.savez(kept, allow_pickle=False, **peaks)
+    return raise_thresholds(bundle, peaks)
+
+
+def _digest_answers(bundle: Bundle, model: str | None, prompts: Sequence[str]) -> str:
+    """Digest what the scores of a model's own answers depend on: heads on answers, model and prompts."""
+    heads = [bundle.tensors["grams.weights"][:, ANSWERED], bundle.tensors["grams.bias"][ANSWERED]]
+    if "probe.weights" in bundle.tensors:
+        heads += [bundle.tensors["probe.weights"][:, :, OUTPUT], bundle.tensors["states.bias"][OUTPUT]]
+    sum_ = hashlib.sha256(compute_sha256(resolve(model)).encode())
+    for part in (
+        *(np.ascontiguousarray(head).tobytes() for head in heads),
+        *(one.encode("utf-8", "surrogatepass") for one in prompts),
+    ):
+        sum_.update(hashlib.sha256(part).digest())
+    return sum_.hexdigest()[:16]
 
 
 async def _find_answer_peaks(

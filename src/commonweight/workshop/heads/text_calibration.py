@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -12,39 +11,65 @@ from commonweight.guard.arrays import Floats
 from commonweight.guard.bundle import Ensemble, Strictness
 from commonweight.guard.calibration import find_threshold
 from commonweight.guard.deobfuscation import list_views
-from commonweight.guard.reader import GRAMS, MAX_ENCODED_WINDOWS, combine_logits, split_units
+from commonweight.guard.reader import (
+    GRAMS,
+    MAX_READ,
+    Numbers,
+    choose_units,
+    combine_logits,
+    name_members,
+    split_units,
+)
 from commonweight.guard.recompile import next_above
 from commonweight.workshop.heads.dataset import TRAINING_SEED, Embed, Examples
 from commonweight.workshop.heads.fitting import Head, build_ngram_matrix
 
 RATES: dict[Strictness, float] = {"low": 0.002, "standard": 0.01, "high": 0.03}
 """Of ordinary prompts: the share that may be refused."""
-HARD_RATES: dict[Strictness, float] = {"low": 0.04, "standard": 0.1, "high": 0.2}
+HARD_RATES: dict[Strictness, float] = {"low": 0.08, "standard": 0.22, "high": 0.35}
 """The same of those that look harmful, of each source of them."""
 LOW_RATE = 0.12
 """Of ordinary prompts, the share that a judge is asked about."""
 WRAPPED_RATE = 0.03
 """Of ordinary prompts in manipulating wrappers: the share that may be refused at ``standard``."""
-CALM_SHARE = 0.02
-"""Of harmful windows: the share that n-grams may take for calm."""
+CALM_SHARE, CALM_LOGIT = 0.02, -20.0
+"""Of harmful windows: the share that may be taken for calm, and the logit that they then have."""
 MAX_SHARE = 0.25
 """Of one source among ordinary prompts."""
 LONG_WORDS = (100, 200, 400, 800, 1600)
-LONG_TEXTS = 25
+LONG_TEXTS = 50
 """Of each length, composed of ordinary prompts."""
-SLOPE_QUANTILE = 0.97
+LONG_UNITS, LONG_RATE = 12, 0.01
+"""Of harmless texts of so many units: the share that may be refused at ``standard``."""
 MAX_WRAPPED = 300
 
 
 class ReadText(NamedTuple):
-    """A harmless text as it was read: by part, harm and orders of the units that were read."""
+    """A harmless text as it was read by some parts: harm and orders of the units that all of them read."""
 
     group: int
     kind: str
     rows: Mapping[str, Floats]
-    """By part: ``(units, 2)``."""
+    """By part: ``(units, 2)``; no units where the last part was not asked, as those before found the text calm."""
     unit_count: int
     """Units, those that were not read among them."""
+
+    def find_peak(self, ensemble: Ensemble, column: int) -> float:
+        """Find the highest logit."""
+        logits = combine_logits(ensemble, {name: found[:, column] for name, found in self.rows.items()})
+        return float(logits.max(initial=CALM_LOGIT))
+
+
+class SplitText(NamedTuple):
+    """A text in its units, with their n-grams' logits by heads that have not seen its fold."""
+
+    fold: int
+    group: int
+    kind: str
+    units: Sequence[str]
+    wholes: Numbers
+    grams: Floats
+    """``(units, 2)``."""
 
 
 def compose_long_texts(examples: Examples, folds: npt.NDArray[np.int64]) -> list[tuple[str, int]]:
@@ -63,79 +88,89 @@ def compose_long_texts(examples: Examples, folds: npt.NDArray[np.int64]) -> list
     return found
 
 
+def split_texts(
+    texts: Sequence[tuple[str, int, int, str]], harm: Mapping[str, Head], orders: Mapping[str, Head]
+) -> list[SplitText]:
+    """Split texts, each with its fold, group and kind, into units."""
+    found = []
+    for text, fold, group, kind in texts:
+        units = [unit for view in list_views(text) for unit in split_units(view)]
+        wholes = [i for i, unit in enumerate(units) if unit.span == (0, len(unit.view.text))]
+        features = build_ngram_matrix([unit.text for unit in units])
+        folds = np.full(len(units), fold)
+        grams = np.column_stack([heads[GRAMS].score_unseen(features, folds) for heads in (harm, orders)])
+        found.append(SplitText(fold, group, kind, [unit.text for unit in units], np.array(wholes), grams))
+    return found
+
+
 def read_texts(
-    texts: Sequence[tuple[str, int, int, str]],
+    texts: Sequence[SplitText],
+    encoders: Sequence[str],
     harm: Mapping[str, Head],
     orders: Mapping[str, Head],
     embed: Mapping[str, Embed],
-    calm: float,
+    ensembles: Mapping[str, Ensemble],
+    calm: Mapping[str, float],
 ) -> list[ReadText]:
-    """Read texts as a guard does, by heads that have not seen their folds; each with its fold, group and kind."""
-    units, owners = [], []
-    for number, (text, *_) in enumerate(texts):
-        for view in list_views(text):
-            units += (found := split_units(view))
-            owners += [number] * len(found)
-    owner = np.array(owners)
-    folds = np.array([texts[number][1] for number in owners])
-    said = [unit.text for unit in units]
-    whole = np.array([unit.span == (0, len(unit.view.text)) for unit in units])
-    features = build_ngram_matrix(said)
-    grams = np.column_stack([heads[GRAMS].score_unseen(features, folds) for heads in (harm, orders)])
-    chosen = whole.copy()
-    for number in range(len(texts)):
-        alarming = np.flatnonzero((owner == number) & ~whole & (grams[:, 0] >= calm))
-        chosen[alarming[np.argsort(-grams[alarming, 0], kind="stable")][:MAX_ENCODED_WINDOWS]] = True
-    at = np.flatnonzero(chosen)
-    rows: dict[str, Floats] = {GRAMS: grams[at]}
-    for name, one in embed.items():
-        vectors = one([said[i] for i in at.tolist()])
-        rows[name] = np.column_stack([heads[name].score_unseen(vectors, folds[at]) for heads in (harm, orders)])
-    counts = np.bincount(owner, minlength=len(texts))
+    """Read texts as a guard with these encoders does, by heads that have not seen their folds.
+
+    ``ensembles`` and ``calm`` are by the parts on text, for what each encoder is asked about.
+    """
+    chosen = [np.arange(len(text.units)) for text in texts]
+    rows = [{GRAMS: text.grams} for text in texts]
+    asked: list[str] = []
+    for name in (one for one in MAX_READ if one in encoders):
+        before = name_members(asked)
+        for number, text in enumerate(texts):
+            logits = combine_logits(ensembles[before], {part: found[:, 0] for part, found in rows[number].items()})
+            alarming = choose_units(chosen[number], logits, calm[before], MAX_READ[name])
+            if not asked:
+                alarming = np.union1d(alarming, text.wholes)
+            elif len(alarming):
+                alarming = np.union1d(alarming, text.wholes[:1])
+            at = np.searchsorted(chosen[number], alarming)
+            chosen[number] = alarming
+            rows[number] = {part: found[at] for part, found in rows[number].items()}
+        units = [text.units[i] for text, some in zip(texts, chosen, strict=True) for i in some.tolist()]
+        vectors = embed[name](units)
+        ends = np.cumsum([len(some) for some in chosen])
+        for number, (text, end) in enumerate(zip(texts, ends, strict=True)):
+            own = vectors[end - len(chosen[number]) : end]
+            folds = np.full(len(own), text.fold)
+            rows[number][name] = np.column_stack(
+                [heads[name].score_unseen(own, folds) for heads in (harm, orders)]
+            )
+        asked.append(name)
     return [
-        ReadText(
-            group, kind, {name: found[owner[at] == number] for name, found in rows.items()}, int(counts[number])
-        )
-        for number, (_, _, group, kind) in enumerate(texts)
+        ReadText(text.group, text.kind, found, len(text.units)) for text, found in zip(texts, rows, strict=True)
     ]
 
 
-def find_calm(grams: Floats, is_harmful: npt.NDArray[np.bool_]) -> float:
-    """Find the logit of n-grams below which few harmful windows are."""
-    return float(np.quantile(grams[is_harmful], CALM_SHARE))
+def find_calm(logits: Floats, is_harmful: npt.NDArray[np.bool_]) -> float:
+    """Find the logit below which few harmful windows are."""
+    return float(np.quantile(logits[is_harmful], CALM_SHARE))
 
 
-def fit_slope(peaks: Floats, counts: npt.NDArray[np.int64]) -> float:
-    """Fit how a high quantile of the peaks of harmless texts rises with the logarithm of their windows' number."""
-    edges = np.array([1, 2, 6, 12, 24, 48, 96, 1 << 30])
-    points = []
-    for low, high in pairwise(edges):
-        rows = (counts >= low) & (counts < high)
-        if rows.sum() >= 20:
-            points.append((float(np.log(counts[rows]).mean()), float(np.quantile(peaks[rows], SLOPE_QUANTILE))))
-    if len(points) < 2 or points[0][0] > 0:
+def fit_slope(peaks: Floats, counts: Numbers, high: float) -> float:
+    """Fit the slope with which few of the long harmless texts reach a threshold."""
+    long = counts >= LONG_UNITS
+    if long.sum() < 20:
         return 0.0
-    (_, base), *others = points
-    x, y = np.array([one for one, _ in others]), np.array([one - base for _, one in others])
-    return max(0.0, float((x * y).sum() / (x * x).sum()))
+    return max(0.0, float(np.quantile((peaks[long] - high) / np.log(counts[long]), 1 - LONG_RATE)))
 
 
 def calibrate(ensemble: Ensemble, read: Sequence[ReadText], column: int) -> tuple[Ensemble, Floats]:
     """Calibrate an ensemble's slope and thresholds; also returns the scores of the texts that were read."""
-    peaks = np.array(
-        [
-            combine_logits(ensemble, {name: rows[:, column] for name, rows in one.rows.items()}).max()
-            for one in read
-        ]
-    )
+    peaks = np.array([one.find_peak(ensemble, column) for one in read])
     counts = np.array([one.unit_count for one in read])
     kinds = np.array([one.kind for one in read])
-    long = np.isin(kinds, ("ordinary", "long"))
-    slope = fit_slope(peaks[long], counts[long])
-    scores = (peaks - slope * np.log(counts)).astype(np.float32)
     groups = np.array([one.group for one in read])
     ordinary, hard, wrapped = (kinds == kind for kind in ("ordinary", "hard", "wrapped"))
     weights = weigh_sources(groups[ordinary])
+    points = find_points(peaks[ordinary], groups[ordinary], peaks[hard], groups[hard])
+    long = np.isin(kinds, ("ordinary", "long"))
+    slope = fit_slope(peaks[long], counts[long], points["standard"])
+    scores = (peaks - slope * np.log(counts)).astype(np.float32)
     points = find_points(scores[ordinary], groups[ordinary], scores[hard], groups[hard])
     relief = 0.0
     if wrapped.sum() >= 50:

@@ -44,9 +44,9 @@ from commonweight.workshop.heads.fitting import (
     weigh,
 )
 from commonweight.workshop.heads.text_calibration import (
+    CALM_LOGIT,
     LOW_RATE,
     MAX_WRAPPED,
-    SLOPE_QUANTILE,
     ReadText,
     calibrate,
     compose_long_texts,
@@ -54,9 +54,11 @@ from commonweight.workshop.heads.text_calibration import (
     find_points,
     find_weighted_threshold,
     read_texts,
+    split_texts,
     weigh_sources,
 )
 
+STATES_QUANTILE = 0.97
 MIN_TEXTS = 10
 """Texts against a principle from which its head is made of them. With fewer, it is made of its words."""
 STRENGTHS = {"states": (3e-4, 1e-3, 3e-3), "encoder": (0.3, 1.0, 3.0), "grams": (1.0, 4.0, 16.0)}
@@ -78,7 +80,7 @@ class TrainedHeads:
     input: Mapping[str, Ensemble]
     output: Mapping[str, Ensemble]
     manipulation: Mapping[str, Ensemble]
-    calm: float
+    calm: Mapping[str, float]
     states_slope: float
     injection: Ensemble | None
     injection_principle: str | None
@@ -104,21 +106,25 @@ def train_heads(
         kinds, kinds_bias = fit_kinds(examples.vectors[name], which, len(names), KIND_STRENGTHS["encoder"])
         tensors[f"{name}.weights"] = np.column_stack([harm[name].weights, orders[name].weights, kinds.T])
         tensors[f"{name}.bias"] = np.array([harm[name].bias, orders[name].bias, *kinds_bias], np.float32)
-    calm = find_calm(harm[GRAMS].unseen, examples.is_harmful)
-    read = read_texts(_list_calibration_texts(examples, folds), harm, orders, embed or {}, calm)
     ensembles, manipulation, unseen = {}, {}, {}
     calibration: dict[str, Calibration] = {}
     scores: Floats = np.zeros(0, np.float32)
-    for members in _list_members(tuple(examples.vectors)):
-        key = "+".join(members)
+    all_members = {"+".join(members): members for members in _list_members(tuple(examples.vectors))}
+    for key, members in all_members.items():
         stacked = {name: harm[name].unseen for name in members}
-        ensemble = _stack(stacked, examples.is_harmful, _weigh(examples, examples.is_harmful))
-        unseen[key] = combine_logits(ensemble, stacked)
-        ensembles[key], scores = calibrate(ensemble, read, HARM)
-        calibration[key] = _count(scores, ensembles[key].high, read)
+        ensembles[key] = _stack(stacked, examples.is_harmful, _weigh(examples, examples.is_harmful))
+        unseen[key] = combine_logits(ensembles[key], stacked)
+    calm = {key: find_calm(found, examples.is_harmful) for key, found in unseen.items()}
+    texts = split_texts(_list_calibration_texts(examples, folds), harm, orders)
+    read: dict[str, list[ReadText]] = {}
+    for key, members in all_members.items():
+        read[key] = read_texts(texts, members, harm, orders, embed or {}, ensembles, calm)
+    for key, members in all_members.items():
+        ensembles[key], scores = calibrate(ensembles[key], read[key], HARM)
+        calibration[key] = _count(scores, ensembles[key].high, read[key])
         addressed = {name: orders[name].unseen for name in members}
         made = _stack(addressed, examples.manipulates, _weigh(examples, examples.manipulates))
-        manipulation[key] = calibrate(made, read, ORDERS)[0].model_copy(update={"relief": 0.0})
+        manipulation[key] = calibrate(made, read[key], ORDERS)[0].model_copy(update={"relief": 0.0})
     best = "+".join(_list_members(tuple(examples.vectors))[-1])
     states_slope = 0.0
     if examples.states is not None:
@@ -127,17 +133,19 @@ def train_heads(
         states_slope = fit_states_slope(found, examples)
         for key in [*ensembles]:
             name = f"{STATES}+{key}"
-            ensembles[name], both = _combine_with_states(state_head, unseen[key], ensembles[key], read, examples)
+            ensembles[name], both = _combine_with_states(
+                state_head, unseen[key], ensembles[key], read[key], examples
+            )
             calibration[name] = count_refusals(int((both >= ensembles[name].high).sum()), len(both))
     calibration |= _calibrate_principles(
-        names, scores >= ensembles[best].high, read, examples, tensors, embed or {}
+        names, scores >= ensembles[best].high, read[best], examples, tensors, embed or {}
     )
     holder = next((one.id for one in charter.principles if "tool_result" in one.applies_to), None)
     columns = [(harm[GRAMS].weights, harm[GRAMS].bias), (orders[GRAMS].weights, orders[GRAMS].bias)]
     columns.append((np.zeros(BUCKETS, np.float32), 0.0))
     injection = None
     if holder is not None and examples.manipulates.any():
-        high = _find_injection_threshold(manipulation[GRAMS], read)
+        high = _find_injection_threshold(manipulation[GRAMS], read[GRAMS])
         injection = manipulation[GRAMS].model_copy(update={"high": high, "low": high, "points": {}})
     output = {} if answers is None else _add_answer_heads(answers, columns, tensors)
     tensors["grams.weights"] = np.column_stack([weights for weights, _ in columns]).astype(np.float16)
@@ -258,12 +266,13 @@ def _combine_with_states(
     # Harmless prompts are scored as they are read, in windows; the texts that were read begin with them.
     order = [one for one in read if one.kind in ("ordinary", "hard")]
     for i, one in zip(harmless, order, strict=True):
-        logits = combine_logits(ensemble, {name: rows[:, HARM] for name, rows in one.rows.items()})
-        text[i] = logits.max() - ensemble.slope * np.log(one.unit_count)
+        text[i] = one.find_peak(ensemble, HARM) - ensemble.slope * np.log(one.unit_count)
     labels, groups = examples.is_harmful[plain], examples.groups[plain]
     stacked = {STATES: head.unseen, TEXT: text}
-    made = _stack(stacked, labels, weigh(labels, groups))
-    logits = combine_logits(made, stacked)
+    # Texts that were found calm are judged by the parts that found them so.
+    is_asked = text > CALM_LOGIT / 2
+    made = _stack(stacked, labels, weigh(labels, groups) * is_asked)
+    logits = np.where(is_asked, combine_logits(made, stacked), np.float32(CALM_LOGIT))
     ordinary, hard = examples.is_ordinary[plain], examples.is_hard[plain]
     weights = weigh_sources(groups[ordinary])
     points = find_points(logits[ordinary], groups[ordinary], logits[hard], groups[hard])
@@ -276,11 +285,7 @@ def _combine_with_states(
 def _find_injection_threshold(ensemble: Ensemble, read: Sequence[ReadText]) -> float:
     ordinary = [one for one in read if one.kind == "ordinary"]
     scores = np.array(
-        [
-            float(combine_logits(ensemble, {GRAMS: one.rows[GRAMS][:, ORDERS]}).max())
-            - ensemble.slope * float(np.log(one.unit_count))
-            for one in ordinary
-        ],
+        [one.find_peak(ensemble, ORDERS) - ensemble.slope * float(np.log(one.unit_count)) for one in ordinary],
         np.float32,
     )
     weights = weigh_sources(np.array([one.group for one in ordinary]))
@@ -329,7 +334,7 @@ def fit_states_slope(tensors: Mapping[str, Floats], examples: Examples) -> float
     draw = np.random.default_rng(0)
     counts = np.array([1, 2, 4, 8, 16, 32, 64])
     tops = np.array(
-        [np.quantile(draw.choice(mean, (2000, count)).max(1), SLOPE_QUANTILE) for count in counts], np.float32
+        [np.quantile(draw.choice(mean, (2000, count)).max(1), STATES_QUANTILE) for count in counts], np.float32
     )
     x = np.log(counts)
     return max(0.0, float((x * (tops - tops[0])).sum() / (x * x).sum()))
