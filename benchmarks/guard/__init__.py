@@ -1,1 +1,1 @@
-"""Texts that the guard is measured with."""
+"""The guard: texts and marks to measure it with, and what it costs."""

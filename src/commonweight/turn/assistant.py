@@ -196,6 +196,8 @@ class Assistant:
         )
         screened = screen_steps(answer_steps(steps, answer), screening, answer, prompt, blocks)
         with self._record_turn(turn, answer, gate, screening), _translate_errors():
+            if screening is not None:
+                await screening.screen_input()
             async with contextlib.aclosing(release_events(screened, gate, answer, settle)) as events:
                 async for event in events:
                     yield event

@@ -71,15 +71,13 @@ async def screen_steps(
     prompt: Prompt,
     blocks: BlockFilter | None = None,
 ) -> AsyncGenerator[ScreenedStep]:
-    """Steps with the guard's decision on each, which may end them. The request is screened before the first step.
+    """Steps with the guard's decision on each, which may end them. A request that is refused has no steps.
 
     ``blocks`` screens the blocks of the answer; None: there is nothing to look for in them.
     """
-    if screening is not None:
-        await screening.screen_input()
-        if screening.refusal is not None:
-            yield ScreenedStep([], refusal=screening.refusal)
-            return
+    if screening is not None and screening.refusal is not None:
+        yield ScreenedStep([], refusal=screening.refusal)
+        return
     async with aclosing(steps):
         async for answered in steps:
             if screening is None:
