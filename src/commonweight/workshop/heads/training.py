@@ -140,7 +140,7 @@ def train_heads(
     calibration |= _calibrate_principles(
         names, scores >= ensembles[best].high, read[best], examples, tensors, embed or {}
     )
-    holder = next((one.id for one in charter.principles if "tool_result" in one.applies_to), None)
+    holder = find_injection_principle(charter)
     columns = [(harm[GRAMS].weights, harm[GRAMS].bias), (orders[GRAMS].weights, orders[GRAMS].bias)]
     columns.append((np.zeros(BUCKETS, np.float32), 0.0))
     injection = None
@@ -164,6 +164,14 @@ def train_heads(
         principles=names,
         unseen=unseen,
     )
+
+
+def find_injection_principle(charter: Charter) -> str | None:
+    """Find the principle that orders to the model go against: it applies to results of tools, and rather records
+    than refuses input.
+    """
+    found = [one for one in charter.principles if "tool_result" in one.applies_to]
+    return next((one.id for one in sorted(found, key=refuses)), None)
 
 
 def _add_answer_heads(
