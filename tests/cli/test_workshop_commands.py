@@ -179,7 +179,7 @@ def test_a_library_that_is_missing_is_named(recipe: Path) -> None:
     )
     assert one_line_error(done) == (
         "This needs pyarrow, which is not installed: "
-        "run `make workshop`, or `pip install 'commonweight[workshop]'`."
+        f"run `make workshop` in a clone, or `{sys.executable} -m pip install 'commonweight[workshop]'`."
     )
 
 
@@ -190,6 +190,24 @@ def test_the_extra_that_a_command_needs_is_named(extra: Literal["workshop", "rel
         _user_errors(extra),
     ):
         importlib.import_module("missing_library.part")
+
+
+def test_a_release_names_all_that_is_missing_before_any_work(tmp_path: Path) -> None:
+    missing = ("cryptography", "gguf", "model_signing")
+    code = f"import sys; sys.modules |= dict.fromkeys({missing}); from commonweight.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "release", str(tmp_path / "build"), "-o", str(tmp_path / "out")],
+        env=environment(),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    words = re.match(r"This needs (.*), which is not installed: run `(.*)`\.$", one_line_error(done))
+    assert words is not None
+    assert set(missing) <= set(words[1].split(", "))
+    assert words[2] == f"{sys.executable} -m pip install 'commonweight[release]'"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_our_own_modules_are_no_extra() -> None:

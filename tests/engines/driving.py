@@ -151,6 +151,7 @@ class Driver:
     ram: int = 1 << 30
     disk: DiskTier | None = None
     sequences: int | None = None
+    reserved: int = 0
     jobs: dict[int, Job] = field(default_factory=dict)
     outcomes: dict[int, Outcome] = field(default_factory=dict)
 
@@ -162,6 +163,7 @@ class Driver:
             self.machine.states,
             self.prefixes,
             sequences=self.sequences or self.machine.sequences,
+            reserved=self.reserved,
             batch_rows=self.machine.batch_rows,
             drafts=self.drafts,
         )
@@ -228,7 +230,7 @@ class Driver:
         stats = self.scheduler.stats
         assert (stats.running, stats.waiting, stats.cells_used) == (0, 0, 0)
         assert self.scheduler._fairness.tenant_count == 0
-        assert sorted(self.scheduler._free) == list(range(self.scheduler._sequences))
+        assert sorted(self.scheduler._free) == list(range(self.scheduler._sequences + self.scheduler._reserved))
 
     def close(self) -> None:
         """Cancel what is left."""

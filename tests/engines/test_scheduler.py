@@ -89,6 +89,35 @@ def test_interactive_jobs_overtake_batch_jobs(driver: Driver) -> None:
     assert driver.prefilled == 7 * 50
 
 
+def test_an_urgent_job_has_a_place_that_no_other_takes(narrow: Machine) -> None:
+    driver = narrow.drive(reserved=1)
+    streams = driver.submit(*[job(words(20, seed), 30) for seed in range(4)])
+    driver.step(2)
+    assert driver.inside == streams[:3]
+    (urgent,) = driver.submit(job(words(20, 9), 2, is_urgent=True))
+    driver.step()
+    assert driver.inside == [*streams[:3], urgent]
+    driver.finish()
+    assert driver.scheduler.stats.preemptions == 0
+    assert [len(outcome.tokens) for outcome in driver.outcomes.values()] == [30] * 4 + [2]
+
+
+def test_an_urgent_job_takes_the_place_of_one_of_its_tenant(driver: Driver) -> None:
+    tenants = ["a", "b", "b", "c"]
+    streams = driver.submit(*[job(words(20, seed), 30, tenant=one) for seed, one in enumerate(tenants)])
+    driver.step(2)
+    assert driver.inside == streams
+    urgent = driver.submit(*[job(words(20, 9 + i), 2, tenant="b", is_urgent=True) for i in range(2)])
+    driver.step()
+    assert driver.inside == [0, 3, *urgent]
+    (other,) = driver.submit(job(words(20, 12), 2, tenant="d", is_urgent=True))
+    driver.step()
+    assert other in driver.inside, "without one of its own, that of another"
+    assert not driver.scheduler.preempted.intersection([*urgent, other])
+    driver.finish()
+    assert [len(outcome.tokens) for outcome in driver.outcomes.values()] == [30] * 4 + [2] * 3
+
+
 def test_a_tenant_with_many_jobs_does_not_keep_another_out(driver: Driver) -> None:
     driver.submit(*[job(words(50, seed), 200, tenant="many") for seed in range(12)])
     driver.step(3)

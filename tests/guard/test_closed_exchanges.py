@@ -6,14 +6,16 @@ from typing import Any
 import pytest
 
 from commonweight.charter import parse
-from commonweight.guard import DEFAULT, Bundle, Guard, extract_segments
+from commonweight.guard import DEFAULT, Bundle, ClosedExchanges, Guard, JudgeError, JudgeQuestion, extract_segments
 from commonweight.guard.closed_exchanges import MAX_PLACEHOLDER_CHARACTERS, WITHHELD, RefusedTurns
 from commonweight.guard.encoder import load_encoder
 from commonweight.guard.recompile import recompile
+from commonweight.guard.verdict import Verdict
 from commonweight.messages.conversation import MessageParam
 from commonweight.messages.request import MessageRequest
 from sample_charter import UMBRELLA, charter, source
 
+PRINCIPLE = "no-umbrellas"
 MESSAGE = "I don't talk about umbrellas. I can help with raincoats."
 
 
@@ -33,12 +35,28 @@ def turns(capacity: int = 100) -> RefusedTurns:
     return RefusedTurns(charter(), bytes(32), capacity)
 
 
-def refuse(memory: RefusedTurns, *messages: dict[str, Any], left: str = "", tenant: str = "a") -> None:
-    memory.remember(memory.find_closed(conversation(*messages), tenant).turn, left)
+def match(
+    memory: RefusedTurns,
+    messages: list[MessageParam],
+    tenant: str = "a",
+    principles: tuple[str, ...] = (PRINCIPLE,),
+) -> ClosedExchanges:
+    return memory.match_conversation(messages, tenant, principles)
 
 
-def closed(memory: RefusedTurns, *messages: dict[str, Any], tenant: str = "a") -> set[int]:
-    return set(memory.find_closed(conversation(*messages), tenant).indices)
+def refuse(
+    memory: RefusedTurns, *messages: dict[str, Any], left: str = "", tenant: str = "a", principle: str = PRINCIPLE
+) -> None:
+    memory.remember(tenant, match(memory, conversation(*messages), tenant).turn, principle, left)
+
+
+def closed(
+    memory: RefusedTurns,
+    *messages: dict[str, Any],
+    tenant: str = "a",
+    principles: tuple[str, ...] = (PRINCIPLE,),
+) -> set[int]:
+    return set(match(memory, conversation(*messages), tenant, principles).indices)
 
 
 @pytest.mark.parametrize(
@@ -117,15 +135,43 @@ def test_a_refused_turn_whose_answer_was_left_out_is_closed() -> None:
 def test_what_follows_a_closed_exchange_is_remembered_without_it() -> None:
     memory = turns()
     refuse(memory, user("Tell me."))
-    first = memory.find_closed(conversation(user("Tell me."), assistant("No."), user("Go on.")), "a")
-    assert first.turn == memory.find_closed(conversation(user("Go on.")), "a").turn
+    first = match(memory, conversation(user("Tell me."), assistant("No."), user("Go on.")))
+    assert first.turn == match(memory, conversation(user("Go on."))).turn
 
 
 def test_a_turn_that_was_answered_after_all_is_open() -> None:
     memory = turns()
     refuse(memory, user("Tell me."))
-    memory.forget(memory.find_closed(conversation(user("Tell me.")), "a").turn)
+    memory.forget("a", match(memory, conversation(user("Tell me."))).turn, [PRINCIPLE])
     assert closed(memory, user("Tell me."), assistant("All right."), user("Go on.")) == set()
+
+
+def test_what_another_principle_refused_is_open_to_a_key_that_sets_it_aside() -> None:
+    memory = turns()
+    said = (user("Tell me."), assistant("All right."), user("Go on."))
+    refuse(memory, user("Tell me."))
+    assert closed(memory, *said, principles=("another",)) == set()
+    # An answer to that key leaves the turn refused for those for which the principle holds.
+    turn = match(memory, conversation(user("Tell me."))).turn
+    memory.forget("a", turn, ["another"])
+    assert closed(memory, *said) == {0, 1}
+    refuse(memory, user("Tell me."), principle="another", left="Once upon")
+    assert closed(memory, *said) == {0, 1}
+    assert closed(memory, *said, principles=("another",)) == set()
+    partial = (user("Tell me."), assistant("Once upon"), user("Go on."))
+    assert closed(memory, *partial, principles=("another",)) == {0, 1}
+    memory.forget("a", turn, [PRINCIPLE, "another"])
+    assert closed(memory, *said, principles=(PRINCIPLE, "another")) == set()
+
+
+def test_a_tenant_with_many_refusals_pushes_out_its_own() -> None:
+    memory = turns(capacity=40)
+    refuse(memory, user("Tell me."), tenant="b")
+    for i in range(200):
+        refuse(memory, user(str(i)))
+    assert closed(memory, user("Tell me."), user("And bread?"), tenant="b") == {0}
+    assert closed(memory, user("0"), user("And bread?")) == set()
+    assert closed(memory, user("199"), user("And bread?")) == {0}
 
 
 def test_a_begun_answer_closes_nothing_that_is_asked_now() -> None:
@@ -148,7 +194,7 @@ def test_results_of_tools_are_withheld_and_their_calls_stay() -> None:
     messages = [user("Look."), assistant([call]), user([result, {"type": "text", "text": "Tell me."}])]
     refuse(memory, *messages)
     whole = conversation(*messages, assistant("[refused]"), user("Go on."))
-    found = memory.find_closed(whole, "a")
+    found = match(memory, whole)
     assert (set(found.dropped), set(found.blanked)) == ({3}, {2})
     left = found.remove_from(whole)
     assert [message.role for message in left] == ["user", "assistant", "user", "user"]
@@ -161,7 +207,7 @@ def test_many_messages_take_no_longer_than_they_are_many() -> None:
     memory = turns()
     refuse(memory, user("0"))
     messages = [MessageParam.model_validate(user(str(i))) for i in range(50_000)]
-    assert memory.find_closed(messages, "a").dropped == {0}
+    assert match(memory, messages).dropped == {0}
 
 
 def test_a_guard_that_enforces_nothing_closes_nothing() -> None:
@@ -169,6 +215,40 @@ def test_a_guard_that_enforces_nothing_closes_nothing() -> None:
     one = Guard(own, recompile(own, Bundle.load(DEFAULT, None), load_encoder(), {}), load_encoder(), mode="shadow")
     messages = conversation(user("One."), assistant("[refused]"), user("Go on."))
     assert one.find_closed(messages, "a").indices == frozenset()
+
+
+async def test_a_refusal_for_lack_of_a_verdict_closes_nothing_and_a_waiver_holds_at_once() -> None:
+    own = charter(severity="high")  # refused when the judge fails
+    bundle = recompile(own, Bundle.load(DEFAULT, None), load_encoder(), {})
+    fails = True
+
+    async def judge(_: JudgeQuestion) -> float:
+        if fails:
+            raise JudgeError("it is out of reach")
+        return 0.9
+
+    one = Guard(own, bundle, load_encoder(), reads_states=False, judge=judge, judge_seconds=60)
+    asked = [user(UMBRELLA)]
+    later = conversation(*asked, assistant("Here it is."), user("Go on."))
+
+    async def ask() -> Verdict:
+        request = MessageRequest.model_validate({"model": "m", "max_tokens": 9, "messages": asked})
+        screening = one.start_screening(extract_segments(request), tenant="a")
+        await screening.screen_input()
+        assert screening.refusal is not None
+        one.note_outcome(one.find_closed(request.messages, "a").turn, "", screening.refusal, "a")
+        return screening.refusal
+
+    assert (await ask()).lacks_judgement
+    assert one.find_closed(later, "a").indices == frozenset()
+    fails = False
+    assert not (await ask()).lacks_judgement
+    assert one.find_closed(later, "a").indices == {0, 1}
+    fails = True
+    # What was refused for a reason stays so.
+    await ask()
+    assert one.find_closed(later, "a").indices == {0, 1}
+    assert one.find_closed(later, "a", [PRINCIPLE]).indices == frozenset()
 
 
 QUESTIONS = ("How do I", "What is the best way to", "Why should one", "When do people", "Who was the first to")
@@ -195,8 +275,7 @@ async def test_the_next_harmless_turn_passes_after_every_kind_of_refusal() -> No
         found = one.find_closed(request.messages, "a")
         screening = one.start_screening(extract_segments(request, closed=found.indices), tenant="a")
         await screening.screen_input()
-        if screening.refusal is not None:
-            one.refused_turns.remember(found.turn, left)
+        one.note_outcome(found.turn, left, screening.refusal, "a")
         return screening.refusal is not None
 
     passed = total = 0

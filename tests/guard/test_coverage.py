@@ -8,6 +8,7 @@ from commonweight.guard import DEFAULT, Bundle, Guard
 from commonweight.guard.bundle import Manifest
 from commonweight.guard.coverage import Gap, find_gaps
 from commonweight.guard.encoder import load_encoder
+from commonweight.guard.multilingual import load_multilingual_encoder
 from commonweight.guard.recompile import recompile
 from sample_charter import source
 
@@ -29,7 +30,8 @@ def standard(**manifest: object) -> tuple[Charter, Bundle]:
 def test_the_default_charter_is_held_everywhere_with_states_and_without() -> None:
     charter, bundle = standard()
     for reads_states in (True, False):
-        assert list(find_gaps(Guard(charter, bundle, load_encoder(), reads_states=reads_states))) == []
+        guard = Guard(charter, bundle, load_encoder(), load_multilingual_encoder(), reads_states=reads_states)
+        assert list(find_gaps(guard)) == []
 
 
 def test_without_the_encoder_there_are_fewer_heads() -> None:
@@ -38,14 +40,17 @@ def test_without_the_encoder_there_are_fewer_heads() -> None:
     assert {(gap.place, gap.heads) for gap in gaps} == {("input", ("states", "grams"))}
     gaps = list(find_gaps(Guard(charter, bundle, None, reads_states=False)))
     assert {(gap.place, gap.heads) for gap in gaps} == {("input", ("grams",))}
+    gaps = list(find_gaps(Guard(charter, bundle, load_encoder())))
+    assert {(gap.place, gap.heads) for gap in gaps} == {("input", ("states", "minilm", "grams"))}
 
 
 def test_a_bundle_without_heads_on_answers_holds_none() -> None:
     charter, bundle = standard(output={})
-    gaps = list(find_gaps(Guard(charter, bundle, load_encoder())))
+    encoders = load_encoder(), load_multilingual_encoder()
+    gaps = list(find_gaps(Guard(charter, bundle, *encoders)))
     assert Gap("fraud", "tool_input", ()) in gaps
     assert {gap.place for gap in gaps} == {"output", "thinking", "tool_input"}
-    assert list(find_gaps(Guard(charter, bundle, load_encoder(), mode="shadow"))) == []
+    assert list(find_gaps(Guard(charter, bundle, *encoders, mode="shadow"))) == []
 
 
 def test_a_principle_in_words_is_held_at_all_places_with_the_encoder_and_at_none_without() -> None:

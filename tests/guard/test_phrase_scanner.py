@@ -5,10 +5,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from commonweight.charter import Principle
+from commonweight.charter.normalisation import MAX_MARKS
 from commonweight.charter.phrases import begins_unit, fold
 from commonweight.guard.json_strings import read_strings
-from commonweight.guard.phrase_index import PhraseIndex, unescape
-from commonweight.guard.phrase_scanner import MAX_MARKS, PhraseScanner
+from commonweight.guard.phrase_index import PhraseIndex, list_folded_views, unescape
+from commonweight.guard.phrase_location import PIECE_CHARACTERS, locate_phrase
+from commonweight.guard.phrase_scanner import MAX_ESCAPE_CHARACTERS, PhraseScanner
 from sample_charter import charter
 
 LETTERS = [
@@ -25,12 +27,15 @@ PHRASES = st.lists(
     min_size=1,
     max_size=4,
 )
-MAX_ESCAPE_CHARACTERS = 12
 
 
 def index_of(*phrases: str) -> PhraseIndex:
     [principle] = charter().principles
     return PhraseIndex([principle.model_copy(update={"phrases": phrases})])
+
+
+def find(index: PhraseIndex, text: str) -> set[str]:
+    return index.find_principles(list_folded_views(text))
 
 
 def scan(index: PhraseIndex, *parts: str) -> tuple[str, tuple[int, int] | None]:
@@ -63,16 +68,59 @@ def test_whatever_the_split_no_phrase_leaves_and_everything_else_does(
     left, span = scan(index, *split(data, text))
     folded = [fold(phrase).strip() for phrase in phrases]
     has_phrase = any(phrase in view for phrase in folded for view in (fold(text), fold(unescape(text))))
-    assert (span is not None) == has_phrase == bool(index.find_principles(text))
+    assert (span is not None) == has_phrase == bool(find(index, text))
     if span is None:
         assert left == text
         return
-    assert not index.find_principles(left)
+    assert not find(index, left)
     assert len(left) <= span[0]  # not even the beginning of the phrase
-    assert index.find_principles(text[slice(*span)])
-    start, end = index.locate(text, "no-umbrellas")
-    assert index.find_principles(text[start:end])
-    assert not index.find_principles(text[start + 1 : end])
+    assert find(index, text[slice(*span)])
+    start, end = locate_phrase(index, text, "no-umbrellas")
+    assert find(index, text[start:end])
+    assert not find(index, text[start + 1 : end])
+
+
+@settings(max_examples=500, deadline=None)
+@given(PHRASES, TEXTS, st.sampled_from([*LETTERS, "xy ", "x\n", "\\n"]), st.integers(0, 40))
+def test_a_phrase_is_located_behind_any_text(phrases: list[str], text: str, filling: str, more: int) -> None:
+    index = index_of(*phrases)
+    long = filling * (2 * PIECE_CHARACTERS // len(filling) + more) + text + filling * more
+    if not find(index, long):
+        return
+    start, end = locate_phrase(index, long, "no-umbrellas")
+    assert find(index, long[start:end])
+    assert not find(index, long[start + 1 : end])
+
+
+def test_large_texts_are_folded_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = 0
+
+    def count(text: str) -> str:
+        nonlocal counted
+        counted += len(text)
+        return fold(text)
+
+    monkeypatch.setattr("commonweight.guard.phrase_index.fold", count)
+    monkeypatch.setattr("commonweight.guard.phrase_location.fold", count)
+    index = index_of("blue bird")
+    long = "Some plain words\\n and ünder them more. " * 30_000
+    text = f"{long}a blue bird sings"
+    assert find(index, text) == {"no-umbrellas"}
+    assert locate_phrase(index, text, "no-umbrellas") == (len(long) + 2, len(long) + 11)
+    assert counted <= 4 * len(text)
+
+
+def test_marks_and_white_space_without_an_end_take_no_longer_than_they_are_many() -> None:
+    # With work that grows with the square of their number each of these takes minutes.
+    index, many = index_of("blue bird"), 200_000
+    assert find(index, "a" + "\u0301\u0316" * many + " blue bird") == {"no-umbrellas"}
+    scanner = PhraseScanner(index)
+    scanner.feed("a blue")
+    for _ in range(many):
+        assert scanner.feed("\n") == []
+        assert scanner.held_back > 4
+    [found] = scanner.feed("bird.")
+    assert (found.start, found.end) == (2, 6 + many + 4)
 
 
 @settings(max_examples=500, deadline=None)
@@ -158,8 +206,8 @@ def test_several_principles() -> None:
     [one] = charter().principles
     other: Principle = one.model_copy(update={"id": "other", "phrases": ("red bear",)})
     index = PhraseIndex([one.model_copy(update={"phrases": ("blue bird",)}), other])
-    assert index.find_principles("A red bear.") == {"other"}
-    assert index.find_principles("A red bear and a blue bird.") == {"other", "no-umbrellas"}
+    assert find(index, "A red bear.") == {"other"}
+    assert find(index, "A red bear and a blue bird.") == {"other", "no-umbrellas"}
     assert not PhraseIndex([one])
 
 

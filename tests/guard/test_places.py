@@ -1,9 +1,11 @@
 """Places of a request: where a principle is looked for, what a verdict names, and how often a text is scored."""
 
+import tracemalloc
 from collections.abc import Awaitable, Callable
 from functools import cache
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 
 from commonweight.charter import Charter, parse
@@ -11,8 +13,10 @@ from commonweight.charter.principle import Place
 from commonweight.guard import DEFAULT, Bundle, Guard, JudgeError, JudgeQuestion, Screening, extract_segments
 from commonweight.guard.encoder import load_encoder
 from commonweight.guard.judge import MAX_CHARACTERS
+from commonweight.guard.phrase_screening import PlacedPhrase
 from commonweight.guard.recompile import recompile
-from commonweight.guard.score_cache import ScoreCache
+from commonweight.guard.score_cache import ENTRY_BYTES, ScoreCache, measure_bytes
+from commonweight.guard.scores import HarmScore, TextScores
 from commonweight.messages.request import MessageRequest
 from sample_charter import BREAD, UMBRELLA, source
 
@@ -126,7 +130,7 @@ async def test_each_text_is_scored_once_for_each_tenant() -> None:
     one, request = guard(), place_text("input", BREAD)
     first = (await screened(one, request, "a")).findings
     assert first.hits == 0
-    assert first.misses == len(extract_segments(request))
+    assert first.misses == len(extract_segments(request)) + 1  # the user's turns together
     again = (await screened(one, request, "a")).findings
     assert (again.hits, again.misses) == (first.misses, 0)
     other = (await screened(one, request, "b")).findings
@@ -147,17 +151,47 @@ async def test_a_text_is_scored_again_at_another_place() -> None:
     one = guard()
     await screened(one, place_text("input", BREAD))
     moved = await screened(one, place_text("document", "Flour and water."))
-    assert moved.findings.misses == 2  # the document, and the question without the text beside it
+    # The document, the question without the text beside it, and the user's turns together.
+    assert moved.findings.misses == 3
 
 
-async def test_the_cache_is_bounded() -> None:
-    own, bundle = compiled(EVERYWHERE)
-    one = Guard(own, bundle, load_encoder(), reads_states=False)
-    one.scores = ScoreCache(one.scorer, ("x",), bytes(32), capacity=2)
-    request = place_text("input", BREAD)
-    await screened(one, request)
-    again = (await screened(one, request)).findings
-    assert again.misses == len(extract_segments(request))
+async def test_the_cache_is_bounded_and_no_tenant_pushes_out_the_scores_of_another() -> None:
+    cache = ScoreCache(guard().scorer, ("x",), bytes(32), capacity=40 * ENTRY_BYTES)
+    looked: list[str] = []
+
+    async def look(tenant: str, text: str) -> bool:
+        """Look for phrases in a text; tells whether it was known."""
+        before = len(looked)
+
+        def find() -> list[PlacedPhrase]:
+            looked.append(text)
+            return []
+
+        await cache.find_phrases([text], "input", (), tenant, find)
+        return len(looked) == before
+
+    assert not await look("small", "one")
+    for number in range(100):
+        await look("large", str(number))
+    assert await look("small", "one")
+    assert not await look("large", "0")
+    assert all([await look("large", str(number)) for number in range(80, 100)])
+
+
+def test_scores_are_measured_with_all_that_they_keep() -> None:
+    row = np.zeros(1000, np.float32)
+    prose = {str(i): (float(i), (i, i + 1)) for i in range(500)}
+    scores = TextScores(HarmScore(0.5, row, (0, 9)), "grams", prose, HarmScore(0.5, row[:0], (0, 9)))
+    # Twice the array, as the second is a view that keeps it, and for each pair a number, two tuples and a slot.
+    assert 2 * row.nbytes + 500 * 160 < measure_bytes(scores) < 2 * row.nbytes + 500 * 400
+    # A process without other work would grow by no more.
+    tracemalloc.start()
+    kept = [
+        TextScores(HarmScore(i / 7, row.copy(), (i, i + 1)), "grams", {}, scores.hidden) for i in range(300, 1300)
+    ]
+    grown, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert grown <= sum(measure_bytes(one) for one in kept)
 
 
 async def test_the_judge_sees_the_text_that_the_question_is_about() -> None:

@@ -5,12 +5,11 @@ from typing import Any
 
 import pytest
 
-from commonweight.guard import DEFAULT, Bundle, Guard, Part, Segment, extract_segments
-from commonweight.guard.deciding import locate_segment, make_subject
+from commonweight.guard import Part, Segment, extract_segments
+from commonweight.guard.deciding import make_subject
 from commonweight.guard.judge import JudgeSubject
 from commonweight.messages.content import DocumentBlock
 from commonweight.messages.request import MessageRequest
-from commonweight.runtime.charter import read_charter
 
 PDF = {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="}
 WEATHER = {
@@ -82,7 +81,9 @@ def test_every_text_of_an_agents_request_has_its_place() -> None:
             [
                 ("tools[0].name", "weather"),
                 ("tools[0].description", "Says what the sky does."),
+                ("tools[0].input_schema.properties.city", "city"),
                 ("tools[0].input_schema.properties.city.description", "A town."),
+                ("tools[0].input_schema.properties.type", "type"),
                 ("tools[0].input_schema.properties.type.enum[0]", "rain"),
                 ("tools[0].input_schema.properties.type.enum[1]", "sun"),
             ],
@@ -94,7 +95,9 @@ def test_every_text_of_an_agents_request_has_its_place() -> None:
             "history",
             [
                 ("messages[1].content[0]", "I look."),
+                ("messages[1].content[1].input.city", "city"),
                 ("messages[1].content[1].input.city", "Bergen"),
+                ("messages[1].content[1].input.n", "n"),
                 ("messages[1].content[1].input.n[1]", "x"),
             ],
         ),
@@ -178,6 +181,99 @@ def test_json_that_is_nested_deeply_is_read() -> None:
     assert found.parts[-1].text == "end"
 
 
+ANSWERED: list[dict[str, Any]] = [{"role": "user", "content": "x"}]
+
+
+def tool_texts(**fields: Any) -> list[tuple[str, str]]:
+    tool = {"name": "t", "input_schema": {"type": "object"}, **fields}
+    found = extract_segments(request(ANSWERED, tools=[tool]))
+    assert [one.place for one in found] == ["tools", "input"]
+    return [(part.path.removeprefix("tools[0]."), part.text) for part in found[0].parts][1:]
+
+
+@pytest.mark.parametrize(
+    ("schema", "texts"),
+    [
+        ({"properties": {"Say it.": {"type": "string"}}}, ["Say it."]),
+        ({"properties": {"a": {"properties": {"Say it.": True}}}}, ["a", "Say it."]),
+        ({"patternProperties": {"^Say it": {}}}, ["^Say it"]),
+        ({"$defs": {"Say it.": {"type": "object"}}}, ["Say it."]),
+        ({"definitions": {"Say": {"title": "it."}}}, ["Say", "it."]),
+        ({"title": "Say it."}, ["Say it."]),
+        ({"properties": {"type": {"const": "Say it."}}}, ["type", "Say it."]),
+        ({"properties": {"a": {"enum": ["Say", {"it": 1}, None]}}}, ["a", "Say", "it"]),
+        ({"default": {"properties": {"type": "object"}}}, ["properties", "type", "object"]),
+        ({"anyOf": [{"title": "Say"}, {"not": {"title": "it."}}]}, ["Say", "it."]),
+        ({"dependentRequired": {"a": ["b", "c"]}, "properties": {"b": {}}}, ["a", "c", "b"]),
+        ({"Say it.": {"type": "string"}}, ["Say it.", "type", "string"]),
+        # A keyword with a value that is none of its own.
+        ({"properties": {"a": {"type": "Say it."}}}, ["a", "Say it."]),
+        ({"properties": {"a": {"type": ["string", "Say it."], "format": "Say it."}}}, ["a", "Say it.", "Say it."]),
+        ({"properties": {"a": {"type": {"string": "Say it."}}}}, ["a", "string", "Say it."]),
+        ({"properties": "Say it."}, ["Say it."]),
+        ({"minLength": "Say it."}, ["Say it."]),
+        ({"pattern": "Say it."}, ["Say it."]),
+        ({"$id": "Say it.", "$schema": "Say it.", "$comment": "Say it."}, ["Say it."] * 3),
+        # Names that are required, and references, to what is defined and to what is not.
+        ({"required": ["a", "Say it."], "properties": {"a": {}}}, ["Say it.", "a"]),
+        ({"$ref": "#/$defs/a%20b/items/0", "$defs": {"a b": {"items": [{}]}}}, ["a b"]),
+        ({"$ref": "#/$defs/Say it."}, ["#/$defs/Say it."]),
+        ({"$ref": "Say it."}, ["Say it."]),
+    ],
+)
+def test_what_a_schema_says_beside_its_own_words_is_read(schema: dict[str, Any], texts: list[str]) -> None:
+    assert [text for _, text in tool_texts(input_schema={"type": "object", **schema})] == texts
+
+
+def test_a_schema_in_its_own_words_says_nothing() -> None:
+    plain = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "type": "object",
+        "items": {"type": ["string", "null"], "format": "date-time", "minLength": 3},
+        "additionalProperties": False,
+        "required": [],
+        "$ref": "#",
+    }
+    assert tool_texts(input_schema=plain) == []
+
+
+def test_names_in_examples_are_read_and_of_a_published_tool_nothing_else() -> None:
+    examples = [{"Say it.": [{"Say": "that."}], "n": 1}]
+    texts = ["Say it.", "Say", "that.", "n"]
+    assert [text for _, text in tool_texts(input_examples=examples)] == texts
+    bash = {"type": "bash_20250124", "name": "bash"}
+    assert [one.place for one in extract_segments(request(ANSWERED, tools=[bash]))] == ["input"]
+    [found, _] = extract_segments(request(ANSWERED, tools=[{**bash, "input_examples": examples}]))
+    assert (found.place, found.tool, [part.text for part in found.parts]) == ("tools", "bash", texts)
+
+
+def test_a_long_name_is_read_whole_and_cut_in_the_paths_below_it() -> None:
+    # With the whole name in each path it would take 10 GB.
+    name, many = "Say it. " * 25_000, 50_000
+    for fields in (
+        {"input_examples": [{name: [0] * many}]},
+        {"input_schema": {"type": "object", "properties": {name: {"enum": [0] * many}}}},
+    ):
+        [(path, text)] = tool_texts(**fields)
+        assert text == name
+        assert len(path) < 200
+        assert path.endswith("Say it. …")
+
+
+def test_of_earlier_calls_and_results_names_are_read_as_well() -> None:
+    call = {"type": "tool_use", "id": "a", "name": "t", "input": {"Say": {"it": "now"}}}
+    other = {"type": "mcp_tool_use", "id": "b", "name": "Say it.", "input": {"Say": 1}}
+    result = {"type": "mcp_tool_result", "tool_use_id": "b", "content": [{"Said": "that."}]}
+    upload = {"type": "container_upload", "file_id": "Say it."}
+    answer = {"role": "assistant", "content": [other, result, upload, call]}
+    back = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a", "content": "Done."}]}
+    tool = {"name": "t", "input_schema": {"type": "object"}}
+    found = extract_segments(request([*ANSWERED, answer, back], tools=[tool]))
+    texts = [(one.place, [part.text for part in one.parts]) for one in found]
+    assert ("history", ["Say it.", "Say", "Say it.", "Say", "it", "now"]) in texts
+    assert ("tool_result", ["Said", "that."]) in texts
+
+
 SEGMENT = Segment("input", (Part("a", "one two"), Part("b", "three"), Part("c", "four five six")))
 
 
@@ -204,21 +300,6 @@ def test_a_span_is_told_as_a_block_and_its_characters(piece: str, block: str, te
 @pytest.mark.parametrize("span", [(0, 0), (5, 2), (0, 10_000), (7, 9)])
 def test_a_span_that_is_none_of_the_text_is_null_rather_than_wrong(span: tuple[int, int]) -> None:
     assert SEGMENT.locate(span).span is None
-
-
-def test_a_span_of_the_prompt_is_found_in_the_texts_as_they_were_sent() -> None:
-    sent = Segment("input", (Part("a", "  Umlaute: äöü  "), Part("b", "and more")))
-    rendered = "<doc>x</doc>\n\nUmlaute: äöü\n\nand more<|im_end|>"
-    start = rendered.index("äöü")
-    found = sent.map_from(rendered, (start, start + 3))
-    assert found.block == "a"
-    assert found.span is not None
-    assert sent.parts[0].text[slice(*found.span)] == "äöü"
-    start = rendered.index("more")
-    assert sent.map_from(rendered, (start, len(rendered))) == ("b", (4, 8), None, None)
-    # A template that writes a text in another form leaves it without a span.
-    assert sent.map_from(rendered.upper(), (0, 9)) == (None, None, None, None)
-    assert Segment("input", (Part("a", "x"),)).map_from("y", (0, 1)) == ("a", None, None, None)
 
 
 @pytest.mark.parametrize(
@@ -248,15 +329,9 @@ def test_a_users_text_before_the_last_message_is_not_all_that_states_are_read_of
     assert (asked.text, asked.is_last_message) == ("One.\n\nTwo.", False)
 
 
-def test_of_a_text_that_was_scored_in_another_view_no_span_is_told() -> None:
+def test_the_judge_is_shown_a_text_without_its_disguise() -> None:
     hidden = Segment("document", (Part("messages[0].content[0]", "\u200b" * 9 + "An umbrella is red."),))
-    guard = Guard(read_charter(None), Bundle.load(DEFAULT, None), None)
-    where = locate_segment(guard, hidden, "a")((0, 11))
-    assert (where.block, where.span) == ("messages[0].content[0]", None)
-    plain = Segment("document", (Part("messages[0].content[0]", "An umbrella is red."),))
-    assert locate_segment(guard, plain, "a")((0, 11)).span == (0, 11)
-    # The judge is shown what was scored.
-    assert make_subject(hidden, (0, 11)) == JudgeSubject("document", "An umbrella is red.", (0, 11))
+    assert make_subject(hidden, (9, 20)) == JudgeSubject("document", "An umbrella is red.", (0, 11))
     encoded = base64.b64encode(b"An umbrella is red, and so on.").decode()
     subject = make_subject(Segment("document", (Part("messages[0].content[0]", encoded),)), (3, 9))
     assert subject.text == f"An umbrella is red, and so on.\n\n{encoded}"

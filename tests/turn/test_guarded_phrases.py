@@ -285,6 +285,29 @@ async def test_where_nothing_is_refused_nothing_is_held_back(
     )
 
 
+async def test_what_a_principle_closed_is_open_at_once_to_a_key_that_sets_it_aside(gguf: Gguf) -> None:
+    asked = {"role": "user", "content": "Is it the ACME-77?"}
+    answered = {"role": "assistant", "content": "It is."}
+    later = request(messages=[asked, answered, {"role": "user", "content": "And bread?"}])
+    waived = frozenset({"no-umbrellas"})
+
+    async def is_shown(waived: frozenset[str]) -> bool:
+        events, record, engine = await turn(gguf, guard(), "Fine.", later, waived)
+        assert folded(events).stop_reason == "end_turn"
+        assert record.findings is not None
+        assert record.findings.closed == (0 if waived else 2)
+        [job] = engine.jobs
+        return b"ACME-77" in b"".join(read_tokenizer(gguf).decode(token) for token in job.token_ids)
+
+    refused, *_ = await turn(gguf, guard(), "Fine.", request(messages=[asked]))
+    assert folded(refused).stop_reason == "refusal"
+    assert (await is_shown(frozenset()), await is_shown(waived)) == (False, True)
+    # That it was answered to this key leaves it closed for others.
+    passed, *_ = await turn(gguf, guard(), "It is.", request(messages=[asked]), waived)
+    assert folded(passed).stop_reason == "end_turn"
+    assert (await is_shown(frozenset()), await is_shown(waived)) == (False, True)
+
+
 def test_the_record_of_a_phrase_is_json() -> None:
     [principle] = charter().principles
     assert json.loads(principle.model_dump_json())["phrases"] == [PHRASE, "ACME-77"]

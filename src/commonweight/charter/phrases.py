@@ -12,6 +12,8 @@ from typing import Annotated
 from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
+from commonweight.charter.normalisation import normalise_unicode
+
 MAX_PHRASE_CHARACTERS = 120
 """Normalised."""
 MAX_PRINCIPLE_PHRASES = 200
@@ -21,15 +23,23 @@ MAX_CHARTER_PHRASES = 500
 # below Greek letters, the only mark that becomes a letter by folding case.
 _IGNORED = frozenset("\u0345\u034f\u115f\u1160\u17b4\u17b5\u2065\u3164\uffa0")
 _IGNORED_RANGES = (("\u180b", "\u180f"), ("\ufe00", "\ufe0f"), ("\ufff0", "\ufff8"), ("\U000e0000", "\U000e0fff"))
-_SPACE = re.compile(r"\s+")
 _JAMO = re.compile("[\u1160-\u11ff\ud7b0-\ud7ff]")
 
 
 def fold(text: str) -> str:
     """Normalise a text; white space at its ends is one space, too."""
-    seen = unicodedata.normalize("NFD", text).translate(_SEEN)
-    folded = unicodedata.normalize("NFKC", seen.casefold()).casefold()
-    return _SPACE.sub(" ", unicodedata.normalize("NFKC", folded).translate(_SEEN))
+    if text.isascii():
+        return _join_space(text.translate(_SEEN).lower())
+    seen = normalise_unicode("NFD", text).translate(_SEEN)
+    folded = normalise_unicode("NFKC", seen.casefold()).casefold()
+    return _join_space(normalise_unicode("NFKC", folded).translate(_SEEN))
+
+
+def _join_space(text: str) -> str:
+    joined = " ".join(text.split())
+    if not joined:
+        return " " if text else ""
+    return f"{' ' * text[0].isspace()}{joined}{' ' * text[-1].isspace()}"
 
 
 @lru_cache(maxsize=4096)

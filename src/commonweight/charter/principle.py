@@ -114,6 +114,8 @@ class Front(_Part):
     derived_from: tuple[str, ...] = ()
     on_judge_failure: dict[Severity, Literal["refuse", "allow"]]
     """Decision by severity when the judge gives no answer."""
+    unreadable: Literal["allow", "judge", "refuse"] = "allow"
+    """Decision on input in a language that the heads cannot read. Where there is no judge, ``judge`` allows."""
     retired: frozenset[Id] = frozenset()
     """Ids of principles that were taken out. They are never used again, because old verdicts name them."""
     tests: tuple[Requirement, ...] = ()

@@ -186,6 +186,16 @@ def compile_(
         ),
     ] = None,
     most: Annotated[int, typer.Option(min=50, metavar="N", help="Prompts of each source, at most.")] = 400,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            "--cache",
+            metavar="FOLDER",
+            help="Keep vectors and states there, as numbers by digests, for the next time.",
+            file_okay=False,
+            show_default=False,
+        ),
+    ] = None,
     data: DataPath = None,
 ) -> None:
     """Turn a charter into heads and thresholds that a server keeps exchanges to it with."""
@@ -206,7 +216,7 @@ def compile_(
 
     folder = DataFolder.from_options(data)
     console, errors = make_console(), make_console(stderr=True)
-    settings = CompileSettings(base=base, texts=texts or (), model=model, most=most)
+    settings = CompileSettings(base=base, texts=texts or (), model=model, most=most, cache=cache)
     with ProgressBar(errors) as bar:
         bundle = compile_charter(charter, settings, folder, report=errors.print, on_progress=bar.update)
     try:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from commonweight.cli.expand_settings import OnlyFields, expand_settings
 from commonweight.cli.options import AsJson, DatabaseUrl, DataPath
 from commonweight.cli.terminal import make_console, print_json
 from commonweight.runtime.errors import UserError
+from commonweight.runtime.settings import GuardSettings
 
 if TYPE_CHECKING:
     from commonweight.runtime.data import DataFolder
@@ -124,18 +126,16 @@ async def _find(url: str, request_id: str) -> Any:  # noqa: ANN401 - a record, w
 
 
 @commands.command("eval")
+@expand_settings
 def evaluate(
     paths: Annotated[list[Path], typer.Argument(metavar="DATA...", help="Files of labelled texts, or folders.")],
+    guard: Annotated[
+        GuardSettings,
+        OnlyFields(("charter", "bundle", "judge_url", "judge_model", "judge_key", "judge_timeout")),
+    ],
     model: Annotated[
         str | None,
         typer.Option("--model", "-m", metavar="MODEL", help="Default: the starter.", show_default=False),
-    ] = None,
-    charter: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Default: the package's.", show_default=False)
-    ] = None,
-    bundle: Annotated[
-        Path | None,
-        typer.Option("--guard-bundle", metavar="FILE", help="Default: the package's.", show_default=False),
     ] = None,
     most: Annotated[
         int | None,
@@ -172,6 +172,15 @@ def evaluate(
         list[str] | None,
         typer.Option(metavar="GROUP", help="With --all: rows of this group; may repeat.", show_default=False),
     ] = None,
+    marks: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="With --all: where the first violating sentence of answers ends, for the rows on streams.",
+            dir_okay=False,
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
     report: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A document to write the table into.", show_default=False)
@@ -189,17 +198,16 @@ def evaluate(
     that was stopped goes on.
     """
     from commonweight.runtime.preflight import check_assistant, check_output, check_readable
-    from commonweight.runtime.settings import AssistantSettings, GuardSettings
+    from commonweight.runtime.settings import SELF, AssistantSettings
 
-    if (only or as_json) and not all_rows:
-        raise UserError("--only and --json go with --all")
+    if (only or as_json or marks) and not all_rows:
+        raise UserError("--only, --marks and --json go with --all")
     if all_rows and (answers or ordinary or place != "input"):
         raise UserError(
             "--all has its own ordinary prompts and places: --answers, --ordinary and --place do not go with it"
         )
-    guard_settings = GuardSettings(charter=charter, bundle=bundle)
-    check_assistant(AssistantSettings(model=model, guard=guard_settings))
-    check_readable(paths)
+    check_assistant(AssistantSettings(model=model, guard=guard))
+    check_readable([*paths, marks])
     if report is not None:
         check_output(report)
 
@@ -211,14 +219,16 @@ def evaluate(
     from commonweight.workshop.heads.report import format_report, write_report
     from commonweight.workshop.heads.sources import SourceError, find_files, read_source
 
+    # Texts are each read once; questions to the served model begin with the same principles.
+    cache_ram = None if guard.judge_url == SELF else 0
     settings = AssistantSettings(
-        model=model, engine=EngineSettings(threads=threads, cache_ram=0, cache_disk=0), guard=guard_settings
+        model=model, engine=EngineSettings(threads=threads, cache_ram=cache_ram, cache_disk=0), guard=guard
     )
     if all_rows:
         from commonweight.cli.guard_figures import FiguresRequest, measure_figures
         from commonweight.workshop.heads import figure_table
 
-        request = FiguresRequest(paths, only or (), most, seed)
+        request = FiguresRequest(paths, only or (), most, seed, marks)
         subject, figures = asyncio.run(measure_figures(settings, DataFolder.from_options(data), request))
         table = figure_table.format_table(subject, figures)
         if as_json:

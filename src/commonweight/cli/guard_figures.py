@@ -33,6 +33,8 @@ class FiguresRequest:
     """Names of groups of rows; none: all."""
     most: int | None
     seed: int
+    marks: Path | None = None
+    """Of first violating sentences in answers."""
 
 
 async def measure_figures(
@@ -42,6 +44,7 @@ async def measure_figures(
     from commonweight.cli.progress import LoadingBar, ProgressBar
     from commonweight.cli.terminal import make_console
     from commonweight.runtime.guard import find_encoder, read_bundle
+    from commonweight.workshop.heads.answer_marks import read_marks
     from commonweight.workshop.heads.business import drop_businesses, find_businesses, open_business_guard
     from commonweight.workshop.heads.figure_rows import GROUPS
     from commonweight.workshop.heads.figure_table import Subject
@@ -51,6 +54,7 @@ async def measure_figures(
 
     if unknown := [name for name in request.groups if name not in GROUPS]:
         raise UserError(f"--only {unknown[0]}: the groups of rows are {', '.join(GROUPS)}")
+    marks = read_marks(request.marks) if request.marks else {}
     try:
         businesses = find_businesses(request.paths)
         sources = [read_source(path) for path in drop_businesses(find_files(request.paths), businesses)]
@@ -85,6 +89,7 @@ async def measure_figures(
                 sources={source.name: source for source in sources},
                 businesses=businesses,
                 open_business=open_business,
+                marks=marks,
                 most=request.most,
                 seed=request.seed,
                 on_progress=bar.update,

@@ -173,6 +173,14 @@ GUARD_OPTIONS: dict[str, Any] = {
             rich_help_panel=GUARD_PANEL,
         ),
     ],
+    "strictness": Annotated[
+        Literal["low", "standard", "high"],
+        typer.Option(
+            "--strictness",
+            help="How much is refused: so that 0.2, 1 or 3 % of ordinary prompts would be, as calibrated.",
+            rich_help_panel=GUARD_PANEL,
+        ),
+    ],
     "charter": Annotated[
         Path | None,
         typer.Option(

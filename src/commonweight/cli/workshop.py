@@ -1,7 +1,9 @@
 """Commands of the workshop: new, build, release, verify, lineage, provenance and recipe."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from commonweight.workshop.recipe.plan import PlannedStage
 
 PANEL = "Making models"
+_RELEASE_LIBRARIES = ("cryptography", "cyclonedx", "gguf", "libgguf", "license_expression", "model_signing")
 
 recipe_commands = typer.Typer(help="Recipes: what `build` reads.", no_args_is_help=True)
 
@@ -139,8 +142,9 @@ def release(
 
     from commonweight.workshop.recipe.releasing import release_build
 
+    _require_release_libraries()
     progress = make_console(stderr=True)
-    with _user_errors():
+    with _user_errors("release"):
         day = datetime.now(UTC).date()
         release_build(folder, output, keys, day, lambda line: progress.print(line, soft_wrap=True))
     typer.echo(f"Wrote {output}. Anybody checks it with: commonweight verify {output}")
@@ -263,10 +267,21 @@ def _user_errors(extra: Literal["workshop", "release"] = "workshop") -> Iterator
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "commonweight":
             raise
-        raise UserError(
-            f"This needs {(error.name or 'a library').partition('.')[0]}, which is not installed: "
-            f"run `make workshop`, or `pip install 'commonweight[{extra}]'`."
-        ) from error
+        name = (error.name or "a library").partition(".")[0]
+        raise UserError(f"This needs {name}, which is not installed: {_advise(extra)}.") from error
+
+
+def _require_release_libraries() -> None:
+    """Stop before any work where a library that writes releases is not installed."""
+    missing = [name for name in _RELEASE_LIBRARIES if find_spec(name) is None]
+    if missing:
+        raise UserError(f"This needs {', '.join(missing)}, which is not installed: {_advise('release')}.")
+
+
+def _advise(extra: Literal["workshop", "release"]) -> str:
+    """How an extra is installed into this very environment: an installer on the path may be that of another."""
+    install = f"`{sys.executable} -m pip install 'commonweight[{extra}]'`"
+    return f"run {install}" if extra == "release" else f"run `make workshop` in a clone, or {install}"
 
 
 def _describe_planned(planned: "PlannedStage") -> dict[str, object]:

@@ -91,6 +91,9 @@ class Job(msgspec.Struct, frozen=True):
     session: str = ""
     """Conversation id, if known: an engine with several upstreams routes all jobs of a session to one of them."""
     priority: Priority = "interactive"
+    is_urgent: bool = False
+    """It is short, and running jobs are read no further until it is done: it starts before all others, at one of
+    the places kept for such, or else at that of a running job, which goes on afterwards."""
     probe: Probe | None = None
     scoring: Scoring | None = None
     """With ``max_tokens`` 0 and without a grammar."""

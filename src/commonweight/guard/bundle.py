@@ -32,6 +32,11 @@ DEFAULT = Path(str(files("commonweight.guard") / "starter.safetensors"))
 """Compiled from the default charter for the starter model."""
 
 
+FORMAT = "guard/2"
+Strictness = Literal["low", "standard", "high"]
+"""The operating point: how many ordinary texts may be refused, see ``workshop.heads``."""
+
+
 class BundleError(Exception):
     """The bundle cannot be used; the message says why, in one sentence."""
 
@@ -51,14 +56,24 @@ class ModelIdentity(_BundlePart):
 class Ensemble(_BundlePart):
     """Weights that combine the logits of several representations into one, with its thresholds."""
 
-    states: float = 0.0
-    encoder: float = 0.0
-    grams: float = 0.0
     bias: float = 0.0
     low: float
     """Logit from which a second look is worth its cost."""
     high: float
-    """Logit from which the screen refuses by itself."""
+    """Logit from which the screen refuses by itself, at the strictness ``standard``."""
+    weights: Mapping[str, float] = {}
+    """By part: ``states`` and ``text``, or encoders and ``grams``. None: there is one, whose logit it is."""
+    slope: float = 0.0
+    """Logit by which the highest of n windows is lowered, for each unit of log(n)."""
+    points: Mapping[Strictness, float] = {}
+    """``high`` by strictness."""
+    relief: float = 0.0
+    """Logit by which ``high`` is lowered where the text manipulates."""
+
+    def at(self, strictness: Strictness, *, manipulated: bool = False) -> "Ensemble":
+        """The ensemble with the thresholds of one strictness."""
+        high = self.points.get(strictness, self.high) - self.relief * manipulated
+        return self.model_copy(update={"high": high, "low": min(self.low, high)})
 
 
 class Calibration(_BundlePart):
@@ -100,7 +115,7 @@ class BundleSource(_BundlePart):
 class Manifest(_BundlePart):
     """Contents of a bundle, except its tensors."""
 
-    schema_: str = "guard/1"
+    schema_: str = FORMAT
     charter: str
     """SHA-256 of the charter's file."""
     charter_id: str
@@ -115,7 +130,7 @@ class Manifest(_BundlePart):
     """Hashes of what the principles said when their heads were made."""
     prose: Mapping[str, ProseHead] = {}
     input: Mapping[str, Ensemble] = {}
-    """By what there is: ``states+encoder``, ``states``, ``encoder`` or ``grams``."""
+    """By the parts that there are, as ``states+minilm+use+grams``."""
     output: Mapping[str, Ensemble] = {}
     """By what there is: ``states`` or ``grams``."""
     injection: Ensemble | None = None
@@ -125,6 +140,16 @@ class Manifest(_BundlePart):
     """By ensemble, and by principle."""
     sources: tuple[BundleSource, ...] = ()
     """Of training and calibration."""
+    encoders: tuple[str, ...] = ()
+    """Those with heads, by the names in ``input``."""
+    manipulation: Mapping[str, Ensemble] = {}
+    """Of heads on text that manipulates the model, by the parts that there are."""
+    calm: Mapping[str, float] = {}
+    """By the parts on text that were asked: the logit below which no further one is."""
+    states_slope: float = 0.0
+    """As an ensemble's slope, for windows of states."""
+    languages: tuple[str, ...] = ()
+    """That the heads can read, as far as languages are told apart."""
     licence: str | None = Field(default=None, exclude_if=lambda value: value is None)
     """Of the bundle's content, as its sources' licences demand; None: it was made before this was recorded."""
 
@@ -175,13 +200,16 @@ class Bundle:
             with safe_open(path, framework="numpy") as opened:
                 metadata = opened.metadata() or {}
                 tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
-            bundle = cls(Manifest.model_validate_json(metadata["manifest"]), tensors)
+            written = json.loads(metadata["manifest"])
+            if (schema := written.get("schema_", "guard/1")) != FORMAT:
+                raise BundleError(
+                    f"{path} has the format {schema}, and this version reads {FORMAT}: compile the charter again"
+                )
+            bundle = cls(Manifest.model_validate(written), tensors)
         except FileNotFoundError as error:
             raise BundleError(f"{path}: there is no such file") from error
         except (SafetensorError, KeyError, ValidationError, ValueError, OSError) as error:
             raise BundleError(f"{path} is no compiled charter: {type(error).__name__}") from error
-        if bundle.manifest.schema_ != "guard/1":
-            raise BundleError(f"{path} has the format {bundle.manifest.schema_}; this version reads guard/1")
         digest = bundle.digest
         if not hmac.compare_digest(digest, metadata.get("digest", "")):
             raise BundleError(f"{path} was changed after it was compiled: compile the charter again")

@@ -1,8 +1,9 @@
 """Closed exchanges: turns of the user that were refused, with what a client kept in place of an answer.
 
 A closed exchange is over: it is neither screened again nor shown to the model. That a turn was refused is known in
-two ways. This server remembers it, in bounded memory under a keyed digest of the tenant, the turn, and the answer
-before it. Or the assistant's message says so by itself: a placeholder such as ``[refused]``, the message of a
+two ways. This server remembers it, with the principles that refused, in bounded memory under a keyed digest of the
+tenant, the turn, and the answer before it; a principle that does not hold any more, or not for this key, closes
+nothing. Or the assistant's message says so by itself: a placeholder such as ``[refused]``, the message of a
 principle, or reasoning that was never signed. To close an exchange that was not refused shows the model less, and
 lets nothing pass.
 """
@@ -10,12 +11,12 @@ lets nothing pass.
 import hashlib
 import json
 import re
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 from commonweight.charter.principle import Charter
+from commonweight.guard.tenant_memory import TenantMemory
 from commonweight.messages.content import (
     ContentBlock,
     TextBlock,
@@ -73,26 +74,37 @@ class RefusedTurns:
     def __init__(self, charter: Charter, key: bytes, capacity: int = MAX_REMEMBERED_TURNS) -> None:
         self._messages = frozenset(principle.message.strip() for principle in charter.principles)
         self._key = key
-        self._capacity = capacity
-        self._turns: OrderedDict[bytes, bytes] = OrderedDict()
-        """Digests of what left of their answers, by the turns' digests."""
+        self._turns = TenantMemory[dict[str, bytes]](capacity)
+        """By the turns' digests: the principles that refused, with the digests of what had left of the answers."""
 
-    def remember(self, turn: bytes, left: str) -> None:
-        """Remember that a turn was refused; ``left``: the text that had left by then, after the client's own."""
-        self._turns[turn] = self._digest(left.strip().encode(errors="surrogatepass"))
-        self._turns.move_to_end(turn)
-        if len(self._turns) > self._capacity:
-            self._turns.popitem(last=False)
+    def remember(self, tenant: str, turn: bytes, principle: str, left: str) -> None:
+        """Remember that a principle refused a turn.
 
-    def forget(self, turn: bytes) -> None:
-        """Forget a turn that was answered after all."""
-        self._turns.pop(turn, None)
+        ``left``: the text that had left of the answer by then, after the client's own.
+        """
+        refused = dict(self._turns.get(tenant, turn) or {})
+        refused[principle] = self._digest(left.strip().encode(errors="surrogatepass"))
+        self._turns.put(tenant, turn, refused)
 
-    def find_closed(self, messages: Sequence[MessageParam], tenant: str) -> ClosedExchanges:
-        """Find the closed exchanges of a conversation. What is asked last is never one."""
+    def forget(self, tenant: str, turn: bytes, principles: Collection[str]) -> None:
+        """Forget the refusals by principles that let the turn pass after all."""
+        refused = self._turns.get(tenant, turn) or {}
+        left = {name: digest for name, digest in refused.items() if name not in principles}
+        if left:
+            self._turns.put(tenant, turn, left)
+        else:
+            self._turns.remove(tenant, turn)
+
+    def match_conversation(
+        self, messages: Sequence[MessageParam], tenant: str, principles: Collection[str]
+    ) -> ClosedExchanges:
+        """Match a conversation with the turns that principles refused. What is asked last is never closed.
+
+        ``principles``: those that refuse this client's requests now.
+        """
         spoken = [i for i, message in enumerate(messages) if message.role != "system"]
         groups = [list(indices) for _, indices in groupby(spoken, key=lambda i: messages[i].role)]
-        asked = max((at for at, group in enumerate(groups) if messages[group[0]].role == "user"), default=-1)
+        last = max((at for at, group in enumerate(groups) if messages[group[0]].role == "user"), default=-1)
         closed: set[int] = set()
         before, turn = b"", b""
         for at, group in enumerate(groups):
@@ -103,34 +115,41 @@ class RefusedTurns:
             begun = hashlib.sha256(json.dumps(tenant).encode() + before).digest()
             names = [self._digest(name) for name in _hash_messages(begun, messages, group)]
             # A turn whose answer the client left out is followed by the user's next message.
-            ended = next((end for end in range(len(group) - 1, 0, -1) if names[end - 1] in self._turns), 0)
+            ended = next(
+                (end for end in range(len(group) - 1, 0, -1) if self._find(tenant, names[end - 1], principles)), 0
+            )
             closed.update(group[:ended])
             rest = group[ended:]
             turn = self._digest(_hash_messages(begun, messages, rest)[-1]) if ended else names[-1]
-            if at < asked:
+            if at < last:
                 answer = groups[at + 1]
                 blocks = [block for i in answer for block in messages[i].content]
-                if self._is_refusal(blocks, self._turns.get(turn)):
+                if self._is_refusal(blocks, self._find(tenant, turn, principles)):
                     closed.update(rest, answer)
         blanked = frozenset(i for i in closed if _has_results(messages[i]))
         return ClosedExchanges(frozenset(closed) - blanked, blanked, turn)
 
-    def _is_refusal(self, answer: Sequence[ContentBlock], left: bytes | None) -> bool:
+    def _find(self, tenant: str, turn: bytes, principles: Collection[str]) -> frozenset[bytes]:
+        """Find the digests of what had left when these principles refused a turn; none: they did not."""
+        refused = self._turns.get(tenant, turn) or {}
+        return frozenset(left for name, left in refused.items() if name in principles)
+
+    def _is_refusal(self, answer: Sequence[ContentBlock], left: Collection[bytes]) -> bool:
         """Whether an assistant's message stands for a refusal.
 
-        ``left``: the digest of the text that left of the refused answer; None: no refusal is remembered.
+        ``left``: digests of the texts that left of refused answers; empty: no refusal is remembered.
         """
         if any(not isinstance(block, TextBlock | ThinkingBlock) for block in answer):
             return False
         text = "".join(block.text for block in answer if isinstance(block, TextBlock)).strip()
         if not text:
             is_unsigned = any(isinstance(block, ThinkingBlock) and not block.signature for block in answer)
-            return is_unsigned or left is not None
+            return is_unsigned or bool(left)
         if _PLACEHOLDER.fullmatch(text) or text in self._messages:
             return True
-        if left == self._digest(b""):
-            return len(text) <= MAX_PLACEHOLDER_CHARACTERS
-        return self._digest(text.encode(errors="surrogatepass")) == left
+        if self._digest(b"") in left and len(text) <= MAX_PLACEHOLDER_CHARACTERS:
+            return True
+        return self._digest(text.encode(errors="surrogatepass")) in left
 
     def _digest(self, data: bytes) -> bytes:
         return compute_mac(self._key, Purpose.GUARD_TEXT, b"turn\0" + data)

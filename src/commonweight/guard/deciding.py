@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from commonweight.charter.places import ANSWER_PLACES, PLACES
 from commonweight.charter.principle import Place, Principle
 from commonweight.guard.bundle import Ensemble
-from commonweight.guard.deobfuscation import list_views
+from commonweight.guard.deobfuscation import DECODED, list_views
 from commonweight.guard.judge import YES_THRESHOLD, JudgeError, JudgeQuestion, JudgeSubject
 from commonweight.guard.scorer import HarmScore, sigmoid
 from commonweight.guard.segments import Location, Segment, find_question
@@ -144,7 +144,7 @@ class Decider:
             log.warning("the judge gave no verdict on %s: %s", principle.id, error or "too late")
             if self._guard.charter.on_judge_failure.get(principle.severity, "refuse") == "allow":
                 return False
-            self.add_verdict(principle, place, "judge", 1.0, YES_THRESHOLD, locate(span))
+            self.add_verdict(principle, place, "judge", 1.0, YES_THRESHOLD, locate(span), lacks_judgement=True)
             return True
         if probability >= YES_THRESHOLD:
             self.add_verdict(principle, place, "judge", probability, YES_THRESHOLD, locate(span))
@@ -162,7 +162,15 @@ class Decider:
         self.add_verdict(principle, place, stage, sigmoid(logit), sigmoid(threshold), where)
 
     def add_verdict(
-        self, principle: Principle, place: Place, stage: Stage, score: float, threshold: float, where: Location
+        self,
+        principle: Principle,
+        place: Place,
+        stage: Stage,
+        score: float,
+        threshold: float,
+        where: Location,
+        *,
+        lacks_judgement: bool = False,
     ) -> None:
         """Add a verdict; of a principle that only records, one on each block is enough."""
         known = {(verdict.principle, verdict.place, verdict.block) for verdict in self.findings.verdicts}
@@ -178,12 +186,14 @@ class Decider:
                 stage=stage,
                 score=score,
                 threshold=threshold,
+                strictness=self._guard.strictness,
                 action=action,
                 mode="shadow" if not refuses and action == "refuse" else "enforce",
                 block=where.block,
                 span=where.span,
                 tool=where.tool,
                 digest=where.digest,
+                lacks_judgement=lacks_judgement,
                 category=principle.category,
                 message=principle.message,
             )
@@ -203,20 +213,18 @@ class Decider:
 
 
 def make_subject(segment: Segment, span: Span) -> JudgeSubject:
-    """Make what the judge is shown of a segment: the text as it was scored, and what is encoded in it first."""
-    plain, *decoded = list_views(segment.text)
+    """Make what the judge is shown of a segment: what is encoded in it first, and the text without disguise."""
+    plain, *others = list_views(segment.text)
+    decoded = [view.text.strip() for view in others if view.kind in DECODED]
     if decoded:
-        return JudgeSubject(segment.place, "\n\n".join([*decoded, plain]), (0, 1))
-    return JudgeSubject(segment.place, plain, span)
+        return JudgeSubject(segment.place, "\n\n".join([*decoded, plain.text]), (0, 1))
+    return JudgeSubject(segment.place, plain.text, plain.find(*span))
 
 
 def locate_segment(guard: "Guard", segment: Segment, tenant: str) -> Locate:
     """Make a function that locates spans of a segment, with the segment's digest."""
 
     def locate(span: Span) -> Location:
-        # Spans are of the text as it was scored: of another view, none can be told.
-        is_plain = list_views(segment.text) == [segment.text]
-        digest = guard.scores.compute_digest(tenant, segment.text)
-        return segment.locate(span if is_plain else (0, 0))._replace(digest=digest)
+        return segment.locate(span)._replace(digest=guard.scores.compute_digest(tenant, segment.text))
 
     return locate

@@ -7,6 +7,7 @@ are a training framework. Six layers of 384 are little enough that matrix produc
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from safetensors.numpy import load_file
@@ -24,6 +25,14 @@ MAX_TOKENS = 128
 _EPSILON = 1e-12
 _BATCH_TOKENS = 1024
 """Tokens that are computed at once, padding included."""
+
+
+class Embedder(Protocol):
+    """Something that embeds texts as unit vectors."""
+
+    def embed(self, texts: Sequence[str]) -> Floats:
+        """Embed texts, a row for each."""
+        ...
 
 
 class EncoderMissingError(Exception):

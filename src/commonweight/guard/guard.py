@@ -12,15 +12,16 @@ from functools import lru_cache
 
 from commonweight.charter.places import find_rules
 from commonweight.charter.principle import Action, Charter, Mode, Place, Principle
-from commonweight.guard.bundle import Bundle, BundleError
+from commonweight.guard.bundle import Bundle, BundleError, Strictness
 from commonweight.guard.closed_exchanges import ClosedExchanges, RefusedTurns
-from commonweight.guard.encoder import TextEncoder
+from commonweight.guard.encoder import Embedder
 from commonweight.guard.judge import Judge
 from commonweight.guard.phrase_index import PhraseIndex
 from commonweight.guard.score_cache import ScoreCache
 from commonweight.guard.scorer import ProbeWeights, Scorer
 from commonweight.guard.screening import Screening
 from commonweight.guard.segments import Segment
+from commonweight.guard.verdict import Verdict
 from commonweight.messages.conversation import MessageParam
 
 JUDGE_TIMEOUT_SECONDS = 10.0
@@ -49,9 +50,11 @@ class Guard:
         self,
         charter: Charter,
         bundle: Bundle,
-        encoder: TextEncoder | None,
+        encoder: Embedder | None,
+        multilingual: Embedder | None = None,
         *,
         mode: Mode = "enforce",
+        strictness: Strictness = "standard",
         reads_states: bool = True,
         waived: Collection[str] = (),
         judge: Judge | None = None,
@@ -66,14 +69,15 @@ class Guard:
         self.charter = charter
         self.digest = bundle.digest
         self.mode = mode
-        self.scorer = Scorer(bundle, encoder)
+        self.strictness: Strictness = strictness
+        self.scorer = Scorer(bundle, encoder, multilingual)
         self.judge = judge
         self.judge_seconds = judge_seconds
         self.reads_states = reads_states and self.scorer.probe is not None
         model = bundle.manifest.model.name if bundle.manifest.model is not None else ""
         key = key or os.urandom(32)
         self.scores = ScoreCache(self.scorer, (charter.sha256, bundle.digest, model), key)
-        self.refused_turns = RefusedTurns(charter, key)
+        self._refused_turns = RefusedTurns(charter, key)
         self._by_id = {principle.id: principle for principle in charter.principles}
         self._rules = {principle.id: find_rules(charter, principle) for principle in charter.principles}
         for name in waived:
@@ -120,9 +124,31 @@ class Guard:
             (refusing if refuses else recording).append(principle)
         return ActivePrinciples(tuple(refusing), tuple(recording))
 
-    def find_closed(self, messages: Sequence[MessageParam], tenant: str) -> ClosedExchanges:
+    def find_closed(
+        self, messages: Sequence[MessageParam], tenant: str, waived: Collection[str] = ()
+    ) -> ClosedExchanges:
         """Find the closed exchanges of a conversation; a guard that enforces nothing closes none."""
-        return self.refused_turns.find_closed(messages, tenant) if self.mode == "enforce" else ClosedExchanges()
+        if self.mode != "enforce":
+            return ClosedExchanges()
+        return self._refused_turns.match_conversation(messages, tenant, self._list_enforced(waived))
+
+    def note_outcome(
+        self, turn: bytes, left: str, verdict: Verdict | None, tenant: str, waived: Collection[str] = ()
+    ) -> None:
+        """Note how a turn ended, for the requests that follow.
+
+        Args:
+            turn: keyed digest of the turn.
+            left: the text that left of its answer.
+            verdict: that refused it; None: it was answered.
+        """
+        if verdict is None:
+            self._refused_turns.forget(tenant, turn, self._list_enforced(waived))
+        elif not verdict.lacks_judgement:
+            self._refused_turns.remember(tenant, turn, verdict.principle, left)
+
+    def _list_enforced(self, waived: Collection[str]) -> list[str]:
+        return [one.id for one in self.charter.principles if self.get_mode(one, waived) == "enforce"]
 
     def index_phrases(self, principles: Sequence[Principle]) -> PhraseIndex:
         """Index the phrases of principles."""

@@ -5,7 +5,6 @@ The state after a text is the longest end of it that begins a phrase, which is w
 
 import re
 import unicodedata
-from bisect import bisect_left
 from collections import deque
 from collections.abc import Collection
 from typing import NamedTuple
@@ -88,24 +87,21 @@ class PhraseIndex:
             node = node.shorter
         return node.children[char]
 
-    def find_principles(self, text: str) -> set[str]:
-        """The principles with a phrase in a whole text."""
-        views = [fold(text)]
-        if (plain := unescape(text)) != text:
-            views.append(fold(plain))
+    def find_principles(self, views: Collection[str]) -> set[str]:
+        """Find the principles with a phrase in a text, from its views (``list_folded_views``)."""
         return {name for phrase, name in self._phrases.items() if any(phrase in view for view in views)}
 
-    def locate(self, text: str, principle: str) -> tuple[int, int]:
-        """Locate the first phrase of a principle that is in a text: its span in characters."""
+    def find_span(self, folded: str, principle: str) -> tuple[int, int] | None:
+        """Find the phrase of a principle that ends first in a folded text: its span in the folded characters."""
         phrases = [phrase for phrase, name in self._phrases.items() if name == principle]
+        spans = [(at, at + len(phrase)) for phrase in phrases if (at := folded.find(phrase)) >= 0]
+        return min(spans, key=lambda span: (span[1], -span[0]), default=None)
 
-        def holds(part: str) -> bool:
-            views = [fold(part), *([fold(unescape(part))] if "\\" in part else [])]
-            return any(phrase in view for phrase in phrases for view in views)
 
-        end = bisect_left(range(len(text)), True, key=lambda end: holds(text[:end]))
-        start = bisect_left(range(end), True, key=lambda start: not holds(text[start:end])) - 1
-        return max(0, start), end
+def list_folded_views(text: str) -> list[str]:
+    """List the folded text, and the same with JSON's escapes decoded where it has any."""
+    plain = unescape(text)
+    return [fold(text)] if plain == text else [fold(text), fold(plain)]
 
 
 def get_base(char: str) -> str:

@@ -10,11 +10,10 @@ from collections import deque
 from functools import lru_cache
 from typing import NamedTuple
 
+from commonweight.charter.normalisation import MAX_MARKS
 from commonweight.charter.phrases import begins_unit, fold, is_ignored
 from commonweight.guard.phrase_index import Node, PhraseIndex, get_base, unescape
 
-MAX_MARKS = 32
-"""Characters that are normalised together, as in Unicode's stream-safe text format."""
 # A high surrogate is decoded with the low one after it.
 _HIGH, _LOW, _DIGIT = "[dD][89abAB]", "[dD][c-fC-F]", "[0-9a-fA-F]"
 _WHOLE_ESCAPE = re.compile(
@@ -23,6 +22,8 @@ _WHOLE_ESCAPE = re.compile(
 _BEGUN_ESCAPE = re.compile(
     rf"\\(?:u(?:{_DIGIT}{{0,3}}|{_HIGH}{_DIGIT}{{2}}(?:\\(?:u(?:[dD]|{_LOW}{_DIGIT}?)?)?)?)?)?"
 )
+MAX_ESCAPE_CHARACTERS = 12
+"""Of an escape, which may be a pair of surrogates."""
 _LONE_SURROGATE = re.compile(r"\\u[0-9a-fA-F]{4}")
 _fold_unit = lru_cache(maxsize=8192)(fold)
 
@@ -110,9 +111,14 @@ class _Reading:
     def close(self) -> None:
         """Normalise the open character: no mark follows."""
         folded = self._fold_open()
-        if self._open:
+        if folded:
             self._units.append(_Unit(self._open_end, len(folded)))
             self._length += len(folded)
+        elif self._units:
+            # White space after white space. It is one unit with that, however much there is.
+            self._units[-1] = self._units[-1]._replace(end=self._open_end)
+        else:
+            self._start = self._open_end
         for i, char in enumerate(folded):
             self._node = self._index.advance(self._node, char)
             self._after_space = char == " "

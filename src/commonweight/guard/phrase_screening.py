@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from commonweight.charter.principle import Place
 from commonweight.guard.json_strings import read_strings
-from commonweight.guard.phrase_index import PhraseIndex
+from commonweight.guard.phrase_index import PhraseIndex, list_folded_views
+from commonweight.guard.phrase_location import locate_phrase
 
 
 class PlacedPhrase(NamedTuple):
@@ -54,28 +55,32 @@ class PhraseScreening:
             number += len(group)
         if len(groups) > 1:
             texts = [text for group in groups for text in group]
-            for index in self._indexes[place]:
-                yield from self._find_joined(texts, index, (" ",), seen)
+            yield from self._find_joined(texts, place, (" ",), seen)
 
     def find(self, texts: Sequence[str], place: Place) -> Iterator[PlacedPhrase]:
         """Find the phrases in texts that follow each other, and those that are spread over several."""
-        for index in self._indexes[place]:
-            seen: set[str] = set()
-            for number, text in enumerate(texts if index else ()):
-                for name in sorted(index.find_principles(text) - seen):
-                    seen.add(name)
-                    yield PlacedPhrase(name, index.locate(text, name), number)
-            if len(texts) > 1:
-                yield from self._find_joined(texts, index, ("", " "), seen)
+        seen: set[str] = set()
+        for number, text in enumerate(texts):
+            for name, span in self._find_new(text, place, seen):
+                yield PlacedPhrase(name, span, number)
+        if len(texts) > 1:
+            yield from self._find_joined(texts, place, ("", " "), seen)
 
     def _find_joined(
-        self, texts: Sequence[str], index: PhraseIndex, separators: tuple[str, ...], seen: set[str]
+        self, texts: Sequence[str], place: Place, separators: tuple[str, ...], seen: set[str]
     ) -> Iterator[PlacedPhrase]:
-        for separator in separators if index else ():
-            joined = separator.join(texts)
-            for name in sorted(index.find_principles(joined) - seen):
+        for separator in separators:
+            for name, span in self._find_new(separator.join(texts), place, seen):
+                yield _place(name, span, texts, separator)
+
+    def _find_new(self, text: str, place: Place, seen: set[str]) -> Iterator[tuple[str, tuple[int, int]]]:
+        """Find the principles that were not seen yet, with the spans of their phrases. The text is folded once."""
+        indexes = [index for index in self._indexes[place] if index]
+        views = list_folded_views(text) if indexes else []
+        for index in indexes:
+            for name in sorted(index.find_principles(views) - seen):
                 seen.add(name)
-                yield _place(name, index.locate(joined, name), texts, separator)
+                yield name, locate_phrase(index, text, name)
 
     def find_in_call(self, tool: str, written: str) -> Iterator[PlacedPhrase]:
         """Find the phrases in a tool call: in its JSON, and over several of its keys and values."""

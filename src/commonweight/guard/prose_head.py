@@ -11,11 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from commonweight.guard.arrays import Floats
+from commonweight.guard.bundle import ProseHead
 
 RESTRICTED_WEIGHT, PERMITTED_WEIGHT, ORDINARY_WEIGHT = 0.5, 0.75, 0.25
 RIDGE = 1e-2
-HARMFUL_LOOKING_SHARE = 0.25
-"""Of the harmless vectors in a bundle that does not say which of them look harmful."""
 
 
 @dataclass(frozen=True)
@@ -64,22 +63,6 @@ class FittedHead:
     ordinary: Floats
 
 
-def select_ordinary(
-    harmless: npt.NDArray[np.floating], looks_harmful: npt.NDArray[np.bool_] | None, harm: Floats | None
-) -> npt.NDArray[np.floating]:
-    """Select the ordinary ones of harmless vectors.
-
-    ``looks_harmful``: which do not count; None: the quarter that the head ``harm`` finds most harmful.
-    """
-    if looks_harmful is None:
-        if harm is None or not len(harmless):
-            return harmless
-        scores = harmless.astype(np.float32) @ harm
-        looks_harmful = scores > np.quantile(scores, 1 - HARMFUL_LOOKING_SHARE)
-    ordinary: npt.NDArray[np.floating] = harmless[~looks_harmful]
-    return ordinary
-
-
 def fit_head(words: ProseVectors, ordinary: OrdinaryVectors) -> FittedHead:
     """Fit a head on all ordinary requests, and score each by a head that was fitted on the other half."""
     (first, of_first), (second, of_second) = ordinary.halves
@@ -104,3 +87,14 @@ def _fit(words: ProseVectors, ordinary: Moments) -> Floats:
         towards += weight / total * (target - goal) * away
     weights: Floats = np.linalg.solve(covariance, towards).astype(np.float32)
     return weights
+
+
+def score_vectors(head: ProseHead, weights: Floats, vectors: Floats) -> Floats:
+    """Score vectors by a head, or by nearness to the words of a principle: refused from 0 on."""
+    similar = vectors @ np.asarray(weights, np.float32).T
+    if head.restricts:
+        score = similar[:, : head.restricts].max(1) - similar[:, head.restricts :].max(1)
+    else:
+        score = similar[:, 0]
+    logits: Floats = (score - head.high) / head.scale
+    return logits

@@ -20,14 +20,12 @@ from commonweight.charter.principle import Charter, Principle
 from commonweight.guard.bundle import Bundle, Calibration, ProseHead
 from commonweight.guard.calibration import count_refusals, find_threshold
 from commonweight.guard.encoder import TextEncoder
-from commonweight.guard.prose_head import OrdinaryVectors, ProseVectors, fit_head, select_ordinary
+from commonweight.guard.prose_head import OrdinaryVectors, ProseVectors, fit_head
 
 PROSE_RATE, PROSE_LOW_RATE = 0.0005, 0.02
 """Of ordinary requests: the share that a head of words may refuse, and the share that a judge is asked about."""
 MIN_ORDINARY = 100
 """Vectors of harmless texts, below which no threshold is worth its name."""
-HARM_COLUMN = 0
-"""Of the encoder's heads."""
 ORDINARY_REQUESTS = (
     "A question about cooking, travel, sports, health or everyday life.",
     "A request to write, correct, translate or summarise a text.",
@@ -151,9 +149,9 @@ def embed_words(principle: Principle, encoder: TextEncoder, violating: Sequence[
 
     Examples are the last rows, in the charter's order.
     """
-    restricts = [*_split_phrases(principle.restricts), *violating, *principle.violating_texts]
+    restricts = [*split_phrases(principle.restricts), *violating, *principle.violating_texts]
     permits = [
-        *_split_phrases(principle.permits),
+        *split_phrases(principle.permits),
         *ORDINARY_REQUESTS,
         *(example.text for example in principle.complying),
     ]
@@ -171,15 +169,8 @@ def find_ordinary(bundle: Bundle) -> OrdinaryVectors:
         raise CompileError(
             "the earlier bundle has no ordinary requests to set thresholds with: take the package's"
         )
-    looks_harmful = bundle.tensors.get("calibration.hard")
-    heads = bundle.tensors.get("encoder.weights")
-    return OrdinaryVectors.split(
-        select_ordinary(
-            bundle.tensors["calibration.vectors"],
-            None if looks_harmful is None else looks_harmful.astype(bool),
-            None if heads is None else heads[:, HARM_COLUMN],
-        )
-    )
+    looks_harmful = bundle.tensors["calibration.hard"].astype(bool)
+    return OrdinaryVectors.split(bundle.tensors["calibration.vectors"][~looks_harmful])
 
 
 def make_prose_head(
@@ -199,7 +190,7 @@ def make_prose_head(
     return fitted.weights[None].astype(np.float16), head, count_refusals(refused, len(fitted.ordinary))
 
 
-def _split_phrases(text: str) -> list[str]:
+def split_phrases(text: str) -> list[str]:
     """Split a text at stops and semicolons; the whole text is one of the phrases."""
     parts = [part.strip() for part in re.split(r"[.;:]\s+|\n+", text) if len(part.strip()) > 10]
     return [*parts, text] if len(parts) > 1 else [text]

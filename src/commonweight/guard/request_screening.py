@@ -1,18 +1,16 @@
 """Screening of a request: its segments by the heads on text, and the user's turn by the model's states."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from commonweight.charter.places import REQUEST_PLACES
 from commonweight.charter.principle import Place
 from commonweight.guard.arrays import Floats
-from commonweight.guard.bundle import Ensemble
-from commonweight.guard.deciding import Decider, Locate, Span, locate_segment
-from commonweight.guard.deobfuscation import list_views
+from commonweight.guard.deciding import Decider, Locate, locate_segment
 from commonweight.guard.phrase_screening import PhraseScreening
-from commonweight.guard.scorer import HarmScore, TextScores
-from commonweight.guard.segments import Location, Segment
-from commonweight.guard.verdict import Stage
+from commonweight.guard.reader import PROSE_ENCODER
+from commonweight.guard.scorer import HarmScore, InputJudgement, TextScores
+from commonweight.guard.segments import Location, Segment, list_last_turns
 
 if TYPE_CHECKING:
     from commonweight.guard.guard import Guard
@@ -32,7 +30,9 @@ class RequestScreening:
         self._tenant = tenant
         self._phrases = phrases
         self._segments = sorted(segments, key=lambda one: one.place != "input")
-        self._asked = next((one for one in segments if one.place == "input"), _NOTHING)
+        self._turns = [one for one in segments if one.is_user]
+        self._scores: dict[Segment, TextScores] = {}
+        self._input = next((one for one in segments if one.place == "input"), _NOTHING)
 
     async def screen_texts(self) -> None:
         """Screen the texts, until one is refused."""
@@ -51,55 +51,16 @@ class RequestScreening:
                 await self._screen_text(segment, locate)
             if self._decider.refusal:
                 return
+        await self._screen_joined_turns()
 
-    async def screen_states(
-        self, rows: Floats, start: int, end: int, spell: Callable[[int, int], str] | None
-    ) -> None:
+    async def screen_states(self, rows: Floats, start: int, end: int) -> None:
         """Screen the user's turn by the probe's scores of the prompt's tokens, where it is from start to end."""
-        if not self._asked.parts:
+        if not self._input.parts:
             return  # the last message holds results of tools
-        ensembles = self._scorer.manifest.input
+        text = await self._score_text(self._input)
         states = self._scorer.score_prompt(rows, start, end)
-        parts, ensemble = self._scorer.select_input_ensemble(states=True)
-        alone = ensembles.get("states")
-        if ensemble is None or alone is None:
-            return
-        logit = alone.states * states.logit + alone.bias
-        score = states._replace(logit=logit)
-        stage: Stage = "states"
-        if parts == "states+encoder" and (logit >= alone.low or len(list_views(self._asked.text)) > 1):
-            self._decider.findings.encoded = True
-            text = await self._score_text(self._asked, encode=True)
-            assert text.encoder is not None
-            score = HarmScore(
-                ensemble.states * states.logit
-                + ensemble.encoder * text.encoder.logit
-                + ensemble.grams * text.ngrams.logit
-                + ensemble.bias,
-                text.encoder.log_shares,
-                states.span,
-            )
-            stage = "ensemble"
-        else:
-            ensemble = alone
-            if parts == "states+encoder":
-                self._decider.record_input_score(logit)
-                return  # too calm for a second look, which the threshold was made with
-        self._decider.record_input_score(score.logit)
-
-        def locate(span: Span) -> Location:
-            digest = self._guard.scores.compute_digest(self._tenant, self._asked.text)
-            return self._locate_tokens(span, start, end, spell)._replace(digest=digest)
-
-        await self._decider.decide_by_score(score, ensemble, "input", stage, locate)
-
-    def _locate_tokens(
-        self, span: Span, start: int, end: int, spell: Callable[[int, int], str] | None
-    ) -> Location:
-        if spell is None:
-            return self._asked.locate((0, 0))
-        before, within = len(spell(start, span[0])), len(spell(start, span[1]))
-        return self._asked.map_from(spell(start, end), (before, within))
+        judged = self._scorer.judge_input(states, text, self._guard.strictness)
+        await self._decide(self._input, text, judged, locate_segment(self._guard, self._input, self._tenant))
 
     async def _screen_phrases(self, place: Place) -> None:
         """Look for phrases in the texts of a place, and over several of them."""
@@ -128,37 +89,59 @@ class RequestScreening:
             has_columns = False  # scored by the states, with the text's help
         if not has_columns and not has_prose:
             return
-        parts, ensemble = self._scorer.select_input_ensemble(states=False)
-        reads_first = not has_prose and place != "input" and self._scorer.has_encoder
-        text = await self._score_text(segment, encode=not reads_first)
-        if reads_first and self._is_doubtful(text):
-            text = await self._score_text(segment, encode=True)
-        if has_columns and ensemble is not None:
-            if parts == "encoder" and text.encoder is None:
-                ensemble = manifest.input.get("grams")
-            if ensemble is not None:
-                await self._decide_by_heads(segment, text, ensemble, locate)
+        text = await self._score_text(segment)
+        if has_columns:
+            judged = self._scorer.judge_input(None, text, self._guard.strictness)
+            await self._decide(segment, text, judged, locate)
         if not decider.refusal:
             await decider.decide_by_prose(text.prose, place, locate, segment)
 
-    def _is_doubtful(self, text: TextScores) -> bool:
-        """Whether the n-grams, which cost a hundredth of the encoder, find a text worth a second look."""
-        grams = self._scorer.manifest.input.get("grams")
-        return grams is None or grams.grams * text.ngrams.logit + grams.bias >= grams.low
+    async def _screen_joined_turns(self) -> None:
+        """Screen the user's last turns as one text, which a request may be split over.
 
-    async def _decide_by_heads(
-        self, segment: Segment, text: TextScores, ensemble: Ensemble, locate: Locate
-    ) -> None:
-        stage: Stage = "text"
-        logit = ensemble.grams * text.ngrams.logit + ensemble.bias
-        score = HarmScore(logit, text.ngrams.log_shares, text.ngrams.span)
-        if ensemble.encoder and text.encoder is not None:
-            self._decider.findings.encoded = True
-            score = HarmScore(
-                logit + ensemble.encoder * text.encoder.logit, text.encoder.log_shares, text.encoder.span
-            )
-        self._decider.record_input_score(score.logit)
-        await self._decider.decide_by_score(score, ensemble, segment.place, stage, locate, segment)
+        A turn that alarms by itself is not one of them: what is asked there is decided at its own place.
+        """
+        if len(self._turns) < 2 or not self._decider.active["input"].refusing:
+            return
+        calm = [one for one in list_last_turns(self._turns) if not self._alarms(await self._score_text(one))]
+        if len(calm) > 1:
+            joined = Segment("input", tuple(part for one in calm for part in one.parts), is_user=True)
+            await self._screen_text(joined, locate_segment(self._guard, joined, self._tenant))
+
+    def _alarms(self, text: TextScores) -> bool:
+        """Whether a text would be refused as input."""
+        decider = self._decider
+        judged = self._scorer.judge_input(None, text, self._guard.strictness)
+        if judged.score.compute_logit(decider.columns["input"][0]) >= judged.ensemble.high:
+            return True
+        return any(text.prose.get(one.id, (-1.0,))[0] >= 0 for one in decider.active["input"].refusing)
+
+    async def _decide(self, segment: Segment, text: TextScores, judged: InputJudgement, locate: Locate) -> None:
+        decider, findings, place = self._decider, self._decider.findings, segment.place
+        decider.record_input_score(judged.score.logit)
+        findings.encoded |= PROSE_ENCODER in text.members
+        findings.is_read &= text.is_read
+        if place == "input":
+            findings.language = text.language
+        if not text.is_read:
+            await self._decide_on_unread(segment, judged.score, locate)
+        if not decider.refusal:
+            await decider.decide_by_score(judged.score, judged.ensemble, place, judged.stage, locate, segment)
+
+    async def _decide_on_unread(self, segment: Segment, score: HarmScore, locate: Locate) -> None:
+        """Decide on a text that the heads cannot read, as the charter says: in the name of its first principle."""
+        decider, place = self._decider, segment.place
+        known = [one for one in decider.active[place].refusing if self._scorer.find_columns([one.id])]
+        if not known:
+            return
+        match self._guard.charter.unreadable:
+            case "refuse":
+                decider.add_verdict(known[0], place, "language", 1.0, 1.0, locate((0, len(segment.text))))
+            case "judge" if self._guard.judge is not None:
+                principle = decider.find_top_principle(score, known)
+                await decider.ask_judge(principle, place, score.span, locate, segment)
+            case _:
+                pass
 
     async def _screen_injection(self, segment: Segment, locate: Locate) -> None:
         active = self._decider.active[segment.place]
@@ -171,9 +154,12 @@ class RequestScreening:
         if logit >= 0:
             self._decider.add_verdict_from_logit(principle, segment.place, "text", logit, 0.0, locate(span))
 
-    async def _score_text(self, segment: Segment, *, encode: bool) -> TextScores:
-        scores, is_known = await self._guard.scores.score_text(segment, self._tenant, encode=encode)
+    async def _score_text(self, segment: Segment) -> TextScores:
+        if (known := self._scores.get(segment)) is not None:
+            return known
+        scores, is_known = await self._guard.scores.score_text(segment, self._tenant)
         self._count(is_known)
+        self._scores[segment] = scores
         return scores
 
     def _count(self, is_known: bool) -> None:

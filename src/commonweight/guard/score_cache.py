@@ -1,24 +1,30 @@
 """Scores of the texts of requests, each computed once for each tenant.
 
 Clients send the whole conversation with every request, so nearly all of its texts were scored before. What is kept
-are scores, in bounded memory and never on disk, under a keyed digest of tenant, place and text. Decisions are made
-anew from them each time, so waivers and modes hold at once. A judge's probability is kept like a score; that it
-failed is not.
+are scores, in bounded memory of which each tenant has its share, and never on disk. Their names are keyed digests
+of tenant, place and text. Decisions are made anew from them each time, so waivers and modes hold at once. What a
+judge says is kept like a score; that it failed is not.
 """
 
 import asyncio
-from collections import OrderedDict
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar, cast
 from weakref import WeakValueDictionary
 
+import numpy as np
+
 from commonweight.guard.phrase_screening import PlacedPhrase
 from commonweight.guard.scorer import Scorer, TextScores
 from commonweight.guard.segments import Segment
+from commonweight.guard.tenant_memory import TenantMemory
 from commonweight.signing import Purpose, compute_mac
+from commonweight.threads import run_in_thread
 
-MAX_SCORES = 30_000
-"""Scores that are kept: some 20 MB."""
+MAX_BYTES = 32 * 1024 * 1024
+"""Of scores that are kept: with ten principles 8,000 (all of them in prose) to 27,000."""
+ENTRY_BYTES = 300
+"""Of a score's name and place in the memory."""
 
 T = TypeVar("T")
 
@@ -29,27 +35,26 @@ class ScoreCache:
     Args:
         identity: of what the scores depend on beside the text: charter, bundle and model.
         key: of the digests.
+        capacity: bytes that are kept, as they are measured.
     """
 
-    def __init__(self, scorer: Scorer, identity: tuple[str, ...], key: bytes, capacity: int = MAX_SCORES) -> None:
+    def __init__(self, scorer: Scorer, identity: tuple[str, ...], key: bytes, capacity: int = MAX_BYTES) -> None:
         self._scorer = scorer
         self._identity = identity
         self._key = key
-        self._capacity = capacity
-        self._scores: OrderedDict[bytes, object] = OrderedDict()
+        self._scores = TenantMemory[object](capacity)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def compute_digest(self, tenant: str, text: str) -> str:
         """Compute the keyed digest of a tenant's text, for records."""
         return compute_mac(self._key, Purpose.GUARD_TEXT, _join("text", tenant, text)).hex()[:32]
 
-    async def score_text(self, segment: Segment, tenant: str, *, encode: bool) -> tuple[TextScores, bool]:
+    async def score_text(self, segment: Segment, tenant: str) -> tuple[TextScores, bool]:
         """Score a segment by the heads on text; also returns whether the score was known."""
-        kind = "text" if encode else "ngrams"
         return await self._find(
-            (kind, tenant, segment.place, segment.text),
+            ("text", tenant, segment.place, segment.text),
             tenant,
-            lambda: asyncio.to_thread(self._scorer.score_text, segment.text, encode=encode),
+            lambda: self._scorer.score_text(segment.text),
         )
 
     async def score_injection(self, segment: Segment, tenant: str) -> tuple[tuple[float, tuple[int, int]], bool]:
@@ -57,7 +62,7 @@ class ScoreCache:
         return await self._find(
             ("injection", tenant, segment.place, segment.text),
             tenant,
-            lambda: asyncio.to_thread(self._scorer.score_injection, segment.text),
+            lambda: self._scorer.score_injection(segment.text),
         )
 
     async def find_phrases(
@@ -70,55 +75,51 @@ class ScoreCache:
     ) -> list[PlacedPhrase]:
         """Find the phrases of principles in texts at a place, unless they were looked through before."""
         fields = ("phrases", tenant, place, *principles, "", *texts)
-        found, _ = await self._find(fields, tenant, lambda: asyncio.to_thread(find))
+        found, _ = await self._find(fields, tenant, find)
         return found
 
     async def judge(self, tenant: str, place: str, words: str, ask: Callable[[], Awaitable[float]]) -> float:
         """The judge's probability for a question in these words. What ``ask`` raises is raised, and not kept."""
         name = self._name("judge", tenant, place, words)
-        known = self._get(name)
+        known = self._scores.get(tenant, name)
         if known is None:
             known = await ask()
-            self._put(name, known)
+            self._put(tenant, name, known)
         return cast("float", known)
 
-    async def _find(
-        self, fields: tuple[str, ...], tenant: str, compute: Callable[[], Awaitable[T]]
-    ) -> tuple[T, bool]:
+    async def _find(self, fields: tuple[str, ...], tenant: str, compute: Callable[[], T]) -> tuple[T, bool]:
         name = self._name(*fields)
-        known = self._get(name)
+        known = self._scores.get(tenant, name)
         if known is not None:
             return cast("T", known), True
         # One text of a tenant at a time, so that one with a long document takes no more turns than others.
         lock = self._locks.setdefault(tenant, asyncio.Lock())
         async with lock:
-            known = self._get(name)
+            known = self._scores.get(tenant, name)
             if known is not None:
                 return cast("T", known), True
-            computing = asyncio.ensure_future(compute())
-            try:
-                computed = await asyncio.shield(computing)
-            except asyncio.CancelledError:
-                # A thread cannot be canceled: the tenant's turn lasts until it is done.
-                await asyncio.wait([computing])
-                raise
-            self._put(name, computed)
+            # A thread cannot be canceled: the tenant's turn lasts until it is done.
+            computed = await run_in_thread(compute)
+            self._put(tenant, name, computed)
             return computed, False
 
     def _name(self, *fields: str) -> bytes:
         return compute_mac(self._key, Purpose.GUARD_TEXT, _join(*self._identity, *fields))
 
-    def _get(self, name: bytes) -> object | None:
-        known = self._scores.get(name)
-        if known is not None:
-            self._scores.move_to_end(name)
-        return known
+    def _put(self, tenant: str, name: bytes, score: object) -> None:
+        self._scores.put(tenant, name, score, ENTRY_BYTES + measure_bytes(score))
 
-    def _put(self, name: bytes, score: object) -> None:
-        self._scores[name] = score
-        self._scores.move_to_end(name)
-        if len(self._scores) > self._capacity:
-            self._scores.popitem(last=False)
+
+def measure_bytes(score: object) -> int:
+    """Measure what a score takes in memory, at most: what it shares with others counts each time."""
+    size = sys.getsizeof(score)
+    if isinstance(score, np.ndarray):
+        return size + (score.base.nbytes if isinstance(score.base, np.ndarray) else 0)
+    if isinstance(score, dict):
+        return size + sum(measure_bytes(one) for one in score.values())
+    if isinstance(score, tuple | list):
+        return size + sum(measure_bytes(one) for one in score)
+    return size
 
 
 def _join(*fields: str) -> bytes:

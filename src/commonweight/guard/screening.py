@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,7 +41,7 @@ class Screening:
         self._decider = decider = Decider(guard, segments, waived, tenant)
         manifest = self._scorer.manifest
         answers = manifest.output.get("states" if guard.reads_states else "grams")
-        self._output: Ensemble | None = answers
+        self._output: Ensemble | None = answers.at(guard.strictness) if answers else None
         self._tracker = (
             None
             if answers is None
@@ -109,19 +109,14 @@ class Screening:
         with self._measure_time():
             await self._request.screen_texts()
 
-    async def screen_prompt(
-        self, scores: bytes | None, start: int, end: int, spell: Callable[[int, int], str] | None = None
-    ) -> None:
-        """Screen the prompt by the probe's ``scores`` of its tokens; the user's turn is from start to end.
-
-        ``spell``: the text of the prompt's tokens between two indices, for where a verdict's evidence stands.
-        """
+    async def screen_prompt(self, scores: bytes | None, start: int, end: int) -> None:
+        """Screen the prompt by the probe's ``scores`` of its tokens; the user's turn is from start to end."""
         probe = self._guard.probe
         if scores is None or probe is None or self.refusal:
             return
         with self._measure_time():
             rows = np.frombuffer(scores, "<f4").reshape(-1, probe.heads)
-            await self._request.screen_states(rows, start, end, spell)
+            await self._request.screen_states(rows, start, end)
 
     # What goes out
 
@@ -175,7 +170,6 @@ class Screening:
         tracker, ensemble = self._tracker, self._output
         assert tracker is not None and ensemble is not None
         logit, shares = self._scorer.score_token(row)
-        logit = ensemble.states * logit + ensemble.bias
         weight = max(1 / 16, 1 / max(1, tracker.count))
         self._shares = shares if self._shares is None else self._shares + weight * (shares - self._shares)
         state = tracker.update(logit)
@@ -198,7 +192,7 @@ class Screening:
             span = (len(written) - len(text), len(written))
             self._screened_characters = len(written)
             if self._tracker is not None and self._output is not None and not self._guard.reads_states:
-                logit = self._output.grams * self._scorer.score_answer(text) + self._output.bias
+                logit = self._scorer.score_answer(text)
                 state = self._tracker.update(logit)
                 self.findings.output_score = sigmoid(self._tracker.peak)
                 self._is_doubtful = False

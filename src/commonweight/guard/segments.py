@@ -5,15 +5,17 @@ they were extracted), so that a span of it can be told as a block and characters
 """
 
 from bisect import bisect_right
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from commonweight.charter.principle import Place
+from commonweight.guard.tool_texts import JsonText, list_schema_texts, list_strings
 from commonweight.messages.content import (
     CompactionBlock,
+    ContainerUploadBlock,
     ContentSource,
     DocumentBlock,
     ImageBlock,
@@ -34,8 +36,8 @@ from commonweight.messages.tools import CustomTool, Tool
 from commonweight.messages.wire import WireModel
 
 PARAGRAPH = "\n\n"
-_SCHEMA_KEYWORDS = frozenset({"type", "format", "pattern", "required", "$ref", "$schema", "$id"})
-"""Keywords of JSON schemas whose values say nothing to the model in words."""
+MAX_JOINED, MAX_JOINED_CHARACTERS = 6, 4000
+"""Turns of the user that are also scored as one text, the last ones."""
 
 _READ_APART = (TextBlock, ImageBlock, DocumentBlock, SearchResultBlock, ToolResultBlock, CompactionBlock)
 """Blocks of a user's message that are segments of their own, or hold no words."""
@@ -97,30 +99,22 @@ class Segment:
                 best, most = i, inside
         return Location(self.parts[best].path, most if most[0] < most[1] else None, self.tool)
 
-    def map_from(self, rendered: str, span: tuple[int, int]) -> Location:
-        """Locate a span of the text that a prompt holds in place of this segment's.
-
-        Templates trim texts and write others between them. So each part is looked for in the rendered text; where
-        one is not found as it was sent, there is no span.
-        """
-        done = 0
-        best, most = None, (0, 0)
-        for part in self.parts:
-            body = part.text.strip()
-            at = rendered.find(body, done)
-            if at < 0:
-                return Location(self.parts[0].path if len(self.parts) == 1 else None, None, self.tool)
-            done = at + len(body)
-            inside = max(span[0], at), min(span[1], done)
-            if inside[1] - inside[0] > most[1] - most[0]:
-                moved = part.text.index(body) - at
-                best, most = part.path, (inside[0] + moved, inside[1] + moved)
-        return Location(best, most if best is not None else None, self.tool)
-
 
 def find_question(segments: Sequence[Segment]) -> str:
     """Find what the user asked last: in this turn or, while tools are at work, in an earlier one."""
     return next((one.text for one in reversed(segments) if one.is_user), "")
+
+
+def list_last_turns(turns: Sequence[Segment]) -> list[Segment]:
+    """List the last turns that a request may be split over: few, and not long."""
+    found: list[Segment] = []
+    left = MAX_JOINED_CHARACTERS
+    for turn in reversed(turns[-MAX_JOINED:]):
+        left -= len(turn.text)
+        if left < 0:
+            break
+        found.append(turn)
+    return found[::-1]
 
 
 def extract_segments(
@@ -132,13 +126,15 @@ def extract_segments(
         documents: extracted texts of documents; without them, those that are texts already.
         closed: indices of the messages of closed exchanges, which are not screened.
     """
-    found = [_make_tool_segment(f"tools[{i}]", tool) for i, tool in enumerate(request.tools or [])]
+    tools = request.tools or []
+    found = [segment for i, tool in enumerate(tools) for segment in _make_tool_segments(f"tools[{i}]", tool)]
     found += [
         Segment("system", (Part(f"system[{i}]", block.text),)) for i, block in enumerate(request.system or [])
     ]
+    defined = {tool.name for tool in tools}
     names: dict[str, str] = {}
     last = _find_last_turn(request.messages)
-    asked: list[Part] = []
+    input_parts: list[Part] = []
     ending = max((i for i, one in enumerate(request.messages) if one.role != "assistant"), default=0)
     for i, message in enumerate(request.messages):
         for block in message.content:
@@ -146,33 +142,40 @@ def extract_segments(
                 names[block.id] = block.name
         if i in closed:
             continue
-        said: list[Part] = []
+        message_parts: list[Part] = []
         for j, block in enumerate(message.content):
             path = f"messages[{i}].content[{j}]"
-            match block:
-                case TextBlock() if message.role == "system":
-                    found.append(Segment("system", (Part(path, block.text),)))
-                case TextBlock(text=str(text)) | CompactionBlock(content=str(text)):
-                    said.append(Part(path, text))
-                case _ if message.role == "user" and not isinstance(block, _READ_APART):
-                    said += _list_fields(block, path)
-                case ToolUseBlock() | ServerToolUseBlock():
-                    said += _list_strings(f"{path}.input", block.input)
-                case _:
-                    found += _make_other_segments(block, path, names, documents or {})
+            if message.role == "system" and isinstance(block, TextBlock):
+                found.append(Segment("system", (Part(path, block.text),)))
+            elif parts := _list_own_parts(block, path, message.role, defined):
+                message_parts += parts
+            else:
+                found += _make_other_segments(block, path, names, documents or {})
         if message.role == "user" and i >= last:
-            asked += said
+            input_parts += message_parts
         elif message.role != "system":
-            found.append(Segment("history", tuple(said), is_user=message.role == "user"))
-    is_last = all(part.path.startswith(f"messages[{ending}].") for part in asked)
-    found.append(Segment("input", tuple(asked), is_user=True, is_last_message=is_last))
+            found.append(Segment("history", tuple(message_parts), is_user=message.role == "user"))
+    is_last = all(part.path.startswith(f"messages[{ending}].") for part in input_parts)
+    found.append(Segment("input", tuple(input_parts), is_user=True, is_last_message=is_last))
     return tuple(one for one in found if one.text.strip())
 
 
-def _list_fields(block: WireModel, path: str) -> list[Part]:
-    """The texts of a block that has no place in a user's message, with its names and keys: a prompt holds all."""
-    fields = block.model_dump(mode="json", exclude={"type", "cache_control"}, exclude_none=True)
-    return _list_strings(path, fields, with_keys=True)
+def _list_own_parts(block: WireModel, path: str, role: str, defined: Collection[str]) -> list[Part]:
+    """The texts of a block that are read with those around it. ``defined``: tools whose names are read apart."""
+    match block:
+        case TextBlock(text=str(text)) | CompactionBlock(content=str(text)):
+            return [Part(path, text)]
+        case _ if role == "user" and not isinstance(block, _READ_APART):
+            # It has no place in a user's message. A prompt holds its names and keys as well.
+            fields = block.model_dump(mode="json", exclude={"type", "cache_control"}, exclude_none=True)
+            return _make_parts(list_strings(path, fields))
+        case ToolUseBlock() | ServerToolUseBlock():
+            name = [Part(f"{path}.name", block.name)] if block.name not in defined else []
+            return [*name, *_make_parts(list_strings(f"{path}.input", block.input))]
+        case ContainerUploadBlock():
+            return [Part(f"{path}.file_id", block.file_id)]
+        case _:
+            return []
 
 
 def _find_last_turn(messages: Sequence[MessageParam]) -> int:
@@ -208,12 +211,12 @@ def _make_other_segments(
                         "document", tuple(_list_document_parts(inner, f"{path}.content[{k}]", documents))
                     )
         case ServerToolResultBlock():
-            strings = tuple(_list_strings(f"{path}.content", block.content))
-            yield Segment("tool_result", strings, names.get(block.tool_use_id))
+            parts = _make_parts(list_strings(f"{path}.content", block.content))
+            yield Segment("tool_result", tuple(parts), names.get(block.tool_use_id))
         case DocumentBlock() | SearchResultBlock():
             yield Segment("document", tuple(_list_document_parts(block, path, documents)))
         case ToolAdditionBlock(tool=ToolDefinition(definition=tool)):
-            yield _make_tool_segment(f"{path}.tool.definition", tool)
+            yield from _make_tool_segments(f"{path}.tool.definition", tool)
         case _:
             pass
 
@@ -244,47 +247,17 @@ def _list_document_parts(
             yield Part(path, "\n".join(documents.get(id(block), ())))
 
 
-def _make_tool_segment(path: str, tool: Tool) -> Segment:
-    """The words of a tool's definition; those of published tools are the API's own."""
-    if not isinstance(tool, CustomTool):
-        return Segment("tools", (), tool.name)
-    parts = [Part(f"{path}.name", tool.name)]
-    if tool.description:
-        parts.append(Part(f"{path}.description", tool.description))
-    parts += _list_strings(f"{path}.input_schema", tool.input_schema, _SCHEMA_KEYWORDS)
-    parts += _list_strings(f"{path}.input_examples", tool.input_examples or [])
-    return Segment("tools", tuple(parts), tool.name)
+def _make_tool_segments(path: str, tool: Tool) -> list[Segment]:
+    """The client's words in a tool's definition: of a published tool, those in its examples alone."""
+    parts: list[Part] = []
+    if isinstance(tool, CustomTool):
+        parts.append(Part(f"{path}.name", tool.name))
+        if tool.description:
+            parts.append(Part(f"{path}.description", tool.description))
+        parts += _make_parts(list_schema_texts(f"{path}.input_schema", tool.input_schema))
+    parts += _make_parts(list_strings(f"{path}.input_examples", tool.input_examples or []))
+    return [Segment("tools", tuple(parts), tool.name)] if parts else []
 
 
-def _list_strings(
-    path: str,
-    value: Any,  # noqa: ANN401 - any JSON
-    without: Collection[str] = (),
-    *,
-    with_keys: bool = False,
-) -> list[Part]:
-    """The strings within JSON, with their paths.
-
-    Args:
-        without: keys passed over unless they hold objects.
-        with_keys: the keys are texts, too.
-    """
-    found: list[Part] = []
-    # Not by recursion: a client's JSON may be nested deeper than that goes.
-    waiting: list[tuple[str, Any]] = [(path, value)]
-    while waiting:
-        at, one = waiting.pop()
-        if isinstance(one, str):
-            if one:
-                found.append(Part(at, one))
-        elif isinstance(one, dict):
-            if with_keys:
-                found += [Part(f"{at}.{key}", key) for key in one]
-            waiting += [
-                (f"{at}.{key}", inner)
-                for key, inner in reversed(one.items())
-                if key not in without or isinstance(inner, dict)
-            ]
-        elif isinstance(one, list):
-            waiting += [(f"{at}[{i}]", inner) for i, inner in reversed(list(enumerate(one)))]
-    return found
+def _make_parts(texts: Iterable[JsonText]) -> list[Part]:
+    return [Part(path, text) for path, text in texts]

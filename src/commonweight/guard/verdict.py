@@ -4,9 +4,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from commonweight.charter.principle import Action, Category, Mode, Place
+from commonweight.guard.bundle import Strictness
 
-Stage = Literal["text", "states", "ensemble", "judge", "phrase"]
-"""What decided: heads on the text, heads on the model's states, both together, the judge, or a phrase."""
+Stage = Literal["text", "states", "ensemble", "judge", "phrase", "language"]
+"""What decided: heads on the text, heads on the model's states, both together, the judge, a phrase, or that the
+text is in a language that no head reads."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,12 @@ class Verdict:
     """Name of the tool that the block belongs to."""
     digest: str | None = None
     """Keyed digest of the text that was scored; None for answers."""
+    lacks_judgement: bool = False
+    """The judge failed, and its failure refuses. Of the exchange it says nothing."""
     category: Category | None = None
     message: str = ""
+    strictness: Strictness = "standard"
+    """The operating point that the threshold belongs to."""
 
     @property
     def refuses(self) -> bool:
@@ -61,6 +67,10 @@ class Findings:
     """The highest probability seen on the way in; None: nothing was scored."""
     output_score: float | None = None
     """The same for the answer."""
+    language: str | None = None
+    """Of the input, by its ISO 639 code, where it is plain."""
+    is_read: bool = True
+    """Whether the heads can read that language. Where they cannot, ``input_score`` says nothing."""
     encoded: bool = False
     """Whether the first look was doubtful enough for the text encoder."""
     escalated: bool = False
@@ -87,6 +97,8 @@ class Findings:
             "verdicts": [verdict.to_record() for verdict in self.verdicts],
             "input_score": _round_score(self.input_score),
             "output_score": _round_score(self.output_score),
+            "language": self.language,
+            "is_read": self.is_read,
             "encoded": self.encoded,
             "escalated": self.escalated,
             "closed": self.closed,

@@ -73,7 +73,9 @@ class GuardVerdict(BaseModel):
     """``input``, ``output``, ``thinking``, ``tool_input``, ``tool_result``, ``system``, ``document``, ``history``
     or ``tools``."""
     stage: str
-    """Stage that decided: ``text``, ``states``, ``ensemble``, ``judge`` or ``phrase``."""
+    """Stage that decided: ``text``, ``states``, ``ensemble``, ``judge``, ``phrase`` or ``language``."""
+    strictness: str = "standard"
+    """Operating point of the threshold: ``low``, ``standard`` or ``high``."""
     score: float
     threshold: float
     """Probabilities."""

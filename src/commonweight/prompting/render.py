@@ -193,10 +193,6 @@ class Renderer:
         """Index of the first special token in a span of token ids, or its end."""
         return next((i for i in range(start, end) if token_ids[i] in self._special_ids), end)
 
-    def spell(self, token_ids: Sequence[int]) -> str:
-        """Spell token ids as text, special tokens by name; bytes that are no whole character are left out."""
-        return self._encoder.spell(token_ids).decode(errors="ignore")
-
     def remember_answer(
         self, prompt: Prompt, blocks: Sequence[object], token_ids: Sequence[int], reasoning: str
     ) -> None:

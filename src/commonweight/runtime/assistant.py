@@ -23,7 +23,7 @@ from commonweight.messages.request import MessageRequest
 from commonweight.prompting import Renderer, Tokenizer
 from commonweight.runtime.data import DataFolder
 from commonweight.runtime.guard import find_encoder, identify_model, open_guard
-from commonweight.runtime.settings import AssistantSettings
+from commonweight.runtime.settings import SELF, AssistantSettings
 from commonweight.signing import Purpose, Signer
 from commonweight.turn import Assistant, LoadFiles, TurnListener
 from commonweight.turn.self_judge import SelfJudge
@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 
 GREETING = "Hello! Who are you?"
 """What a remote server's chat template is compared with."""
+
+JUDGE_PLACES = 1
+"""Of the engine, for questions to the served model: no stream has to end before one about another is answered."""
 
 OnProgress = Callable[[str, float], None]
 """Takes a model's id and the fraction of its weights that is loaded, from 0 to 1."""
@@ -151,7 +154,10 @@ def _make_engine(
         return make_remote_engine(settings, settings.remote, gguf, renderer, key)
     for warning in find_excesses(settings, card):
         log.warning("%s", warning)
-    return LlamaEngine(plan_worker(card.path, card.trained_window, settings.engine, report))
+    asks_itself = settings.guard is not None and settings.guard.mode != "off" and settings.guard.judge_url == SELF
+    reserved = JUDGE_PLACES if asks_itself else 0
+    plan = plan_worker(card.path, card.trained_window, settings.engine, report, reserved=reserved)
+    return LlamaEngine(plan)
 
 
 async def _start_engine(

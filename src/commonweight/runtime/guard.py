@@ -10,6 +10,7 @@ from commonweight.guard.bundle import ModelIdentity
 from commonweight.guard.coverage import find_gaps
 from commonweight.guard.encoder import EncoderMissingError, TextEncoder, load_encoder
 from commonweight.guard.http_judge import HttpJudge
+from commonweight.guard.multilingual import MultilingualEncoder, load_multilingual_encoder
 from commonweight.guard.recompile import CompileError, covers, recompile
 from commonweight.runtime.charter import read_charter
 from commonweight.runtime.errors import UserError
@@ -50,6 +51,15 @@ def find_encoder(report: Callable[[str], None] = log.warning) -> TextEncoder | N
         return None
 
 
+def find_multilingual(report: Callable[[str], None] = log.warning) -> MultilingualEncoder | None:
+    """Find the encoder for other languages; None if its weights are not installed."""
+    try:
+        return load_multilingual_encoder()
+    except EncoderMissingError as error:
+        report(f"The guard reads English only: {error}.")
+        return None
+
+
 def open_guard(
     settings: GuardSettings,
     model: ModelIdentity,
@@ -82,7 +92,9 @@ def open_guard(
             charter,
             bundle,
             encoder,
+            find_multilingual() if "use" in bundle.manifest.encoders else None,
             mode=settings.mode,
+            strictness=settings.strictness,
             reads_states=is_its_model and shows_states,
             waived=settings.waived,
             judge=self_judge if settings.judge_url == SELF else _open_http_judge(settings),
@@ -102,7 +114,8 @@ def open_guard(
         )
     seen = " and ".join(["states"] * guard.reads_states + ["text"])
     mode = "enforced" if settings.mode == "enforce" else "in shadow"
-    report(f"Charter {charter.id} {charter.version} ({charter.sha256[:12]}), {mode} on {seen}.")
+    reach = _describe_reach(guard)
+    report(f"Charter {charter.id} {charter.version} ({charter.sha256[:12]}), {mode} on {seen}{reach}.")
     return guard
 
 
@@ -130,6 +143,17 @@ def _check_coverage(guard: Guard) -> None:
             len({gap.principle for gap in fewer}),
             ", ".join(dict.fromkeys(f"{gap.place} by {' and '.join(gap.heads)}" for gap in fewer)),
         )
+
+
+def _describe_reach(guard: Guard) -> str:
+    """Describe the operating point and the languages that heads read, for bundles that tell."""
+    languages = guard.scorer.languages
+    if not languages:
+        return ""
+    others = {"allow": "passes unread", "judge": "goes to the judge", "refuse": "is refused"}[
+        guard.charter.unreadable
+    ]
+    return f"; strictness {guard.strictness}; reads {', '.join(languages)}, what else {others}"
 
 
 def _open_http_judge(settings: GuardSettings) -> Judge | None:

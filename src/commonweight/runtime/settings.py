@@ -11,6 +11,7 @@ from commonweight.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from commonweight.charter.principle import Mode
+    from commonweight.guard.bundle import Strictness
 
 SELF = "self"
 """As a judge's URL: the served model."""
@@ -23,6 +24,7 @@ class GuardSettings:
     mode: "Mode" = "enforce"
     charter: Path | None = None
     bundle: Path | None = None
+    strictness: "Strictness" = "standard"
     waived: Sequence[str] = ()
     """Ids of principles that are set aside for everyone."""
     judge_url: str | None = None

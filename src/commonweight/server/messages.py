@@ -66,7 +66,7 @@ def make_messages_router(assistant: Assistant, limiter: Limiter) -> APIRouter:
     async def count_tokens(request: Request) -> TokenCount:
         principal: Principal = request.state.principal
         async with bodies.read(request, CountTokensRequest) as (body, size):
-            counting = assistant.count_tokens(body, principal.tenant, size)
+            counting = assistant.count_tokens(body, principal.tenant, size, principal.waived)
             return await cancel_on_disconnect(request.receive, counting)
 
     return router

@@ -56,6 +56,7 @@ class Metrics:
         self._prefill = histogram("prefill", "Reading the prompt.", _QUICK, "priority")
         self._first = histogram("first_token", "From a request to its first token.", _QUICK, "priority")
         self._total = histogram("turn", "From a request to its last token.", _LONG, "priority")
+        self._unread = counter("guard_unread", "Inputs in a language that the guard's heads cannot read.")
         self._screened = counter(
             "guard_exchanges", "Exchanges that the guard saw, by how far it had to look.", "depth"
         )
@@ -119,6 +120,8 @@ class Metrics:
         self._scores.labels("hit").inc(findings.hits)
         self._scores.labels("miss").inc(findings.misses)
         self._closed.inc(findings.closed)
+        if not findings.is_read:
+            self._unread.inc()
         for verdict in findings.verdicts:
             outcome = "refused" if verdict.refuses else "shadow" if verdict.mode == "shadow" else "recorded"
             self._verdicts.labels(verdict.principle, verdict.place, verdict.stage, outcome).inc()

@@ -4,7 +4,7 @@ import codecs
 import contextlib
 import logging
 import math
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -116,9 +116,11 @@ class Assistant:
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         return [(token, decoder.decode(self._tokenizer.decode(token))) for token in self._tokenizer.encode(text)]
 
-    async def count_tokens(self, request: CountTokensRequest, tenant: str = "", size: int = 0) -> TokenCount:
+    async def count_tokens(
+        self, request: CountTokensRequest, tenant: str = "", size: int = 0, waived: Collection[str] = ()
+    ) -> TokenCount:
         """Count the tokens of the prompt of a request of ``size`` bytes, rendered as it would run."""
-        ready = await self._preparer.prepare(request, self.engine.window, tenant, size)
+        ready = await self._preparer.prepare(request, self.engine.window, tenant, size, waived=waived)
         original = OriginalTokens(original_input_tokens=ready.original_token_count) if ready.edits else None
         return TokenCount(input_tokens=len(ready.prompt.token_ids), context_management=original)
 
@@ -135,7 +137,9 @@ class Assistant:
                 f"max_tokens: {request.max_tokens} > {self.max_output}, which is the maximum allowed number of "
                 f"output tokens for {request.model}"
             )
-        ready = await self._preparer.prepare(request, self.engine.window, origin.tenant, size, origin.priority)
+        ready = await self._preparer.prepare(
+            request, self.engine.window, origin.tenant, size, origin.priority, origin.waived
+        )
         prompt = ready.prompt
         length, window = len(prompt.token_ids), self.engine.window
         room = window - length
@@ -178,7 +182,7 @@ class Assistant:
         gate = ReleaseGate(whole_calls=screening is not None and screening.buffers_tool_calls)
 
         def settle() -> None:
-            self._note_outcome(turn, answer, gate)
+            self._note_outcome(turn, answer, gate, screening)
             if answer.matches_tokens and answer.stop_reason != "refusal":
                 ids = answer.token_ids
                 kept = ids[:-1] if ids and ids[-1] in self._tokenizer.end_ids else ids
@@ -190,10 +194,10 @@ class Assistant:
             if screening is not None and screening.screens_blocks
             else None
         )
-        screened = screen_steps(
-            answer_steps(steps, answer), screening, answer, prompt, self._renderer.spell, blocks
-        )
+        screened = screen_steps(answer_steps(steps, answer), screening, answer, prompt, blocks)
         with self._record_turn(turn, answer, gate, screening), _translate_errors():
+            if screening is not None:
+                await screening.screen_input()
             async with contextlib.aclosing(release_events(screened, gate, answer, settle)) as events:
                 async for event in events:
                     yield event
@@ -206,16 +210,20 @@ class Assistant:
         screening.findings.closed = len(turn.closed.indices)
         return screening
 
-    def _note_outcome(self, turn: Turn, answer: Answer, gate: ReleaseGate) -> None:
+    def _note_outcome(self, turn: Turn, answer: Answer, gate: ReleaseGate, screening: Screening | None) -> None:
         """Note for later requests whether the turn was refused, before the client can send one."""
-        if self.guard is None or not turn.closed.turn:
+        if self.guard is None or screening is None or not turn.closed.turn:
             return
-        if answer.stop_reason == "refusal":
+        if answer.stop_reason is not None:
             blocks = gate.message.content if gate.has_started else []
             left = "".join(block.text for block in blocks if isinstance(block, OutputText))
-            self.guard.refused_turns.remember(turn.closed.turn, turn.prompt.prefill + left)
-        elif answer.stop_reason is not None:
-            self.guard.refused_turns.forget(turn.closed.turn)
+            self.guard.note_outcome(
+                turn.closed.turn,
+                turn.prompt.prefill + left,
+                screening.refusal if answer.stop_reason == "refusal" else None,
+                turn.origin.tenant,
+                turn.origin.waived,
+            )
 
     def _choose_sampling(self, request: MessageRequest) -> Sampling:
         """What the request sets, with the API's defaults; or, if it sets nothing, what holds for the model."""

@@ -19,6 +19,7 @@ from commonweight.messages.events import (
 from commonweight.messages.request import MessageRequest
 from commonweight.messages.response import OutputBlock, OutputThinking, OutputToolUse
 from commonweight.turn.answer import Answer
+from commonweight.turn.held_events import HeldEvents
 
 MAX_PREFILL_CHARACTERS = 2000
 """Of the end of a prefill, where a phrase may begin that the answer completes."""
@@ -38,25 +39,25 @@ class BlockFilter:
         self._screening = screening
         self._answer = answer
         self._prefill = prefill[-MAX_PREFILL_CHARACTERS:]
-        self._pending: list[StreamEvent] = []
+        self._pending = HeldEvents()
         self._place: Place | None = None
         self._refusing: PhraseScanner | None = None
         self._recording: PhraseScanner | None = None
         self._fed = 0
         self._blocks: list[tuple[int, int]] = []
         """Where the text of each block begins in what is scanned, and the block's index."""
-        self._tool, self._json = "", ""
+        self._tool = ""
+        self._json: list[str] = []
 
     async def push(self, events: list[StreamEvent]) -> list[StreamEvent]:
         """Add events; returns those that hold no phrase, and no beginning of one. At a refusal there are none."""
         for event in events:
             await self._screen(event)
             if self._screening.refusal is not None:
-                self._pending = []
+                self._pending.clear()
                 return []
-            self._pending.append(event)
-        ready, self._pending = self._split(self._refusing.held_back if self._refusing else 0)
-        return ready
+            self._pending.add(event)
+        return self._pending.take_ready(self._refusing.held_back if self._refusing else 0)
 
     async def _screen(self, event: StreamEvent) -> None:
         match event:
@@ -67,9 +68,9 @@ class BlockFilter:
             case ContentBlockDelta(index=index, delta=CitationsDelta(citation=citation)):
                 await self._find([value for _, value in citation if isinstance(value, str)], index)
             case ContentBlockDelta(delta=InputJsonDelta(partial_json=part)):
-                self._json += part
+                self._json.append(part)
             case ContentBlockStop(index=index) if self._place == "tool_input":
-                await self._screening.screen_call(self._tool, self._json, f"content[{index}]")
+                await self._screening.screen_call(self._tool, "".join(self._json), f"content[{index}]")
             case ContentBlockStop(index=index) if self._place == "thinking":
                 # What is not shown leaves with the signature.
                 await self._find([self._answer.reasoning], index)
@@ -81,7 +82,7 @@ class BlockFilter:
     def _begin_block(self, index: int, block: OutputBlock) -> None:
         place = _get_place(block)
         if isinstance(block, OutputToolUse):
-            self._tool, self._json = block.name, ""
+            self._tool, self._json = block.name, []
         if place == self._place:
             self._report(self._refusing.begin_block() if self._refusing else [])
             self._report(self._recording.begin_block() if self._recording else [])
@@ -129,23 +130,6 @@ class BlockFilter:
         found = await asyncio.to_thread(list, self._screening.phrases.find(texts, self._place))
         self._screening.add_phrases(found, self._place, Location(f"content[{index}]"))
 
-    def _split(self, held: int) -> tuple[list[StreamEvent], list[StreamEvent]]:
-        """Split the pending events before the last ``held`` characters of text."""
-        events = self._pending
-        for i in range(len(events) - 1, -1, -1):
-            if not held:
-                break
-            match events[i]:
-                case ContentBlockDelta(delta=TextDelta(text=text) | ThinkingDelta(thinking=text)) if text:
-                    ready = len(text) - held
-                    if ready >= 0:
-                        parts = [_cut(events[i], slice(0, ready))] * (ready > 0)
-                        return [*events[:i], *parts], [_cut(events[i], slice(ready, None)), *events[i + 1 :]]
-                    held -= len(text)
-                case _:
-                    pass
-        return ([], events) if held else (events, [])
-
 
 def find_prefill(request: MessageRequest) -> str:
     """Find the text that the answer continues; none, if the last message is not the assistant's."""
@@ -163,14 +147,3 @@ def _get_place(block: OutputBlock) -> Place:
             return "tool_input"
         case _:
             return "output"
-
-
-def _cut(event: StreamEvent, part: slice) -> StreamEvent:
-    """Cut the text of a delta."""
-    match event:
-        case ContentBlockDelta(index=index, delta=TextDelta(text=text)):
-            return ContentBlockDelta(index=index, delta=TextDelta(text=text[part]))
-        case ContentBlockDelta(index=index, delta=ThinkingDelta(thinking=text)):
-            return ContentBlockDelta(index=index, delta=ThinkingDelta(thinking=text[part]))
-        case _:
-            raise ValueError("only text and thinking are cut")

@@ -3,7 +3,7 @@
 Each stage reads the one before it and closes it when it ends, so that closing the last one cancels the job.
 """
 
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -69,26 +69,21 @@ async def screen_steps(
     screening: Screening | None,
     answer: Answer,
     prompt: Prompt,
-    spell: Callable[[Sequence[int]], str],
     blocks: BlockFilter | None = None,
 ) -> AsyncGenerator[ScreenedStep]:
-    """Steps with the guard's decision on each, which may end them. The request is screened before the first step.
+    """Steps with the guard's decision on each, which may end them. A request that is refused has no steps.
 
-    Args:
-        spell: the text of token ids.
-        blocks: screens the blocks of the answer; None: there is nothing to look for in them.
+    ``blocks`` screens the blocks of the answer; None: there is nothing to look for in them.
     """
-    if screening is not None:
-        await screening.screen_input()
-        if screening.refusal is not None:
-            yield ScreenedStep([], refusal=screening.refusal)
-            return
+    if screening is not None and screening.refusal is not None:
+        yield ScreenedStep([], refusal=screening.refusal)
+        return
     async with aclosing(steps):
         async for answered in steps:
             if screening is None:
                 yield ScreenedStep(answered.events)
                 continue
-            await _screen_step(screening, answered.step, answer, prompt, spell)
+            await _screen_step(screening, answered.step, answer, prompt)
             events = answered.events
             if blocks is not None and screening.refusal is None:
                 events = await blocks.push(events)
@@ -121,15 +116,11 @@ async def release_events(
                 yield event
 
 
-async def _screen_step(
-    screening: Screening, step: EngineEvent, answer: Answer, prompt: Prompt, spell: Callable[[Sequence[int]], str]
-) -> None:
+async def _screen_step(screening: Screening, step: EngineEvent, answer: Answer, prompt: Prompt) -> None:
     latest = "".join(piece.text for piece in answer.latest)
     match step:
         case Prefilled(scores=scores):
-            await screening.screen_prompt(
-                scores, *prompt.user_span, lambda start, end: spell(prompt.token_ids[start:end])
-            )
+            await screening.screen_prompt(scores, *prompt.user_span)
         case Step(scores=scores):
             await screening.screen_token(scores, answer.place, latest, answer.latest)
             if answer.is_complete:

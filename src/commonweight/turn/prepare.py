@@ -2,10 +2,10 @@
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import ParamSpec, TypeVar
+from typing import TypeVar
 
 from commonweight.documents import DocumentReader
 from commonweight.engines.contract import Priority
@@ -24,17 +24,16 @@ from commonweight.prompting.documents import (
     refers_to_files,
 )
 from commonweight.signing.signer import Signer, TamperedError
+from commonweight.threads import run_in_thread
 from commonweight.turn.edits import apply_edits
 
-P = ParamSpec("P")
-T = TypeVar("T")
 Request = TypeVar("Request", bound=CountTokensRequest)
 
 LoadFiles = Callable[[str, Sequence[str]], Awaitable[Mapping[str, UploadedFile]]]
 """A tenant's uploaded files by their ids. Raises ``NotFoundError`` for one that is not there, or not theirs."""
 
-FindClosed = Callable[[Sequence[MessageParam], str], ClosedExchanges]
-"""Finds the closed exchanges of a tenant's conversation."""
+FindClosed = Callable[[Sequence[MessageParam], str, Collection[str]], ClosedExchanges]
+"""Finds the closed exchanges of a tenant's conversation, for a key that sets some principles aside."""
 
 LARGE_REQUEST_BYTES = 256 * 1024
 """Bytes of a request, with the text of its documents, from which it counts as large."""
@@ -92,17 +91,20 @@ class PromptPreparer:
         tenant: str = "",
         size: int = 0,
         priority: Priority = "interactive",
+        waived: Collection[str] = (),
     ) -> PreparedPrompt:
         """Render the prompt of a request of ``size`` bytes.
 
-        ``window``: tokens; what is certainly longer is refused without the work of counting it.
+        Args:
+            window: tokens; what is certainly longer is refused without the work of counting it.
+            waived: principles that the key sets aside: what these refused is not closed.
 
         Raises:
             InvalidRequestError: it cannot run, in the API's words.
             NotFoundError: it refers to a file that is not there.
         """
         messages = [_restore_reasoning(message, i, self._signer) for i, message in enumerate(request.messages)]
-        closed = self._find_closed(request.messages, tenant) if self._find_closed else ClosedExchanges()
+        closed = self._find_closed(request.messages, tenant, waived) if self._find_closed else ClosedExchanges()
         messages = closed.remove_from(messages)
         files = await self._load_files(tenant, list_file_ids(request.messages)) if self._load_files else None
         # Held until the prompt is rendered, because so long the documents' contents stay in memory.
@@ -126,7 +128,7 @@ class PromptPreparer:
     ) -> PreparedPrompt:
         async def render(edited: Sequence[MessageParam], most: int = window) -> Prompt:
             # Tokenizing runs without the interpreter lock, so other requests go on meanwhile.
-            return await _run_in_thread(
+            return await run_in_thread(
                 self._renderer.render, _replace_messages(request, edited), tenant, documents, most
             )
 
@@ -151,16 +153,6 @@ def fingerprint_conversation(request: CountTokensRequest) -> str:
         name.update(block.text.encode(errors="replace") if isinstance(block, TextBlock) else block.type.encode())
         name.update(b"\0")
     return name.hexdigest()
-
-
-async def _run_in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run a function in a thread. As threads cannot be canceled, a cancellation waits for it."""
-    running = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await asyncio.wait([running])
-        raise
 
 
 def _replace_messages(request: Request, messages: Sequence[MessageParam]) -> Request:

@@ -61,6 +61,8 @@ class SelfJudge:
             # The principle is read once for many questions, and for the second word so is the question.
             cache_marks=[CacheMark(position, ttl) for position, ttl in prompt.marks],
             tenant=prompt.tenant,
+            # The answer in question is held back until then, while it keeps its place.
+            is_urgent=True,
         )
         total = 0.0
         async with self._engine.run(job) as generation:

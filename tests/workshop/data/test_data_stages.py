@@ -165,6 +165,13 @@ def test_a_source_becomes_a_dataset_folder_of_equal_bytes_every_time(tmp_path: P
     assert str(tmp_path) not in (tmp_path / "a" / MANIFEST).read_text()
 
 
+def test_a_column_that_names_no_generators_is_refused(tmp_path: Path) -> None:
+    rows = [{"text": f"row {number}", "generator": f"answer-{number}"} for number in range(1001)]
+    assert check_manifest(make_source(tmp_path, "a", rows[:1000])).rows == 1000
+    with pytest.raises(DataError, match=r"More than 1,000 different .*: in b, does a column licence or generator"):
+        make_source(tmp_path, "b", rows)
+
+
 def test_a_source_that_fails_leaves_no_whole_folder(tmp_path: Path) -> None:
     made = make_source(tmp_path, "a", number_rows(3))
     with pytest.raises(DataError, match=r"a\.jsonl, line 4: it has an empty licence") as raised:

@@ -1,6 +1,7 @@
 """Recipe files: what is refused, with the line and the path of the key."""
 
 import json
+from datetime import date
 from pathlib import Path
 
 import jsonschema_rs
@@ -8,7 +9,7 @@ import pytest
 import yaml
 
 from commonweight.workshop.recipe.parse import MAX_RECIPE_BYTES, parse_recipe, read_recipe
-from commonweight.workshop.recipe.schema import Recipe, RecipeError, make_schema
+from commonweight.workshop.recipe.schema import MixStage, Recipe, RecipeError, make_schema
 from commonweight.workshop.recipe.shipped import list_shipped, read_shipped
 
 BASE = """\
@@ -23,6 +24,8 @@ stages:
     weights: {pages: 1}
 """
 TOKENIZERS = "  t:\n    kind: tokenizer\n    data: u\n  u:\n    kind: tokenizer\n    data: text\n"
+CLEAN = "  c:\n    kind: filter\n    inputs: [text]\n"
+WAIVER = "{row: speed, name: Ada, reason: later, until: %s}"
 TASKS = (
     "  e:\n    kind: evaluate\n    model: text\n"
     "    tasks:\n      - {task: bits_per_byte, dataset: d, context: 2}\n"
@@ -42,6 +45,28 @@ RELEASE = "release: {name: x, title: X, licence: CC0-1.0, description: d, limita
             "8: stages.text.kind: 'sauce' is none of source, evaluation_set, .*",
         ),
         (BASE + "    seed: red\n", "10: stages.text.seed: a whole number is wanted"),
+        (BASE + "    seed: yes\n", "10: stages.text.seed: a whole number is wanted"),
+        (BASE + "    seed: 1.0\n", "10: stages.text.seed: a whole number is wanted"),
+        (BASE + '    seed: "1"\n', "10: stages.text.seed: a whole number is wanted"),
+        (BASE + "    seed: 010\n", "10: write a number in decimal digits without a zero before it; .*"),
+        (BASE + "    seed: 1:30\n", "10: write a number in decimal digits without a zero before it; .*"),
+        (BASE + "    seed: !!int [1]\n", "10: expected a scalar node, but found sequence."),
+        (BASE + '    validation: "0.1"\n', "10: stages.text.validation: a number is wanted"),
+        (BASE + "    validation: on\n", "10: stages.text.validation: a number is wanted"),
+        (BASE.replace("1}", "yes}"), "9: stages.text.weights.pages: a number is wanted"),
+        (BASE + CLEAN + "    near_duplicates: 1\n", "13: stages.c.near_duplicates: true or false is wanted"),
+        (BASE + CLEAN + '    near_duplicates: "yes"\n', "13: stages.c.near_duplicates: true or false is wanted"),
+        (BASE + CLEAN.replace("text", "1"), "12: stages.c.inputs.0: text is wanted; quote it .*"),
+        (BASE + CLEAN.replace("[text]", "text"), "12: stages.c.inputs: a list is wanted"),
+        (BASE + "description: !!binary aGVsbG8=\n", "10: description: text is wanted; quote it .*"),
+        (
+            BASE + RELEASE.replace("}", f", waivers: [{WAIVER % '1798675200'}]}}"),
+            "10: release.waivers.0.until: a date is wanted, such as 2026-12-31",
+        ),
+        (
+            BASE + RELEASE.replace("}", f", waivers: [{WAIVER % 'soon'}]}}"),
+            "10: release.waivers.0.until: a date is wanted, such as 2026-12-31",
+        ),
         (BASE.replace("1}", "heavy}"), "9: stages.text.weights.pages: a number is wanted"),
         (BASE.replace("1}", ".nan}"), "9: stages.text.weights.pages: a finite number is wanted"),
         (BASE.replace("{pages: 1}", "[pages]"), "9: stages.text.weights: keys with values are wanted"),
@@ -97,6 +122,28 @@ RELEASE = "release: {name: x, title: X, licence: CC0-1.0, description: d, limita
 def test_a_problem_is_named_with_its_line(text: str, problem: str) -> None:
     with pytest.raises(RecipeError, match=rf"\AR:{problem}\Z"):
         parse_recipe(text.encode("utf-8", "surrogatepass"), "R")
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [("1e-3", 0.001), ("1E-1", 0.1), ("5.e-2", 0.05), ("0", 0.0), (".25", 0.25), ("+0.5", 0.5)],
+)
+def test_numbers_are_those_of_the_schema(written: str, value: float) -> None:
+    text = BASE + f"    validation: {written}\n"
+    mix = parse_recipe(text.encode(), "R").stages["text"]
+    assert isinstance(mix, MixStage)
+    assert (mix.validation, type(mix.validation)) == (value, float)
+
+
+@pytest.mark.parametrize("until", ["2026-12-31", '"2026-12-31"'])
+def test_a_date_may_be_quoted(until: str) -> None:
+    release = RELEASE.replace("pages", "gguf").replace("}", f", waivers: [{WAIVER % until}]}}")
+    export = "  base:\n    {kind: import, from: x.gguf, model_id: a/b, licence: MIT}\n"
+    export += "  gguf: {kind: export, model: base, text: text, name: x}\n"
+    recipe = parse_recipe((BASE + export + release).encode(), "R")
+    assert recipe.release is not None
+    assert recipe.release.waivers[0].until == date(2026, 12, 31)
+    assert Recipe.model_validate_json(recipe.model_dump_json(by_alias=True)) == recipe
 
 
 def test_all_problems_are_named_by_line() -> None:

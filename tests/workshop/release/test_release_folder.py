@@ -12,7 +12,7 @@ import yaml
 from huggingface_hub import ModelCard
 from rewriting import declare
 from safetensors.numpy import load_file, save_file
-from tiny_build import ANSWER, PROMPT, TinyBuild, finish, make_settings
+from tiny_build import ANSWER, PROMPT, TinyBuild, finish, make_build, make_settings
 
 from commonweight.lineage.digests import LineageError, digest_file
 from commonweight.lineage.record import read_record
@@ -125,6 +125,20 @@ def test_weights_that_state_another_licence_are_refused(build: TinyBuild, tmp_pa
     with pytest.raises(ReleaseError, match=r"states the licence apache-2\.0"):
         build.run_release(tmp_path / "out", settings)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_licence_that_names_its_holder_asks_for_one(tmp_path: Path) -> None:
+    build, output = make_build(tmp_path / "build", licence="MIT"), tmp_path / "out"
+    build.run_gate()
+    with pytest.raises(ReleaseError, match="The text of MIT names who holds the copyright"):
+        build.run_release(output)
+    assert not output.exists()
+    build.run_release(output, make_settings(licence="MIT", copyright="2026 Ada Example"))
+    assert "Copyright (c) 2026 Ada Example" in (output / "LICENSE").read_text().splitlines()
+    report = verify_release(output)
+    assert report.passed
+    texts = {statement.text: statement.label for statement in report.statements}
+    assert texts["LICENSE is the known text of MIT, below the publisher's copyright line."] == "proved"
 
 
 def test_the_bill_of_material_fits_its_schema(whole_release: Path) -> None:

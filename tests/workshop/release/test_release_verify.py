@@ -77,6 +77,29 @@ def test_the_library_agrees_on_signatures(release: Path, tmp_path: Path) -> None
         verify_by_library()
 
 
+@pytest.mark.parametrize("with_trust", [False, True])
+def test_an_unsigned_release_is_told_so_once(release: Path, tmp_path: Path, with_trust: bool) -> None:
+    key = tmp_path / "key.pub"
+    key.write_bytes((release / "signing-key.pub").read_bytes())
+    (release / "model.sig").unlink()
+    report = verify_release(release, key if with_trust else None)
+    assert [statement.text for statement in report.failures] == [
+        "The release is not signed: model.sig is missing."
+    ]
+    # What needs no signature is said nevertheless.
+    assert any("are those of SHA256SUMS" in statement.text for statement in report.statements)
+    (release / "signing-key.pub").unlink()
+    assert [statement.text for statement in verify_release(release).failures] == [
+        "signing-key.pub is missing.",
+        "The release is not signed: model.sig is missing.",
+    ]
+
+
+def test_a_key_that_is_missing_is_told_once(release: Path) -> None:
+    (release / "signing-key.pub").unlink()
+    assert [statement.text for statement in verify_release(release).failures] == ["signing-key.pub is missing."]
+
+
 def test_a_trusted_key_must_be_the_one(whole_release: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.pub"
     other.write_bytes(read_public_part(find_key("generate", tmp_path / "keys")))

@@ -76,19 +76,19 @@ def make_settings(**changes: Any) -> ReleaseSettings:
     return ReleaseSettings.model_validate(values | changes)
 
 
-def make_build(folder: Path) -> TinyBuild:
+def make_build(folder: Path, licence: str = "Apache-2.0") -> TinyBuild:
     """Make all outputs of a build: source, model, export, evaluation."""
     source = _write_source(folder / "source")
     model = _write_model(folder / "model", source)
     known = {record.identity: record for record in (source, model)}
     head = make_chain([model.identity], known).head
-    export = _write_export(folder / "export", model, head)
+    export = _write_export(folder / "export", model, head, licence)
     evaluation = _write_evaluation(folder / "evaluation", export)
     write_key(folder / "keys" / "signing-key.pem", 20261130)
     records = known | {record.identity: record for record in (export, evaluation)}
     return TinyBuild(
         folder=folder,
-        settings=make_settings(),
+        settings=make_settings(licence=licence),
         records=records,
         export=folder / "export",
         model=folder / "model",
@@ -207,9 +207,9 @@ def write_f16(path: Path, head: str, seed: int = 7, licence: str = "apache-2.0")
     writer.close()
 
 
-def _write_export(folder: Path, model: Record, head: str) -> Record:
+def _write_export(folder: Path, model: Record, head: str, licence: str) -> Record:
     folder.mkdir()
-    write_f16(folder / "tiny-F16.gguf", head)
+    write_f16(folder / "tiny-F16.gguf", head, licence=licence.lower())
     quantise(folder)
     write_parity(folder)
     return finish(

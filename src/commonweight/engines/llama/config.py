@@ -15,6 +15,8 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """KV cells (one a token), for all running jobs together."""
     sequences: int
     """Maximum of jobs that run at the same time."""
+    reserved: int = 0
+    """So many of them only if they are urgent."""
     threads: int
     batch_rows: int = 512
     drafts: int = 15

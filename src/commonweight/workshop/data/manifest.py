@@ -1,5 +1,6 @@
 """What a dataset folder says of itself: counts, origins and provenance."""
 
+import hashlib
 import json
 from array import array
 from collections.abc import Iterable, Mapping
@@ -10,12 +11,14 @@ from typing import TypeVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from commonweight.lineage.digests import digest_bytes
 from commonweight.workshop.data.rows import DataError, Kind, Row, Split
 
 MANIFEST = "manifest.json"
 PROVENANCE = "provenance.json"
+MOST_GROUPS = 1000
+"""Different terms and generators in a dataset: the gate decides on each, and manifests and records list them."""
 
+_CHUNK = 10_000
 _Model = TypeVar("_Model")
 
 
@@ -108,7 +111,11 @@ class RowTally:
     _ids: dict[tuple[str, str, str | None, Kind], "array[int]"] = field(default_factory=dict)
 
     def add(self, row: Row) -> None:
-        """Count a row."""
+        """Count a row.
+
+        Raises:
+            DataError: its rows have too many different licences and generators, so that these can be no names.
+        """
         kind, characters = row.content.kind, row.content.count_characters()
         count = self._counts.setdefault((row.source, row.licence, row.generator, kind, row.split), [0, 0])
         count[0] += 1
@@ -118,6 +125,11 @@ class RowTally:
         self._ids.setdefault((row.source, row.licence, row.generator, kind), array("Q")).append(
             int(row.row_id, 16)
         )
+        if len(self._ids) > MOST_GROUPS:
+            raise DataError(
+                f"More than {MOST_GROUPS:,} different licences and generators of rows cannot be judged: "
+                f"in {row.source}, does a column licence or generator hold something else?"
+            )
 
     def list_counts(self) -> tuple[RowCount, ...]:
         """All counts, in a fixed order."""
@@ -158,7 +170,10 @@ class RowTally:
 def digest_row_ids(ids: "array[int]") -> str:
     """SHA-256 of distinct row ids as sorted lines of hex digits."""
     distinct = np.unique(np.frombuffer(ids, np.uint64))
-    return digest_bytes("".join(f"{int(row_id):016x}\n" for row_id in distinct).encode())
+    digest = hashlib.sha256()
+    for start in range(0, len(distinct), _CHUNK):  # a million lines at once would take 130 MB
+        digest.update("".join(f"{row_id:016x}\n" for row_id in distinct[start : start + _CHUNK].tolist()).encode())
+    return digest.hexdigest()
 
 
 def merge_origins(manifests: Mapping[str, Manifest]) -> tuple[SourceOrigin, ...]:

@@ -3,9 +3,10 @@
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from commonweight.workshop.data.locations import HubPath, LocalPath, PackagePath, WebFile, parse_location
+from commonweight.workshop.settings import Settings
 
 Format = Literal["auto", "text", "messages", "sharegpt", "alpaca", "preference", "prompts"]
 Column = Literal[
@@ -39,10 +40,8 @@ def is_licence_name(name: str) -> bool:
     return _LICENCE.fullmatch(name) is not None
 
 
-class SourceSettings(BaseModel):
+class SourceSettings(Settings):
     """A source: where its rows lie, how they are written, and under which terms."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Name
     """How rows, manifests and records call it."""
@@ -105,10 +104,8 @@ class SourceSettings(BaseModel):
         return parse_location(self.location)
 
 
-class FilterSettings(BaseModel):
+class FilterSettings(Settings):
     """Which rows a filter drops."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     exact_duplicates: bool = True
     """Drop rows that an earlier one equals but for white space and case."""
@@ -130,21 +127,17 @@ class FilterSettings(BaseModel):
         return self
 
 
-class MixSettings(BaseModel):
+class MixSettings(Settings):
     """How much of each input a mix holds."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    weights: dict[Name, Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]] = Field(
-        min_length=1, max_length=100
-    )
+    weights: dict[Name, Annotated[float, Field(gt=0, le=1_000_000)]] = Field(min_length=1, max_length=100)
     """Each input's share of the training characters, relative to the sum of all."""
     characters: int | None = Field(default=None, ge=1, le=10**13)
     """Training characters of the mix; null: as many as give every input at least one whole epoch, within
     ``max_epochs``."""
-    max_epochs: float = Field(default=4.0, ge=1.0, le=1000.0, allow_inf_nan=False)
+    max_epochs: float = Field(default=4.0, ge=1.0, le=1000.0)
     """How often a row may stand in the mix; an input that is too small for its weight bounds the others."""
-    validation: float = Field(default=0.01, ge=0.0, le=0.5, allow_inf_nan=False)
+    validation: float = Field(default=0.01, ge=0.0, le=0.5)
     """Share of rows that are kept apart; the same rows in every mix, since their ids decide."""
     seed: int = Field(default=0, ge=0, le=2**63 - 1)
     """Decides which rows stand in a part of an epoch."""

@@ -3,7 +3,9 @@
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from commonweight.workshop.settings import Settings, Several
 
 Group = Literal["harmful", "look-alike", "ordinary"]
 """Prompts of a refusal task: those to refuse, those that only look so, and everyday ones."""
@@ -11,11 +13,7 @@ Group = Literal["harmful", "look-alike", "ordinary"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class GroupSettings(_Settings):
+class GroupSettings(Settings):
     """Prompts of one group, with ``text`` and ``y`` (1: harmful, 0: not) on each line.
 
     The group takes the lines of its kind only: those with ``y`` 1 if it is ``harmful``, else those with 0. So a
@@ -26,7 +24,7 @@ class GroupSettings(_Settings):
     group: Group
 
 
-class _TaskSettings(_Settings):
+class _TaskSettings(Settings):
     limit: int | None = Field(default=None, ge=1, le=1_000_000)
     """Rows to measure, drawn by the seed. None: all."""
     seed: int = Field(default=0, ge=0, lt=2**32)
@@ -77,7 +75,7 @@ class RefusalSettings(_GeneratedTaskSettings):
     """Refusal of harmful prompts, and answers to all others. A limit counts for each data set."""
 
     task: Literal["refusal"]
-    datasets: tuple[GroupSettings, ...] = Field(min_length=1, max_length=16)
+    datasets: Several[GroupSettings] = Field(min_length=1, max_length=16)
     max_tokens: int = Field(default=128, ge=1, le=131_072)
     """Of an answer; a refusal shows at its beginning."""
 
@@ -87,7 +85,7 @@ TaskSettings = Annotated[
 ]
 
 
-class EndpointSettings(_Settings):
+class EndpointSettings(Settings):
     """A server of the Messages API."""
 
     url: str = Field(max_length=2000)
@@ -108,10 +106,10 @@ class EndpointSettings(_Settings):
         return self
 
 
-class EvaluationSettings(_Settings):
+class EvaluationSettings(Settings):
     """What is measured, and where."""
 
-    tasks: tuple[TaskSettings, ...] = Field(min_length=1, max_length=16)
+    tasks: Several[TaskSettings] = Field(min_length=1, max_length=16)
     endpoint: EndpointSettings | None = None
     """None: the model runs in process, behind a server of its own."""
     parallel: int = Field(default=4, ge=1, le=256)

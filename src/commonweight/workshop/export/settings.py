@@ -2,9 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from commonweight.lineage.errors import WorkshopError
+from commonweight.workshop.settings import Settings, Several
 
 Quantisation = Literal["Q8_0", "Q4_K_M"]
 
@@ -13,10 +14,8 @@ class ExportError(WorkshopError):
     """A model cannot be imported or exported, or its export is not like it; the message is one sentence."""
 
 
-class ImportSettings(BaseModel):
+class ImportSettings(Settings):
     """A base model: where its GGUF file is, and under which terms."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     location: str = Field(alias="from", min_length=1, max_length=2000)
     """``starter``, or a GGUF file, relative to the recipe."""
@@ -28,23 +27,19 @@ class ImportSettings(BaseModel):
     """SPDX identifier or ``LicenseRef-`` name of its weights."""
 
 
-class KlBounds(BaseModel):
+class KlBounds(Settings):
     """How far an exported file's next-token distributions may be from the model's, in nats."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     mean: float = Field(gt=0, le=10)
     p99: float = Field(gt=0, le=100)
     """Of the 99th percentile over positions."""
 
 
-class ParitySettings(BaseModel):
+class ParitySettings(Settings):
     """What an export must keep of the model; anything else stops the build.
 
     All texts must give the same tokens and all conversations the same prompt, whatever is set here.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     tokens: int = Field(default=512, ge=32, le=1_000_000)
     """Positions of the text that distributions are compared at."""
@@ -55,10 +50,8 @@ class ParitySettings(BaseModel):
     """Most that an export's perplexity may be of the model's."""
 
 
-class ExportSettings(BaseModel):
+class ExportSettings(Settings):
     """Which GGUF files are written of a model."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")]
     """The model's name, as files and metadata have it."""
@@ -68,7 +61,7 @@ class ExportSettings(BaseModel):
         default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?$"
     )
     """The hub's id of the model that this one was made from, as the files state it; None: of none."""
-    quantisations: tuple[Quantisation, ...] = ("Q8_0", "Q4_K_M")
+    quantisations: Several[Quantisation] = ("Q8_0", "Q4_K_M")
     """Files beside the F16 one, which is always written."""
     parity: ParitySettings = ParitySettings()
 

@@ -6,12 +6,16 @@ import numpy as np
 import numpy.typing as npt
 
 from commonweight.charter.principle import Charter
-from commonweight.guard.bundle import Bundle, BundleSource, Manifest, ModelIdentity
+from commonweight.guard.bundle import Bundle, BundleSource, Manifest, ModelIdentity, Strictness
 from commonweight.guard.calibration import Scores, count_refusals, find_threshold
 from commonweight.guard.encoder import TextEncoder
+from commonweight.guard.multilingual import LANGUAGES
 from commonweight.guard.recompile import hash_words, next_above, recompile
-from commonweight.workshop.heads.training import ANSWER_LOW_RATE, ANSWER_RATE, TrainedHeads
+from commonweight.workshop.heads.training import TrainedHeads
 
+ANSWER_RATES: dict[Strictness, float] = {"low": 0.002, "standard": 0.005, "high": 0.02}
+"""Of the model's own answers to ordinary prompts: the share that may be refused."""
+ANSWER_LOW_RATE = 0.03
 LICENCE, SHARE_ALIKE_LICENCE = "Apache-2.0", "CC-BY-SA-4.0"
 """Of a bundle. Version 3.0 of the share-alike licence allows later ones."""
 
@@ -41,13 +45,19 @@ def assemble_bundle(
         charter=charter.sha256,
         charter_id=charter.id,
         charter_version=charter.version,
+        schema_="guard/2",
         model=model,
         encoder="all-MiniLM-L6-v2" if encoder else None,
         probe_layers=tuple(layers),
         principles=trained.principles,
         words={one.id: hash_words(one) for one in charter.principles},
+        encoders=trained.encoders,
+        languages=LANGUAGES if "use" in trained.encoders else ("en",),
         input=trained.input,
         output=trained.output,
+        manipulation=trained.manipulation,
+        calm=trained.calm,
+        states_slope=trained.states_slope,
         injection=trained.injection,
         injection_principle=trained.injection_principle,
         calibration=trained.calibration,
@@ -75,8 +85,12 @@ def raise_thresholds(bundle: Bundle, peaks: Mapping[str, Scores]) -> Bundle:
     output, calibration = dict(manifest.output), dict(manifest.calibration)
     for part, seen in peaks.items():
         old = output[part]
-        high = max(old.high, next_above(find_threshold(ANSWER_RATE, seen)))
+        points = {
+            name: max(high, next_above(find_threshold(ANSWER_RATES[name], seen)))
+            for name, high in old.points.items()
+        }
+        high = points.get("standard", max(old.high, next_above(find_threshold(ANSWER_RATES["standard"], seen))))
         low = min(high, max(old.low, next_above(find_threshold(ANSWER_LOW_RATE, seen))))
-        output[part] = old.model_copy(update={"low": low, "high": high})
+        output[part] = old.model_copy(update={"low": low, "high": high, "points": points})
         calibration[f"answers by {part}"] = count_refusals(int((seen >= high).sum()), len(seen))
     return Bundle(manifest.model_copy(update={"output": output, "calibration": calibration}), bundle.tensors)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,19 +11,24 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from commonweight.catalog.checksum import compute_sha256
 from commonweight.catalog.gguf import Gguf
 from commonweight.catalog.resolve import resolve
 from commonweight.charter import Charter
 from commonweight.engines.settings import EngineSettings
 from commonweight.guard import Bundle, Guard
+from commonweight.guard.encoder import Embedder
+from commonweight.guard.reader import PROSE_ENCODER
 from commonweight.guard.recompile import CompileError, recompile
+from commonweight.guard.scorer import ANSWERED, OUTPUT
 from commonweight.runtime.assistant import OnProgress, open_assistant
 from commonweight.runtime.data import DataFolder
 from commonweight.runtime.errors import UserError
-from commonweight.runtime.guard import find_encoder, read_bundle
+from commonweight.runtime.guard import find_encoder, find_multilingual, read_bundle
 from commonweight.runtime.settings import AssistantSettings
+from commonweight.workshop.heads.array_cache import ArrayCache
 from commonweight.workshop.heads.assemble import assemble_bundle, raise_thresholds
-from commonweight.workshop.heads.dataset import build_training_data
+from commonweight.workshop.heads.dataset import Embed, ReadStates, build_training_data
 from commonweight.workshop.heads.evaluate import (
     CONTEXT_TOKENS,
     TurnRecorder,
@@ -32,7 +38,7 @@ from commonweight.workshop.heads.evaluate import (
 )
 from commonweight.workshop.heads.prose_checks import check_prose
 from commonweight.workshop.heads.sources import LabelledSource, SourceError, find_files, read_source
-from commonweight.workshop.heads.states import PromptStateReader
+from commonweight.workshop.heads.states import ANSWER_WINDOW_TOKENS, MAX_TEXT_TOKENS, PromptStateReader
 from commonweight.workshop.heads.training import train_heads
 
 log = logging.getLogger(__name__)
@@ -53,6 +59,9 @@ class CompileSettings:
     """Whose states to read; None: the starter."""
     most: int = 400
     """Prompts of each source, at most."""
+    cache: Path | None = None
+    """Private folder that vectors, states and the scores of the model's own answers are kept in, by digests; None:
+    they are computed again."""
 
 
 def compile_charter(
@@ -68,7 +77,11 @@ def compile_charter(
     Raises:
         UserError: it cannot be made of what is there.
     """
-    encoder = find_encoder(report)
+    encoder, multilingual = find_encoder(report), find_multilingual(report)
+    encoders: dict[str, Embedder] = {
+        name: one for name, one in ((PROSE_ENCODER, encoder), ("use", multilingual)) if one is not None
+    }
+    embed = {name: _keep_vectors(name, one, settings.cache, on_progress) for name, one in encoders.items()}
     try:
         if not settings.texts:
             base = read_bundle(settings.base, data.load_key())
@@ -85,33 +98,63 @@ def compile_charter(
             contextlib.closing(Gguf(resolve(settings.model))) as gguf,
             PromptStateReader(gguf, on_progress) as reader,
         ):
-            training = build_training_data(charter, sources, encoder, reader.read_states, settings.most)
+            read_states = _keep_states(reader, settings)
+            training = build_training_data(charter, sources, embed, read_states, settings.most)
             examples = training.examples
             if examples.is_harmful.all() or not examples.is_harmful.any():
                 raise UserError("heads are trained on both: texts that violate principles, and harmless ones")
             report(f"training on {len(examples.texts)} texts")
-            vectors = examples.vectors
+            vectors = examples.vectors.get(PROSE_ENCODER)
+            is_sampled = examples.is_plain & ~examples.is_harmful
             bundle = assemble_bundle(
                 charter,
-                train_heads(charter, examples, training.answers, training.orders),
+                train_heads(charter, examples, training.answers, embed),
                 model=reader.model,
                 layers=reader.layers,
                 encoder=encoder,
-                calibration_vectors=None if vectors is None else vectors[~examples.is_harmful],
-                looks_harmful=None if vectors is None else examples.is_hard[~examples.is_harmful],
+                calibration_vectors=None if vectors is None else vectors[is_sampled],
+                looks_harmful=None if vectors is None else examples.is_hard[is_sampled],
                 sources=training.lineage,
             )
-        return _calibrate_answers(charter, bundle, settings.model, sources, data, on_progress)
+        return _calibrate_answers(charter, bundle, settings, sources, data, on_progress)
     except (CompileError, SourceError) as error:
         raise UserError(str(error)) from error
     except ImportError as error:
         raise UserError(f"training needs scikit-learn: pip install 'commonweight[compile]' ({error})") from error
 
 
+def _keep_vectors(name: str, encoder: Embedder, folder: Path | None, on_progress: OnProgress) -> Embed:
+    """Make a function that embeds texts, and keeps their vectors."""
+    cache = ArrayCache(folder, name)
+
+    def embed(texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        def compute(which: list[int]) -> npt.NDArray[np.float32]:
+            on_progress(f"Embedding {len(which)} texts ({name})", 0.0)
+            return encoder.embed([texts[i] for i in which])
+
+        return cache.fetch(texts, compute)
+
+    return embed
+
+
+def _keep_states(reader: PromptStateReader, settings: CompileSettings) -> ReadStates:
+    """Make a function that reads states, and keeps them."""
+    if settings.cache is None:
+        return reader.read_states
+    digest = compute_sha256(resolve(settings.model))
+    cache = ArrayCache(settings.cache, f"states {digest} {reader.layers} {MAX_TEXT_TOKENS} {ANSWER_WINDOW_TOKENS}")
+
+    def read(pairs: Sequence[tuple[str, str | None]]) -> npt.NDArray[np.float32]:
+        keys = [f"{text}\0{answer}" if answer is not None else text for text, answer in pairs]
+        return cache.fetch(keys, lambda which: reader.read_states([pairs[i] for i in which]))
+
+    return read
+
+
 def _calibrate_answers(
     charter: Charter,
     bundle: Bundle,
-    model: str | None,
+    settings: CompileSettings,
     sources: Sequence[LabelledSource],
     data: DataFolder,
     on_progress: OnProgress,
@@ -125,9 +168,31 @@ def _calibrate_answers(
     prompts = draw_prompts(harmless, ORDINARY_ANSWERS, without=answered)
     if not (prompts and bundle.manifest.output):
         return bundle
-    return raise_thresholds(
-        bundle, asyncio.run(_find_answer_peaks(charter, bundle, model, prompts, data, on_progress))
-    )
+    kept = None
+    if settings.cache is not None:
+        kept = settings.cache / f"answers-{_digest_answers(bundle, settings.model, prompts)}.npz"
+    if kept is not None and kept.exists():
+        with np.load(kept, allow_pickle=False) as stored:
+            peaks = {name: stored[name] for name in stored.files}
+    else:
+        peaks = asyncio.run(_find_answer_peaks(charter, bundle, settings.model, prompts, data, on_progress))
+        if kept is not None:
+            np.savez(kept, allow_pickle=False, **peaks)
+    return raise_thresholds(bundle, peaks)
+
+
+def _digest_answers(bundle: Bundle, model: str | None, prompts: Sequence[str]) -> str:
+    """Digest what the scores of a model's own answers depend on: heads on answers, model and prompts."""
+    heads = [bundle.tensors["grams.weights"][:, ANSWERED], bundle.tensors["grams.bias"][ANSWERED]]
+    if "probe.weights" in bundle.tensors:
+        heads += [bundle.tensors["probe.weights"][:, :, OUTPUT], bundle.tensors["states.bias"][OUTPUT]]
+    sum_ = hashlib.sha256(compute_sha256(resolve(model)).encode())
+    for part in (
+        *(np.ascontiguousarray(head).tobytes() for head in heads),
+        *(one.encode("utf-8", "surrogatepass") for one in prompts),
+    ):
+        sum_.update(hashlib.sha256(part).digest())
+    return sum_.hexdigest()[:16]
 
 
 async def _find_answer_peaks(

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import hashlib
 import json
-import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -15,17 +14,15 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from commonweight.engines.contract import Prefilled
 from commonweight.guard import Findings, Guard, extract_segments
-from commonweight.messages.errors import InvalidRequestError
 from commonweight.messages.response import OutputText
 from commonweight.runtime.assistant import OnProgress
 from commonweight.turn import Assistant
 from commonweight.turn.record import Origin, TurnRecord
+from commonweight.workshop.heads.answer_reading import prepare_turn, read_answer
 from commonweight.workshop.heads.kept_scores import KeptScores, Outcome
 from commonweight.workshop.heads.request_places import GREETING, OUTPUT, make_request, require_place
 from commonweight.workshop.heads.sources import LabelledSource, LabelledText
-from commonweight.workshop.heads.states import replace_surrogates
 
 CONTEXT_TOKENS = 4096
 """Window of the model that is evaluated with."""
@@ -34,8 +31,6 @@ OWN_ANSWER_TOKENS = 96
 """Of an answer that the model gives by itself."""
 MAX_PROMPT_CHARACTERS = 2000
 """Of a prompt for one."""
-TOO_LONG = re.compile("^(prompt is too long|input length and)")
-"""How the API's errors begin that say that a request does not fit into the window."""
 CHARACTERS_PER_TOKEN = 4
 """Characters that come at once where text is scored again, about as many as a token has."""
 
@@ -165,6 +160,7 @@ class Evaluator:
                 self.guard.digest,
                 assistant.card.id,
                 self.guard.mode,
+                self.guard.strictness,
                 self.guard.reads_states,
                 self.guard.scorer.has_encoder,
                 self.guard.judge is not None,
@@ -219,13 +215,10 @@ class Evaluator:
 
     async def _score_request(self, text: str, place: str) -> Outcome:
         number = str(next(self._numbers))
-        try:
-            # A tenant for each text: one that was refused is not what another of them is about.
-            turn = await self.assistant.prepare(make_request(text, place), Origin(number, tenant=number))
-        except InvalidRequestError as error:
-            if TOO_LONG.search(str(error)):
-                return Outcome(is_read=False)
-            raise
+        # A tenant for each text: one that was refused is not what another of them is about.
+        turn = await prepare_turn(self.assistant, make_request(text, place), Origin(number, tenant=number))
+        if turn is None:
+            return Outcome(is_read=False)
         async with contextlib.aclosing(self.assistant.stream(turn)) as events:
             async for _ in events:
                 pass
@@ -234,32 +227,12 @@ class Evaluator:
         return _make_outcome(findings, findings.input_score)
 
     async def _score_answer(self, text: str, answered: str) -> Outcome:
-        """Score an answer within the prompt, where its tokens get the same scores as when generated."""
-        request = make_request(text)
-        answer = self.assistant.split_tokens(replace_surrogates(answered))
-        try:
-            turn = await self.assistant.prepare(request)
-        except InvalidRequestError as error:
-            if TOO_LONG.search(str(error)):
-                return Outcome(is_read=False)
-            raise
-        prompt = turn.prompt.token_ids
-        if len(prompt) + len(answer) > self.assistant.engine.window:
+        read = await read_answer(self.assistant, text, answered)
+        if read is None:
             return Outcome(is_read=False)
-        scores: list[bytes | None] = [None] * len(answer)
-        if self.guard.probe is not None:
-            job = msgspec.structs.replace(
-                turn.job, token_ids=[*prompt, *(token for token, _ in answer)], max_tokens=0, grammar=None
-            )
-            async with self.assistant.engine.run(job) as events:
-                async for event in events:
-                    if isinstance(event, Prefilled) and event.scores is not None:
-                        rows = np.frombuffer(event.scores, "<f4").reshape(-1, self.guard.probe.heads)
-                        # A token comes with the scores at the one before it.
-                        scores = [one.tobytes() for one in rows[len(prompt) - 1 : -1]]
-        screening = self.guard.start_screening(extract_segments(request))
-        for (_, piece), read in zip(answer, scores, strict=True):
-            await screening.screen_token(read, "output", piece)
+        screening = self.guard.start_screening(extract_segments(read.turn.request))
+        for (_, piece), scores in zip(read.tokens, read.scores, strict=True):
+            await screening.screen_token(scores, "output", piece)
         await screening.screen_rest()
         return _make_outcome(screening.findings, screening.findings.output_score)
 

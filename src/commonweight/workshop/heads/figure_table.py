@@ -1,16 +1,23 @@
 """The table of figures: Markdown for people, and JSON."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
 from commonweight.guard.calibration import Interval
 from commonweight.workshop.heads.evaluate import Evaluator
-from commonweight.workshop.heads.figures import Figure, Goal, Unit
+from commonweight.workshop.heads.figures import Figure, Goal, Result, Unit
 
 BEGIN = "<!-- rows of figures: written by `commonweight guard eval --all` -->"
 END = "<!-- end of the rows of figures -->"
+_RESULTS: Mapping[Result, str] = {
+    "aim": "aim met",
+    "floor": "floor met",
+    "missed": "missed",
+    "reported": "aim missed",
+}
+_SUFFIXES: Mapping[Unit, str] = {"ratio": "x", "seconds": " s"}
 
 
 @dataclass(frozen=True)
@@ -60,16 +67,13 @@ def format_table(subject: Subject, figures: Sequence[Figure]) -> str:
     ]
     for one in figures:
         unread = f"{one.unread} not read" if one.unread else ""
-        result = (
-            "" if one.result in ("no goal", "n/a") else "missed" if one.result == "missed" else f"{one.result} met"
-        )
         cells = (
             one.name,
             str(one.texts) if one.value else "",
             _format_value(one.value, one.unit),
             _format_limit(one.goal, one.goal.floor, one.unit) if one.goal else "",
             _format_limit(one.goal, one.goal.aim, one.unit) if one.goal else "",
-            result,
+            _RESULTS.get(one.result, ""),
             "; ".join(filter(None, (one.note, unread))),
         )
         lines.append(f"| {' | '.join(cells)} |")
@@ -103,12 +107,16 @@ def describe_figures(subject: Subject, figures: Sequence[Figure]) -> dict[str, A
 def _format_value(value: Interval | None, unit: Unit) -> str:
     if value is None:
         return ""
-    if unit == "share":
-        return f"{value.value:.1%} [{value.lower:.1%}, {value.upper:.1%}]"
-    times = "x" if unit == "ratio" else ""
-    return f"{value.value:.3f}{times} [{value.lower:.3f}, {value.upper:.3f}]"
+    first, *others = (_format_number(one, unit) for one in (value.value, value.lower, value.upper))
+    return f"{first}{_SUFFIXES.get(unit, '')} [{', '.join(others)}]"
 
 
-def _format_limit(goal: Goal, limit: float, unit: Unit) -> str:
+def _format_number(number: float, unit: Unit) -> str:
+    return f"{number:.1%}" if unit == "share" else f"{number:.0f}" if unit == "tokens" else f"{number:.3f}"
+
+
+def _format_limit(goal: Goal, limit: float | None, unit: Unit) -> str:
+    if limit is None:
+        return "report"
     sign = "<=" if goal.is_upper else ">="
-    return f"{sign} {limit:.1%}" if unit == "share" else f"{sign} {limit:g}{'x' if unit == 'ratio' else ''}"
+    return f"{sign} {limit:.1%}" if unit == "share" else f"{sign} {limit:g}{_SUFFIXES.get(unit, '')}"

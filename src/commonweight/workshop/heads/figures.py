@@ -1,4 +1,4 @@
-"""Figures of an evaluated guard: shares, ratios and areas with 95 % intervals, and the goals they are held to."""
+"""Figures of an evaluated guard: shares, ratios, areas and medians with 95 % intervals, and their goals."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,15 +12,16 @@ from commonweight.workshop.heads.evaluate import ScoredText
 from commonweight.workshop.heads.kept_scores import Outcome
 from commonweight.workshop.heads.metrics import BOOTSTRAP_ROUNDS, bootstrap, compute_auprc
 
-Unit = Literal["share", "ratio", "area"]
-Result = Literal["aim", "floor", "missed", "no goal", "n/a"]
+Unit = Literal["share", "ratio", "area", "tokens", "seconds"]
+Result = Literal["aim", "floor", "missed", "reported", "no goal", "n/a"]
 
 
 @dataclass(frozen=True)
 class Goal:
     """What a figure is asked for: at least a floor, or at most one, and an aim beyond it."""
 
-    floor: float
+    floor: float | None
+    """None: it is reported, however far from the aim."""
     aim: float
     is_upper: bool = False
     """The figure is to be at most this."""
@@ -29,6 +30,8 @@ class Goal:
         """Judge a value."""
         if self._meets(value, self.aim):
             return "aim"
+        if self.floor is None:
+            return "reported"
         return "floor" if self._meets(value, self.floor) else "missed"
 
     def _meets(self, value: float, limit: float) -> bool:
@@ -40,7 +43,7 @@ def at_least(floor: float, aim: float) -> Goal:
     return Goal(floor, aim)
 
 
-def at_most(floor: float, aim: float) -> Goal:
+def at_most(floor: float | None, aim: float) -> Goal:
     """Make a goal of upper limits."""
     return Goal(floor, aim, is_upper=True)
 
@@ -127,6 +130,19 @@ def measure_auprc(group: str, name: str, found: Sequence[ScoredText], goal: Goal
         return make_unmeasured(group, name, "it needs texts of both labels")
     area = bootstrap(compute_auprc, harmful, harmless)
     return Figure(group, name, len(read), area, "area", goal, len(found) - len(read))
+
+
+def measure_median(
+    group: str, name: str, values: Sequence[float], unit: Unit, goal: Goal | None = None, seed: int = 0
+) -> Figure:
+    """Measure the median of values, with the interval of medians of values drawn again."""
+    if not values:
+        return make_unmeasured(group, name, "there is nothing to take a median of")
+    draw = np.random.default_rng(seed)
+    medians = np.median(draw.choice(values, (BOOTSTRAP_ROUNDS, len(values))), axis=1)
+    lower, upper = np.percentile(medians, [2.5, 97.5])
+    median = Interval(float(np.median(values)), float(lower), float(upper))
+    return Figure(group, name, len(values), median, unit, goal)
 
 
 def _bootstrap_ratio(pairs: npt.NDArray[np.float64], seed: int = 0) -> Interval:

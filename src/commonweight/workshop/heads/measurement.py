@@ -29,6 +29,8 @@ class Measurement:
     sources: Mapping[str, LabelledSource]
     businesses: Sequence[Business] = ()
     open_business: Callable[[Business], AbstractAsyncContextManager[Evaluator]] | None = None
+    marks: Mapping[str, int] = field(default_factory=dict)
+    """Ends of first violating sentences, by the digests of answers."""
     most: int | None = None
     """At most so many texts of each set."""
     seed: int = 0

@@ -21,8 +21,9 @@ from typing import Any, Literal
 
 from commonweight.charter.principle import Charter
 
-Role = Literal["harmful", "harmless", "hard", "injection", "answers", "mixed", "unused"]
-"""``hard`` is harmless and looks otherwise; ``injection`` addresses the model."""
+Role = Literal["harmful", "harmless", "material", "hard", "manipulation", "answers", "mixed", "unused"]
+"""``material`` is harmless and no user's request, ``hard`` is harmless and looks otherwise; ``manipulation``
+addresses the model, and is harmless by itself."""
 
 
 class SourceError(Exception):

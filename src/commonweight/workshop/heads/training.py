@@ -1,14 +1,13 @@
-"""Training of guard heads: linear heads on three representations, combined and calibrated.
+"""Training of guard heads: linear heads on every representation, combined and calibrated.
 
 Everything that is chosen (regularisation, how representations are weighed, thresholds) is chosen on texts of
 sources that the heads in question have not seen: sources are left out in turn, whole; of answers, prompts.
-scikit-learn is needed here and nowhere else; what comes out is numbers.
 """
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from itertools import combinations
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,35 +15,60 @@ import numpy.typing as npt
 from commonweight.charter.principle import Charter
 from commonweight.guard.arrays import Floats
 from commonweight.guard.bundle import Calibration, Ensemble
-from commonweight.guard.calibration import count_refusals, find_threshold
-from commonweight.guard.ngrams import BUCKETS, build_sparse_rows
-from commonweight.guard.scorer import ANSWERED, ENCODED_FIRST_PRINCIPLE, FIRST_PRINCIPLE, INJECTED, OUTPUT
-from commonweight.workshop.heads.dataset import TRAINING_SEED, Answers, Examples, refuses
+from commonweight.guard.calibration import count_refusals
+from commonweight.guard.ngrams import BUCKETS
+from commonweight.guard.reader import (
+    FIRST_PRINCIPLE,
+    GRAMS,
+    HARM,
+    ORDERS,
+    PROSE_ENCODER,
+    STATES,
+    TEXT,
+    combine_logits,
+)
+from commonweight.guard.recompile import next_above
+from commonweight.guard.scorer import ANSWERED, OUTPUT
+from commonweight.workshop.heads.answer_training import train_answer_heads
+from commonweight.workshop.heads.dataset import Answers, Embed, Examples, refuses
+from commonweight.workshop.heads.fitting import (
+    FOLDS,
+    Head,
+    Labels,
+    Numbers,
+    build_ngram_matrix,
+    choose_head,
+    fit,
+    fit_kinds,
+    project_to_span,
+    weigh,
+)
+from commonweight.workshop.heads.text_calibration import (
+    CALM_LOGIT,
+    LOW_RATE,
+    MAX_WRAPPED,
+    ReadText,
+    calibrate,
+    compose_long_texts,
+    find_calm,
+    find_points,
+    find_weighted_threshold,
+    read_texts,
+    split_texts,
+    weigh_sources,
+)
 
-FOLDS = 5
+STATES_QUANTILE = 0.97
 MIN_TEXTS = 10
 """Texts against a principle from which its head is made of them. With fewer, it is made of its words."""
 STRENGTHS = {"states": (3e-4, 1e-3, 3e-3), "encoder": (0.3, 1.0, 3.0), "grams": (1.0, 4.0, 16.0)}
 """Inverse regularisation that is tried, on features of unit variance (states) or unit length."""
-INJECTION_STRENGTH = 4.0
 KIND_STRENGTHS = {"states": 3e-4, "encoder": 10.0}
-"""Where nothing is tried: heads on orders; which principle it is."""
-GENERAL_RATE, HARD_RATE, LOW_RATE = 0.002, 0.08, 0.12
-"""Of harmless texts: of ordinary ones and of those that look harmful, the share that the screen may refuse; of
-ordinary ones, the share that gets a second look."""
-
+"""Where nothing is tried: which principle it is."""
+VARIANT_SHARE, CONTEXT_SHARE = 0.5, 0.5
+"""What a text that was made of a prompt counts beside one that is a prompt."""
 INJECTION_RATE = 0.005
-ANSWER_RATE, ANSWER_LOW_RATE = 0.005, 0.03
-"""The same of answers: of labelled ones here, and of the model's own to ordinary prompts in ``assemble``."""
-
-
-@dataclass(frozen=True)
-class Head:
-    """A linear head, ``features @ weights + bias``, with its out-of-fold scores of the texts."""
-
-    weights: Floats
-    bias: float
-    unseen: Floats
+"""Of ordinary prompts that are taken for orders to the model, in the results of tools."""
 
 
 @dataclass(frozen=True)
@@ -52,159 +76,121 @@ class TrainedHeads:
     """All heads of a bundle."""
 
     tensors: Mapping[str, npt.NDArray[Any]]
+    encoders: tuple[str, ...]
     input: Mapping[str, Ensemble]
     output: Mapping[str, Ensemble]
+    manipulation: Mapping[str, Ensemble]
+    calm: Mapping[str, float]
+    states_slope: float
     injection: Ensemble | None
     injection_principle: str | None
     calibration: Mapping[str, Calibration]
     principles: tuple[str, ...]
     unseen: Mapping[str, Floats]
-    """By ensemble: the logits of all texts, from heads that had not seen their source."""
+    """By ensemble on text: the logits of all windows, from heads that had not seen their source."""
 
 
 def train_heads(
-    charter: Charter,
-    examples: Examples,
-    answers: Answers | None = None,
-    orders: Sequence[str] = (),
+    charter: Charter, examples: Examples, answers: Answers | None = None, embed: Mapping[str, Embed] | None = None
 ) -> TrainedHeads:
     """Train heads of the principles that refuse, from texts that violate them and texts that violate none.
 
-    ``orders``: texts that address the model, for the principle that is about tools' results.
+    ``embed``: the encoders that ``examples.vectors`` are by.
     """
-    folds = _assign_folds(examples)
+    folds = assign_folds(examples)
     names, which = _assign_principles(charter, examples)
     tensors: dict[str, npt.NDArray[Any]] = {}
-    heads: dict[str, Head] = {}
+    features: dict[str, Any] = {**examples.vectors, GRAMS: build_ngram_matrix(examples.texts)}
+    harm, orders = _train_text_heads(examples, folds, features)
+    for name in examples.vectors:
+        kinds, kinds_bias = fit_kinds(examples.vectors[name], which, len(names), KIND_STRENGTHS["encoder"])
+        tensors[f"{name}.weights"] = np.column_stack([harm[name].weights, orders[name].weights, kinds.T])
+        tensors[f"{name}.bias"] = np.array([harm[name].bias, orders[name].bias, *kinds_bias], np.float32)
+    ensembles, manipulation, unseen = {}, {}, {}
+    calibration: dict[str, Calibration] = {}
+    scores: Floats = np.zeros(0, np.float32)
+    all_members = {"+".join(members): members for members in _list_members(tuple(examples.vectors))}
+    for key, members in all_members.items():
+        stacked = {name: harm[name].unseen for name in members}
+        ensembles[key] = _stack(stacked, examples.is_harmful, _weigh(examples, examples.is_harmful))
+        unseen[key] = combine_logits(ensembles[key], stacked)
+    calm = {key: find_calm(found, examples.is_harmful) for key, found in unseen.items()}
+    texts = split_texts(_list_calibration_texts(examples, folds), harm, orders)
+    read: dict[str, list[ReadText]] = {}
+    for key, members in all_members.items():
+        read[key] = read_texts(texts, members, harm, orders, embed or {}, ensembles, calm)
+    for key, members in all_members.items():
+        ensembles[key], scores = calibrate(ensembles[key], read[key], HARM)
+        calibration[key] = _count(scores, ensembles[key].high, read[key])
+        addressed = {name: orders[name].unseen for name in members}
+        made = _stack(addressed, examples.manipulates, _weigh(examples, examples.manipulates))
+        manipulation[key] = calibrate(made, read[key], ORDERS)[0].model_copy(update={"relief": 0.0})
+    best = "+".join(_list_members(tuple(examples.vectors))[-1])
+    states_slope = 0.0
     if examples.states is not None:
-        heads["states"], read = _train_state_head(examples, folds, which, len(names))
-        tensors |= read
-    if examples.vectors is not None:
-        heads["encoder"] = head = _train_head(examples.vectors, examples, folds, STRENGTHS["encoder"])
-        kinds, kinds_bias = _fit_principles(examples.vectors, which, len(names), KIND_STRENGTHS["encoder"])
-        tensors["encoder.weights"] = np.column_stack([head.weights, np.zeros_like(head.weights), kinds.T])
-        tensors["encoder.bias"] = np.array([head.bias, 0.0, *kinds_bias], np.float32)
-    heads["grams"] = head = _train_head(build_ngram_matrix(examples.texts), examples, folds, STRENGTHS["grams"])
-    columns_of_grams = [(head.weights, head.bias), *[(np.zeros(BUCKETS, np.float32), 0.0)] * 2]
-    ensembles, calibration, unseen = {}, {}, {}
-    for name, parts in _list_combinations(heads):
-        ensembles[name], unseen[name] = _fit_ensemble({part: heads[part].unseen for part in parts}, examples)
-        calibration[name] = _calibrate(unseen[name], ensembles[name].high, examples)
+        state_head, found = _train_state_head(examples, folds, which, len(names))
+        tensors |= found
+        states_slope = fit_states_slope(found, examples)
+        for key in [*ensembles]:
+            name = f"{STATES}+{key}"
+            ensembles[name], both = _combine_with_states(
+                state_head, unseen[key], ensembles[key], read[key], examples
+            )
+            calibration[name] = count_refusals(int((both >= ensembles[name].high).sum()), len(both))
     calibration |= _calibrate_principles(
-        names, unseen, ensembles, _compute_kind_logits(tensors, examples), examples
+        names, scores >= ensembles[best].high, read[best], examples, tensors, embed or {}
     )
-    injection, holder = None, next((one.id for one in charter.principles if "tool_result" in one.applies_to), None)
-    if orders and holder is not None:
-        weights, bias, injection = _train_injection_head(orders, examples)
-        columns_of_grams[INJECTED] = weights, bias
-    output: dict[str, Ensemble] = {}
-    if answers is not None:
-        for part, (weights, bias, ensemble) in _train_answer_heads(answers).items():
-            output[part] = ensemble
-            if part == "grams":
-                columns_of_grams[ANSWERED] = weights, bias
-            else:
-                _, _, layers, width = examples.states.shape if examples.states is not None else (0, 0, 0, 0)
-                tensors["probe.weights"][:, :, OUTPUT] = weights.reshape(layers, width)
-                tensors["states.bias"][OUTPUT] = bias
-    tensors["grams.weights"] = np.column_stack([weights for weights, _ in columns_of_grams]).astype(np.float16)
-    tensors["grams.bias"] = np.array([bias for _, bias in columns_of_grams], np.float32)
+    holder = find_injection_principle(charter)
+    columns = [(harm[GRAMS].weights, harm[GRAMS].bias), (orders[GRAMS].weights, orders[GRAMS].bias)]
+    columns.append((np.zeros(BUCKETS, np.float32), 0.0))
+    injection = None
+    if holder is not None and examples.manipulates.any():
+        high = _find_injection_threshold(manipulation[GRAMS], read[GRAMS])
+        injection = manipulation[GRAMS].model_copy(update={"high": high, "low": high, "points": {}})
+    output = {} if answers is None else _add_answer_heads(answers, columns, tensors)
+    tensors["grams.weights"] = np.column_stack([weights for weights, _ in columns]).astype(np.float16)
+    tensors["grams.bias"] = np.array([bias for _, bias in columns], np.float32)
     return TrainedHeads(
-        tensors, ensembles, output, injection, holder if injection else None, calibration, names, unseen
+        tensors=tensors,
+        encoders=tuple(examples.vectors),
+        input=ensembles,
+        output=output,
+        manipulation=manipulation if examples.manipulates.any() else {},
+        calm=calm,
+        states_slope=states_slope,
+        injection=injection,
+        injection_principle=holder if injection else None,
+        calibration=calibration,
+        principles=names,
+        unseen=unseen,
     )
 
 
-def _train_state_head(
-    examples: Examples, folds: npt.NDArray[np.int64], which: npt.NDArray[np.int64], count: int
-) -> tuple[Head, dict[str, Floats]]:
-    """Train the head on states, and the probe that computes it and the principles' shares token by token."""
-    assert examples.states is not None
-    _, _, layers, width = examples.states.shape
-    flat = examples.states.reshape(len(examples.texts), -1).astype(np.float32)
-    centre, scale = flat.mean(0), flat.std(0) + 1e-6
-    standard = (flat - centre) / scale
-    # What is learned lies in the span of the texts, where there are fewer directions than in the states.
-    spanned, directions = _project_to_span(standard)
-    head = _train_head(spanned, examples, folds, STRENGTHS["states"])
-    learned = directions.T @ head.weights
-    weights = (learned / scale).reshape(2, layers, width)
-    bias = head.bias - float(learned @ (centre / scale))
-    half = layers * width
-    spanned, directions = _project_to_span(standard[:, :half])
-    kinds, kinds_bias = _fit_principles(spanned, which, count, KIND_STRENGTHS["states"])
-    kinds = kinds @ directions
-    kinds_bias = kinds_bias - kinds @ (centre / scale)[:half]
-    # The order of the columns is the scorer's: mean, last, answers, principles. Answers come later.
-    columns = [*weights, np.zeros_like(weights[0]), *(kinds / scale[:half]).reshape(count, layers, width)]
-    probe = np.stack(columns, -1).astype(np.float32)
-    return head, {
-        "probe.weights": probe,
-        "states.bias": np.array([bias, 0.0, 0.0, *kinds_bias], np.float32),
-    }
-
-
-def _train_injection_head(orders: Sequence[str], examples: Examples) -> tuple[Floats, float, Ensemble]:
-    """Train the head on prompt injections: texts that address the model, against all others."""
-    texts = [*orders, *examples.texts]
-    labels = np.arange(len(texts)) < len(orders)
-    features = build_ngram_matrix(texts)
-    draw = np.random.default_rng(TRAINING_SEED).integers(FOLDS, size=len(texts))
-    weights = np.where(labels, len(texts) / (2 * len(orders)), len(texts) / (2 * len(examples.texts)))
-    unseen = np.zeros(len(texts), np.float32)
-    for fold in range(FOLDS):
-        rows = draw == fold
-        fitted = _fit(features[~rows], labels[~rows], weights[~rows], INJECTION_STRENGTH)
-        unseen[rows] = features[rows] @ fitted[0] + fitted[1]
-    high = find_threshold(INJECTION_RATE, unseen[~labels])
-    coefficients, bias = _fit(features, labels, weights, INJECTION_STRENGTH)
-    return coefficients, bias, Ensemble(grams=1.0, low=high, high=high)
-
-
-def _train_answer_heads(answers: Answers) -> dict[str, tuple[Floats, float, Ensemble]]:
-    """Train heads on answers, by representation. Their thresholds do not account for how often a stream is
-    scored, nor for a model's own style: see :func:`~commonweight.workshop.heads.assemble.raise_thresholds`.
+def find_injection_principle(charter: Charter) -> str | None:
+    """Find the principle that orders to the model go against: it applies to results of tools, and rather records
+    than refuses input.
     """
-    folds = np.random.default_rng(TRAINING_SEED).integers(FOLDS, size=int(answers.groups.max()) + 1)[
-        answers.groups
-    ]
-    labels = answers.is_harmful
-    found = {"grams": _train_answer_head(build_ngram_matrix(answers.texts), labels, folds, "grams")}
-    if answers.states is not None:
-        # Each of an answer's stretches is an example of its own.
-        flat = answers.states.reshape(2 * len(labels), -1).astype(np.float32)
-        centre, scale = flat.mean(0), flat.std(0) + 1e-6
-        standard = (flat - centre) / scale
-        coefficients, bias, ensemble = _train_answer_head(standard, labels.repeat(2), folds.repeat(2), "states")
-        bias -= float(coefficients @ (centre / scale))
-        found["states"] = coefficients / scale, bias, ensemble
-    return found
+    found = [one for one in charter.principles if "tool_result" in one.applies_to]
+    return next((one.id for one in sorted(found, key=refuses)), None)
 
 
-def _train_answer_head(
-    features: Any,  # noqa: ANN401 - dense or sparse
-    labels: npt.NDArray[np.bool_],
-    folds: npt.NDArray[np.int64],
-    part: Literal["states", "grams"],
-) -> tuple[Floats, float, Ensemble]:
-    weights = np.where(labels, 1 / labels.sum(), 1 / (~labels).sum()) * len(labels) / 2
-    head = _choose_head(features, labels, weights.astype(np.float32), folds, STRENGTHS[part])
-    harmless = head.unseen[~labels]
-    low, high = find_threshold(ANSWER_LOW_RATE, harmless), find_threshold(ANSWER_RATE, harmless)
-    return head.weights, head.bias, Ensemble(**{part: 1.0}, low=low, high=high)
+def _add_answer_heads(
+    answers: Answers, columns: list[tuple[Floats, float]], tensors: Mapping[str, npt.NDArray[Any]]
+) -> dict[str, Ensemble]:
+    """Train heads on answers, and put them in their columns."""
+    output: dict[str, Ensemble] = {}
+    for part, (weights, bias, ensemble) in train_answer_heads(answers).items():
+        output[part] = ensemble
+        if part == GRAMS:
+            columns[ANSWERED] = weights, bias
+        else:
+            probe = tensors["probe.weights"]
+            probe[:, :, OUTPUT] = weights.reshape(probe.shape[:2])
+            tensors["states.bias"][OUTPUT] = bias
+    return output
 
 
-def _list_combinations(heads: Mapping[str, Head]) -> list[tuple[str, tuple[str, ...]]]:
-    found: list[tuple[str, tuple[str, ...]]] = [("grams", ("grams",))]
-    if "encoder" in heads:
-        found.append(("encoder", ("encoder", "grams")))
-    if "states" in heads:
-        found.append(("states", ("states",)))
-    if "states" in heads and "encoder" in heads:
-        found.append(("states+encoder", ("states", "encoder", "grams")))
-    return found
-
-
-def _assign_folds(examples: Examples) -> npt.NDArray[np.int64]:
+def assign_folds(examples: Examples) -> Numbers:
     """Assign whole sources to folds, so that every fold has harmful and harmless texts."""
     folds = np.zeros(len(examples.texts), np.int64)
     for wanted in (True, False):
@@ -218,173 +204,186 @@ def _assign_folds(examples: Examples) -> npt.NDArray[np.int64]:
     return folds
 
 
-def _assign_principles(charter: Charter, examples: Examples) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
+def _weigh(examples: Examples, labels: Labels) -> Floats:
+    kinds = np.array(examples.kinds)
+    shares = np.where(kinds == "plain", 1.0, np.where(kinds == "context", CONTEXT_SHARE, VARIANT_SHARE))
+    return weigh(labels, examples.groups, shares.astype(np.float32))
+
+
+def _train_text_heads(
+    examples: Examples, folds: Numbers, features: Mapping[str, Any]
+) -> tuple[dict[str, Head], dict[str, Head]]:
+    """Train the heads on harm, and those on orders to the model, for every representation of text."""
+    harm, orders = {}, {}
+    manipulates = examples.manipulates
+    for name, one in features.items():
+        strengths = STRENGTHS["grams" if name == GRAMS else "encoder"]
+        harm[name] = choose_head(one, examples.is_harmful, _weigh(examples, examples.is_harmful), folds, strengths)
+        if manipulates.any():
+            orders[name] = choose_head(one, manipulates, _weigh(examples, manipulates), folds, strengths[1:2])
+        else:
+            orders[name] = harm[name]
+    return harm, orders
+
+
+def _list_members(encoders: Sequence[str]) -> list[tuple[str, ...]]:
+    """List the sets of parts on text that there may be: all encoders, or some of them are missing."""
+    return [(*chosen, GRAMS) for count in range(len(encoders) + 1) for chosen in combinations(encoders, count)]
+
+
+def _list_calibration_texts(examples: Examples, folds: Numbers) -> list[tuple[str, int, int, str]]:
+    """List harmless texts to calibrate with: text, fold, source and kind."""
+    found = []
+    plain, wrapped = examples.is_plain, 0
+    for i, text in enumerate(examples.wholes):
+        if examples.is_harmful[i]:
+            continue
+        if plain[i]:
+            kind = "hard" if examples.is_hard[i] else "ordinary"
+        elif examples.kinds[i] == "wrapped" and not examples.is_hard[i] and wrapped < MAX_WRAPPED:
+            kind = "wrapped"
+            wrapped += 1
+        else:
+            continue
+        found.append((text, int(folds[i]), int(examples.groups[i]), kind))
+    return found + [(text, fold, -1, "long") for text, fold in compose_long_texts(examples, folds)]
+
+
+def _stack(parts: Mapping[str, Floats], labels: Labels, weights: Floats) -> Ensemble:
+    """Stack the logits of parts; weights are never negative."""
+    used = weights > 0
+    if len(np.unique(labels[used])) < 2:
+        return Ensemble(weights=dict.fromkeys(parts, 1.0), low=0.0, high=0.0)
+    coefficients, bias = fit(np.column_stack(list(parts.values()))[used], labels[used], weights[used], 1.0)
+    coefficients = np.maximum(coefficients, 0)
+    return Ensemble(weights=dict(zip(parts, map(float, coefficients), strict=True)), bias=bias, low=0.0, high=0.0)
+
+
+def _count(scores: Floats, high: float, read: Sequence[ReadText]) -> Calibration:
+    ordinary = np.array([one.kind == "ordinary" for one in read])
+    return count_refusals(int((scores[ordinary] >= high).sum()), int(ordinary.sum()))
+
+
+def _combine_with_states(
+    head: Head, unseen: Floats, ensemble: Ensemble, read: Sequence[ReadText], examples: Examples
+) -> tuple[Ensemble, Floats]:
+    """Combine states with an ensemble on text; also returns the logits of the ordinary prompts."""
+    plain = examples.is_plain
+    text = unseen[plain].copy()
+    harmless = np.flatnonzero(~examples.is_harmful[plain])
+    # Harmless prompts are scored as they are read, in windows; the texts that were read begin with them.
+    order = [one for one in read if one.kind in ("ordinary", "hard")]
+    for i, one in zip(harmless, order, strict=True):
+        text[i] = one.find_peak(ensemble, HARM) - ensemble.slope * np.log(one.unit_count)
+    labels, groups = examples.is_harmful[plain], examples.groups[plain]
+    stacked = {STATES: head.unseen, TEXT: text}
+    # Texts that were found calm are judged by the parts that found them so.
+    is_asked = text > CALM_LOGIT / 2
+    made = _stack(stacked, labels, weigh(labels, groups) * is_asked)
+    logits = np.where(is_asked, combine_logits(made, stacked), np.float32(CALM_LOGIT))
+    ordinary, hard = examples.is_ordinary[plain], examples.is_hard[plain]
+    weights = weigh_sources(groups[ordinary])
+    points = find_points(logits[ordinary], groups[ordinary], logits[hard], groups[hard])
+    low = min(points["standard"], find_weighted_threshold(LOW_RATE, logits[ordinary], weights))
+    relief = ensemble.relief * made.weights[TEXT]
+    found = made.model_copy(update={"points": points, "high": points["standard"], "low": low, "relief": relief})
+    return found, logits[ordinary]
+
+
+def _find_injection_threshold(ensemble: Ensemble, read: Sequence[ReadText]) -> float:
+    ordinary = [one for one in read if one.kind == "ordinary"]
+    scores = np.array(
+        [one.find_peak(ensemble, ORDERS) - ensemble.slope * float(np.log(one.unit_count)) for one in ordinary],
+        np.float32,
+    )
+    weights = weigh_sources(np.array([one.group for one in ordinary]))
+    return max(ensemble.high, next_above(find_weighted_threshold(INJECTION_RATE, scores, weights)))
+
+
+def _train_state_head(
+    examples: Examples, folds: Numbers, which: Numbers, count: int
+) -> tuple[Head, dict[str, Floats]]:
+    """Train the head on states, and the probe that computes it and the principles' shares token by token."""
+    assert examples.states is not None
+    plain = examples.is_plain
+    labels, which = examples.is_harmful[plain], which[plain]
+    _, _, layers, width = examples.states.shape
+    flat = examples.states.reshape(len(labels), -1).astype(np.float32)
+    centre, scale = flat.mean(0), flat.std(0) + 1e-6
+    standard = (flat - centre) / scale
+    # What is learned lies in the span of the texts, where there are fewer directions than in the states.
+    spanned, directions = project_to_span(standard)
+    weights = weigh(labels, examples.groups[plain])
+    head = choose_head(spanned, labels, weights, folds[plain], STRENGTHS["states"])
+    learned = directions.T @ head.weights
+    columns = (learned / scale).reshape(2, layers, width)
+    bias = head.bias - float(learned @ (centre / scale))
+    half = layers * width
+    spanned, directions = project_to_span(standard[:, :half])
+    kinds, kinds_bias = fit_kinds(spanned, which, count, KIND_STRENGTHS["states"])
+    kinds = kinds @ directions
+    kinds_bias = kinds_bias - kinds @ (centre / scale)[:half]
+    # The order of the columns is the scorer's: mean, last, answers, principles. Answers come later.
+    stacked = [*columns, np.zeros_like(columns[0]), *(kinds / scale[:half]).reshape(count, layers, width)]
+    probe = np.stack(stacked, -1).astype(np.float32)
+    return head, {
+        "probe.weights": probe,
+        "states.bias": np.array([bias, 0.0, 0.0, *kinds_bias], np.float32),
+    }
+
+
+def fit_states_slope(tensors: Mapping[str, Floats], examples: Examples) -> float:
+    """Fit how the highest of many windows of states rises: windows of one text are taken to be as different as
+    ordinary prompts are, which they are less.
+    """
+    assert examples.states is not None
+    ordinary = examples.is_ordinary[examples.is_plain]
+    mean = np.einsum("nlw,lw->n", examples.states[ordinary, 0], tensors["probe.weights"][..., 0])
+    draw = np.random.default_rng(0)
+    counts = np.array([1, 2, 4, 8, 16, 32, 64])
+    tops = np.array(
+        [np.quantile(draw.choice(mean, (2000, count)).max(1), STATES_QUANTILE) for count in counts], np.float32
+    )
+    x = np.log(counts)
+    return max(0.0, float((x * (tops - tops[0])).sum() / (x * x).sum()))
+
+
+def _assign_principles(charter: Charter, examples: Examples) -> tuple[tuple[str, ...], Numbers]:
     """Assign harmful texts to the principles with enough texts: their ids, and the index for each text.
 
     Where nobody has said which, it is the one whose words are nearest.
     """
     known = [one.id for one in charter.principles if refuses(one)]
     named = [one if one in known else None for one in examples.principles]
-    if examples.vectors is not None and examples.words is not None and known:
-        nearest = (examples.vectors @ examples.words.T).argmax(1)
+    vectors = examples.vectors.get(PROSE_ENCODER)
+    if vectors is not None and examples.words is not None and known:
+        nearest = (vectors @ examples.words.T).argmax(1)
         for i in np.flatnonzero(examples.is_harmful):
             named[i] = named[i] or known[nearest[i]]
-    counts = {name: sum(one == name for one in named) for name in known}
+    plain = examples.is_plain
+    counts = {
+        name: sum(one == name and is_plain for one, is_plain in zip(named, plain, strict=True)) for name in known
+    }
     names = tuple(name for name in known if counts[name] >= MIN_TEXTS)
     return names, np.array([names.index(one) if one in names else -1 for one in named], np.int64)
 
 
-def _train_head(
-    features: Any,  # noqa: ANN401 - dense or sparse
-    examples: Examples,
-    folds: npt.NDArray[np.int64],
-    strengths: Sequence[float],
-) -> Head:
-    """Train a head; what is left out in turn are whole sources."""
-    return _choose_head(features, examples.is_harmful, _weigh_examples(examples), folds, strengths)
-
-
-def _choose_head(
-    features: Any,  # noqa: ANN401 - dense or sparse
-    labels: npt.NDArray[np.bool_],
-    weights: Floats,
-    folds: npt.NDArray[np.int64],
-    strengths: Sequence[float],
-) -> Head:
-    """Train the head with the regularisation that does best on the folds left out in turn."""
-    best: tuple[float, float, Floats] | None = None
-    for strength in strengths:
-        unseen = np.zeros(len(labels), np.float32)
-        for fold in range(FOLDS):
-            rows = folds == fold
-            if not rows.any():
-                continue
-            fitted = _fit(features[~rows], labels[~rows], weights[~rows], strength)
-            unseen[rows] = features[rows] @ fitted[0] + fitted[1]
-        loss = float((np.logaddexp(0, np.where(labels, -unseen, unseen)) * weights).sum() / weights.sum())
-        if best is None or loss < best[0]:
-            best = loss, strength, unseen
-    assert best is not None
-    coefficients, bias = _fit(features, labels, weights, best[1])
-    return Head(coefficients, bias, best[2])
-
-
-def _weigh_examples(examples: Examples) -> Floats:
-    """Weigh examples: each side the same, and within a side every source by the root of its size."""
-    weights = np.zeros(len(examples.texts), np.float32)
-    for wanted in (True, False):
-        side = examples.is_harmful == wanted
-        for group in np.unique(examples.groups[side]):
-            rows = side & (examples.groups == group)
-            weights[rows] = rows.sum() ** -0.5
-        weights[side] *= len(weights) / (2 * weights[side].sum())
-    return weights
-
-
-def _fit(features: Any, labels: npt.NDArray[np.bool_], weights: Floats, strength: float) -> tuple[Floats, float]:  # noqa: ANN401
-    from sklearn.linear_model import LogisticRegression
-
-    model = LogisticRegression(C=strength, max_iter=400, tol=1e-3, random_state=TRAINING_SEED)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model.fit(features, labels, sample_weight=weights)
-    return model.coef_[0].astype(np.float32), float(model.intercept_[0])
-
-
-def _fit_principles(
-    features: Floats, which: npt.NDArray[np.int64], count: int, strength: float
-) -> tuple[Floats, Floats]:
-    """Fit a classifier of principles, each of the same weight: weights ``(count, features)``, and biases."""
-    from sklearn.linear_model import LogisticRegression
-
-    known = which >= 0
-    if count < 2:
-        return np.zeros((count, features.shape[1]), np.float32), np.zeros(count, np.float32)
-    model = LogisticRegression(
-        C=strength, max_iter=200, tol=1e-3, class_weight="balanced", random_state=TRAINING_SEED
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model.fit(features[known], which[known])
-    weights, bias = model.coef_, model.intercept_
-    if count == 2:  # of two classes scikit-learn keeps one row
-        weights, bias = np.vstack([-weights, weights]) / 2, np.concatenate([-bias, bias]) / 2
-    return weights.astype(np.float32), bias.astype(np.float32)
-
-
-def _project_to_span(features: Floats) -> tuple[Floats, Floats]:
-    """Project features to an orthonormal basis of their span: ``(texts, directions)``, and that basis in rows.
-
-    Logistic regression with a quadratic penalty finds the same head in either, and sooner with fewer columns. Of
-    more texts than columns the span is everything, and the features stay as they are.
-    """
-    if len(features) >= features.shape[1]:
-        return features, np.eye(features.shape[1], dtype=np.float32)
-    values, vectors = np.linalg.eigh(features @ features.T)
-    kept = values > values[-1] * 1e-6
-    lengths = np.sqrt(values[kept])
-    directions: Floats = (vectors[:, kept] / lengths).T @ features
-    return vectors[:, kept] * lengths, directions
-
-
-def build_ngram_matrix(texts: Sequence[str]) -> Any:  # noqa: ANN401 - a matrix of scipy's
-    from scipy.sparse import csr_matrix
-
-    data, indices, pointers = build_sparse_rows(texts)
-    return csr_matrix((data, indices, pointers), shape=(len(texts), BUCKETS))
-
-
-def _fit_ensemble(parts: Mapping[str, Floats], examples: Examples) -> tuple[Ensemble, Floats]:
-    stacked = np.column_stack(list(parts.values()))
-    coefficients, bias = _fit(stacked, examples.is_harmful, _weigh_examples(examples), 1.0)
-    coefficients = np.maximum(coefficients, 0)
-    logits = (stacked @ coefficients + bias).astype(np.float32)
-    ordinary = logits[~examples.is_harmful & ~examples.is_hard]
-    hard = logits[examples.is_hard]
-    high = find_threshold(GENERAL_RATE, ordinary)
-    if len(hard):
-        high = max(high, find_threshold(HARD_RATE, hard))
-    return (
-        Ensemble(
-            **dict(zip(parts, map(float, coefficients), strict=True)),
-            bias=bias,
-            low=min(find_threshold(LOW_RATE, ordinary), high),
-            high=high,
-        ),
-        logits,
-    )
-
-
-def _calibrate(logits: Floats, high: float, examples: Examples) -> Calibration:
-    harmless = logits[~examples.is_harmful]
-    return count_refusals(int((harmless >= high).sum()), len(harmless))
-
-
-def _compute_kind_logits(tensors: Mapping[str, npt.NDArray[Any]], examples: Examples) -> Floats | None:
-    if examples.vectors is not None:
-        rows: Floats = examples.vectors @ tensors["encoder.weights"][:, ENCODED_FIRST_PRINCIPLE:]
-        return rows + np.asarray(tensors["encoder.bias"][ENCODED_FIRST_PRINCIPLE:], np.float32)
-    if examples.states is not None:
-        kinds: Floats = np.einsum(
-            "nlw,lwk->nk", examples.states[:, 0], tensors["probe.weights"][..., FIRST_PRINCIPLE:]
-        )
-        return kinds + np.asarray(tensors["states.bias"][FIRST_PRINCIPLE:], np.float32)
-    return None
-
-
 def _calibrate_principles(
     names: Sequence[str],
-    unseen: Mapping[str, Floats],
-    ensembles: Mapping[str, Ensemble],
-    kinds: Floats | None,
+    refused: Labels,
+    read: Sequence[ReadText],
     examples: Examples,
+    tensors: Mapping[str, npt.NDArray[Any]],
+    embed: Mapping[str, Embed],
 ) -> dict[str, Calibration]:
-    """Calibrate each principle: how many harmless texts it would have refused, with the best ensemble."""
-    best = list(unseen)[-1]
-    harmless = ~examples.is_harmful
-    refused = harmless & (unseen[best] >= ensembles[best].high)
-    which = np.zeros(len(refused), np.int64) if kinds is None else kinds.argmax(1)
-    return {
-        name: count_refusals(int((refused & (which == i)).sum()), int(harmless.sum()))
-        for i, name in enumerate(names)
-    }
+    """Calibrate each principle: how many harmless prompts it would have refused, by text."""
+    harmless = np.flatnonzero(examples.is_plain & ~examples.is_harmful).tolist()
+    hits = [i for i, at in zip(harmless, range(len(harmless)), strict=True) if refused[at]]
+    which = np.zeros(len(hits), np.int64)
+    if embed and names:
+        which = sum(
+            examples.vectors[name][hits] @ tensors[f"{name}.weights"][:, FIRST_PRINCIPLE:]
+            + np.asarray(tensors[f"{name}.bias"][FIRST_PRINCIPLE:], np.float32)
+            for name in embed
+        ).argmax(1)
+    return {name: count_refusals(int((which == i).sum()), len(harmless)) for i, name in enumerate(names)}

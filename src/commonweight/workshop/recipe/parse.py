@@ -1,5 +1,6 @@
 """Reading a recipe file: YAML to a checked recipe, with the line of every problem."""
 
+import re
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,9 @@ def parse_recipe(data: bytes, name: str) -> Recipe:
 class _RecipeLoader(yaml.SafeLoader):
     """The safe loader, without keys that stand twice or are no text, and without anchors.
 
-    Anchors that repeat each other grow without bound when they are read; a recipe has no use for them.
+    Anchors that repeat each other grow without bound when they are read; a recipe has no use for them. Numbers are
+    those of YAML 1.2, as editors have it: ``1e-3`` is one, and what version 1.1 takes for octal digits (``010``)
+    or for minutes (``1:30``) is refused.
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
@@ -86,6 +89,10 @@ class _RecipeLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: ANN401 - any value of YAML
+        if isinstance(node, yaml.ScalarNode) and node.tag in _NUMBERS and _OLD_NUMBER.match(node.value):
+            raise _make_error(
+                "write a number in decimal digits without a zero before it; quote it if it is text", node
+            )
         try:
             value = super().construct_object(node, deep)
         except ValueError as error:
@@ -103,7 +110,16 @@ class _RecipeLoader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
+_RecipeLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+\Z"),
+    list("-+.0123456789"),
+)
+
 _TEXT = "tag:yaml.org,2002:str"
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_OLD_NUMBER = re.compile(r"[-+]?(?:0[0-9_]|[0-9_]+:)")
+"""Octal without ``o``, and sexagesimal: numbers of YAML 1.1 that are text or others in 1.2."""
 _CLEARER = {
     "found character '\\t' that cannot start any token": "a tab stands here; YAML is indented with spaces",
     "but found another document": "a second document begins here; a recipe is one",

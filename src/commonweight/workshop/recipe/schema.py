@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AliasChoices, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from commonweight.lineage.errors import WorkshopError
@@ -14,6 +14,7 @@ from commonweight.workshop.evals.settings import EvaluationSettings
 from commonweight.workshop.export.settings import ExportSettings, ImportSettings
 from commonweight.workshop.recipe.stage_kind import Place, Reference, Stage
 from commonweight.workshop.release.settings import ReleaseSettings
+from commonweight.workshop.settings import Settings, Several
 from commonweight.workshop.training.settings import PretrainSettings, SftSettings, TokenizerSettings
 
 StageName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
@@ -32,7 +33,7 @@ class SourceStage(Stage, SourceSettings):
     """Rows from a file, a folder, a package, the hub or an address."""
 
     kind: Literal["source"]
-    licence_texts: tuple[str, ...] = Field(default=(), max_length=20)
+    licence_texts: Several[str] = Field(default=(), max_length=20)
     """Files that come with it and speak of its licence, written like ``from``: paths or ``package:NAME/path``."""
 
 
@@ -46,8 +47,8 @@ class FilterStage(Stage, FilterSettings):
     """Rows without duplicates, without rows of evaluation sets, within bounds of length."""
 
     kind: Literal["filter"]
-    inputs: tuple[StageName, ...] = Field(min_length=1)
-    evaluation_sets: tuple[StageName, ...] = ()
+    inputs: Several[StageName] = Field(min_length=1)
+    evaluation_sets: Several[StageName] = ()
 
     def list_references(self) -> tuple[Reference, ...]:
         return (
@@ -155,13 +156,13 @@ class ReleaseSection(ReleaseSettings):
     """What ``commonweight release`` makes of a build."""
 
     export: StageName
-    evaluations: tuple[StageName, ...] = ()
+    evaluations: Several[StageName] = ()
 
 
-class Recipe(BaseModel):
+class Recipe(Settings):
     """What stands in a recipe file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True)
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
     description: str = ""

@@ -4,10 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import JsonValue
 
 from commonweight.lineage.provenance import EvaluationSet, ProvenancePolicy
 from commonweight.lineage.record import Decision, Record
+from commonweight.workshop.settings import Settings
 
 Report = Callable[[str], None]
 """Receives a line about progress."""
@@ -26,10 +27,8 @@ class Reference:
     """Where in its entry the stage names it."""
 
 
-class Stage(BaseModel):
+class Stage(Settings):
     """Entry of one stage in a recipe; each kind adds its fields."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     def list_references(self) -> tuple[Reference, ...]:
         """The stages that it takes its inputs from, in order."""

@@ -26,7 +26,8 @@ from commonweight.workshop.release.layout import (
     WEIGHTS,
     name_evaluation,
 )
-from commonweight.workshop.release.notices import check_licence_text, describe_text, list_sources, make_notice
+from commonweight.workshop.release.licence_file import check_licence_text, describe_text
+from commonweight.workshop.release.notices import list_sources, make_notice
 from commonweight.workshop.release.obligations import check_licence, fold_obligations, name_licences
 from commonweight.workshop.release.policy import list_policies, read_policy
 from commonweight.workshop.release.report import Checks

@@ -46,7 +46,7 @@ def check_files(folder: Path, sizes: Mapping[str, int], checks: Checks, quick: b
     expected = sums.keys() | {SUMS, SIGNATURE}
     for name in sorted(sizes.keys() - expected):
         checks.fail(f"{name} is not in {SUMS}.", name)
-    for name in sorted(expected - sizes.keys()):
+    for name in sorted(expected - {SIGNATURE} - sizes.keys()):
         checks.fail(f"{name} is missing.", name)
     for name in {SUMS, SIGNATURE} & sums.keys():
         checks.fail(f"{SUMS} names {name}, which cannot be in it.", SUMS)
@@ -74,10 +74,14 @@ def check_signature(folder: Path, sums: Mapping[str, str], trusted: bytes | None
     Args:
         trusted: public key, as ``load_public_key`` gives it.
     """
+    if not (folder / SIGNATURE).exists():
+        checks.fail(f"The release is not signed: {SIGNATURE} is missing.", SIGNATURE)
+        return
     try:
         enclosed = load_public_key(read_file(folder / PUBLIC_KEY), PUBLIC_KEY)
     except ReleaseError as error:
-        checks.fail(str(error), PUBLIC_KEY)
+        if not checks.has_failures(PUBLIC_KEY):  # said already where it is missing
+            checks.fail(str(error), PUBLIC_KEY)
         return
     if trusted is not None and enclosed != trusted:
         checks.fail(f"{PUBLIC_KEY} is not the trusted key.", PUBLIC_KEY)

@@ -24,7 +24,8 @@ from commonweight.workshop.release.layout import (
     encode_sums,
     is_allowed_name,
 )
-from commonweight.workshop.release.notices import find_licence_text, make_notice
+from commonweight.workshop.release.licence_file import find_licence_text
+from commonweight.workshop.release.notices import make_notice
 from commonweight.workshop.release.policy import read_policy
 from commonweight.workshop.release.settings import ReleaseSettings
 from commonweight.workshop.release.signature import find_key, read_public_part, sign_folder
@@ -94,6 +95,7 @@ def run_release(
     if given != verdict:
         raise ReleaseError("The gate was run on something else than what is released; run it again.")
     require_gate(verdict)
+    licence_text = find_licence_text(settings.licence, settings.licence_text, settings.copyright)
     key = find_key(settings.signing_key, keys)
     if output.resolve() in key.resolve().parents:
         raise ReleaseError("The private key lies in the release's folder.")
@@ -106,7 +108,7 @@ def run_release(
         digests = _copy_model(settings, export, model, evidence.head, draft)
         documents = make_documents(evidence, verdict)
         check_bom(documents[BOM])
-        documents[LICENCE] = find_licence_text(settings.licence, settings.licence_text)
+        documents[LICENCE] = licence_text
         documents[PUBLIC_KEY] = read_public_part(key)
         for name, data in documents.items():
             (draft / name).parent.mkdir(parents=True, exist_ok=True)

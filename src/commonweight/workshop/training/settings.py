@@ -2,9 +2,10 @@
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from commonweight.lineage.errors import WorkshopError
+from commonweight.workshop.settings import Settings, Several
 
 DOCUMENT_END = "<|endoftext|>"
 """Separates documents in pretraining, and pads batches."""
@@ -28,16 +29,12 @@ class TrainingError(WorkshopError):
     """What stops a training stage: bad data, too little memory or disk, a loss that is not finite."""
 
 
-class Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
 class TokenizerSettings(Settings):
     """How a byte-level BPE vocabulary is made from a dataset."""
 
     vocab_size: int = Field(default=4096, ge=512, le=262_144)
     """Tokens in all: 256 bytes, the control tokens, and merges. A small text may give fewer merges."""
-    extra_tokens: tuple[str, ...] = ()
+    extra_tokens: Several[str] = ()
     """Control tokens besides those of documents and turns."""
     chat_template: str = Field(default=CHAT_TEMPLATE, min_length=1)
     """Jinja template of conversations."""
@@ -143,5 +140,5 @@ class SftSettings(Settings):
     """Steps between measurements of the held-out loss and checkpoints; the best of them is what is saved."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Of the order of conversations, the held-out share and the adapters' first weights."""
-    report_to: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ()
+    report_to: Several[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = ()
     """Experiment trackers that the trainer reports to."""

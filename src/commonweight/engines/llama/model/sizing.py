@@ -41,12 +41,17 @@ class DoesNotFitError(EngineError):
 
 
 def plan_worker(
-    path: Path, trained_window: int, settings: EngineSettings, report: Callable[[str], None] = log.info
+    path: Path,
+    trained_window: int,
+    settings: EngineSettings,
+    report: Callable[[str], None] = log.info,
+    *,
+    reserved: int = 0,
 ) -> WorkerConfig:
     """Choose the sizes that settings leave open, by the model and the free memory.
 
     A context beyond what the model was trained for is cut to that: past it models babble. ``report`` gets a line
-    for people on what was decided.
+    for people on what was decided. ``reserved``: places for urgent jobs, beside those that the settings ask for.
 
     Raises:
         DoesNotFitError: the weights, one window and the requested caches need more memory than is available.
@@ -60,7 +65,8 @@ def plan_worker(
         path=str(path),
         window=window,
         cells=window,
-        sequences=settings.parallel,
+        sequences=settings.parallel + reserved,
+        reserved=reserved,
         threads=settings.threads or count_physical_cores(),
         drafts=DEFAULT_DRAFTS if settings.speculation else 0,
         disk_folder=str(folder) if disk_bytes else None,

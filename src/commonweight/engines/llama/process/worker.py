@@ -118,6 +118,7 @@ def _serve(config: WorkerConfig, messages: BinaryIO) -> None:
         seq_state,
         prefix_cache,
         sequences=1 if model.confuses_sequences else config.sequences,
+        reserved=0 if model.confuses_sequences else config.reserved,
         batch_rows=config.batch_rows,
         drafts=config.drafts,
     )

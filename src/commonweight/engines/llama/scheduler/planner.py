@@ -22,7 +22,7 @@ LAST_CHUNK_FACTOR = 1.25
 """Factor by which a chunk may be longer if it ends a prompt."""
 MAX_STEP_SECONDS = 1.5
 """Step time otherwise, in seconds: arrivals and cancellations wait for its end."""
-Rank = tuple[bool, int, float]
+Rank = tuple[int, int, float]
 """Scheduling order of a sequence; smaller comes first."""
 
 

@@ -55,12 +55,14 @@ class Scheduler:
         prefix_cache: PrefixCache,
         *,
         sequences: int,
+        reserved: int = 0,
         batch_rows: int,
         drafts: int,
     ) -> None:
         self._model = model
         self._prefix_cache = prefix_cache
-        self._sequences = sequences
+        self._sequences = sequences - reserved
+        self._reserved = reserved
         self._free = list(range(sequences))
         self._cells = Cells(model.cells)
         self._waiting: list[Sequence] = []
@@ -183,7 +185,7 @@ class Scheduler:
                 continue
             if not there.leaders and self._should_wait(seq):
                 return
-            if self._fits(len(seq.tokens) - there.shared + seq.reserved_cells):
+            if self._fits(seq, len(seq.tokens) - there.shared + seq.reserved_cells):
                 self._start(seq, there.leaders)
             elif victim := self._find_victim(seq):
                 self._preempt(victim)
@@ -193,7 +195,7 @@ class Scheduler:
 
     def _rank(self, seq: Sequence) -> Rank:
         """Scheduling order: smaller comes first."""
-        return seq.is_batch, self._fairness.get_counter(seq.tenant), seq.queued_at
+        return seq.is_batch - seq.is_urgent, self._fairness.get_counter(seq.tenant), seq.queued_at
 
     def _should_wait(self, seq: Sequence) -> bool:
         """Whether restoring its cells now would only slow down sequences that are ahead in prefill."""
@@ -202,23 +204,29 @@ class Scheduler:
             for other in self._running
         )
 
-    def _fits(self, need: int) -> bool:
-        if not self._free:
+    def _fits(self, seq: Sequence, need: int) -> bool:
+        if len(self._free) <= (0 if seq.is_urgent else self._reserved):
             return False
         needed = sum(seq.needed_cells for seq in self._running)
         return not self._running or self._cells.used + needed + need <= self._cells.capacity
 
     def _find_victim(self, seq: Sequence) -> Sequence | None:
-        """Sequence to preempt for ``seq``: a batch job for an interactive one, or one of a tenant above its
-        share."""
+        """Sequence to preempt for ``seq``: a batch job for an interactive one, one of a tenant above its share, or
+        any for an urgent one, of the same tenant if possible."""
         jobs = Counter(other.tenant for other in self._running)
         share = max(1, self._sequences // self._fairness.tenant_count)
         victims = [
             other
             for other in self._running
             if self._rank(seq)[:2] <= self._rank(other)[:2]
-            and (seq.is_batch < other.is_batch or jobs[seq.tenant] < share < jobs[other.tenant])
+            and (
+                seq.is_urgent > other.is_urgent
+                or seq.is_batch < other.is_batch
+                or jobs[seq.tenant] < share < jobs[other.tenant]
+            )
         ]
+        if seq.is_urgent:
+            victims = [other for other in victims if other.tenant == seq.tenant] or victims
         return max(victims, key=self._rank, default=None)
 
     def _start(self, seq: Sequence, leaders: Leaders) -> None:

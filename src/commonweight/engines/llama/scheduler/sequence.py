@@ -29,6 +29,7 @@ class Sequence:
         self.sampler = Sampler(job.sampling)
         self.drafter: Drafter | None = None
         self.is_batch = job.priority == "batch"
+        self.is_urgent = job.is_urgent
         self.arrived = self.queued_at = perf_counter()
         self.admitted: float | None = None
         self.prefilled: float | None = None

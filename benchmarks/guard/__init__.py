@@ -1,0 +1,1 @@
+"""The guard: texts and marks to measure it with, and what it costs."""

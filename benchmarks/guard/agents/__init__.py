@@ -1,0 +1,1 @@
+"""Harmless texts of agents, system prompts and tool results: which files they are of, and how they are cut."""
