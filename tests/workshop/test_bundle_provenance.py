@@ -38,10 +38,11 @@ def test_the_bundle_that_ships_is_made_of_what_may_train_it() -> None:
         assert source.content == "answers" or f"  {source.name}: " in notice
     decisions = check_material(read_materials(DEFAULT), POLICY)
     assert {decision.verdict for decision in decisions} == {"pass"}
-    done = run("provenance", str(DEFAULT), "--generated-prompts", "allow")
+    done = run("provenance", str(DEFAULT), "--generated-prompts", "allow", "--share-alike", "propagate")
     assert done.returncode == 0, done.stdout
-    # Without leave for prompts that a model wrote it does not pass.
-    assert run("provenance", str(DEFAULT)).returncode == 1
+    # Without leave for prompts that a model wrote, or for share-alike texts, it does not pass.
+    assert run("provenance", str(DEFAULT), "--share-alike", "propagate").returncode == 1
+    assert run("provenance", str(DEFAULT), "--generated-prompts", "allow").returncode == 1
 
 
 def test_answers_of_a_vendor_stop_a_bundle(tmp_path: Path) -> None:
