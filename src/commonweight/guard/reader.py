@@ -142,7 +142,8 @@ class TextReader:
         views = list_views(text)
         units = [unit for view in views for unit in split_units(view)]
         own = sum(unit.view is views[0] for unit in units)
-        read = self._read_units(units, own)
+        is_whole = np.array([unit.span == (0, len(unit.view.text)) for unit in units])
+        read = self._read_units(units, is_whole)
         harm = self._manifest.input[read.members]
         combined = combine_logits(harm, read.select(HARM))
 
@@ -154,7 +155,13 @@ class TextReader:
 
         def find(count: int) -> HarmScore:
             logit, at = pool(harm, combined, count)
-            return HarmScore(logit, self._find_shares(read.rows, at), units[read.chosen[at]].locate())
+            shares = self._find_shares(read.rows, at)
+            found = units[read.chosen[at]]
+            if is_whole[read.chosen[at]]:
+                # Its evidence is told as its most alarming part, where it has any.
+                parts = [k for k, i in enumerate(read.chosen) if units[i].view is found.view and not is_whole[i]]
+                found = units[read.chosen[max(parts, key=combined.__getitem__, default=at)]]
+            return HarmScore(logit, shares, found.locate())
 
         found_orders = None
         if (orders := self._manifest.manipulation.get(read.members)) is not None:
@@ -187,14 +194,9 @@ class TextReader:
         """Score vectors by the head of a principle in words: refused from 0 on."""
         return score_vectors(self._manifest.prose[name], self._tensors[f"prose.{name}"], vectors)
 
-    def _read_units(self, units: Sequence[Unit], own: int) -> "ReadUnits":
-        """Read units by n-grams, and by each encoder what was not found calm before it.
-
-        Those of the text as it stands, the first ``own``, are read with those of other views, so that they stay
-        comparable: of either there is one at least, a whole.
-        """
+    def _read_units(self, units: Sequence[Unit], is_whole: npt.NDArray[np.bool_]) -> "ReadUnits":
+        """Read units by n-grams, and by each encoder what was not found calm before it and the text as it stands."""
         grams = np.stack([self._score_grams(unit.text) for unit in units])
-        is_whole = np.array([unit.span == (0, len(unit.view.text)) for unit in units])
         read = ReadUnits(np.arange(len(units)), {GRAMS: grams}, {})
         for name in self._order:
             logits = combine_logits(self._manifest.input[read.members], read.select(HARM))
