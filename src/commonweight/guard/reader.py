@@ -195,7 +195,7 @@ class TextReader:
         return score_vectors(self._manifest.prose[name], self._tensors[f"prose.{name}"], vectors)
 
     def _read_units(self, units: Sequence[Unit], is_whole: npt.NDArray[np.bool_]) -> "ReadUnits":
-        """Read units by n-grams, and by each encoder what was not found calm before it and the text as it stands."""
+        """Read units by n-grams, and by each encoder the text as it stands and what is not calm so far."""
         grams = np.stack([self._score_grams(unit.text) for unit in units])
         read = ReadUnits(np.arange(len(units)), {GRAMS: grams}, {})
         for name in self._order:
