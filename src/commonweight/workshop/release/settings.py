@@ -4,7 +4,7 @@ import re
 from datetime import date
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, Strict
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from commonweight.lineage.licences import find_licence
 from commonweight.workshop.settings import Settings, Several
@@ -25,17 +25,20 @@ def _check_licence(text: str) -> str:
     return licence.id
 
 
-def _refuse_seconds(value: object) -> object:
-    """A number would be taken for seconds since 1970."""
-    if isinstance(value, int | float):
-        raise ValueError("a date is wanted, such as 2026-12-31")
-    return value
+def _read_day(value: object) -> object:
+    """Read a day out of text; a number would be taken for seconds since 1970."""
+    try:
+        if isinstance(value, int | float):
+            raise ValueError
+        return date.fromisoformat(value) if isinstance(value, str) else value
+    except ValueError:
+        raise ValueError("a date is wanted, such as 2026-12-31") from None
 
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")]
 Line = Annotated[str, Field(min_length=1, max_length=300, pattern=r"^[^\n]+$"), AfterValidator(_check_text)]
 Text = Annotated[str, Field(max_length=20_000), AfterValidator(_check_text)]
-Day = Annotated[date, Strict(False), Field(ge=date(2000, 1, 1)), BeforeValidator(_refuse_seconds)]
+Day = Annotated[date, Field(ge=date(2000, 1, 1)), BeforeValidator(_read_day)]
 """As YAML has it, or as text."""
 
 
