@@ -89,7 +89,6 @@ def test_between_the_batches_of_a_long_text_others_have_their_turn() -> None:
     ],
 )
 def test_languages_are_told_where_they_are_plain(text: str, language: str | None) -> None:
-    pytest.importorskip("py3langid")
     assert identify_language(text) == language
 
 

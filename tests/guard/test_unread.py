@@ -28,7 +28,6 @@ async def screen(charter: Charter, text: str) -> dict[str, Any]:
 
 
 async def test_unread_input_passes_by_default_and_is_on_record() -> None:
-    pytest.importorskip("py3langid")
     record = await screen(parse(source()), FOREIGN)
     assert (record["language"], record["is_read"], record["verdicts"]) == ("vi", False, [])
     record = await screen(parse(source()), "How do I bake a loaf of rye bread at home?")
@@ -36,7 +35,6 @@ async def test_unread_input_passes_by_default_and_is_on_record() -> None:
 
 
 async def test_unread_input_is_refused_where_the_charter_says_so() -> None:
-    pytest.importorskip("py3langid")
     record = await screen(charter_with("refuse"), FOREIGN)
     [verdict] = record["verdicts"]
     assert (verdict["stage"], verdict["principle"], verdict["strictness"]) == (
@@ -48,7 +46,6 @@ async def test_unread_input_is_refused_where_the_charter_says_so() -> None:
 
 
 async def test_without_a_judge_nothing_is_asked() -> None:
-    pytest.importorskip("py3langid")
     assert not (await screen(charter_with("judge"), FOREIGN))["verdicts"]
 
 

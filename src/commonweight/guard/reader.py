@@ -155,7 +155,7 @@ class TextReader:
 
         def find(count: int) -> HarmScore:
             logit, at = pool(harm, combined, count)
-            shares = self._find_shares(read.rows, at)
+            shares = self._find_shares({name: read.rows[name] for name in read.vectors}, at)
             found = units[read.chosen[at]]
             if is_whole[read.chosen[at]]:
                 # Its evidence is told as its most alarming part, where it has any.
@@ -172,7 +172,7 @@ class TextReader:
         return TextScores(
             own=find(own),
             members=read.members,
-            prose=self._score_prose(units, read),
+            prose=self._score_prose(units, is_whole, read),
             hidden=find(len(units)) if is_hidden else None,
             orders=found_orders,
             language=language,
@@ -229,10 +229,11 @@ class TextReader:
         shares: Floats = kinds - np.logaddexp.reduce(kinds)
         return shares
 
-    def _score_prose(self, units: Sequence[Unit], read: "ReadUnits") -> dict[str, tuple[float, tuple[int, int]]]:
+    def _score_prose(
+        self, units: Sequence[Unit], is_whole: npt.NDArray[np.bool_], read: "ReadUnits"
+    ) -> dict[str, tuple[float, tuple[int, int]]]:
         if PROSE_ENCODER not in self._encoders or not self._manifest.prose:
             return {}
-        is_whole = np.array([unit.span == (0, len(unit.view.text)) for unit in units])
         vectors = read.vectors.get(PROSE_ENCODER, np.zeros((0, WIDTH), np.float32))
         chosen = read.chosen if PROSE_ENCODER in read.vectors else np.zeros(0, np.int64)
         left = np.setdiff1d(np.arange(len(units)), chosen)

@@ -15,7 +15,7 @@ from commonweight.turn.release import ReleaseGate
 from commonweight.workshop.heads.answer_reading import ReadAnswer
 
 SIGNER = Signer(bytes(32), Purpose.THINKING_SIGNATURE)
-"""Of messages that nobody gets."""
+"""Signs the thinking of replayed answers, which are sent to no client."""
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ def find_licence_text(licence: str, file: str | None, holder: str | None = None)
     """The text of the release's licence: the publisher's file, or one that ships.
 
     Args:
-        holder: year and name of who holds the copyright, for a text that names them.
+        holder: year and name of the copyright holder, for a text that names them.
 
     Raises:
         ReleaseError: there is none, it is the text of another licence, or it has a place for a holder and none is
@@ -56,7 +56,7 @@ def find_licence_text(licence: str, file: str | None, holder: str | None = None)
 
 
 def names_holder(licence: str) -> bool:
-    """Whether the text that ships has a line that names who holds the copyright."""
+    """Whether the text that ships has a line that names the copyright holder."""
     return licence in ("MIT", "ISC", "BSD-2-Clause", "BSD-3-Clause")
 
 
@@ -103,7 +103,7 @@ def _read_shipped(licence: str) -> str | None:
 
 
 def _list_terms(text: str) -> list[str]:
-    """The words of a licence, without its title and the lines that name who holds the copyright.
+    """The words of a licence, without its title and the lines that name the copyright holder.
 
     What stands above these lines, other than a title, and what stands between them counts.
     """

@@ -67,7 +67,7 @@ class ReleaseSettings(Settings):
     """File with the licence's text. Not needed for those that ship: Apache-2.0, MIT, BSD-2-Clause, BSD-3-Clause,
     ISC, CC-BY-4.0, CC-BY-SA-3.0, CC-BY-SA-4.0, CC0-1.0 and the public domain."""
     copyright: Line | None = None
-    """Year and name of who holds the copyright, such as ``2026 Ada Example``, for the text of MIT, BSD or ISC."""
+    """Year and name of the copyright holder, such as ``2026 Ada Example``, for the text of MIT, BSD or ISC."""
     description: Text
     limitations: Text
     base_model: str | None = Field(
