@@ -13,7 +13,6 @@ import yaml
 
 from command import environment, one_line_error, run
 from commonweight.cli.workshop import _user_errors
-from commonweight.lineage.build_folder import BuildFolder
 from commonweight.runtime.errors import UserError
 from commonweight.workshop.recipe.shipped import list_shipped
 from lineage_builds import write_build
@@ -143,7 +142,6 @@ def test_two_builds_are_compared(tmp_path: Path) -> None:
         (("build", "recipe.yaml", "--folder", "pages.jsonl"), "pages.jsonl: File exists"),
         (("build", "--diff", "a", "b"), "a: No such file or directory."),
         (("build", "pages.jsonl"), "pages.jsonl:2: expected '<document start>', but found '{'."),
-        (("release", "."), ". is no build folder: it has no recipe.json."),
         (("verify", "missing"), "missing cannot be read: No such file or directory."),
         (("lineage", "missing"), "missing has no lineage.jsonl, status.json or record.json: .*"),
         (("provenance", "missing"), "missing: No such file or directory"),
@@ -251,18 +249,3 @@ def test_sources_are_decided(tmp_path: Path) -> None:
         ("b", "licence", "pass"),
     ]
     assert run("provenance", table, "--use", "fun").returncode == 2
-
-
-def test_a_build_that_is_not_finished_is_not_released(recipe: Path) -> None:
-    folder = BuildFolder(recipe.parent / "build")
-    write_build(folder.path)
-    (folder.path / "recipe.json").write_text("{")
-    assert "is not what a build wrote" in one_line_error(run("release", folder.path))
-    stages = {**RECIPE["stages"], "gguf": {"kind": "export", "model": "base", "text": "text", "name": "x"}}
-    section = dict.fromkeys(("title", "description", "limitations"), "x") | {"name": "x", "export": "gguf"}
-    content = {**RECIPE, "stages": stages}
-    (folder.path / "recipe.json").write_text(json.dumps(content))
-    assert one_line_error(run("release", folder.path)) == "The recipe small has no section `release`."
-    (folder.path / "recipe.json").write_text(json.dumps(content | {"release": {**section, "licence": "CC0-1.0"}}))
-    said = one_line_error(run("release", folder.path))
-    assert said == "The stage text is not done; run `commonweight build` first."

@@ -1,7 +1,7 @@
 """The text of a release's licence: those that ship, copyright lines, and what a publisher's own file may hold."""
 
 import re
-from importlib.resources import files
+from importlib import metadata, resources
 from pathlib import Path
 
 import pytest
@@ -126,13 +126,12 @@ def test_the_text_of_one_licence_is_not_that_of_another(licence: str) -> None:
             continue
 
 
+@pytest.mark.workshop
 def test_texts_equal_those_of_other_publishers() -> None:
     """Of two that are installed with libraries, so that a slip of ours shows."""
-    theirs = files("license_expression") / "data" / "cc-by-4.0.LICENSE"
+    theirs = resources.files("license_expression") / "data" / "cc-by-4.0.LICENSE"
     assert list_words(theirs.read_text(encoding="utf-8")) == list_words(find_text("CC-BY-4.0"))
-    from importlib.metadata import files as list_files
-
-    (bsd,) = (path for path in list_files("pypdfium2") or () if path.name == "BSD-3-Clause.txt")
+    (bsd,) = (path for path in metadata.files("pypdfium2") or () if path.name == "BSD-3-Clause.txt")
     assert list_words(bsd.read_text()) == list_words(find_text("BSD-3-Clause").replace(HOLDER, "<year> <owner>"))
 
 
