@@ -89,7 +89,7 @@ def judge(kinds: Mapping[str, tuple[int, str]], recorded: Mapping[str, Any]) -> 
         elif before["hash"] != digest and (name, digest) not in exempt:
             yield (
                 f"the code of {name} has changed ({digest[:12]}): if its outputs may change by a byte, raise its "
-                f"version in workshop/recipe/stages.py and run `{SCRIPT}`; if not, run "
+                f"version in workshop/recipe/stages/ and run `{SCRIPT}`; if not, run "
                 f"`{SCRIPT} --unchanged 'why not'`"
             )
 

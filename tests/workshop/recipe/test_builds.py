@@ -17,7 +17,7 @@ from command import one_line_error, run
 from commonweight.lineage.build_folder import BuildFolder
 from commonweight.lineage.digests import LineageError
 from commonweight.lineage.record import check_files
-from commonweight.workshop.recipe.schema import RecipeError
+from commonweight.workshop.recipe.stage_kind import RecipeError
 from commonweight.workshop.training.settings import TrainingError
 
 pytestmark = pytest.mark.workshop

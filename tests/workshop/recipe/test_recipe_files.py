@@ -9,8 +9,10 @@ import pytest
 import yaml
 
 from commonweight.workshop.recipe.parse import MAX_RECIPE_BYTES, parse_recipe, read_recipe
-from commonweight.workshop.recipe.schema import MixStage, Recipe, RecipeError, make_schema
+from commonweight.workshop.recipe.schema import Recipe, make_schema
 from commonweight.workshop.recipe.shipped import list_shipped, read_shipped
+from commonweight.workshop.recipe.stage_kind import RecipeError
+from commonweight.workshop.recipe.stages.data import MixStage
 
 BASE = """\
 name: probe

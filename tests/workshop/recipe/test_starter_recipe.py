@@ -6,8 +6,10 @@ import pytest
 import yaml
 
 from commonweight.workshop.recipe.parse import parse_recipe
-from commonweight.workshop.recipe.schema import ExportStage, Recipe, RecipeError
+from commonweight.workshop.recipe.schema import Recipe
 from commonweight.workshop.recipe.shipped import list_shipped, read_shipped
+from commonweight.workshop.recipe.stage_kind import RecipeError
+from commonweight.workshop.recipe.stages.export import ExportStage
 
 STARTER = "HuggingFaceTB/SmolLM2-135M-Instruct"
 

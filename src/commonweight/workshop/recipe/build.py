@@ -25,8 +25,16 @@ from commonweight.lineage.record import (
     write_record,
 )
 from commonweight.workshop.recipe.plan import compute_key, get_versions, list_evaluation_sets, order_stages
-from commonweight.workshop.recipe.schema import Recipe, RecipeError
-from commonweight.workshop.recipe.stage_kind import Report, Stage, StageInput, StageKind, StageResult, StageRun
+from commonweight.workshop.recipe.schema import Recipe
+from commonweight.workshop.recipe.stage_kind import (
+    RecipeError,
+    Report,
+    Stage,
+    StageInput,
+    StageKind,
+    StageResult,
+    StageRun,
+)
 from commonweight.workshop.recipe.stages import KINDS
 
 MIN_FREE_BYTES = 200 * 2**20

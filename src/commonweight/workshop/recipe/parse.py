@@ -9,7 +9,8 @@ import yaml
 from pydantic import ValidationError
 
 from commonweight.workshop.recipe.problems import list_problems
-from commonweight.workshop.recipe.schema import Recipe, RecipeError
+from commonweight.workshop.recipe.schema import Recipe
+from commonweight.workshop.recipe.stage_kind import RecipeError
 
 MAX_RECIPE_BYTES = 2**20
 _MAX_PROBLEMS = 20

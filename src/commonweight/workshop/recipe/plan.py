@@ -10,8 +10,8 @@ from commonweight.lineage.build_folder import BuildFolder
 from commonweight.lineage.digests import digest_json
 from commonweight.lineage.provenance import EvaluationSet
 from commonweight.lineage.record import Record
-from commonweight.workshop.recipe.schema import Recipe, RecipeError
-from commonweight.workshop.recipe.stage_kind import Stage, StageKind
+from commonweight.workshop.recipe.schema import Recipe
+from commonweight.workshop.recipe.stage_kind import RecipeError, Stage, StageKind
 from commonweight.workshop.recipe.stages import KINDS
 
 State = Literal["done", "to do", "waiting"]

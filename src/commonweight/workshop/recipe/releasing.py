@@ -8,7 +8,8 @@ from pydantic import ValidationError
 
 from commonweight.lineage.build_folder import RECIPE, BuildFolder
 from commonweight.lineage.digests import LineageError
-from commonweight.workshop.recipe.schema import Recipe, RecipeError
+from commonweight.workshop.recipe.schema import Recipe
+from commonweight.workshop.recipe.stage_kind import RecipeError
 
 GATE = "gate"
 """Folder of the build that the gate's verdict is written to."""

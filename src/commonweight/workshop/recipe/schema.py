@@ -1,155 +1,21 @@
 """The recipe: a name, the policy of its material, and stages by name, each a kind with its settings."""
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import AliasChoices, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from commonweight.lineage.errors import WorkshopError
 from commonweight.lineage.provenance import ProvenancePolicy
-from commonweight.lineage.record import PARITY
-from commonweight.workshop.data.settings import FilterSettings, MixSettings, SourceSettings
-from commonweight.workshop.evals.settings import EvaluationSettings
-from commonweight.workshop.export.settings import ExportSettings, ImportSettings
-from commonweight.workshop.recipe.stage_kind import Place, Reference, Stage
+from commonweight.workshop.recipe.stage_kind import EXPORTS, Place, Stage, StageName
+from commonweight.workshop.recipe.stages import AnyStage
+from commonweight.workshop.recipe.stages.data import EvaluationSetStage, SourceStage
 from commonweight.workshop.release.settings import ReleaseSettings
 from commonweight.workshop.settings import Settings, Several
-from commonweight.workshop.training.settings import PretrainSettings, SftSettings, TokenizerSettings
-
-StageName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
-
 
 REFERENCES = "references"
 """Type of the one problem that holds all wrong references, each a :data:`Problem`."""
 Problem = tuple[Place, str]
-
-
-class RecipeError(WorkshopError):
-    """A recipe, or a build of it, cannot go on; the message is for the terminal."""
-
-
-class SourceStage(Stage, SourceSettings):
-    """Rows from a file, a folder, a package, the hub or an address."""
-
-    kind: Literal["source"]
-    licence_texts: Several[str] = Field(default=(), max_length=20)
-    """Files that come with it and speak of its licence, written like ``from``: paths or ``package:NAME/path``."""
-
-
-class EvaluationSetStage(Stage, SourceSettings):
-    """A set that is measured on, taken as it is; no row of it may train anything."""
-
-    kind: Literal["evaluation_set"]
-
-
-class FilterStage(Stage, FilterSettings):
-    """Rows without duplicates, without rows of evaluation sets, within bounds of length."""
-
-    kind: Literal["filter"]
-    inputs: Several[StageName] = Field(min_length=1)
-    evaluation_sets: Several[StageName] = ()
-
-    def list_references(self) -> tuple[Reference, ...]:
-        return (
-            *(Reference("data", name, ("inputs", index)) for index, name in enumerate(self.inputs)),
-            *(
-                Reference("evaluation", name, ("evaluation_sets", index))
-                for index, name in enumerate(self.evaluation_sets)
-            ),
-        )
-
-
-class MixStage(Stage, MixSettings):
-    """Rows of several stages by weight, with a share kept for validation."""
-
-    kind: Literal["mix"]
-
-    def list_references(self) -> tuple[Reference, ...]:
-        return tuple(Reference("data", name, ("weights", name)) for name in self.weights)
-
-
-class TokenizerStage(Stage, TokenizerSettings):
-    """A byte-level BPE tokenizer, trained on rows."""
-
-    kind: Literal["tokenizer"]
-    data: StageName
-
-    def list_references(self) -> tuple[Reference, ...]:
-        return (Reference("data", self.data, ("data",)),)
-
-
-class PretrainStage(Stage, PretrainSettings):
-    """A decoder, trained from random weights on text."""
-
-    kind: Literal["pretrain"]
-    data: StageName
-    tokenizer: StageName
-
-    def list_references(self) -> tuple[Reference, ...]:
-        return Reference("data", self.data, ("data",)), Reference("tokenizer", self.tokenizer, ("tokenizer",))
-
-
-class SftStage(Stage, SftSettings):
-    """A model, trained further on the answers of conversations."""
-
-    kind: Literal["sft"]
-    data: StageName
-    model: StageName
-
-    def list_references(self) -> tuple[Reference, ...]:
-        return Reference("data", self.data, ("data",)), Reference("model", self.model, ("model",))
-
-
-class ImportStage(Stage, ImportSettings):
-    """A base model from a GGUF file."""
-
-    kind: Literal["import"]
-    trained_tokens: int | None = Field(default=None, ge=1)
-    """Tokens that it was trained on, as its publisher states; the gate's row on compute asks for it."""
-
-
-class ExportStage(Stage, ExportSettings):
-    """GGUF files of a model, with a parity report."""
-
-    kind: Literal["export"]
-    model: StageName
-    text: StageName
-    """Rows whose text parity is measured on."""
-
-    def list_references(self) -> tuple[Reference, ...]:
-        return Reference("model", self.model, ("model",)), Reference(PARITY, self.text, ("text",))
-
-
-class EvaluateStage(Stage, EvaluationSettings):
-    """Figures of an exported model."""
-
-    kind: Literal["evaluate"]
-    model: StageName
-    """A stage of the kind export."""
-    file: Literal["F16", "Q8_0", "Q4_K_M"] = "Q8_0"
-    """Which of its files is measured."""
-
-    def list_references(self) -> tuple[Reference, ...]:
-        return (
-            Reference("model", self.model, ("model",)),
-            *(Reference("evaluation", name, ("tasks",)) for name in self.datasets),
-        )
-
-
-AnyStage = Annotated[
-    SourceStage
-    | EvaluationSetStage
-    | FilterStage
-    | MixStage
-    | TokenizerStage
-    | PretrainStage
-    | SftStage
-    | ImportStage
-    | ExportStage
-    | EvaluateStage,
-    Field(discriminator="kind"),
-]
 
 
 class ReleaseSection(ReleaseSettings):
@@ -238,10 +104,10 @@ class Recipe(Settings):
     def _list_wrong_references(self) -> Iterator[Problem]:
         for name, stage in self.stages.items():
             for reference in stage.list_references():
-                fitting = _FITTING.get((stage.kind, reference.role)) or _FITTING[reference.role]
-                yield from self._check_reference(("stages", name, *reference.place), reference.stage, fitting)
+                place = ("stages", name, *reference.place)
+                yield from self._check_reference(place, reference.stage, reference.kinds)
         if self.release is not None:
-            yield from self._check_reference(("release", "export"), self.release.export, ("export",))
+            yield from self._check_reference(("release", "export"), self.release.export, EXPORTS)
             for index, name in enumerate(self.release.evaluations):
                 yield from self._check_reference(("release", "evaluations", index), name, ("evaluate",))
 
@@ -262,16 +128,6 @@ def _find_base(stages: dict[Any, Any], stage: Any) -> object:  # noqa: ANN401 - 
         if isinstance(stage, dict) and stage.get("kind") == "import":
             return stage.get("model_id")
     return None
-
-
-_FITTING: dict[Any, tuple[str, ...]] = {
-    "data": ("source", "filter", "mix"),
-    "tokenizer": ("tokenizer",),
-    "model": ("pretrain", "sft", "import"),
-    "evaluation": ("evaluation_set",),
-    "parity": ("source", "filter", "mix"),
-    ("evaluate", "model"): ("export",),
-}
 
 
 def _find_circle(stages: Mapping[str, Stage]) -> Iterator[Problem]:

