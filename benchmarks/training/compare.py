@@ -84,10 +84,10 @@ def prepare(text: Path, folder: Path) -> None:
         part = whole[start : start + DOCUMENT_CHARACTERS]
         digest = hashlib.sha256(part.encode()).hexdigest()[:16]
         split = "validation" if number % HELD_OUT_EVERY == HELD_OUT_EVERY - 1 else "train"
-        rows.append({"row_id": digest, "kind": "text", "text": part, "messages": None, "split": split})
+        rows.append({"row_id": digest, "kind": "text", "text": part, "messages": None, "given": 0, "split": split})
     turn = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
     columns = [(name, pa.string()) for name in ("row_id", "kind", "text")]
-    schema = pa.schema([*columns, ("messages", turn), ("split", pa.string())])
+    schema = pa.schema([*columns, ("messages", turn), ("given", pa.int32()), ("split", pa.string())])
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), data / "rows-00000.parquet")
     run_tokenizer(TokenizerSettings(vocab_size=1024), data, words, lambda line: None)
 

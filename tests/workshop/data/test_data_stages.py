@@ -110,6 +110,7 @@ def test_rows_of_every_kind_are_written_and_read_back(tmp_path: Path) -> None:
     contents = [
         Content("text", text="A\nline"),
         Content("messages", messages=(Message("system", "s"), question, answer)),
+        Content("messages", messages=(question, Message("assistant", "Sure. No.")), given=5),
         Content("prompt", messages=(question,)),
         Content("preference", messages=(question,), chosen=(answer,), rejected=(answer, question, answer)),
     ]
@@ -132,6 +133,7 @@ def test_rows_of_every_kind_are_written_and_read_back(tmp_path: Path) -> None:
         "messages",
         "chosen",
         "rejected",
+        "given",
         "source",
         "licence",
         "generator",

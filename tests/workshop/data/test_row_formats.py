@@ -172,10 +172,19 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 MESSAGES = st.lists(st.builds(Message, st.sampled_from(["user", "assistant"]), TEXTS), min_size=1, max_size=4)
 CONTENTS = st.one_of(
     st.builds(lambda text: Content("text", text=text), TEXTS),
-    st.builds(lambda messages: Content("messages", messages=tuple(messages)), MESSAGES),
+    st.builds(
+        lambda messages, given: Content("messages", messages=tuple(messages), given=given),
+        MESSAGES,
+        st.integers(0, 3),
+    ),
     st.builds(lambda messages: Content("prompt", messages=tuple(messages)), MESSAGES),
     st.builds(
-        lambda *parts: Content("preference", None, *(tuple(part) for part in parts)), MESSAGES, MESSAGES, MESSAGES
+        lambda prompt, chosen, rejected: Content(
+            "preference", None, tuple(prompt), tuple(chosen), tuple(rejected)
+        ),
+        MESSAGES,
+        MESSAGES,
+        MESSAGES,
     ),
 )
 

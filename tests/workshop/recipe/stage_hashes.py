@@ -6,7 +6,7 @@ decisions the provenance gate besides. Comments, docstrings and layout do not co
 which only calls it, and the engine, which keys hold by the versions of tools. Other floors (readers of GGUF files,
 the catalog) are left out, too: who changes what they return raises the version of ``import`` by hand.
 
-    python tests/workshop/recipe/stage_hashes.py                     # after raising versions in stages.py
+    python tests/workshop/recipe/stage_hashes.py                     # after raising versions
     python tests/workshop/recipe/stage_hashes.py --unchanged REASON  # where outputs stay the same, byte for byte
 """
 

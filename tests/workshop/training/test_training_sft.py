@@ -84,6 +84,29 @@ def test_the_loss_mask_decodes_to_answers_and_their_end_tokens(words: Path, temp
         assert ids[:end] == tokenizer.encode(prompt)
 
 
+@pytest.mark.parametrize("template", [None, OTHER_TEMPLATE])
+def test_a_beginning_that_is_given_is_not_learned(words: Path, template: str | None) -> None:
+    from commonweight.workshop.training.dataset import Row
+    from commonweight.workshop.training.loss_mask import encode_conversations
+
+    tokenizer = load(words)
+    if template:
+        tokenizer.chat_template = template
+    given = TALK[-1]["content"].index("naïvely")
+    row = Row("00", None, TALK, given)
+    encoded = encode_conversations([row], tokenizer, 4096)
+    ids, labels = encoded.input_ids[0], encoded.labels[0]
+    assert decode_learned(labels, tokenizer) == ["naïvely. assistant<|im_end|>"]
+    assert tokenizer.decode(ids) == tokenizer.apply_chat_template(TALK, tokenize=False)
+    # The beginning is encoded as a server encodes it: on its own, after the prompt.
+    text = tokenizer.apply_chat_template(TALK[:4], add_generation_prompt=True, tokenize=False)
+    written = TALK[-1]["content"][:given]
+    prompt = tokenizer.encode(text) + tokenizer.encode(written.lstrip() if template else written)
+    assert ids[: len(prompt)] == prompt
+    whole = encode_conversations([Row("00", None, TALK, len(TALK[-1]["content"]))], tokenizer, 4096)
+    assert decode_learned(whole.labels[0], tokenizer) == ["<|im_end|>"]
+
+
 def test_plain_conversations_are_encoded_as_whole_texts_are(words: Path, conversations: Path) -> None:
     from commonweight.workshop.training.dataset import read_rows
     from commonweight.workshop.training.loss_mask import encode_conversations

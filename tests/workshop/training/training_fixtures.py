@@ -31,9 +31,9 @@ def write_rows() -> Callable[[Path, list[dict[str, Any]]], Path]:
     import pyarrow.parquet as pq
 
     turn = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
-    types = {"messages": turn, "chosen": turn, "rejected": turn}
+    types = {"messages": turn, "chosen": turn, "rejected": turn, "given": pa.int32()}
     names = ["row_id", "kind", "text", "messages", "chosen", "rejected", "source", "licence", "generator"]
-    names += ["principle", "split"]
+    names += ["principle", "split", "given"]
     schema = pa.schema([(name, types.get(name, pa.string())) for name in names])
 
     def write(folder: Path, rows: list[dict[str, Any]]) -> Path:
@@ -45,7 +45,7 @@ def write_rows() -> Callable[[Path, list[dict[str, Any]]], Path]:
             full.append(
                 dict.fromkeys(names)
                 | {"row_id": hashlib.sha256(content.encode()).hexdigest()[:16], "kind": kind, "split": "train"}
-                | {"source": "generated", "licence": "CC0-1.0"}
+                | {"source": "generated", "licence": "CC0-1.0", "given": 0}
                 | row
             )
         pq.write_table(pa.Table.from_pylist(full, schema=schema), folder / "rows-00000.parquet")

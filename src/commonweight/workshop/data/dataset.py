@@ -29,6 +29,7 @@ SCHEMA = pa.schema(
         ("messages", _MESSAGES),
         ("chosen", _MESSAGES),
         ("rejected", _MESSAGES),
+        pa.field("given", pa.int32(), nullable=False),
         pa.field("source", pa.string(), nullable=False),
         pa.field("licence", pa.string(), nullable=False),
         ("generator", pa.string()),
@@ -180,6 +181,7 @@ def _encode(row: Row) -> dict[str, Any]:
         "messages": _encode_messages(content.messages),
         "chosen": _encode_messages(content.chosen),
         "rejected": _encode_messages(content.rejected),
+        "given": content.given,
         "source": row.source,
         "licence": row.licence,
         "generator": row.generator,
@@ -199,6 +201,7 @@ def _decode(fields: Mapping[str, Any]) -> Row:
         messages=_decode_messages(fields["messages"]),
         chosen=_decode_messages(fields["chosen"]),
         rejected=_decode_messages(fields["rejected"]),
+        given=fields["given"],
     )
     return Row(
         row_id=fields["row_id"],

@@ -40,6 +40,8 @@ class Content:
     chosen: tuple[Message, ...] | None = None
     """Of ``preference`` rows: the better continuation."""
     rejected: tuple[Message, ...] | None = None
+    given: int = 0
+    """Of ``messages`` rows: characters at the beginning of the last answer that are given, and never learned."""
 
     def list_messages(self) -> Iterator[Message]:
         """All messages, those of both continuations too."""
@@ -56,13 +58,15 @@ class Content:
         Raises:
             UnicodeEncodeError: the text has lone surrogates, which no file of Unicode text has.
         """
-        fields = {
+        fields: dict[str, object] = {
             "kind": self.kind,
             "text": self.text,
             "messages": _list_pairs(self.messages),
             "chosen": _list_pairs(self.chosen),
             "rejected": _list_pairs(self.rejected),
         }
+        if self.given:
+            fields["given"] = self.given
         return digest_json(fields)[:ID_DIGITS]
 
 

@@ -9,7 +9,7 @@ import pyarrow.parquet
 
 from commonweight.workshop.training.settings import TrainingError
 
-COLUMNS = ["row_id", "kind", "text", "messages", "split"]
+COLUMNS = ["row_id", "kind", "text", "messages", "given", "split"]
 Messages = list[dict[str, str]]
 
 
@@ -20,6 +20,8 @@ class Row:
     row_id: str
     text: str | None
     messages: Messages | None
+    given: int = 0
+    """Characters at the beginning of the last answer that are not learned."""
 
 
 def read_rows(folder: Path, split: str, kinds: tuple[str, ...] = ("text", "messages")) -> Iterator[Row]:
@@ -39,4 +41,5 @@ def read_rows(folder: Path, split: str, kinds: tuple[str, ...] = ("text", "messa
                 continue
             if (row["messages"] if row["kind"] == "messages" else row["text"]) is None:
                 raise TrainingError(f"row {row['row_id']} of kind {row['kind']} has no {row['kind']}")
-            yield Row(row["row_id"], row["text"], row["messages"] if row["kind"] == "messages" else None)
+            messages = row["messages"] if row["kind"] == "messages" else None
+            yield Row(row["row_id"], row["text"], messages, row["given"])

@@ -43,7 +43,7 @@ def encode_conversations(rows: Iterable[Row], tokenizer: "PreTrainedTokenizerFas
         elif not any(message["role"] == "assistant" and message["content"].strip() for message in messages):
             encoded.drop("has no answer")
         else:
-            ids, labels = encode_messages(messages, tokenizer, row.row_id)
+            ids, labels = encode_messages(messages, tokenizer, row.row_id, row.given)
             if any(label != IGNORED for label in labels[:max_length]):
                 encoded.input_ids.append(ids[:max_length])
                 encoded.labels.append(labels[:max_length])
@@ -53,19 +53,36 @@ def encode_conversations(rows: Iterable[Row], tokenizer: "PreTrainedTokenizerFas
 
 
 def encode_messages(
-    messages: Messages, tokenizer: "PreTrainedTokenizerFast", row_id: str
+    messages: Messages, tokenizer: "PreTrainedTokenizerFast", row_id: str, given: int = 0
 ) -> tuple[list[int], list[int]]:
-    """Token ids of a conversation, and labels that hold those of answers and of the token that ends each."""
+    """Token ids of a conversation, and labels that hold those of answers and of the token that ends each.
+
+    Args:
+        given: characters at the beginning of the last answer that something else than the model wrote. They are
+            encoded apart, as when it goes on from them, and what follows them is all that is learned.
+    """
     ids: list[int] = []
     labels: list[int] = []
     special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
-    for number, (text, is_answer) in enumerate(split_rendering(messages, tokenizer, row_id)):
+    parts = split_rendering(messages, tokenizer, row_id)
+    last = max((number for number, (_, is_answer) in enumerate(parts) if is_answer), default=0)
+    if given:
+        answer = next(message["content"] for message in reversed(messages) if message["role"] == "assistant")
+        cut = given - (len(answer) - len(answer.lstrip()) if parts[last][0] != answer else 0)
+        beginning: list[int] = tokenizer.encode(parts[last][0][:cut], add_special_tokens=False)
+        parts[last] = (parts[last][0][cut:], True)
+    for number, (text, is_answer) in enumerate(parts):
         tokens: list[int] = tokenizer.encode(text, add_special_tokens=False)
         learned = len(tokens) if is_answer else 0
         if not is_answer and number:  # what follows an answer begins with what ends it
             learned = next((i + 1 for i, token in enumerate(tokens) if token in special), 0)
             if not learned or tokenizer.decode(tokens[: learned - 1]).strip():
                 raise TrainingError("the chat template does not end the assistant's answers with a control token")
+        if given and number == last:
+            ids += beginning
+            labels += [IGNORED] * len(beginning)
+        elif given and number < last:
+            learned = 0
         ids += tokens
         labels += tokens[:learned] + [IGNORED] * (len(tokens) - learned)
     return ids, labels

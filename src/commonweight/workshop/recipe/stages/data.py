@@ -191,18 +191,18 @@ def _digest_source(spec: Stage, root: Path, data_root: Path | None) -> Mapping[s
 
 KINDS = (
     make_kind(
-        "source", 1, SourceStage, _run_source, "data.source_stage", ("pyarrow",), digest_sources=_digest_source
+        "source", 2, SourceStage, _run_source, "data.source_stage", ("pyarrow",), digest_sources=_digest_source
     ),
     make_kind(
         "evaluation_set",
-        1,
+        2,
         EvaluationSetStage,
         _run_evaluation_set,
         "data.source_stage",
         ("pyarrow",),
         digest_sources=_digest_source,
     ),
-    make_kind("filter", 1, FilterStage, _run_filter, "data.filter_stage", ("pyarrow", "numpy")),
-    make_kind("mix", 1, MixStage, _run_mix, "data.mix_stage", ("pyarrow",)),
+    make_kind("filter", 2, FilterStage, _run_filter, "data.filter_stage", ("pyarrow", "numpy")),
+    make_kind("mix", 2, MixStage, _run_mix, "data.mix_stage", ("pyarrow",)),
 )
 """The kinds of this room."""
