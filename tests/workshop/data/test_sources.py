@@ -95,6 +95,19 @@ def test_what_a_row_says_of_itself_wins(tmp_path: Path) -> None:
     ]
 
 
+def test_categories_of_a_source_are_principles_of_a_charter(tmp_path: Path) -> None:
+    lines = [{"text": "a", "cat": "Lies"}, {"text": "b", "cat": "Other"}, {"text": "c"}]
+    write_lines(tmp_path / "a.jsonl", *lines)
+    fields = {"principle": "cat"}
+    rows = read(declare("a.jsonl", fields=fields, principles={"Lies": "honesty"}), tmp_path)
+    assert [row.principle for row in rows] == ["honesty", None, None]
+    assert [row.principle for row in read(declare("a.jsonl", fields=fields), tmp_path)] == [
+        "Lies",
+        "Other",
+        None,
+    ]
+
+
 def test_a_licence_in_the_other_spelling_counts_unless_the_recipe_names_another_column(tmp_path: Path) -> None:
     write_lines(tmp_path / "r.jsonl", {"text": "a", "license": "CC-BY-NC-4.0"})
     assert [row.licence for row in read(declare("r.jsonl"), tmp_path)] == ["CC-BY-NC-4.0"]

@@ -224,7 +224,7 @@ def _make_row(settings: SourceSettings, format_: Format, fields: dict[str, Any],
             source=settings.name,
             licence=_read_licence(fields, settings),
             generator=_read_label(fields, "generator") or settings.generator,
-            principle=_read_label(fields, "principle"),
+            principle=_find_principle(fields, settings),
         )
     except FormatError as error:
         raise DataError(f"{record.place}: it {error} (format {format_}).") from None
@@ -241,6 +241,11 @@ def _read_licence(fields: dict[str, Any], settings: SourceSettings) -> str:
     if not isinstance(licence, str) or not is_licence_name(licence):
         raise FormatError("has a licence that is not one SPDX identifier or LicenseRef- name")
     return licence
+
+
+def _find_principle(fields: dict[str, Any], settings: SourceSettings) -> str | None:
+    found = _read_label(fields, "principle")
+    return settings.principles.get(found or "") if settings.principles else found
 
 
 def _read_label(fields: dict[str, Any], column: str) -> str | None:
