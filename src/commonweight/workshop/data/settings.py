@@ -56,7 +56,7 @@ class SourceSettings(Settings):
     fields: dict[Column, Label] = Field(default_factory=dict, max_length=20)
     """Columns that are called otherwise in this source: ours to its."""
     principles: dict[Label, Label] = Field(default_factory=dict, max_length=200)
-    """Principles of a charter by what the column ``principle`` says, where it holds categories of this source's own.
+    """Principles of a charter by what the column ``principle`` says, where that holds categories of its own.
     Rows of other categories have none. Empty: the column holds principles."""
     limit: int | None = Field(default=None, ge=1, le=100_000_000)
     """Take no more than so many rows, the first ones."""
