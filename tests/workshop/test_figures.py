@@ -12,6 +12,7 @@ from commonweight.workshop.heads.figures import (
     Figure,
     at_least,
     at_most,
+    is_noted,
     make_unmeasured,
     measure_auprc,
     measure_median,
@@ -68,10 +69,20 @@ def test_a_ratio_is_of_the_same_texts() -> None:
     assert measure_ratio("g", "n", plain, plain).value == (1, 1, 1)
 
 
+def test_what_is_only_recorded_counts_where_it_is_asked_for() -> None:
+    row = LabelledText("a", is_harmful=True)
+    recorded = [ScoredText(row, Outcome(noted=("fraud",))), ScoredText(row, Outcome())]
+    refused = [ScoredText(row, Outcome(is_refused=True, noted=("fraud",)))] * 2
+    figure = measure_ratio("g", "n", recorded, refused, is_hit=is_noted)
+    assert figure.value is not None
+    assert figure.value.value == 0.5
+    assert measure_ratio("g", "n", recorded, refused).value == (0, 0, 0)
+
+
 def test_a_ratio_to_nothing_is_no_figure() -> None:
     figure = measure_ratio("g", "n", scored([True]), scored([False]))
     assert figure.value is None
-    assert figure.note == "n/a: none of the plain texts is refused"
+    assert figure.note == "n/a: none of the plain texts is hit"
 
 
 def test_average_precision_needs_both_labels() -> None:

@@ -86,6 +86,11 @@ def is_refused(outcome: Outcome) -> bool:
     return outcome.is_refused
 
 
+def is_noted(outcome: Outcome) -> bool:
+    """Whether there is a verdict on a text, be it that it was refused or only recorded."""
+    return bool(outcome.noted)
+
+
 def measure_share(
     group: str,
     name: str,
@@ -103,21 +108,28 @@ def measure_share(
 
 
 def measure_ratio(
-    group: str, name: str, changed: Sequence[ScoredText], plain: Sequence[ScoredText], goal: Goal | None = None
+    group: str,
+    name: str,
+    changed: Sequence[ScoredText],
+    plain: Sequence[ScoredText],
+    goal: Goal | None = None,
+    is_hit: Callable[[Outcome], bool] = is_refused,
 ) -> Figure:
-    """Measure how many of the changed texts are refused over how many of the plain ones; the same texts in order.
+    """Measure how many of the changed texts are refused, or hit otherwise, over how many of the plain ones.
+
+    The texts are the same in the same order.
 
     The interval is of texts drawn again, each with its change.
     """
     pairs = [
-        (one.outcome.is_refused, other.outcome.is_refused)
+        (is_hit(one.outcome), is_hit(other.outcome))
         for one, other in zip(changed, plain, strict=True)
         if one.outcome.is_read and other.outcome.is_read
     ]
     unread = len(plain) - len(pairs)
     table = np.array(pairs, float).reshape(-1, 2)
     if not table[:, 1].sum():
-        return replace(make_unmeasured(group, name, "none of the plain texts is refused"), unread=unread)
+        return replace(make_unmeasured(group, name, "none of the plain texts is hit"), unread=unread)
     return Figure(group, name, len(pairs), _bootstrap_ratio(table), "ratio", goal, unread)
 
 
