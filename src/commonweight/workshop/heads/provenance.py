@@ -1,10 +1,12 @@
-"""What a bundle was trained on, as material that the provenance gate decides on."""
+"""What a bundle was or will be trained on, as material that the provenance gate decides on."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from commonweight.guard.bundle import Bundle, BundleError
 from commonweight.lineage.errors import WorkshopError
 from commonweight.lineage.provenance import Material
+from commonweight.workshop.heads.sources import SourceError, read_source
 
 
 def read_materials(path: Path) -> list[Material]:
@@ -29,5 +31,30 @@ def read_materials(path: Path) -> list[Material]:
             digest=one.sha256,
         )
         for one in manifest.sources
+        for licence in one.licence.split(" AND ")
+    ]
+
+
+def list_materials(files: Iterable[Path]) -> list[Material]:
+    """List files of labelled texts, before anything is made of them; those that train nothing are left out.
+
+    Raises:
+        WorkshopError: one is malformed.
+    """
+    try:
+        sources = [read_source(path) for path in files]
+    except SourceError as error:
+        raise WorkshopError(f"{error}.") from error
+    return [
+        Material(
+            source=one.name,
+            content="answers" if any(row.answer is not None for row in one.rows) else "prompts",
+            licence=licence,
+            generator=one.generator,
+            rows=len(one.rows),
+            digest=one.sha256,
+        )
+        for one in sources
+        if one.role != "unused"
         for licence in one.licence.split(" AND ")
     ]

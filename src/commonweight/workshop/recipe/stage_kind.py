@@ -145,6 +145,18 @@ class StageKind:
     """Time and memory that it takes, in words, for the plan."""
 
 
+def find_gguf(run: StageRun, file: str) -> Path:
+    """The file of a quantisation in the export that a stage takes its model from.
+
+    Raises:
+        RecipeError: the export has no such file.
+    """
+    found = next(run.get_folder("model").glob(f"*-{file}.gguf"), None)
+    if found is None:
+        raise RecipeError(f"{run.name}: the export has no file {file}.")
+    return found
+
+
 def select_settings(settings: type[_Settings], spec: Stage) -> _Settings:
     """The settings of a room out of a stage's entry, which holds references besides."""
     values = {field.alias or name: getattr(spec, name) for name, field in settings.model_fields.items()}

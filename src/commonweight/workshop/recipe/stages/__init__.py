@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field
 
 from commonweight.workshop.recipe.stage_kind import StageKind
-from commonweight.workshop.recipe.stages import data, evals, export, training
+from commonweight.workshop.recipe.stages import data, evals, export, heads, training
 
 AnyStage = Annotated[
     data.SourceStage
@@ -21,11 +21,12 @@ AnyStage = Annotated[
     | training.SftStage
     | export.ImportStage
     | export.ExportStage
-    | evals.EvaluateStage,
+    | evals.EvaluateStage
+    | heads.GuardStage,
     Field(discriminator="kind"),
 ]
 
 KINDS: Mapping[str, StageKind] = {
-    kind.name: kind for room in (data, training, export, evals) for kind in room.KINDS
+    kind.name: kind for room in (data, training, export, evals, heads) for kind in room.KINDS
 }
 """All kinds by name."""

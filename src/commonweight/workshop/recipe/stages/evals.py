@@ -8,12 +8,12 @@ from commonweight.workshop.recipe.stage_kind import (
     ENGINE_TOOLS,
     EVALUATION_SETS,
     EXPORTS,
-    RecipeError,
     Reference,
     Stage,
     StageName,
     StageResult,
     StageRun,
+    find_gguf,
     make_kind,
     observe,
     select_settings,
@@ -43,9 +43,7 @@ def _run_evaluate(run: StageRun) -> StageResult:
     from commonweight.workshop.evals.settings import EvaluationSettings
 
     assert isinstance(run.spec, EvaluateStage)
-    model = next(run.get_folder("model").glob(f"*-{run.spec.file}.gguf"), None)
-    if model is None:
-        raise RecipeError(f"{run.name}: the export has no file {run.spec.file}.")
+    model = find_gguf(run, run.spec.file)
     datasets = {
         item.stage: DatasetFile(next((item.folder / RAW).iterdir()), item.record.own_licences[0])
         for item in run.inputs
