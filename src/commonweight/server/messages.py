@@ -19,9 +19,18 @@ UNHELD_HEADER = "x-schema-unheld"
 """Names the keywords of the request's schemas that the answer was not held to."""
 _MAX_LISTED = 16
 _MAX_LISTED_CHARACTERS = 120
+_EVENT = {
+    "type": "object",
+    "properties": {
+        "event": {"type": "string"},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+    "required": ["event", "data"],
+}
+"""One event of a stream: what documents before OpenAPI 3.2 describe of it."""
 _STREAM = {
     "description": "The message, or the events of its stream.",
-    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    "content": {"text/event-stream": {"schema": _EVENT}},
 }
 _ANSWERS: Responses = {200: _STREAM, **BODY_ERRORS, **NOT_FOUND}
 
