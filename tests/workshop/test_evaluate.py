@@ -9,8 +9,8 @@ import pytest
 from command import run
 from commonweight.engines.settings import EngineSettings
 from commonweight.guard import DEFAULT, Bundle, Guard
-from commonweight.guard.encoder import load_encoder
-from commonweight.guard.recompile import recompile
+from commonweight.guard.encoders.encoder import load_encoder
+from commonweight.guard.heads.recompile import recompile
 from commonweight.runtime.assistant import open_assistant
 from commonweight.runtime.data import DataFolder
 from commonweight.runtime.errors import UserError

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from commonweight.guard.calibration import Interval, estimate_share
+from commonweight.guard.heads.calibration import Interval, estimate_share
 from commonweight.workshop.heads.evaluate import ScoredText, draw_rows
 from commonweight.workshop.heads.figure_table import Subject, describe_figures, format_table
 from commonweight.workshop.heads.figures import (

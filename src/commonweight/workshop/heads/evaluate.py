@@ -248,8 +248,9 @@ def draw_rows(rows: Sequence[LabelledText], most: int | None, seed: int = 0) -> 
 def digest_guard_code() -> str:
     """Digest the guard's code: outcomes that another version of it found are not this one's."""
     sum_ = hashlib.sha256()
-    for path in sorted(Path(str(files("commonweight.guard"))).glob("*.py")):
-        sum_.update(path.name.encode() + b"\0" + path.read_bytes())
+    folder = Path(str(files("commonweight.guard")))
+    for path in sorted(folder.rglob("*.py")):
+        sum_.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
     return sum_.hexdigest()
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from commonweight.catalog.gguf import Gguf
-from commonweight.guard.calibration import estimate_share
+from commonweight.guard.heads.calibration import estimate_share
 from commonweight.prompting import Tokenizer
 from commonweight.workshop.heads.answer_marks import compute_answer_digest
 from commonweight.workshop.heads.answer_reading import read_answer

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from commonweight.guard.calibration import Interval
+from commonweight.guard.heads.calibration import Interval
 from commonweight.workshop.heads.evaluate import Evaluator
 from commonweight.workshop.heads.figures import Figure, Goal, Result, Unit
 

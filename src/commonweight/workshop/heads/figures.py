@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from commonweight.guard.calibration import Interval, estimate_share
+from commonweight.guard.heads.calibration import Interval, estimate_share
 from commonweight.workshop.heads.evaluate import ScoredText
 from commonweight.workshop.heads.kept_scores import Outcome
 from commonweight.workshop.heads.metrics import BOOTSTRAP_ROUNDS, bootstrap, compute_auprc

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from commonweight.guard.bundle import Bundle, BundleError
+from commonweight.guard.heads.bundle import Bundle, BundleError
 from commonweight.lineage.errors import WorkshopError
 from commonweight.lineage.provenance import Material
 
