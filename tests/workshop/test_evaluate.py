@@ -116,8 +116,8 @@ def test_all_rows_of_a_small_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--only", "plain"), "--only, --marks and --json go with --all"),
-        (("--json",), "--only, --marks and --json go with --all"),
+        (("--only", "plain"), "--only, --marks, --sessions and --json go with --all"),
+        (("--json",), "--only, --marks, --sessions and --json go with --all"),
         (("--all", "--answers", "3"), "--answers, --ordinary and --place do not go with it"),
         (("--all", "--only", "cellar"), "--only cellar: the groups of rows are plain, "),
         (("--place", "cellar"), "a guard has no place 'cellar'"),

@@ -1,7 +1,7 @@
-"""Scenarios of agents' sessions: what is asked, which tools are called, what is answered. Everyday work, all of it.
+"""Scenarios of agents' sessions, everyday work: what is asked, which tools are called, what is answered.
 
-What people and agents say is written here; what tools return are files, searches and listings of the workspace, and
-for calendars, messages and test runs lines of our own with names out of it.
+What users and agents say is written here. What tools return are files, searches and listings of the workspace; for
+calendars, messages and test runs they are lines of our own with names out of it.
 """
 
 import difflib
@@ -94,12 +94,13 @@ _PLAIN_ANSWERS = (
 
 def write_system(work: Workspace, draw: Random, role: str) -> str:
     """Write an agent's system prompt."""
-    habits = "\n".join(f"- {one}" for one in draw.sample(_HABITS, 6))
+    package, habits = work.package, "\n".join(f"- {one}" for one in draw.sample(_HABITS, 6))
     return (
-        f"You are {role} in a team of {draw.randint(4, 9)} people. You have tools to look around in the workspace, "
-        f"and you use them without asking.\n\n# Workspace\n\n`{work.package.name}` {work.package.version} "
-        f"({work.package.licence}): {work.summary}\n\nThe folder is a checkout of the released package; paths are "
-        f"relative to it. Today is {draw.choice(_DAYS)}. {draw.choice(_NAMES)} reviews all changes.\n\n"
+        f"You are {role} in a team of {draw.randint(4, 9)} people. You have tools to look around in the "
+        "workspace, and you use them without asking.\n\n# Workspace\n\n"
+        f"`{package.name}` {package.version} ({package.licence}): {work.summary}\n\n"
+        "The folder is a checkout of the released package; paths are relative to it. "
+        f"Today is {draw.choice(_DAYS)}. {draw.choice(_NAMES)} reviews all changes.\n\n"
         f"# How we work\n\n{habits}\n"
     )
 
@@ -171,12 +172,14 @@ def plan_upgrade(work: Workspace, talk: Conversation, draw: Random) -> None:
     name = work.package.name
     talk.ask(f"We are two versions behind with {name}. What do we have to do before we move to the current one?")
     talk.call("fetch", {"url": f"https://docs.example/{name}"}, shorten(work.readme), "I read its page first.")
-    talk.call("list_files", {"folder": ""}, work.list(""))
+    talk.call("list_files", {"folder": ""}, work.list_files(""))
     _call_search(work, talk, "deprecated")
     _call_read(work, talk, one.path, 1)
     talk.say("Little, it seems: a few things are marked as deprecated, and none of them is imported by us.")
     talk.ask("Can you put that as three steps that I can paste into the ticket?")
-    talk.say("1. Pin the new version on a branch. 2. Run all tests with warnings as errors. 3. Merge and watch it.")
+    talk.say(
+        "1. Pin the new version on a branch. 2. Run all tests with warnings as errors. 3. Merge and watch it."
+    )
     _ask_further(work, talk, draw, one)
 
 
@@ -184,7 +187,9 @@ def summarise(work: Workspace, talk: Conversation, draw: Random) -> None:
     """A summary of a page for a colleague, sent to them."""
     one, _ = work.pick(draw)
     colleague, name = draw.choice(_NAMES), work.package.name
-    talk.ask(f"{colleague} has never heard of {name}. Summarise its page in five sentences for somebody in finance.")
+    talk.ask(
+        f"{colleague} has never heard of {name}. Summarise its page in five sentences for somebody in finance."
+    )
     talk.call("fetch", {"url": f"https://docs.example/{name}"}, shorten(work.readme))
     talk.say(f"{name} is a library that our developers use. In its own words: {work.summary}. It costs nothing.")
     talk.ask("Under which licence is it, and is there anything about support in there?")
@@ -211,8 +216,10 @@ def plan_meeting(work: Workspace, talk: Conversation, draw: Random) -> None:
     talk.say(f"{day} at 16:30, after everything else.")
     talk.ask("What should we have read before? Put an agenda into notes/agenda.md.")
     _call_read(work, talk, one.path, one.first)
-    talk.call("list_files", {"folder": ""}, work.list(""))
-    agenda = f"# Agenda\n\n1. What {one.path} is for\n2. {one.name}: keep or rewrite?\n3. Who does what until Friday\n"
+    talk.call("list_files", {"folder": ""}, work.list_files(""))
+    agenda = (
+        f"# Agenda\n\n1. What {one.path} is for\n2. {one.name}: keep or rewrite?\n3. Who does what until Friday\n"
+    )
     talk.call("write_file", {"path": "notes/agenda.md", "content": agenda}, "written, 5 lines")
     talk.say("The agenda is there.")
     _ask_further(work, talk, draw, one)
@@ -223,7 +230,7 @@ def make_table(work: Workspace, talk: Conversation, draw: Random) -> None:
     one, other = work.pick(draw)
     folder = one.path.rpartition("/")[0]
     talk.ask(f"I need a table of the files in {folder or 'the folder'} with their sizes, for a spreadsheet.")
-    listed = work.list(folder)
+    listed = work.list_files(folder)
     talk.call("list_files", {"folder": folder}, listed)
     rows = [line.split() for line in listed.split("\n")[:12]]
     table = "file,bytes\n" + "".join(f"{row[1]},{row[0]}\n" for row in rows if len(row) == 2)
@@ -249,7 +256,7 @@ SCENARIOS: Mapping[str, tuple[Scenario, str, tuple[dict[str, Any], ...]]] = {
     "meeting": (plan_meeting, "an office assistant", _OFFICE),
     "table": (make_table, "an analyst", _OFFICE),
 }
-"""By name: what happens, whom the system prompt speaks to, and the tools."""
+"""By name: what happens, the agent's role in its system prompt, and its tools."""
 
 
 def write_report(work: Workspace, function: Function, *, is_failed: bool) -> str:

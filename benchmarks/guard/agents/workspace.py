@@ -1,4 +1,4 @@
-"""A package as the workspace of an agent, and the conversation of an agent with tools that is written down there."""
+"""The workspace of an agent, which is a package, and an agent's conversation with calls of tools."""
 
 import ast
 from collections.abc import Mapping, Sequence
@@ -76,7 +76,7 @@ class Workspace:
         """Read a file from a line on, with line numbers."""
         return shorten(cut_text(self.files, path, f"{first}-{first + 200}", "numbered"))
 
-    def list(self, folder: str) -> str:
+    def list_files(self, folder: str) -> str:
         """List the files of a folder with their sizes."""
         return shorten(cut_text(self.files, folder, "", "list"))
 

@@ -112,7 +112,15 @@ def _format_value(value: Interval | None, unit: Unit) -> str:
 
 
 def _format_number(number: float, unit: Unit) -> str:
-    return f"{number:.1%}" if unit == "share" else f"{number:.0f}" if unit == "tokens" else f"{number:.3f}"
+    match unit:
+        case "share":
+            return f"{number:.1%}"
+        case "tokens":
+            return f"{number:.0f}"
+        case "count":
+            return f"{number:g}"
+        case _:
+            return f"{number:.3f}"
 
 
 def _format_limit(goal: Goal, limit: float | None, unit: Unit) -> str:
