@@ -145,8 +145,9 @@ def test_each_message_of_the_users_ends_a_request(tmp_path: Path) -> None:
     [session] = read_sessions(write(tmp_path / "sessions.jsonl", make_line(), ""))
     first, second = session.requests
     assert [len(first.messages), len(second.messages)] == [1, 3]
-    last = second.messages[-1].content
-    assert last == "Slice." or (isinstance(last[0], TextBlock) and last[0].text == "Slice.")
+    [last] = second.messages[-1].content
+    assert isinstance(last, TextBlock)
+    assert last.text == "Slice."
     assert first.system == second.system
 
 
