@@ -41,9 +41,9 @@ def main(bundle: str, *encoders: str) -> None:
     import psutil
 
     from commonweight.guard import DEFAULT, Bundle
-    from commonweight.guard.encoder import load_encoder
-    from commonweight.guard.multilingual import load_multilingual_encoder
-    from commonweight.guard.scorer import Scorer
+    from commonweight.guard.encoders.encoder import load_encoder
+    from commonweight.guard.encoders.multilingual import load_multilingual_encoder
+    from commonweight.guard.heads.scorer import Scorer
 
     Scorer(Bundle.load(Path(bundle) if bundle else DEFAULT, None), None)
     if "minilm" in encoders:

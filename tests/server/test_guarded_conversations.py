@@ -10,8 +10,8 @@ import pytest
 from commonweight.charter import parse
 from commonweight.charter.principle import Place
 from commonweight.guard import DEFAULT, Bundle, Guard
-from commonweight.guard.encoder import load_encoder
-from commonweight.guard.recompile import recompile
+from commonweight.guard.encoders.encoder import load_encoder
+from commonweight.guard.heads.recompile import recompile
 from replay import Served, replaying
 from sample_charter import BREAD, UMBRELLA, source
 

@@ -24,7 +24,7 @@ from commonweight.engines.contract import (
     Timings,
 )
 from commonweight.guard import DEFAULT, Bundle, Guard
-from commonweight.guard.scorer import LAST, OUTPUT
+from commonweight.guard.heads.scorer import LAST, OUTPUT
 from commonweight.messages.events import MessageFold, StreamEvent
 from commonweight.messages.request import MessageRequest
 from commonweight.messages.response import Message, OutputThinking

@@ -18,7 +18,7 @@ from commonweight.charter import Charter, parse
 from commonweight.charter.phrases import fold
 from commonweight.charter.principle import Mode
 from commonweight.guard import DEFAULT, Bundle, Guard
-from commonweight.guard.recompile import recompile
+from commonweight.guard.heads.recompile import recompile
 from commonweight.messages.events import StreamEvent
 from commonweight.messages.request import MessageRequest
 from commonweight.prompting import Tokenizer

@@ -17,7 +17,7 @@ from commonweight.engines.contract import EngineError, EngineEvent, Finish, Job
 from commonweight.engines.llama import LlamaEngine, WorkerConfig
 from commonweight.engines.llama.engine import PendingJob
 from commonweight.guard import DEFAULT, Bundle, Guard
-from commonweight.guard.judge import JudgeQuestion
+from commonweight.guard.judge.judge import JudgeQuestion
 from commonweight.messages.request import MessageRequest
 from commonweight.prompting import Renderer, Tokenizer
 from commonweight.runtime.assistant import JUDGE_PLACES

@@ -23,7 +23,7 @@ from commonweight.engines.contract import (
 )
 from commonweight.engines.llama import LlamaEngine, WorkerConfig
 from commonweight.engines.llama.engine import PendingJob
-from commonweight.guard.judge import JudgeError, JudgeQuestion
+from commonweight.guard.judge.judge import JudgeError, JudgeQuestion
 from commonweight.prompting import Renderer, Tokenizer
 from commonweight.turn.self_judge import SelfJudge
 from fakes import FakeEngine

@@ -15,7 +15,7 @@ from commonweight.charter import DEFAULT as CHARTER
 from commonweight.charter import parse
 from commonweight.engines.contract import Generation, Job, Stats
 from commonweight.guard import DEFAULT, Bundle, Guard
-from commonweight.guard.scorer import OUTPUT
+from commonweight.guard.heads.scorer import OUTPUT
 from commonweight.prompting import Tokenizer
 from commonweight.runtime.errors import UserError
 from commonweight.signing import Purpose, Signer

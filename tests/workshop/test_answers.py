@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from command import one_line_error, run
-from commonweight.guard.bundle import BundleSource
+from commonweight.guard.heads.bundle import BundleSource
 from commonweight.runtime.data import DataFolder
 from commonweight.workshop.heads.answer_plan import COMPLIANT_OPENINGS, PlannedAnswer, plan_answers
 from commonweight.workshop.heads.answers import generate_answers, is_as_planned

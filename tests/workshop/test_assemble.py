@@ -3,8 +3,8 @@
 import numpy as np
 
 from commonweight.guard import DEFAULT, Bundle
-from commonweight.guard.encoder import load_encoder
-from commonweight.guard.recompile import recompile
+from commonweight.guard.encoders.encoder import load_encoder
+from commonweight.guard.heads.recompile import recompile
 from commonweight.workshop.heads.assemble import raise_thresholds
 from sample_charter import charter
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from commonweight.guard.windows import WINDOW_TOKENS, estimate_tokens
+from commonweight.guard.text.windows import WINDOW_TOKENS, estimate_tokens
 from commonweight.workshop.heads.array_cache import ArrayCache
 from commonweight.workshop.heads.augmentation import (
     compose_permitted,

@@ -6,7 +6,7 @@ import pytest
 
 from command import one_line_error, run
 from commonweight.guard import DEFAULT, Bundle
-from commonweight.guard.bundle import BundleSource
+from commonweight.guard.heads.bundle import BundleSource
 from commonweight.lineage.errors import WorkshopError
 from commonweight.lineage.provenance import ProvenancePolicy, check_material
 from commonweight.workshop.heads.provenance import read_materials

@@ -9,8 +9,8 @@ import pytest
 from command import run
 from commonweight.engines.settings import EngineSettings
 from commonweight.guard import DEFAULT, Bundle, Guard
-from commonweight.guard.encoder import load_encoder
-from commonweight.guard.recompile import recompile
+from commonweight.guard.encoders.encoder import load_encoder
+from commonweight.guard.heads.recompile import recompile
 from commonweight.runtime.assistant import open_assistant
 from commonweight.runtime.data import DataFolder
 from commonweight.runtime.errors import UserError
@@ -116,8 +116,8 @@ def test_all_rows_of_a_small_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--only", "plain"), "--only, --marks and --json go with --all"),
-        (("--json",), "--only, --marks and --json go with --all"),
+        (("--only", "plain"), "--only, --marks, --sessions and --json go with --all"),
+        (("--json",), "--only, --marks, --sessions and --json go with --all"),
         (("--all", "--answers", "3"), "--answers, --ordinary and --place do not go with it"),
         (("--all", "--only", "cellar"), "--only cellar: the groups of rows are plain, "),
         (("--place", "cellar"), "a guard has no place 'cellar'"),

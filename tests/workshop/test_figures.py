@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from commonweight.guard.calibration import Interval, estimate_share
+from commonweight.guard.heads.calibration import Interval, estimate_share
 from commonweight.workshop.heads.evaluate import ScoredText, draw_rows
 from commonweight.workshop.heads.figure_table import Subject, describe_figures, format_table
 from commonweight.workshop.heads.figures import (
@@ -16,6 +16,7 @@ from commonweight.workshop.heads.figures import (
     make_unmeasured,
     measure_auprc,
     measure_median,
+    measure_pooled_share,
     measure_ratio,
     measure_share,
 )
@@ -136,3 +137,18 @@ def test_a_median_that_is_only_reported() -> None:
     assert json.loads(json.dumps(describe_figures(SUBJECT, [figure])))["figures"][0]["floor"] is None
     assert measure_median("g", "n", [64], "tokens", at_most(None, 64)).result == "aim"
     assert measure_median("g", "n", [], "tokens").note == "n/a: there is nothing to take a median of"
+
+
+def test_a_pooled_share_is_of_all_sets_together() -> None:
+    figure = measure_pooled_share("g", "known", [(9, 10), (0, 30), (9, 10)], at_least(0.3, 0.5))
+    assert figure.value is not None
+    assert (figure.value.value, figure.texts, figure.result) == (0.36, 50, "floor")
+    assert figure.value.lower < 0.36 < figure.value.upper
+    assert measure_pooled_share("g", "n", [(0, 0)]).note == "n/a: there is nothing to take a share of"
+    assert measure_pooled_share("g", "n", []).value is None
+
+
+def test_counts_are_written_as_they_are() -> None:
+    table = format_table(SUBJECT, [measure_median("g", "texts", [3, 3, 3, 3], "count")])
+    assert "| texts | 4 | 3 [3, 3] |" in table
+    assert " 2.5 [" in format_table(SUBJECT, [measure_median("g", "texts", [2, 3], "count")])

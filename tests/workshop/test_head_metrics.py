@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from commonweight.guard.calibration import estimate_share, find_threshold
+from commonweight.guard.heads.calibration import estimate_share, find_threshold
 from commonweight.workshop.heads.metrics import bootstrap, compute_auprc, compute_auroc, compute_recall
 
 scores = st.lists(st.integers(0, 9), min_size=1, max_size=30).map(lambda values: np.array(values, float))

@@ -7,7 +7,7 @@ import pytest
 from commonweight.charter import DEFAULT as CHARTER
 from commonweight.charter import parse
 from commonweight.guard import DEFAULT, Bundle, Guard
-from commonweight.guard.judge import JudgeError, JudgeQuestion
+from commonweight.guard.judge.judge import JudgeError, JudgeQuestion
 from commonweight.workshop.heads.judge_meter import JudgeMeter, use_judge
 
 QUESTION = JudgeQuestion(parse(CHARTER.read_bytes()).principles[0], "How does bread rise?", "")

@@ -2,8 +2,8 @@
 
 from commonweight.charter import parse
 from commonweight.guard import DEFAULT, Bundle
-from commonweight.guard.encoder import load_encoder
-from commonweight.guard.recompile import recompile
+from commonweight.guard.encoders.encoder import load_encoder
+from commonweight.guard.heads.recompile import recompile
 from commonweight.workshop.heads.prose_checks import check_prose
 from sample_charter import charter, source
 

@@ -3,8 +3,8 @@
 import pytest
 
 from commonweight.guard import DEFAULT, Bundle, Guard
-from commonweight.guard.encoder import load_encoder
-from commonweight.guard.recompile import recompile
+from commonweight.guard.encoders.encoder import load_encoder
+from commonweight.guard.heads.recompile import recompile
 from commonweight.runtime.errors import UserError
 from commonweight.workshop.heads.request_places import (
     REQUEST_PLACES,

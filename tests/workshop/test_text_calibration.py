@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from commonweight.guard.bundle import Ensemble
+from commonweight.guard.heads.bundle import Ensemble
 from commonweight.workshop.heads.text_calibration import (
     RATES,
     ReadText,

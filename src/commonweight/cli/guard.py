@@ -181,6 +181,15 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    sessions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="With --all: agents' sessions, for the rows on those.",
+            dir_okay=False,
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
     report: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A document to write the table into.", show_default=False)
@@ -200,14 +209,14 @@ def evaluate(
     from commonweight.runtime.preflight import check_assistant, check_output, check_readable
     from commonweight.runtime.settings import SELF, AssistantSettings
 
-    if (only or as_json or marks) and not all_rows:
-        raise UserError("--only, --marks and --json go with --all")
+    if (only or as_json or marks or sessions) and not all_rows:
+        raise UserError("--only, --marks, --sessions and --json go with --all")
     if all_rows and (answers or ordinary or place != "input"):
         raise UserError(
             "--all has its own ordinary prompts and places: --answers, --ordinary and --place do not go with it"
         )
     check_assistant(AssistantSettings(model=model, guard=guard))
-    check_readable([*paths, marks])
+    check_readable([*paths, marks, sessions])
     if report is not None:
         check_output(report)
 
@@ -219,8 +228,9 @@ def evaluate(
     from commonweight.workshop.heads.report import format_report, write_report
     from commonweight.workshop.heads.sources import SourceError, find_files, read_source
 
-    # Texts are each read once; questions to the served model begin with the same principles.
-    cache_ram = None if guard.judge_url == SELF else 0
+    # Texts are each read once. Questions to the served model begin with the same principles, and the requests of
+    # a session with what was said before.
+    cache_ram = None if guard.judge_url == SELF or sessions else 0
     settings = AssistantSettings(
         model=model, engine=EngineSettings(threads=threads, cache_ram=cache_ram, cache_disk=0), guard=guard
     )
@@ -228,7 +238,7 @@ def evaluate(
         from commonweight.cli.guard_figures import FiguresRequest, measure_figures
         from commonweight.workshop.heads import figure_table
 
-        request = FiguresRequest(paths, only or (), most, seed, marks)
+        request = FiguresRequest(paths, only or (), most, seed, marks, sessions)
         subject, figures = asyncio.run(measure_figures(settings, DataFolder.from_options(data), request))
         table = figure_table.format_table(subject, figures)
         if as_json:

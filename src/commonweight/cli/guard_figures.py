@@ -35,6 +35,8 @@ class FiguresRequest:
     seed: int
     marks: Path | None = None
     """Of first violating sentences in answers."""
+    sessions: Path | None = None
+    """Of agents."""
 
 
 async def measure_figures(
@@ -44,6 +46,7 @@ async def measure_figures(
     from commonweight.cli.progress import LoadingBar, ProgressBar
     from commonweight.cli.terminal import make_console
     from commonweight.runtime.guard import find_encoder, read_bundle
+    from commonweight.workshop.heads.agent_sessions import read_sessions
     from commonweight.workshop.heads.answer_marks import read_marks
     from commonweight.workshop.heads.business import drop_businesses, find_businesses, open_business_guard
     from commonweight.workshop.heads.figure_rows import GROUPS
@@ -55,6 +58,7 @@ async def measure_figures(
     if unknown := [name for name in request.groups if name not in GROUPS]:
         raise UserError(f"--only {unknown[0]}: the groups of rows are {', '.join(GROUPS)}")
     marks = read_marks(request.marks) if request.marks else {}
+    sessions = read_sessions(request.sessions) if request.sessions else []
     try:
         businesses = find_businesses(request.paths)
         sources = [read_source(path) for path in drop_businesses(find_files(request.paths), businesses)]
@@ -90,6 +94,7 @@ async def measure_figures(
                 businesses=businesses,
                 open_business=open_business,
                 marks=marks,
+                sessions=sessions,
                 most=request.most,
                 seed=request.seed,
                 on_progress=bar.update,

@@ -1,15 +1,15 @@
 """Guard: a charter at run time, compiled to heads that screen requests and streamed answers."""
 
-from commonweight.guard.answer_positions import AnswerPiece
-from commonweight.guard.bundle import DEFAULT, Bundle, BundleError
-from commonweight.guard.closed_exchanges import ClosedExchanges
-from commonweight.guard.guard import Guard
-from commonweight.guard.judge import Judge, JudgeError, JudgeQuestion
-from commonweight.guard.phrase_scanner import FoundPhrase, PhraseScanner
-from commonweight.guard.phrase_screening import PlacedPhrase
-from commonweight.guard.screening import Screening
-from commonweight.guard.segments import Location, Part, Segment, extract_segments
-from commonweight.guard.verdict import Findings, Verdict
+from commonweight.guard.heads.bundle import DEFAULT, Bundle, BundleError
+from commonweight.guard.judge.judge import Judge, JudgeError, JudgeQuestion
+from commonweight.guard.phrases.scanner import FoundPhrase, PhraseScanner
+from commonweight.guard.phrases.screening import PlacedPhrase
+from commonweight.guard.screening.answer_positions import AnswerPiece
+from commonweight.guard.screening.closed_exchanges import ClosedExchanges
+from commonweight.guard.screening.guard import Guard
+from commonweight.guard.screening.screening import Screening
+from commonweight.guard.screening.verdict import Findings, Verdict
+from commonweight.guard.text.segments import Location, Part, Segment, extract_segments
 
 __all__ = [
     "DEFAULT",

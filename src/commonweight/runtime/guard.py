@@ -6,12 +6,12 @@ from pathlib import Path
 
 from commonweight.catalog.gguf import Gguf
 from commonweight.guard import DEFAULT, Bundle, BundleError, Guard, Judge
-from commonweight.guard.bundle import ModelIdentity
-from commonweight.guard.coverage import find_gaps
-from commonweight.guard.encoder import EncoderMissingError, TextEncoder, load_encoder
-from commonweight.guard.http_judge import HttpJudge
-from commonweight.guard.multilingual import MultilingualEncoder, load_multilingual_encoder
-from commonweight.guard.recompile import CompileError, covers, recompile
+from commonweight.guard.encoders.encoder import EncoderMissingError, TextEncoder, load_encoder
+from commonweight.guard.encoders.multilingual import MultilingualEncoder, load_multilingual_encoder
+from commonweight.guard.heads.bundle import ModelIdentity
+from commonweight.guard.heads.recompile import CompileError, covers, recompile
+from commonweight.guard.judge.http_judge import HttpJudge
+from commonweight.guard.screening.coverage import find_gaps
 from commonweight.runtime.charter import read_charter
 from commonweight.runtime.errors import UserError
 from commonweight.runtime.settings import SELF, GuardSettings

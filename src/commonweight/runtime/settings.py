@@ -11,7 +11,7 @@ from commonweight.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from commonweight.charter.principle import Mode
-    from commonweight.guard.bundle import Strictness
+    from commonweight.guard.heads.bundle import Strictness
 
 SELF = "self"
 """As a judge's URL: the served model."""

@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 
 from commonweight.engines.contract import CacheMark, Engine, EngineError, Job, Sampling, Step
-from commonweight.guard.judge import JudgeError, JudgeQuestion
+from commonweight.guard.judge.judge import JudgeError, JudgeQuestion
 from commonweight.messages.errors import InvalidRequestError
 from commonweight.messages.request import MessageRequest
 from commonweight.prompting import Prompt, Renderer

@@ -4,9 +4,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from commonweight.guard.arrays import Floats
-from commonweight.guard.bundle import Ensemble, Strictness
-from commonweight.guard.calibration import find_threshold
+from commonweight.guard.encoders.arrays import Floats
+from commonweight.guard.heads.bundle import Ensemble, Strictness
+from commonweight.guard.heads.calibration import find_threshold
 from commonweight.workshop.heads.dataset import TRAINING_SEED, Answers
 from commonweight.workshop.heads.fitting import FOLDS, Labels, Numbers, build_ngram_matrix, choose_head
 

@@ -6,11 +6,11 @@ import numpy as np
 import numpy.typing as npt
 
 from commonweight.charter.principle import Charter
-from commonweight.guard.bundle import Bundle, BundleSource, Manifest, ModelIdentity, Strictness
-from commonweight.guard.calibration import Scores, count_refusals, find_threshold
-from commonweight.guard.encoder import TextEncoder
-from commonweight.guard.multilingual import LANGUAGES
-from commonweight.guard.recompile import hash_words, next_above, recompile
+from commonweight.guard.encoders.encoder import TextEncoder
+from commonweight.guard.encoders.multilingual import LANGUAGES
+from commonweight.guard.heads.bundle import Bundle, BundleSource, Manifest, ModelIdentity, Strictness
+from commonweight.guard.heads.calibration import Scores, count_refusals, find_threshold
+from commonweight.guard.heads.recompile import hash_words, next_above, recompile
 from commonweight.workshop.heads.training import TrainedHeads
 
 ANSWER_RATES: dict[Strictness, float] = {"low": 0.002, "standard": 0.005, "high": 0.02}

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from commonweight.charter.principle import Charter
-from commonweight.guard.recompile import split_phrases
-from commonweight.guard.windows import split_windows
+from commonweight.guard.heads.recompile import split_phrases
+from commonweight.guard.text.windows import split_windows
 from commonweight.workshop.heads.prompt_frames import FRAMES, MANIPULATIONS, PADDING, PERMITTED
 
 Kind = Literal["plain", "padded", "wrapped", "framed", "slips", "context"]

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from commonweight.guard import Bundle, BundleError, Guard
-from commonweight.guard.encoder import TextEncoder
-from commonweight.guard.recompile import CompileError, recompile
+from commonweight.guard.encoders.encoder import TextEncoder
+from commonweight.guard.heads.recompile import CompileError, recompile
 from commonweight.runtime.charter import read_charter
 from commonweight.runtime.errors import UserError
 from commonweight.workshop.heads.sources import LabelledSource, find_files, read_source

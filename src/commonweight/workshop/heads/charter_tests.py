@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from commonweight.charter import Charter
 from commonweight.charter.principle import Requirement
-from commonweight.guard.calibration import Interval, estimate_share
+from commonweight.guard.heads.calibration import Interval, estimate_share
 from commonweight.workshop.heads.evaluate import ScoredText
 
 

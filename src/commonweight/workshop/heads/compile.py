@@ -17,10 +17,10 @@ from commonweight.catalog.resolve import resolve
 from commonweight.charter import Charter
 from commonweight.engines.settings import EngineSettings
 from commonweight.guard import Bundle, Guard
-from commonweight.guard.encoder import Embedder
-from commonweight.guard.reader import PROSE_ENCODER
-from commonweight.guard.recompile import CompileError, recompile
-from commonweight.guard.scorer import ANSWERED, OUTPUT
+from commonweight.guard.encoders.encoder import Embedder
+from commonweight.guard.heads.reader import PROSE_ENCODER
+from commonweight.guard.heads.recompile import CompileError, recompile
+from commonweight.guard.heads.scorer import ANSWERED, OUTPUT
 from commonweight.runtime.assistant import OnProgress, open_assistant
 from commonweight.runtime.data import DataFolder
 from commonweight.runtime.errors import UserError

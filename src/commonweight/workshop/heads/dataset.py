@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from commonweight.charter.principle import Charter, Principle
-from commonweight.guard.arrays import Floats
-from commonweight.guard.bundle import BundleSource
-from commonweight.guard.reader import PROSE_ENCODER
+from commonweight.guard.encoders.arrays import Floats
+from commonweight.guard.heads.bundle import BundleSource
+from commonweight.guard.heads.reader import PROSE_ENCODER
 from commonweight.workshop.heads.augmentation import Kind, compose_permitted, draw_contexts, make_variant
 from commonweight.workshop.heads.sources import LabelledSource
 

@@ -10,11 +10,13 @@ from functools import cache
 from importlib.resources import files
 from itertools import count, zip_longest
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import numpy as np
 
 from commonweight.guard import Findings, Guard, extract_segments
+from commonweight.messages.request import MessageRequest
 from commonweight.messages.response import OutputText
 from commonweight.runtime.assistant import OnProgress
 from commonweight.turn import Assistant
@@ -33,6 +35,8 @@ MAX_PROMPT_CHARACTERS = 2000
 """Of a prompt for one."""
 CHARACTERS_PER_TOKEN = 4
 """Characters that come at once where text is scored again, about as many as a token has."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -214,17 +218,25 @@ class Evaluator:
         return outcome
 
     async def _score_request(self, text: str, place: str) -> Outcome:
+        findings = await self.screen(make_request(text, place))
+        return Outcome(is_read=False) if findings is None else _make_outcome(findings, findings.input_score)
+
+    async def screen(self, request: MessageRequest, tenant: str | None = None) -> Findings | None:
+        """Screen a request and the answer to it, as a server does; None: it is longer than the model's window.
+
+        ``tenant``: None: one for this request alone, so that no other one's refusal or scores are known.
+        """
         number = str(next(self._numbers))
-        # A tenant for each text: one that was refused is not what another of them is about.
-        turn = await prepare_turn(self.assistant, make_request(text, place), Origin(number, tenant=number))
+        origin = Origin(number, tenant=number if tenant is None else tenant)
+        turn = await prepare_turn(self.assistant, request, origin)
         if turn is None:
-            return Outcome(is_read=False)
+            return None
         async with contextlib.aclosing(self.assistant.stream(turn)) as events:
             async for _ in events:
                 pass
         findings = self._recorder.take(number).findings
         assert findings is not None
-        return _make_outcome(findings, findings.input_score)
+        return findings
 
     async def _score_answer(self, text: str, answered: str) -> Outcome:
         read = await read_answer(self.assistant, text, answered)
@@ -237,7 +249,7 @@ class Evaluator:
         return _make_outcome(screening.findings, screening.findings.output_score)
 
 
-def draw_rows(rows: Sequence[LabelledText], most: int | None, seed: int = 0) -> list[LabelledText]:
+def draw_rows(rows: Sequence[T], most: int | None, seed: int = 0) -> list[T]:
     """Draw at most ``most`` rows by a seed, in their order."""
     if most is None or most >= len(rows):
         return list(rows)
@@ -248,8 +260,9 @@ def draw_rows(rows: Sequence[LabelledText], most: int | None, seed: int = 0) -> 
 def digest_guard_code() -> str:
     """Digest the guard's code: outcomes that another version of it found are not this one's."""
     sum_ = hashlib.sha256()
-    for path in sorted(Path(str(files("commonweight.guard"))).glob("*.py")):
-        sum_.update(path.name.encode() + b"\0" + path.read_bytes())
+    folder = Path(str(files("commonweight.guard")))
+    for path in sorted(folder.rglob("*.py")):
+        sum_.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
     return sum_.hexdigest()
 
 

@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from commonweight.catalog.gguf import Gguf
-from commonweight.guard.calibration import estimate_share
+from commonweight.guard.heads.calibration import estimate_share
 from commonweight.prompting import Tokenizer
+from commonweight.workshop.heads.agent_replay import measure_agents
 from commonweight.workshop.heads.answer_marks import compute_answer_digest
 from commonweight.workshop.heads.answer_reading import read_answer
 from commonweight.workshop.heads.answer_replay import ReplayedAnswer, replay_answer
@@ -333,6 +334,7 @@ GROUPS: Mapping[str, Callable[[Measurement], Rows]] = {
     "answers": measure_answers,
     "stream": measure_streams,
     "places": measure_places,
+    "agents": measure_agents,
     "business": measure_businesses,
     "templates": measure_templates,
     "views": measure_views,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from commonweight.guard.calibration import Interval
+from commonweight.guard.heads.calibration import Interval
 from commonweight.workshop.heads.evaluate import Evaluator
 from commonweight.workshop.heads.figures import Figure, Goal, Result, Unit
 
@@ -112,7 +112,15 @@ def _format_value(value: Interval | None, unit: Unit) -> str:
 
 
 def _format_number(number: float, unit: Unit) -> str:
-    return f"{number:.1%}" if unit == "share" else f"{number:.0f}" if unit == "tokens" else f"{number:.3f}"
+    match unit:
+        case "share":
+            return f"{number:.1%}"
+        case "tokens":
+            return f"{number:.0f}"
+        case "count":
+            return f"{number:g}"
+        case _:
+            return f"{number:.3f}"
 
 
 def _format_limit(goal: Goal, limit: float | None, unit: Unit) -> str:

@@ -7,12 +7,12 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from commonweight.guard.calibration import Interval, estimate_share
+from commonweight.guard.heads.calibration import Interval, estimate_share
 from commonweight.workshop.heads.evaluate import ScoredText
 from commonweight.workshop.heads.kept_scores import Outcome
 from commonweight.workshop.heads.metrics import BOOTSTRAP_ROUNDS, bootstrap, compute_auprc
 
-Unit = Literal["share", "ratio", "area", "tokens", "seconds"]
+Unit = Literal["share", "ratio", "area", "tokens", "seconds", "count"]
 Result = Literal["aim", "floor", "missed", "reported", "no goal", "n/a"]
 
 
@@ -131,6 +131,19 @@ def measure_ratio(
     if not table[:, 1].sum():
         return replace(make_unmeasured(group, name, "none of the plain texts is hit"), unread=unread)
     return Figure(group, name, len(pairs), _bootstrap_ratio(table), "ratio", goal, unread)
+
+
+def measure_pooled_share(
+    group: str, name: str, pairs: Sequence[tuple[int, int]], goal: Goal | None = None
+) -> Figure:
+    """Measure the share of hits among all, pooled over sets of them; the interval is of sets drawn again.
+
+    ``pairs``: of each set, the hits and all.
+    """
+    total = sum(size for _, size in pairs)
+    if not total:
+        return make_unmeasured(group, name, "there is nothing to take a share of")
+    return Figure(group, name, total, _bootstrap_ratio(np.array(pairs, float)), "share", goal)
 
 
 def measure_auprc(group: str, name: str, found: Sequence[ScoredText], goal: Goal | None = None) -> Figure:

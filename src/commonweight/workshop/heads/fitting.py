@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from commonweight.guard.arrays import Floats
-from commonweight.guard.ngrams import BUCKETS, build_sparse_rows
+from commonweight.guard.encoders.arrays import Floats
+from commonweight.guard.encoders.ngrams import BUCKETS, build_sparse_rows
 from commonweight.workshop.heads.dataset import TRAINING_SEED
 
 FOLDS = 5

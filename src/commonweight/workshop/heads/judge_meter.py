@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from commonweight.guard import Guard, Judge
-from commonweight.guard.judge import JudgeQuestion
+from commonweight.guard.judge.judge import JudgeQuestion
 
 
 @dataclass

@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 
 from commonweight.runtime.assistant import OnProgress
+from commonweight.workshop.heads.agent_sessions import AgentSession
 from commonweight.workshop.heads.business import Business
 from commonweight.workshop.heads.evaluate import Evaluator, ScoredText, draw_rows
 from commonweight.workshop.heads.figures import Figure, measure_share
@@ -31,6 +32,7 @@ class Measurement:
     open_business: Callable[[Business], AbstractAsyncContextManager[Evaluator]] | None = None
     marks: Mapping[str, int] = field(default_factory=dict)
     """Ends of first violating sentences, by the digests of answers."""
+    sessions: Sequence[AgentSession] = ()
     most: int | None = None
     """At most so many texts of each set."""
     seed: int = 0

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from commonweight.guard.calibration import Interval, Scores, find_threshold
+from commonweight.guard.heads.calibration import Interval, Scores, find_threshold
 
 BOOTSTRAP_ROUNDS = 1000
 

@@ -6,11 +6,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from commonweight.charter import Charter, Principle
-from commonweight.guard.arrays import Floats
-from commonweight.guard.bundle import Bundle, Calibration
-from commonweight.guard.encoder import TextEncoder
-from commonweight.guard.prose_head import OrdinaryVectors, ProseVectors
-from commonweight.guard.recompile import embed_words, find_ordinary, hash_words, make_prose_head, needs_prose_head
+from commonweight.guard.encoders.arrays import Floats
+from commonweight.guard.encoders.encoder import TextEncoder
+from commonweight.guard.heads.bundle import Bundle, Calibration
+from commonweight.guard.heads.prose_head import OrdinaryVectors, ProseVectors
+from commonweight.guard.heads.recompile import (
+    embed_words,
+    find_ordinary,
+    hash_words,
+    make_prose_head,
+    needs_prose_head,
+)
 
 ENOUGH_EXAMPLES = 3
 """Examples of each kind, from which a check says something."""

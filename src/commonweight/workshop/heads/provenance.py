@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from commonweight.guard.bundle import Bundle, BundleError
+from commonweight.guard.heads.bundle import Bundle, BundleError
 from commonweight.lineage.errors import WorkshopError
 from commonweight.lineage.provenance import Material
 from commonweight.workshop.heads.sources import SourceError, read_source

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from commonweight.guard.calibration import Interval, Scores, estimate_share
+from commonweight.guard.heads.calibration import Interval, Scores, estimate_share
 from commonweight.workshop.heads.evaluate import OwnAnswer, ScoredText
 from commonweight.workshop.heads.metrics import bootstrap, compute_auprc, compute_auroc, compute_recall
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from commonweight.catalog.gguf import Gguf
 from commonweight.catalog.model import ModelCard
 from commonweight.engines.llama.model.hidden_states import HiddenStateReader, count_shared_tokens
-from commonweight.guard.bundle import ModelIdentity
+from commonweight.guard.heads.bundle import ModelIdentity
 from commonweight.messages.request import MessageRequest
 from commonweight.prompting import Renderer, Tokenizer
 from commonweight.runtime.assistant import OnProgress
@@ -21,7 +21,7 @@ DEPTHS = (0.27, 0.5, 0.7, 0.9)
 MAX_TEXT_TOKENS = 64
 """Of a text that is trained on: the first and the last half. Serving reads long texts in windows of as many."""
 ANSWER_WINDOW_TOKENS = 32
-"""Of an answer; two such stretches of each. What a stream's smoothed logit spans, see ``guard.streaming``."""
+"""Of an answer; two such stretches of each. What a smoothed logit spans, see ``guard.screening.streaming``."""
 CONTEXT_TOKENS = 2048
 
 

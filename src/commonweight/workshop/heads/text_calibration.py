@@ -7,11 +7,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from commonweight.guard.arrays import Floats
-from commonweight.guard.bundle import Ensemble, Strictness
-from commonweight.guard.calibration import find_threshold
-from commonweight.guard.deobfuscation import list_views
-from commonweight.guard.reader import (
+from commonweight.guard.encoders.arrays import Floats
+from commonweight.guard.heads.bundle import Ensemble, Strictness
+from commonweight.guard.heads.calibration import find_threshold
+from commonweight.guard.heads.reader import (
     GRAMS,
     MAX_READ,
     Numbers,
@@ -20,7 +19,8 @@ from commonweight.guard.reader import (
     name_members,
     split_units,
 )
-from commonweight.guard.recompile import next_above
+from commonweight.guard.heads.recompile import next_above
+from commonweight.guard.text.deobfuscation import list_views
 from commonweight.workshop.heads.dataset import TRAINING_SEED, Embed, Examples
 from commonweight.workshop.heads.fitting import Head, build_ngram_matrix
 

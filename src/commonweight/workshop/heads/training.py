@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from commonweight.charter.principle import Charter
-from commonweight.guard.arrays import Floats
-from commonweight.guard.bundle import Calibration, Ensemble
-from commonweight.guard.calibration import count_refusals
-from commonweight.guard.ngrams import BUCKETS
-from commonweight.guard.reader import (
+from commonweight.guard.encoders.arrays import Floats
+from commonweight.guard.encoders.ngrams import BUCKETS
+from commonweight.guard.heads.bundle import Calibration, Ensemble
+from commonweight.guard.heads.calibration import count_refusals
+from commonweight.guard.heads.reader import (
     FIRST_PRINCIPLE,
     GRAMS,
     HARM,
@@ -27,8 +27,8 @@ from commonweight.guard.reader import (
     TEXT,
     combine_logits,
 )
-from commonweight.guard.recompile import next_above
-from commonweight.guard.scorer import ANSWERED, OUTPUT
+from commonweight.guard.heads.recompile import next_above
+from commonweight.guard.heads.scorer import ANSWERED, OUTPUT
 from commonweight.workshop.heads.answer_training import train_answer_heads
 from commonweight.workshop.heads.dataset import Answers, Embed, Examples, refuses
 from commonweight.workshop.heads.fitting import (

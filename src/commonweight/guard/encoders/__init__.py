@@ -1,0 +1,1 @@
+"""Vectors of texts: sentence encoders and hashed n-grams, computed with NumPy."""

@@ -1,0 +1,1 @@
+"""Exact phrases: found in whole texts, in tool calls, and on streams."""

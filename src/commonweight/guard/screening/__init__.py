@@ -1,0 +1,1 @@
+"""Screening of exchanges under a charter: from scores and phrases to verdicts."""
