@@ -20,19 +20,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from commonweight.workshop.recipe.stage_kind import StageKind
+from commonweight.workshop.recipe.stage_kind import DECIDED, StageKind
 from commonweight.workshop.recipe.stages import KINDS
 
 HASHES = Path(__file__).with_name("stage_hashes.json")
 SCRIPT = "python tests/workshop/recipe/stage_hashes.py"
 _WITHIN = ("commonweight.workshop.", "commonweight.lineage.")
 _GATE = "commonweight.lineage.provenance"
-_DECIDED = ("source", "import")
 
 
 def compute_hash(kind: StageKind) -> str:
     """The hash of a kind's code."""
-    modules = list_closure([kind.module, *([_GATE] if kind.name in _DECIDED else [])])
+    modules = list_closure([kind.module, *([_GATE] if kind.name in DECIDED else [])])
     sources = [[name, normalise(path.read_text(encoding="utf-8"))] for name, path in sorted(modules.items())]
     return hashlib.sha256(json.dumps(sources).encode()).hexdigest()
 

@@ -6,7 +6,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pytest
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, JsonValue, ValidationError
 
 from commonweight.workshop.recipe.schema import Recipe
 
@@ -51,7 +51,7 @@ def list_scalars(kind: Any) -> Iterator[tuple[type, Path]]:
         assert all(type(value) is str for value in parts)  # compared, not converted
     elif isinstance(kind, type) and issubclass(kind, BaseModel):
         return  # a model of its own
-    elif kind is not NoneType:
+    elif kind is not NoneType and kind is not JsonValue:  # fields of a library, which knows their types
         assert kind in WRONG, f"the test knows no wrong values for {kind}"
         yield kind, ()
 

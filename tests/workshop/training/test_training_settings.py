@@ -12,17 +12,31 @@ import pytest
 from pydantic import ValidationError
 
 from commonweight.prompting.template.chat_template import ChatTemplate
-from commonweight.workshop.training.estimate import check_resources, count_parameters, estimate, estimate_sft
+from commonweight.workshop.training.estimate import (
+    Estimate,
+    check_resources,
+    count_parameters,
+    estimate,
+    estimate_tuning,
+)
 from commonweight.workshop.training.settings import (
     CHAT_TEMPLATE,
     CONTROL_TOKENS,
     TURN_END,
     TURN_START,
     PretrainSettings,
-    SftSettings,
     TokenizerSettings,
     TrainingError,
 )
+from commonweight.workshop.training.tuning_settings import (
+    LoraSettings,
+    PreferenceSettings,
+    SftSettings,
+)
+
+SHAPE = SimpleNamespace(num_hidden_layers=30, hidden_size=576, vocab_size=49_152)
+RUN = (134_515_008, 1000, 100_000)
+"""Parameters, rows and tokens."""
 
 
 @pytest.mark.parametrize(
@@ -63,11 +77,55 @@ def test_bad_tokenizer_settings_are_refused(fields: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "fields", [{"eval_share": 1}, {"lora_rank": 0}, {"epochs": 0}, {"report_to": ("all",)}, {"packing": True}]
+    ("fields", "message"),
+    [
+        ({"eval_share": 1}, "eval_share"),
+        ({"lora_rank": 8}, "lora_rank"),
+        ({"epochs": 0}, "epochs"),
+        ({"report_to": ("all",)}, "report_to"),
+        ({"packing": True}, "packing"),
+        ({"lora": {"r": 0}}, "lora.r"),
+        ({"lora": {"rank": 8}}, "lora.rank"),
+        ({"lora": {"init_lora_weights": "pissa"}}, "lora.init_lora_weights"),
+        ({"lora": {"target_modules": []}}, "target_modules names no module"),
+        ({"quantised_base": True}, "quantised_base needs lora"),
+        ({"trl": {"output_dir": "x"}}, "output_dir is not taken from trl: checkpoints stand in the build folder"),
+        ({"trl": {"packing": True}}, "packing is not taken from trl"),
+        ({"trl": {"learning_rate": 1e-4}}, "learning_rate is not taken from trl: it is a setting of the stage"),
+        ({"trl": {"hub_model_id": "a/b"}}, "hub_model_id is not taken from trl: nothing is uploaded"),
+        ({"trl": {"gradient_accumulation_steps": 0}}, "must be a whole number of at least 1"),
+        ({"trl": {"gradient_accumulation_steps": True}}, "must be a whole number of at least 1"),
+        ({"batch_size": 6, "trl": {"gradient_accumulation_steps": 4}}, r"batch_size \(6\) must be a multiple"),
+    ],
 )
-def test_bad_sft_settings_are_refused(fields: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError):
+def test_bad_sft_settings_are_named(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
         SftSettings(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"losses": {}}, "at least 1 item"),
+        ({"losses": {"kto": 1.0}}, "losses.kto"),
+        ({"losses": {"sigmoid": 0.0}}, "greater than 0"),
+        ({"losses": {"sft": 1.0}}, "must name one besides sft"),
+        ({"losses": {"exo_pair": 1.0}}, "label_smoothing above 0"),
+        ({"beta": 0}, "greater than 0"),
+        ({"ordinary_tolerance": 0}, "greater than 0"),
+        ({"trl": {"loss_type": ["ipo"]}}, "loss_type is not taken from trl: the setting losses decides"),
+        ({"trl": {"beta": 0.2}}, "beta is not taken from trl"),
+        ({"max_prompt_length": 64}, "max_prompt_length"),
+    ],
+)
+def test_bad_preference_settings_are_named(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        PreferenceSettings(**fields)
+
+
+def test_an_adapters_scale_is_twice_its_rank_unless_it_is_set() -> None:
+    assert LoraSettings(r=8).alpha == 16
+    assert LoraSettings(r=8, lora_alpha=8).alpha == 8
 
 
 def test_steps_follow_from_tokens_rounded_up() -> None:
@@ -117,16 +175,31 @@ def test_estimate_grows_with_the_run() -> None:
 
 
 def test_adapters_need_less_than_all_weights() -> None:
-    shape = {"parameters": 134_515_008, "layers": 30, "dim": 576, "vocab_size": 49_152, "tokens": 100_000}
-    full, adapters = estimate_sft(SftSettings(), **shape), estimate_sft(SftSettings(lora_rank=16), **shape)
+    full, adapters = (estimate_tuning(SftSettings(lora=lora), SHAPE, *RUN) for lora in (None, LoraSettings()))
     assert adapters.memory_bytes < full.memory_bytes
     assert adapters.disk_bytes < full.disk_bytes
+
+
+def test_estimates_of_tuning_follow_the_settings() -> None:
+    def estimate_with(sequences: int = 1, **fields: Any) -> Estimate:
+        return estimate_tuning(SftSettings(**fields), SHAPE, *RUN, sequences=sequences)
+
+    plain = estimate_with()
+    assert estimate_with(epochs=2.0).tokens == 2 * plain.tokens == 200_000
+    assert estimate_with(max_steps=3, batch_size=5).tokens == 1500
+    assert estimate_with(trl={"gradient_accumulation_steps": 4}).memory_bytes < plain.memory_bytes
+    assert estimate_with(sequences=2).memory_bytes > plain.memory_bytes
+    assert estimate_with(sequences=2).seconds > plain.seconds
+    adapters = {"lora": LoraSettings()}
+    assert estimate_with(quantised_base=True, **adapters).memory_bytes < estimate_with(**adapters).memory_bytes
 
 
 def test_too_little_memory_is_said_with_the_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     needs = estimate(PretrainSettings(steps=1, layers=128, dim=16_384, heads=128), 262_144)
     with pytest.raises(TrainingError, match=r"needs about \d+\.\d GB of memory, and \d+\.\d GB are free"):
         check_resources(needs, tmp_path, "pretraining")
+    with pytest.raises(TrainingError, match=r"and 0\.5 GB are free"):
+        check_resources(needs, tmp_path, "pretraining", 500_000_000)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2**62))
     too_large = needs.model_copy(update={"disk_bytes": 2**60})
     with pytest.raises(TrainingError, match=r"needs about \d+\.\d GB of disk for its checkpoints, and \d+\.\d GB"):
@@ -135,7 +208,7 @@ def test_too_little_memory_is_said_with_the_numbers(tmp_path: Path, monkeypatch:
 
 def test_settings_and_estimates_load_no_training_library() -> None:
     code = (
-        "import sys, commonweight.workshop.training.settings, commonweight.workshop.training.estimate;"
+        "import sys, commonweight.workshop.training.estimate, commonweight.workshop.training.adapter_files;"
         "print([name for name in ('torch', 'transformers', 'trl', 'peft', 'pyarrow') if name in sys.modules])"
     )
     ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from commonweight.workshop.training.settings import SftSettings, TrainingError
+from commonweight.workshop.training.settings import TrainingError
+from commonweight.workshop.training.tuning_settings import SftSettings
 
 pytestmark = pytest.mark.workshop
 pytest_plugins = ["training_fixtures"]
@@ -30,7 +31,7 @@ RUN = """
 import sys
 from pathlib import Path
 from commonweight.workshop.training.sft import run_sft
-from commonweight.workshop.training.settings import SftSettings
+from commonweight.workshop.training.tuning_settings import SftSettings
 data, model, output = map(Path, sys.argv[2:])
 run_sft(SftSettings.model_validate_json(sys.argv[1]), data, model, output, output / "checkpoints", print)
 """
@@ -160,12 +161,14 @@ def test_templates_that_hide_answers_are_refused(words: Path, template: str, mes
 def test_batches_are_padded_on_the_right_without_loss(
     pretrained: tuple[Path, dict[str, Any]], conversations: Path, tmp_path: Path
 ) -> None:
-    from commonweight.workshop.training.sft import build_trainer, load_model, split_conversations
+    from commonweight.workshop.training.sft import build_sft_trainer, make_sft_arguments, split_conversations
+    from commonweight.workshop.training.trainer import load_model
 
     folder = pretrained[0]
     tokenizer = load(folder)
     parts = split_conversations(TINY, conversations, tokenizer)
-    trainer = build_trainer(TINY, load_model(folder), tokenizer, *parts, tmp_path)
+    arguments = make_sft_arguments(TINY, tmp_path)
+    trainer = build_sft_trainer(TINY, arguments, load_model(folder), tokenizer, *parts)
     padded = False
     for batch in trainer.get_train_dataloader():
         for ids, mask, labels in zip(batch["input_ids"], batch["attention_mask"], batch["labels"], strict=True):
@@ -195,7 +198,8 @@ def test_the_tuned_model_is_better_whole_and_names_no_place(
     tuned: tuple[Path, dict[str, Any]], pretrained: tuple[Path, dict[str, Any]]
 ) -> None:
     folder, observed = tuned
-    assert {file.name for file in folder.iterdir()} == {file.name for file in pretrained[0].iterdir()}
+    made = {file.name for file in folder.iterdir()}
+    assert made == {file.name for file in pretrained[0].iterdir()} | {"training.json"}
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in lines if "loss" in line]
     held_out = {line["step"]: line["eval_loss"] for line in lines if "eval_loss" in line}
@@ -239,7 +243,13 @@ def test_a_killed_and_resumed_tuning_gives_the_same_bytes(
 def test_the_best_checkpoint_is_what_is_saved(
     pretrained: tuple[Path, dict[str, Any]], conversations: Path, tmp_path: Path
 ) -> None:
-    from commonweight.workshop.training.sft import build_trainer, load_model, run_sft, split_conversations
+    from commonweight.workshop.training.sft import (
+        build_sft_trainer,
+        make_sft_arguments,
+        run_sft,
+        split_conversations,
+    )
+    from commonweight.workshop.training.trainer import load_model
 
     rash = TINY.model_copy(update={"learning_rate": 0.3, "max_steps": 6, "evaluation_interval": 1})
     observed = run_sft(rash, conversations, pretrained[0], tmp_path, tmp_path / "checkpoints", print)
@@ -248,35 +258,77 @@ def test_the_best_checkpoint_is_what_is_saved(
     assert observed["eval_loss"] == min(held_out) < held_out[-1]
     tokenizer = load(tmp_path)
     parts = split_conversations(rash, conversations, tokenizer)
-    trainer = build_trainer(rash, load_model(tmp_path), tokenizer, *parts, tmp_path / "again")
+    arguments = make_sft_arguments(rash, tmp_path / "again")
+    trainer = build_sft_trainer(rash, arguments, load_model(tmp_path), tokenizer, *parts)
     assert trainer.evaluate()["eval_loss"] == pytest.approx(observed["eval_loss"], rel=1e-4)
 
 
-def test_adapters_are_merged_into_the_weights(
-    pretrained: tuple[Path, dict[str, Any]], conversations: Path, tmp_path: Path
-) -> None:
-    from safetensors import safe_open
+def test_the_effective_configuration_stands_beside_the_model(tuned: tuple[Path, dict[str, Any]]) -> None:
+    config = json.loads((tuned[0] / "training.json").read_text())
+    assert (config["config"], config["peft"], config["quantised_base"]) == ("SFTConfig", None, False)
+    assert config["trl"] == {
+        "activation_checkpointing": False, "bf16": False, "data_seed": 0, "dataloader_pin_memory": False,
+        "dataset_kwargs": {"skip_prepare_dataset": True}, "disable_tqdm": True, "do_eval": True, "eval_steps": 4,
+        "eval_strategy": "steps", "gradient_checkpointing": False, "greater_is_better": False,
+        "learning_rate": 0.001,
+        "load_best_model_at_end": True, "logging_nan_inf_filter": False, "logging_steps": 1, "max_length": 96,
+        "max_steps": 8, "metric_for_best_model": "eval_loss", "num_train_epochs": 1.0,
+        "per_device_eval_batch_size": 4, "per_device_train_batch_size": 4, "report_to": [], "save_steps": 4,
+        "save_total_limit": 2, "seed": 0, "use_cpu": True, "warmup_steps": 0.1,
+    }  # fmt: skip
 
+
+def test_fields_of_trl_reach_it(
+    tuned: tuple[Path, dict[str, Any]],
+    pretrained: tuple[Path, dict[str, Any]],
+    conversations: Path,
+    tmp_path: Path,
+) -> None:
     from commonweight.workshop.training.sft import run_sft
 
-    run_sft(
-        TINY.model_copy(update={"lora_rank": 4}),
-        conversations,
-        pretrained[0],
-        tmp_path,
-        tmp_path / "checkpoints",
-        print,
-    )
-    with (
-        safe_open(tmp_path / "model.safetensors", "pt") as after,
-        safe_open(pretrained[0] / "model.safetensors", "pt") as before,
-    ):
-        assert set(after.keys()) == set(before.keys())
-        changed = {
-            name for name in list(after.keys()) if not after.get_tensor(name).equal(before.get_tensor(name))
-        }
-    assert changed == {name for name in changed if "proj" in name}
-    assert len(changed) == 14
+    fields = {"gradient_accumulation_steps": 2, "lr_scheduler_type": "cosine", "weight_decay": 0.1}
+    settings = TINY.model_copy(update={"trl": fields})
+    observed = run_sft(settings, conversations, pretrained[0], tmp_path, tmp_path / "checkpoints", print)
+    config = json.loads((tmp_path / "training.json").read_text())["trl"]
+    assert {name: config[name] for name in fields} == fields
+    assert config["per_device_train_batch_size"] == 2
+    assert (observed["steps"], observed["trained_tokens"]) == (8, tuned[1]["trained_tokens"])
+    rates = [
+        [json.loads(line).get("learning_rate") for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        for folder in (tmp_path, tuned[0])
+    ]
+    assert rates[0] != rates[1]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"weight_decy": 0.1},
+            "trl names weight_decy, which TRL's SFTConfig does not have; did you mean weight_d",
+        ),
+        ({"lr_scheduler_type": "straight"}, "TRL's SFTConfig refuses its fields: 'straight'"),
+    ],
+)
+def test_fields_that_trl_does_not_take_are_named(
+    conversations: Path, tmp_path: Path, fields: dict[str, Any], message: str
+) -> None:
+    from commonweight.workshop.training.sft import run_sft
+
+    settings = TINY.model_copy(update={"trl": fields})
+    with pytest.raises(TrainingError, match=message):
+        run_sft(settings, conversations, tmp_path, tmp_path, tmp_path / "checkpoints", print)
+
+
+def test_every_field_that_is_ours_is_one_of_trls() -> None:
+    import dataclasses
+
+    from trl import DPOConfig, SFTConfig
+
+    from commonweight.workshop.training.tuning_settings import OWN_FIELDS
+
+    known = {field.name for config in (DPOConfig, SFTConfig) for field in dataclasses.fields(config)}
+    assert OWN_FIELDS.keys() <= known
 
 
 def test_trackers_that_are_not_installed_are_named(conversations: Path, tmp_path: Path) -> None:

@@ -94,17 +94,26 @@ def find_text(location: str, root: Path) -> Path:
     Raises:
         DataError: it is not there, or lies elsewhere.
     """
-    parsed = parse_location(location)
-    match parsed:
-        case LocalPath():
-            path = root / parsed.path
-        case PackagePath():
-            path = _find_in_package(parsed)
-        case _:
-            raise DataError(f"{location} is neither a path nor in a package.")
+    path = find_path(location, root)
     if not path.is_file():
         raise DataError(f"There is no file {location}.")
     return path
+
+
+def find_path(location: str, root: Path) -> Path:
+    """A file or folder by a path relative to the recipe or in a package, whether it is there or not.
+
+    Raises:
+        DataError: it lies elsewhere, or in a package that is not installed.
+    """
+    parsed = parse_location(location)
+    match parsed:
+        case LocalPath():
+            return root / parsed.path
+        case PackagePath():
+            return _find_in_package(parsed)
+        case _:
+            raise DataError(f"{location} is neither a path nor in a package.")
 
 
 def read_source(settings: SourceSettings, source: LocatedSource, dropped: Counter[str]) -> Iterator[Row]:

@@ -11,7 +11,7 @@ from commonweight.lineage.digests import digest_json
 from commonweight.lineage.provenance import EvaluationSet
 from commonweight.lineage.record import Record
 from commonweight.workshop.recipe.schema import Recipe
-from commonweight.workshop.recipe.stage_kind import RecipeError, Stage, StageKind
+from commonweight.workshop.recipe.stage_kind import DECIDED, RecipeError, Stage, StageKind
 from commonweight.workshop.recipe.stages import KINDS
 
 State = Literal["done", "to do", "waiting"]
@@ -74,7 +74,7 @@ def compute_key(
         sources: digests of what it reads from outside, by name.
         evaluation_sets: what the recipe measures on. A source that becomes one of them is looked at again.
     """
-    is_decided = kind.name in ("source", "import")
+    is_decided = kind.name in DECIDED
     measured = {one.name for one in evaluation_sets if kind.name == "source" and one.digest in sources.values()}
     return digest_json(
         {

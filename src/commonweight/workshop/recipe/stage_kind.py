@@ -16,10 +16,12 @@ StageName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
 
 ROWS = ("source", "filter", "mix")
 """Kinds whose output is rows."""
-MODELS = ("pretrain", "sft", "import")
+MODELS = ("pretrain", "sft", "preference", "adapter", "import")
 """Kinds whose output is a folder of safetensors."""
 TOKENIZERS = ("tokenizer",)
 EXPORTS = ("export",)
+DECIDED = ("source", "import", "adapter")
+"""Kinds that bring material in from outside: the policy is part of their keys."""
 EVALUATION_SETS = ("evaluation_set",)
 
 TRAINING_TOOLS = ("torch", "transformers", "tokenizers", "numpy")

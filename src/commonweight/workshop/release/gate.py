@@ -19,7 +19,7 @@ from commonweight.workshop.release.settings import Waiver
 Result = Literal["pass", "fail", "not evaluated"]
 TOKENS = "trained_tokens"
 """Fact of a record that trained something: tokens that it trained on, each pass counted."""
-TRAINING_KINDS = frozenset({"pretrain", "sft", "dpo", "preference", "import", "base"})
+TRAINING_KINDS = frozenset({"pretrain", "sft", "dpo", "preference", "adapter", "import", "base"})
 """Kinds of records of which the tokens must be known for the compute to be."""
 _MAX_VALUES = 10_000
 

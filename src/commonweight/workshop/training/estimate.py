@@ -2,11 +2,13 @@
 
 import shutil
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 from pydantic import BaseModel, ConfigDict
 
-from commonweight.workshop.training.settings import PretrainSettings, SftSettings, TrainingError
+from commonweight.workshop.training.settings import PretrainSettings, TrainingError
+from commonweight.workshop.training.tuning_settings import TuningSettings
 
 MICRO_TOKENS = 1024
 """Tokens of one forward and backward pass; larger batches accumulate gradients. Small ones stay in the cache."""
@@ -62,18 +64,40 @@ def estimate(settings: PretrainSettings, vocab_size: int) -> Estimate:
     )
 
 
-def estimate_sft(
-    settings: SftSettings, parameters: int, layers: int, dim: int, vocab_size: int, tokens: int
+class Shape(Protocol):
+    """What a model's configuration says of its shape."""
+
+    num_hidden_layers: int
+    hidden_size: int
+    vocab_size: int
+
+
+def estimate_tuning(
+    settings: TuningSettings, shape: Shape, parameters: int, rows: int, tokens: int, sequences: int = 1
 ) -> Estimate:
-    """Needs of fine-tuning a model of this shape on this many tokens."""
-    trained = parameters if settings.lora_rank is None else min(parameters, 18 * layers * dim * settings.lora_rank)
-    flops = 6.0 * parameters * tokens
-    activations = FLOAT * settings.batch_size * settings.max_length * (layers * 34 * dim + 3 * vocab_size)
+    """Needs of training a model of this shape further.
+
+    Args:
+        rows: those of the dataset.
+        tokens: those of all its rows.
+        sequences: of a row; two where answers are compared, and then the reference reads them once.
+    """
+    layers, dim = shape.num_hidden_layers, shape.hidden_size
+    if settings.max_steps is not None:
+        tokens = tokens * settings.max_steps * settings.batch_size // rows
+    else:
+        tokens = round(tokens * settings.epochs)
+    # Of each layer's seven matrices about nine widths of the model on either side of the adapter.
+    trained = parameters if settings.lora is None else min(parameters, 18 * layers * dim * settings.lora.r)
+    batch = settings.batch_size // settings.accumulation * sequences
+    activations = FLOAT * batch * settings.max_length * (layers * 34 * dim + 3 * shape.vocab_size)
+    weights = parameters // 2 if settings.quantised_base else FLOAT * parameters
+    flops = (6.0 if sequences == 1 else 8.0) * parameters * tokens
     return Estimate(
         parameters=parameters,
         tokens=tokens,
         flops=flops,
-        memory_bytes=LIBRARY_BYTES + FLOAT * (parameters + 3 * trained) + activations,
+        memory_bytes=LIBRARY_BYTES + weights + 3 * FLOAT * trained + activations,
         # Three checkpoints (the best, the last, the one being written), each with two moments, and the model.
         disk_bytes=FLOAT * (9 * trained + 2 * parameters),
         seconds=flops / (FLOPS_PER_CORE * count_cores()),
@@ -85,9 +109,13 @@ def count_cores() -> int:
     return max(1, len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else 1)
 
 
-def check_resources(needs: Estimate, output: Path, stage: str) -> None:
-    """Stops a run that this machine has too little memory or disk for, before it starts."""
-    memory = psutil.virtual_memory().available
+def check_resources(needs: Estimate, output: Path, stage: str, free_memory: int | None = None) -> None:
+    """Stops a run that this machine has too little memory or disk for, before it starts.
+
+    Args:
+        free_memory: bytes that are free on the device that trains; None: the processor trains.
+    """
+    memory = psutil.virtual_memory().available if free_memory is None else free_memory
     if needs.memory_bytes > memory:
         raise TrainingError(
             f"{stage} of {needs.parameters:,} parameters needs about {needs.memory_bytes / 1e9:.1f} GB of memory,"

@@ -1,6 +1,6 @@
 """Settings of the training stages, and the one error that they raise. Imports no training library."""
 
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -117,28 +117,3 @@ class PretrainSettings(Settings):
         if self.steps is not None:
             return self.steps
         return -(-(self.tokens or 0) // self.batch_tokens)
-
-
-class SftSettings(Settings):
-    """How a model learns to answer: supervised fine-tuning on conversations."""
-
-    learning_rate: float = Field(default=2e-4, gt=0, le=1)
-    """Peak; it rises over the first tenth of the steps and falls linearly to zero."""
-    epochs: float = Field(default=1.0, gt=0, le=1000)
-    """Passes over the conversations, unless ``max_steps`` is given."""
-    max_steps: int | None = Field(default=None, ge=1)
-    """Optimizer steps, instead of ``epochs``."""
-    batch_size: int = Field(default=8, ge=1, le=4096)
-    """Conversations of an optimizer step."""
-    max_length: int = Field(default=512, ge=16, le=131_072)
-    """Tokens of a conversation; longer ones are cut at their end, and dropped where no answer is left."""
-    lora_rank: int | None = Field(default=None, ge=1, le=1024)
-    """Rank of adapters on all linear layers, merged into the weights at the end; without it all weights learn."""
-    eval_share: float = Field(default=0.1, gt=0, lt=1)
-    """Share of the conversations held out where the dataset has no validation rows."""
-    evaluation_interval: int = Field(default=50, ge=1)
-    """Steps between measurements of the held-out loss and checkpoints; the best of them is what is saved."""
-    seed: int = Field(default=0, ge=0, lt=2**32)
-    """Of the order of conversations, the held-out share and the adapters' first weights."""
-    report_to: Several[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = ()
-    """Experiment trackers that the trainer reports to."""

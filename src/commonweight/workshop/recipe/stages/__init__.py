@@ -19,6 +19,8 @@ AnyStage = Annotated[
     | training.TokenizerStage
     | training.PretrainStage
     | training.SftStage
+    | training.PreferenceStage
+    | training.AdapterStage
     | export.ImportStage
     | export.ExportStage
     | evals.EvaluateStage
