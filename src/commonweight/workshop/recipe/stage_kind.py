@@ -18,11 +18,15 @@ ROWS = ("source", "filter", "mix")
 """Kinds whose output is rows."""
 MODELS = ("pretrain", "sft", "preference", "adapter", "import")
 """Kinds whose output is a folder of safetensors."""
+TUNED = ("sft", "preference")
+"""Kinds that train a model further on rows; a run of them elsewhere may stand in their place."""
 TOKENIZERS = ("tokenizer",)
 EXPORTS = ("export",)
 DECIDED = ("source", "import", "adapter")
 """Kinds that bring material in from outside: the policy is part of their keys."""
 EVALUATION_SETS = ("evaluation_set",)
+MEASUREMENTS = ("evaluate", "compare")
+"""Kinds that say something about others' outputs, and make nothing themselves."""
 
 TRAINING_TOOLS = ("torch", "transformers", "tokenizers", "numpy")
 EXPORT_TOOLS = ("gguf", "libgguf", "numpy")
@@ -145,6 +149,8 @@ class StageKind:
     """Roles of inputs whose records are part of its key, not their content only: their chain is in its files."""
     estimate: Callable[[Stage, Mapping[str, Stage]], str] = lambda _spec, _stages: ""
     """Time and memory that it takes, in words, for the plan."""
+    origin: str = ""
+    """Where its output comes from instead of work of its own, in words, for the plan."""
 
 
 def find_gguf(run: StageRun, file: str) -> Path:
