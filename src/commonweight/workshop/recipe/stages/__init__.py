@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field
 
 from commonweight.workshop.recipe.stage_kind import StageKind
-from commonweight.workshop.recipe.stages import data, evals, export, heads, training
+from commonweight.workshop.recipe.stages import alignment, data, evals, export, heads, training
 
 AnyStage = Annotated[
     data.SourceStage
@@ -21,6 +21,10 @@ AnyStage = Annotated[
     | training.SftStage
     | training.PreferenceStage
     | training.AdapterStage
+    | alignment.GenerateStage
+    | alignment.CritiqueStage
+    | alignment.ReviseStage
+    | alignment.SelectStage
     | export.ImportStage
     | export.ExportStage
     | evals.EvaluateStage
@@ -29,6 +33,6 @@ AnyStage = Annotated[
 ]
 
 KINDS: Mapping[str, StageKind] = {
-    kind.name: kind for room in (data, training, export, evals, heads) for kind in room.KINDS
+    kind.name: kind for room in (data, alignment, training, export, evals, heads) for kind in room.KINDS
 }
 """All kinds by name."""
