@@ -1,4 +1,4 @@
-"""Conversations with tools as the plain turns that rows hold, written the way our server shows them to one model."""
+"""Conversations with tools as the plain turns that rows hold, as our server shows them to one model."""
 
 import contextlib
 from collections.abc import Iterator
@@ -77,11 +77,13 @@ class PlainTurns:
             ids = self._renderer.render(asked).token_ids
             plain_ids = self._row_renderer.render(_make_request(_write_plain(messages))).token_ids
         except InvalidRequestError as error:
-            raise AlignmentError(f"The prompt format of {self._name} refuses a conversation with tools.") from error
+            raise AlignmentError(
+                f"The prompt format of {self._name} refuses a conversation with tools."
+            ) from error
         if ids != plain_ids:
             raise AlignmentError(
-                f"The prompt format of {self._name} shows a tool loop otherwise than its plain turns, so no row can "
-                "hold it."
+                f"The prompt format of {self._name} shows a tool loop otherwise than its plain turns, so no row "
+                "can hold it."
             )
         return PlainConversation(messages, len(ids))
 

@@ -90,7 +90,9 @@ class ToolLoopWriter:
     ) -> ToolLoop:
         """The user's request, the call, its result, and the answer."""
         request = self._begin((task.tool,), values, dice)
-        called = next(tool["name"] for tool in request["tools"] if tool["name"] in self._table.tools[task.tool].names)
+        called = next(
+            tool["name"] for tool in request["tools"] if tool["name"] in self._table.tools[task.tool].names
+        )
         asked = fill_text(dice.choice(task.requests), values)
         arguments = {key: fill_text(value, values) for key, value in task.arguments.items()}
         result = fill(task.result, values)
