@@ -125,18 +125,16 @@ def ask_all(
     Raises:
         AlignmentError: the model cannot be opened, or stops answering; replies until then are in the journal.
     """
-    missing = [number for number in range(len(questions)) if number not in journal.replies]
-    if len(missing) < len(questions):
-        report(f"{len(questions) - len(missing):,} of {len(questions):,} answers are there already")
-    if not missing:
+    if journal.replies:
+        report(f"{len(journal.replies):,} of {len(questions):,} answers are there already")
+    if len(journal.replies) == len(questions):
         return {}
-    return asyncio.run(_ask_missing(model, questions, missing, sampling, journal, report))
+    return asyncio.run(_ask_missing(model, questions, sampling, journal, report))
 
 
 async def _ask_missing(
     model: ChatModel,
     questions: Sequence[Question],
-    missing: Sequence[int],
     sampling: Sampling,
     journal: Journal,
     report: Callable[[str], None],
@@ -146,8 +144,13 @@ async def _ask_missing(
     async with _open(model, answers) as assistant:
         gate = asyncio.Semaphore(model.settings.parallel)
         loaded = time.monotonic()
-        for start in range(0, len(missing), size):
-            batch = missing[start : start + size]
+        before = len(journal.replies)
+        # Batches begin where they began in a run that was killed: answers depend a little on what runs beside.
+        for start in range(0, len(questions), size):
+            numbers = range(start, min(start + size, len(questions)))
+            batch = [number for number in numbers if number not in journal.replies]
+            if not batch:
+                continue
             done = await asyncio.gather(
                 *(_ask(assistant, answers, number, questions[number], sampling, gate) for number in batch),
                 return_exceptions=True,
@@ -166,7 +169,7 @@ async def _ask_missing(
         return {
             "load_seconds": loaded - begun,
             "answer_seconds": time.monotonic() - loaded,
-            "answers": float(len(missing)),
+            "answers": float(len(questions) - before),
             "generated_tokens": float(stats.generated_tokens),
             "prefilled_tokens": float(stats.prefilled_tokens),
             "reused_tokens": float(

@@ -1,7 +1,7 @@
 """The stage ``critique``: a model votes on whether answers break their principle; the rows stay as they are."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -115,7 +115,7 @@ def run_critique(
     return observed, dict(facts)
 
 
-def decide(votes: list[str]) -> Verdict:
+def decide(votes: Sequence[str]) -> Verdict:
     """The verdict of the majority of the votes that could be read; none, where they are as many or not there."""
     breaks, keeps = votes.count("yes"), votes.count("no")
     return "undecided" if breaks == keeps else "breaks" if breaks > keeps else "keeps"

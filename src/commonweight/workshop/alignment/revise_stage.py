@@ -72,6 +72,7 @@ def run_revise(
     items, reasons = _list_items(rows, data, settings, charter)
     revised = {number: item for number, item in items.items() if not item.stays}
     observed: Mapping[str, float | str] = {}
+    licences: Sequence[str]
     if model is None:
         revisions = _compose(revised, settings)
         writer_name, weights, licences = None, None, (charter.licence,)

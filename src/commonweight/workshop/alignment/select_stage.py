@@ -33,14 +33,16 @@ def run_select(
     require_training_data(data.name, manifest)
     rows = list(read_rows(data))
     answers = [parts[1] if (parts := split_answer(row)) else None for row in rows]
-    reasons = _judge(rows, answers, settings, data)
+    known = read_ledger(data) or {}
+    endings = [known.get(row.row_id, {}).get("ending") for row in rows]
+    reasons = _judge(rows, answers, endings, settings)
     with DatasetWriter(output) as writer, LedgerWriter(output) as ledger:
-        for row, reason in zip(rows, reasons, strict=True):
+        for row, ending, reason in zip(rows, endings, reasons, strict=True):
             if reason:
                 ledger.drop(row, reason)
             else:
                 writer.add(row)
-                ledger.keep(row, row)
+                ledger.keep(row, row, ending=ending)
         counts = ", ".join(f"{reason} {count:,}" for reason, count in sorted(ledger.dropped.items()))
         if not writer.tally.rows:
             raise AlignmentError(f"No row of {len(rows):,} is left ({counts}).")
@@ -52,12 +54,13 @@ def run_select(
     return {"opening_share": round(share, 4)}
 
 
-def _judge(rows: list[Row], answers: list[str | None], settings: SelectSettings, data: Path) -> list[str]:
+def _judge(
+    rows: list[Row], answers: list[str | None], endings: list[str | None], settings: SelectSettings
+) -> list[str]:
     """Why each row is dropped, or nothing."""
-    ledger = read_ledger(data) or {}
     reasons = [
-        "no-answer" if answer is None else judge_answer(answer, ledger.get(row.row_id, {}).get("ending"), settings)
-        for row, answer in zip(rows, answers, strict=True)
+        "no-answer" if answer is None else judge_answer(answer, ending, settings)
+        for answer, ending in zip(answers, endings, strict=True)
     ]
     samples: dict[str, list[int]] = defaultdict(list)
     for number, (row, reason) in enumerate(zip(rows, reasons, strict=True)):

@@ -56,8 +56,8 @@ class ModelSettings(Settings):
     context: int = Field(default=2048, ge=64, le=1_048_576)
     """Tokens of a prompt and its answer together; longer prompts are dropped."""
     parallel: int = Field(default=32, ge=1, le=1024)
-    """Answers at the same time. With more than one, the last bits of an engine's figures depend on what runs
-    beside, and a drawn token can differ where two are equally likely; 1 repeats exactly."""
+    """Answers at the same time. The last bits of an engine's figures depend on how many run beside, and a drawn
+    token can differ where two are equally likely: another number here can give other answers."""
     batch: int = Field(default=128, ge=1, le=65_536)
     """Answers between two writes to the disk: what a kill loses at most."""
 

@@ -232,6 +232,7 @@ class Builder:
             stage_version=kind.version,
             facts=dict(result.facts),
             seed=spec.get_seed(),
+            charter=result.charter,
             tools=get_versions(("commonweight", *kind.tools)),
             decisions=result.decisions,
         )

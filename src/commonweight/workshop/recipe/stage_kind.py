@@ -14,7 +14,7 @@ from commonweight.workshop.settings import Settings
 
 StageName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
 
-ROWS = ("source", "filter", "mix")
+ROWS = ("source", "filter", "mix", "generate", "critique", "revise", "select")
 """Kinds whose output is rows."""
 MODELS = ("pretrain", "sft", "import")
 """Kinds whose output is a folder of safetensors."""
@@ -115,6 +115,8 @@ class StageResult:
     decisions: tuple[Decision, ...] = ()
     sources: tuple[tuple[str, str], ...] = ()
     """Name and digest of what it read from outside."""
+    charter: str | None = None
+    """Hash of the charter that it follows."""
     facts: Mapping[str, JsonValue] = field(default_factory=dict)
     """What is the same whenever the same work is done: tokens trained on, losses."""
     observed: Mapping[str, JsonValue] | None = None

@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field
 
 from commonweight.workshop.recipe.stage_kind import StageKind
-from commonweight.workshop.recipe.stages import data, evals, export, training
+from commonweight.workshop.recipe.stages import alignment, data, evals, export, training
 
 AnyStage = Annotated[
     data.SourceStage
@@ -19,6 +19,10 @@ AnyStage = Annotated[
     | training.TokenizerStage
     | training.PretrainStage
     | training.SftStage
+    | alignment.GenerateStage
+    | alignment.CritiqueStage
+    | alignment.ReviseStage
+    | alignment.SelectStage
     | export.ImportStage
     | export.ExportStage
     | evals.EvaluateStage,
@@ -26,6 +30,6 @@ AnyStage = Annotated[
 ]
 
 KINDS: Mapping[str, StageKind] = {
-    kind.name: kind for room in (data, training, export, evals) for kind in room.KINDS
+    kind.name: kind for room in (data, alignment, training, export, evals) for kind in room.KINDS
 }
 """All kinds by name."""
