@@ -74,7 +74,9 @@ def test_plain_turns_give_the_tokens_of_the_request(starter: tuple[Tokenizer, Mo
 
 def test_a_template_with_tool_calls_of_its_own_is_refused(starter: tuple[Tokenizer, ModelCard]) -> None:
     tokenizer, card = starter
-    with pytest.raises(AlignmentError, match="writes tool calls by itself .the format hermes., and rows hold plain"):
+    with pytest.raises(
+        AlignmentError, match=r"writes tool calls by itself \(the format hermes\), and rows hold plain"
+    ):
         PlainTurns(tokenizer, replace(card, chat_template=HERMES))
 
 
@@ -117,7 +119,7 @@ def test_a_file_that_is_no_model_is_one_sentence(tmp_path: Path, content: bytes 
     if content is not None:
         path.write_bytes(content)
     with (
-        pytest.raises(AlignmentError, match="The model file broken.gguf cannot be read"),
+        pytest.raises(AlignmentError, match=r"The model file broken\.gguf cannot be read"),
         open_plain_turns(path),
     ):
         pass

@@ -20,7 +20,7 @@ from commonweight.workshop.data.rows import Content, Message, Row, draw_fraction
 
 
 @dataclass(frozen=True)
-class _Beginning:
+class Beginning:
     """The beginning of an answer that is given."""
 
     text: str
@@ -73,7 +73,7 @@ def run_recover(
                 ledger.drop(row, "refusal")
                 continue
             revision = found[int(draw_fraction("revision", str(settings.seed), row.row_id) * len(found))]
-            beginning = _cut(parts[1].lstrip(), row, tokenizer, settings)
+            beginning = cut_beginning(parts[1].lstrip(), row.row_id, tokenizer, settings)
             if beginning is None:
                 ledger.drop(row, "too-short")
                 continue
@@ -113,18 +113,21 @@ def _get_answer(row: Row) -> str:
     return row.content.messages[-1].content.strip()
 
 
-def _cut(answer: str, row: Row, tokenizer: Tokenizer, settings: RecoverSettings) -> _Beginning | None:
-    """The first tokens of an answer, as many as are drawn; never inside of a character, nor the whole of it."""
+def cut_beginning(answer: str, row_id: str, tokenizer: Tokenizer, settings: RecoverSettings) -> Beginning | None:
+    """The first tokens of an answer, as many as are drawn; never the whole of it, nor a part of a character.
+
+    None: the answer is too short.
+    """
     ids = tokenizer.encode(answer)
     most = min(settings.max_tokens, len(ids) - 1)
     if most < settings.min_tokens:
         return None
-    drawn = draw_fraction("given", str(settings.seed), row.row_id)
+    drawn = draw_fraction("given", str(settings.seed), row_id)
     wanted = settings.min_tokens + int(drawn * (most - settings.min_tokens + 1))
     for count in range(wanted, most + 1):
         text = _decode(ids[:count], tokenizer)
         if text is not None and answer.startswith(text):
-            return _Beginning(text, count)
+            return Beginning(text, count)
     return None
 
 

@@ -38,7 +38,8 @@ class ToolLoopWriter:
         """A task that is done, and nothing harmful in it."""
         name = dice.choice(sorted(self._table.tasks))
         task = self._table.tasks[name]
-        values = self._draw_values(dice) | {"note": dice.choice(task.notes)}
+        values = self._draw_values(dice)
+        values["note"] = fill_text(dice.choice(task.notes), values)
         return self._write_loop("harmless", name, task, values, dice.choice(task.answers), dice)
 
     def write_harmful(self, kind: ToolLoopKind, asked: str, refusal: str, dice: random.Random) -> ToolLoop:

@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field
 
 from commonweight.workshop.recipe.stage_kind import StageKind
-from commonweight.workshop.recipe.stages import alignment, data, evals, export, training
+from commonweight.workshop.recipe.stages import alignment, data, evals, export, lessons, training
 
 AnyStage = Annotated[
     data.SourceStage
@@ -23,6 +23,9 @@ AnyStage = Annotated[
     | alignment.CritiqueStage
     | alignment.ReviseStage
     | alignment.SelectStage
+    | lessons.RecoverStage
+    | lessons.ToolLoopStage
+    | lessons.PairStage
     | export.ImportStage
     | export.ExportStage
     | evals.EvaluateStage,
@@ -30,6 +33,6 @@ AnyStage = Annotated[
 ]
 
 KINDS: Mapping[str, StageKind] = {
-    kind.name: kind for room in (data, alignment, training, export, evals) for kind in room.KINDS
+    kind.name: kind for room in (data, alignment, lessons, training, export, evals) for kind in room.KINDS
 }
 """All kinds by name."""
