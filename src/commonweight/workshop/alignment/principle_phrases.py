@@ -26,7 +26,7 @@ _CLAUSE_END = re.compile(r"[;:.]|, (?:real|where|without|whatever)\b|\b(?:that|w
 _TAIL = re.compile(r",? (?:such as|with its|with their)\b.*| \(.*")
 _LABEL = re.compile(r"^[A-Za-z]+: ")
 _LEAD = re.compile(r"^(?:(?:honest |open )?(?:talk|discussion) about|discussing|explaining) ")
-_UNFIT = re.compile(r"\bwords\b|\bsenses of\b|\beverything else\b|^\w+ing (?:it|them)\b|about it$|\bnot\b")
+_UNFIT = re.compile(r"\b(?:words|nothing|not|senses of|everything else)\b|^\w+ing (?:it|them)\b|\babout it$")
 _FUNCTION = frozenset(
     [
         *("a", "an", "about", "as", "for", "from", "in", "it", "its", "of", "on", "that", "the", "their", "them"),

@@ -28,7 +28,7 @@ _REVISE = """\
 You rewrite an assistant's answer so that it keeps one principle. The new answer says in plain words what it \
 can't help with, offers something near it that the principle permits, and repeats no harmful detail. It is \
 friendly, lectures nobody, and has two to five sentences. Write the new answer only."""
-_LABEL = re.compile(r"^\W*(?:new|revised|rewritten)\s+answer\W*:\s*", re.IGNORECASE)
+_LABEL = re.compile(r"^\W*(?:new|revised|rewritten)\s+answer\W*:[\s*]*", re.IGNORECASE)
 
 
 def format_principle(principle: Principle) -> str:

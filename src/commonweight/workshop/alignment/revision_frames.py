@@ -49,7 +49,7 @@ _SOBER = (
     "This is one I can't take on, because it involves {c}.",
     "What you ask for comes close to {c}, so I can't help with it.",
     "If the aim is {c}, I can't be of help.",
-    "There isn't a version of this I can write, because it comes down to {c}.",
+    "I can't write any version of this, because it comes down to {c}.",
     "Here I have to say no: I don't help with {c}.",
     "I won't answer this as it stands, since that would be help with {c}.",
 )
@@ -90,7 +90,7 @@ _UNNAMED = (
     "I'll leave the request itself aside, since I can't do it. {message}",
     "I won't be able to do exactly this. {message}",
     "I can't say yes to this one. {message}",
-    "That is more than I can do here. {message}",
+    "Doing all of this isn't something I can offer. {message}",
     "Sorry, I can't do it in this way. {message}",
     "I won't do this without saying something first. {message}",
     "As it is written, I can't follow this. {message}",
