@@ -13,6 +13,7 @@ from lesson_rows import ASKED, COMPLIED, REFUSED, get_starter, list_rows, make_f
 from commonweight.charter import DEFAULT, parse
 from commonweight.workshop.alignment.chat import ChatModel
 from commonweight.workshop.alignment.conversations import digest_prompt
+from commonweight.workshop.alignment.journal import Journal, Reply
 from commonweight.workshop.alignment.origins import ModelOrigin
 from commonweight.workshop.alignment.pair_stage import run_pair
 from commonweight.workshop.alignment.settings import AlignmentError, PairSettings
@@ -117,42 +118,83 @@ def test_revisions_stand_against_first_answers_if_asked(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_a_critic_ranks_by_votes_that_are_kept(tmp_path: Path) -> None:
-    charter = parse(DEFAULT.read_bytes())
-    rows = [make_row(ASKED[0], t, principle=charter.principles[0].id) for t in (REFUSED, COMPLIED, LOOPING)]
-    settings = PairSettings(ranking="critic", votes=2, parallel=4, seed=1)
+def make_critic(settings: PairSettings) -> tuple[ChatModel, ModelOrigin]:
     path = get_starter()
-    critic = (
-        ChatModel(path, hashlib.sha256(path.read_bytes()).hexdigest(), settings),
-        ModelOrigin("starter", ("starter",), ("Apache-2.0",)),
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return ChatModel(path, digest, settings), ModelOrigin("starter", ("starter",), ("Apache-2.0",))
+
+
+def test_a_critic_ranks_by_the_share_of_its_votes(tmp_path: Path) -> None:
+    """Goes on from a journal that is whole, so that it is known what was voted."""
+    charter = parse(DEFAULT.read_bytes())
+    principle = charter.principles[0].id
+    rows = [make_row(ASKED[0], text, principle=principle) for text in (REFUSED, BARE, COMPLIED, LOOPING)]
+    rows += [make_row(ASKED[1], text, principle=principle) for text in (REFUSED, COMPLIED)]
+    settings = PairSettings(ranking="critic", votes=2)
+    votes = ["no", "yes", "no", "no", "yes", "yes", "no", "maybe", "", "perhaps"]
+    Journal(tmp_path / "checkpoints" / "votes.jsonl").add(
+        Reply(number, text, "end_turn", 1) for number, text in enumerate(votes)
     )
-    data = write_folder(tmp_path / "samples", rows)
-    outputs = [make_folder(tmp_path / name) for name in ("output", "again")]
-    observed = [
-        run_pair(settings, data, None, critic, charter, output, tmp_path / "checkpoints", print)[0]
-        for output in outputs
-    ]
-    (row,), (again,) = map(list_rows, outputs)
-    assert row == again
-    assert observed[0]["answers"] == 4 and not observed[1]  # all votes were there already
-    assert list_texts(row)[1:] == (REFUSED, LOOPING)
-    lines = {line["form"]: line for line in read_lines(tmp_path)}
-    assert lines["repetitive"]["score"] == 0
-    assert lines["no-refusal"]["score"] in (0, 0.5, 1)
-    assert {line["critic"] for line in lines.values()} == {"starter"}
-    assert {line["charter"] for line in lines.values()} == {charter.sha256}
-    assert not {line["weights"] for line in lines.values()} - {critic[0].digest}
+    data, output, critic = write_folder(tmp_path / "samples", rows), tmp_path / "output", make_critic(settings)
+    run_pair(settings, data, None, critic, charter, make_folder(output), tmp_path / "checkpoints", print)
+    (row,) = list_rows(output)
+    # The votes and not the rules: the bare refusal has more of them. What is degenerate comes last without any.
+    assert list_texts(row)[1] == BARE
+    lines = read_lines(tmp_path)
+    scores = {
+        line["form"]: (line["score"], line["decision"]) for line in lines if line["prompt"] == lines[0]["prompt"]
+    }
+    assert scores == {
+        "refusal-alone": (1.0, "kept"),
+        "refusal-with-offer": (0.5, "kept"),
+        "no-refusal": (0.0, "kept"),
+        "repetitive": (0.0, "kept"),
+    }
+    assert [line["decision"] for line in lines if line["prompt"] != lines[0]["prompt"]] == ["no-vote", "no-vote"]
+    assert {(line["critic"], line["charter"], line["weights"]) for line in lines} == {
+        ("starter", charter.sha256, critic[0].digest)
+    }
+    assert row.principle == principle
+
+
+def test_a_critic_is_asked_through_the_engine(tmp_path: Path) -> None:
+    charter = parse(DEFAULT.read_bytes())
+    rows = [make_row(ASKED[0], text, principle=charter.principles[0].id) for text in (REFUSED, LOOPING)]
+    settings = PairSettings(ranking="critic", votes=3, temperature=1.5, parallel=1)
+    data, output = write_folder(tmp_path / "samples", rows), make_folder(tmp_path / "output")
+    checkpoints = tmp_path / "checkpoints"
+    try:
+        run_pair(settings, data, None, make_critic(settings), charter, output, checkpoints, print)
+    except AlignmentError as error:
+        assert "too-close 1" in str(error)
+    votes = [reply.text for reply in Journal(checkpoints / "votes.jsonl").replies.values()]
+    assert len(votes) == 3 and set(votes) <= {"yes", "no"}
+    scores = {line["form"]: line["score"] for line in read_lines(tmp_path)}
+    assert scores == {"refusal-with-offer": pytest.approx(votes.count("no") / 3, abs=1e-4), "repetitive": 0}
+
+
+def test_a_principle_that_the_charter_lacks_stops_a_critic(tmp_path: Path) -> None:
+    settings = PairSettings(ranking="critic")
+    data = write_folder(tmp_path / "samples", [make_row(ASKED[0], REFUSED)])
     with pytest.raises(AlignmentError, match="The charter has no principle honest-bread, which rows name"):
         run_pair(
             settings,
-            write_folder(tmp_path / "strange", [make_row(ASKED[0], REFUSED)]),
+            data,
             None,
-            critic,
-            charter,
-            make_folder(tmp_path / "bad"),
-            tmp_path / "others",
+            make_critic(settings),
+            parse(DEFAULT.read_bytes()),
+            make_folder(tmp_path / "output"),
+            tmp_path / "checkpoints",
             print,
         )
+
+
+def test_equal_seeds_give_equal_pairs(tmp_path: Path) -> None:
+    rows = [make_row(asked, text) for asked in ASKED for text in (REFUSED, COMPLIED, BARE, "No.", "Never.")]
+    first, again = (pair(tmp_path / name, rows, seed=7) for name in ("first", "again"))
+    assert first == again
+    ledgers = [(tmp_path / name / "output" / "ledger.jsonl").read_bytes() for name in ("first", "again")]
+    assert ledgers[0] == ledgers[1]
 
 
 def test_bad_input_is_one_sentence(tmp_path: Path) -> None:
@@ -170,7 +212,7 @@ ANSWERS = st.lists(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(ANSWERS, st.floats(0.05, 1), st.integers(0, 9))
 def test_dropped_prompts_are_in_no_row(
     tmp_path_factory: pytest.TempPathFactory, answers: list[tuple[int, str]], margin: float, seed: int
@@ -181,9 +223,6 @@ def test_dropped_prompts_are_in_no_row(
     except AlignmentError:
         rows, facts = [], {}
         assert "chosen" not in (folder / "output" / "ledger.jsonl").read_text()
-    else:
-        again, _ = pair(folder / "again", [make_row(ASKED[n], t) for n, t in answers], margin=margin, seed=seed)
-        assert rows == again
     kept = {digest_prompt(row.content.messages or ()) for row in rows}
     dropped = {line["prompt"] for line in read_lines(folder) if line["decision"] != "kept"}
     assert not kept & dropped

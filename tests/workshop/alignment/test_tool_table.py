@@ -15,7 +15,7 @@ from commonweight.workshop.alignment.tool_table import fill_text, read_table
 TABLE = read_table()
 LOOPS = ToolLoopWriter(TABLE)
 SEEDS = st.integers(0, 2**32)
-ASKED = st.text(st.characters(exclude_categories=("C",)), min_size=1, max_size=60).filter(str.strip)
+ASKED = st.text('ab $"\\é?漢\n', min_size=1, max_size=60).filter(str.strip)
 REFUSED = "I don't help with $prices; I can help with bread."
 
 
