@@ -136,3 +136,66 @@ class SelectSettings(Settings):
         if self.min_words > self.max_words:
             raise ValueError("min_words is above max_words, so no row would be left.")
         return self
+
+
+class RecoverSettings(Settings):
+    """How answers that were begun are turned away from."""
+
+    file: ModelFileKind = "Q8_0"
+    """Which file of the export has the tokenizer."""
+    min_tokens: int = Field(default=5, ge=1, le=10_000)
+    """Shortest beginning that is given, in the model's tokens; answers that are no longer are dropped."""
+    max_tokens: int = Field(default=60, ge=1, le=10_000)
+    """Longest one; of a shorter answer all but its last token at most."""
+    seed: int = Field(default=0, ge=0, le=2**63 - 1)
+
+    @model_validator(mode="after")
+    def _order_bounds(self) -> Self:
+        if self.min_tokens > self.max_tokens:
+            raise ValueError("min_tokens is above max_tokens, so no row would be left.")
+        return self
+
+
+class ToolLoopSettings(Settings):
+    """How conversations with tools are made."""
+
+    file: ModelFileKind = "Q8_0"
+    """Which file of the export has the prompt format."""
+    harmless_share: float = Field(default=0.5, ge=0, le=0.9)
+    """Share of the rows in which nothing harmful is asked: a model that learns refusals alone refuses tools."""
+    max_tokens: int = Field(default=512, ge=32, le=1_048_576)
+    """Tokens of a row, as the server counts them; longer ones are dropped, as training would cut their answers."""
+    seed: int = Field(default=0, ge=0, le=2**63 - 1)
+    """Of all that is drawn: where the request stands, tasks, tools and values."""
+
+
+class PairSettings(ModelSettings):
+    """How answers are ranked, and which pairs are worth learning from."""
+
+    charter: str = Field(default=DEFAULT_CHARTER, min_length=1, max_length=2000)
+    """``default``, or a path relative to the recipe; what a critic goes by."""
+    expect: Literal["refusal", "answer"] = "refusal"
+    """What a good answer to these prompts does."""
+    ranking: Literal["rules", "critic"] = "rules"
+    """``rules``: by the form of answers. ``critic``: by the share of a model's votes that an answer keeps its
+    principle; rules decide between answers with as many, and whether the best one is good enough."""
+    votes: int = Field(default=5, ge=1, le=99)
+    """Votes of the critic on an answer, each with a seed of its own."""
+    temperature: float = Field(default=0.7, ge=0, le=2)
+    """Of votes."""
+    margin: float = Field(default=0.25, gt=0, le=1)
+    """Least difference of scores, which go from 0 to 1; prompts whose answers are closer are dropped."""
+    against: Literal["samples", "first"] = "samples"
+    """``samples``: the best against the worst of a model's own answers to a prompt. ``first``: a revision against
+    the first answer. Such pairs are off-policy: a model tells them apart within a few steps, and learns little."""
+    max_words: int = Field(default=300, ge=5, le=100_000)
+    """Answers with more words are none that a model should learn."""
+    most_repeated: float = Field(default=0.3, ge=0, le=1)
+    """Largest share of an answer's four-word sequences that may be repetitions of earlier ones."""
+    seed: int = Field(default=0, ge=0, le=2**63 - 1)
+
+    @model_validator(mode="after")
+    def _check_ranking(self) -> Self:
+        if self.ranking == "critic" and self.expect == "answer":
+            raise ValueError("a critic reads whether answers break a principle; rank answers to be given by rules")
+        return self

@@ -14,7 +14,7 @@ from commonweight.workshop.settings import Settings
 
 StageName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
 
-ROWS = ("source", "filter", "mix", "generate", "critique", "revise", "select")
+ROWS = ("source", "filter", "mix", "generate", "critique", "revise", "select", "recover", "tool_loop", "pair")
 """Kinds whose output is rows."""
 MODELS = ("pretrain", "sft", "preference", "adapter", "import")
 """Kinds whose output is a folder of safetensors."""

@@ -16,6 +16,7 @@ from commonweight.workshop.alignment.settings import (
     CritiqueSettings,
     EndpointSettings,
     GenerateSettings,
+    ModelFileKind,
     ModelSettings,
     ReviseSettings,
     SelectSettings,
@@ -52,7 +53,7 @@ class GenerateStage(Stage, GenerateSettings):
 
     @model_validator(mode="after")
     def _check_model(self) -> Self:
-        _require_model(self.model, self.engine)
+        require_model(self.model, self.engine)
         return self
 
     def list_references(self) -> tuple[Reference, ...]:
@@ -69,7 +70,7 @@ class CritiqueStage(Stage, CritiqueSettings):
 
     @model_validator(mode="after")
     def _check_model(self) -> Self:
-        _require_model(self.model, self.engine)
+        require_model(self.model, self.engine)
         return self
 
     def list_references(self) -> tuple[Reference, ...]:
@@ -88,7 +89,7 @@ class ReviseStage(Stage, ReviseSettings):
     @model_validator(mode="after")
     def _check_model(self) -> Self:
         if self.method == "critic":
-            _require_model(self.model, self.engine)
+            require_model(self.model, self.engine)
         elif self.model is not None or self.engine is not None:
             raise ValueError("revisions that are composed need no model: leave out model and engine")
         return self
@@ -107,7 +108,7 @@ class SelectStage(Stage, SelectSettings):
         return _list_references(self.data, None)
 
 
-def _require_model(model: str | None, engine: EndpointSettings | None) -> None:
+def require_model(model: str | None, engine: EndpointSettings | None) -> None:
     """Check that exactly one of the two says whose answers these are.
 
     Raises:
@@ -139,13 +140,13 @@ def _run_generate(run: StageRun) -> StageResult:
     assert isinstance(run.spec, GenerateStage)
     settings = select_settings(GenerateSettings, run.spec)
     charter = read_charter(settings.charter, run.root)
-    model, origin, decisions = _prepare_model(run, settings)
+    model, origin, decisions = prepare_model(run, settings)
     observed, facts = run_generate(
         settings, run.get_folder("data"), model, origin, charter, run.output, run.checkpoints, run.report
     )
     follows = settings.system != "none"
     return StageResult(
-        licences=_list_licences(settings, origin),
+        licences=list_model_licences(settings, origin),
         generators=(origin.generator, *origin.generators),
         decisions=decisions,
         charter=charter.sha256 if follows else None,
@@ -161,12 +162,12 @@ def _run_critique(run: StageRun) -> StageResult:
     assert isinstance(run.spec, CritiqueStage)
     settings = select_settings(CritiqueSettings, run.spec)
     charter = read_charter(settings.charter, run.root)
-    model, origin, decisions = _prepare_model(run, settings)
+    model, origin, decisions = prepare_model(run, settings)
     observed, facts = run_critique(
         settings, run.get_folder("data"), model, origin, charter, run.output, run.checkpoints, run.report
     )
     return StageResult(
-        licences=_list_licences(settings, origin),
+        licences=list_model_licences(settings, origin),
         generators=(origin.generator, *origin.generators),
         decisions=decisions,
         charter=charter.sha256,
@@ -185,11 +186,11 @@ def _run_revise(run: StageRun) -> StageResult:
     charter = read_charter(settings.charter, run.root)
     data = run.get_folder("data")
     if settings.method == "critic":
-        model, origin, decisions = _prepare_model(run, settings)
+        model, origin, decisions = prepare_model(run, settings)
         observed, facts = run_revise(
             settings, data, (model, origin), charter, run.output, run.checkpoints, run.report
         )
-        licences, generators = _list_licences(settings, origin), (origin.generator, *origin.generators)
+        licences, generators = list_model_licences(settings, origin), (origin.generator, *origin.generators)
     else:
         check_rows(data, run.policy)
         words = Material(f"charter {charter.id}", "text", charter.licence, None, rows=1, digest=charter.sha256)
@@ -214,9 +215,7 @@ def _run_select(run: StageRun) -> StageResult:
     return StageResult(facts=dict(run_select(settings, run.get_folder("data"), run.output, run.report)))
 
 
-def _prepare_model(
-    run: StageRun, settings: ModelSettings
-) -> "tuple[ChatModel, ModelOrigin, tuple[Decision, ...]]":
+def prepare_model(run: StageRun, settings: ModelSettings) -> "tuple[ChatModel, ModelOrigin, tuple[Decision, ...]]":
     """The model that answers, once rows and model are allowed to train something."""
     from commonweight.workshop.alignment.chat import ChatModel
     from commonweight.workshop.alignment.origins import ModelOrigin, check_origin, check_rows, read_origin
@@ -227,9 +226,7 @@ def _prepare_model(
     engine = settings.engine
     found = next((item for item in run.inputs if item.role == "model"), None)
     if found is not None:
-        path = next(found.folder.glob(f"*-{settings.file}.gguf"), None)
-        if path is None:
-            raise RecipeError(f"{run.name}: the export {found.stage} has no file {settings.file}.")
+        path = find_model_file(run, settings.file)
         digest = found.record.files[path.name]
         origin = read_origin(str(found.record.parameters.get("name", found.stage)), found.record)
     else:
@@ -241,7 +238,20 @@ def _prepare_model(
     return ChatModel(path, digest, settings), origin, decisions
 
 
-def _list_licences(settings: ModelSettings, origin: "ModelOrigin") -> tuple[str, ...]:
+def find_model_file(run: StageRun, kind: ModelFileKind) -> Path:
+    """The file of a kind in the export that is the input ``model``.
+
+    Raises:
+        RecipeError: the export has none.
+    """
+    (found,) = [item for item in run.inputs if item.role == "model"]
+    path = next(found.folder.glob(f"*-{kind}.gguf"), None)
+    if path is None:
+        raise RecipeError(f"{run.name}: the export {found.stage} has no file {kind}.")
+    return path
+
+
+def list_model_licences(settings: ModelSettings, origin: "ModelOrigin") -> tuple[str, ...]:
     """Licences that a model brings in from outside: those that its terms ask for, and that of an endpoint's."""
     declared = (settings.engine.licence,) if settings.engine and settings.engine.licence else ()
     return tuple(sorted({*declared, *list_generator_licences(origin.generators)}))
@@ -270,14 +280,19 @@ def _digest_model(path: Path) -> str:
 
 def _digest_charter(spec: Stage, root: Path, data_root: Path | None) -> Mapping[str, str]:
     """What a stage reads besides rows and models of others: the charter, and an endpoint's vocabulary."""
-    from commonweight.workshop.alignment.charters import digest_charter
-
     del data_root
     assert isinstance(spec, GenerateStage | CritiqueStage | ReviseStage)
     is_read = not isinstance(spec, GenerateStage) or spec.system != "none"
-    digests = {"charter": digest_charter(spec.charter, root)} if is_read else {}
-    if spec.engine is not None and spec.engine.model is not None:
-        digests["engine"] = _digest_model(_find_vocabulary(spec.engine.model, root))
+    return digest_read_files(spec.charter if is_read else None, spec.engine, root)
+
+
+def digest_read_files(charter: str | None, engine: EndpointSettings | None, root: Path) -> dict[str, str]:
+    """Digests of a charter, and of the vocabulary of an endpoint."""
+    from commonweight.workshop.alignment.charters import digest_charter
+
+    digests = {} if charter is None else {"charter": digest_charter(charter, root)}
+    if engine is not None and engine.model is not None:
+        digests["engine"] = _digest_model(_find_vocabulary(engine.model, root))
     return digests
 
 
