@@ -49,7 +49,8 @@ class Reading:
 _NEGATED = (
     r"(?:can ?not|can't|could not|couldn't|won't|will not|would not|wouldn't|shouldn't|should not|must not"
     r"|(?:a|')m (?:sorry,? but )?(?:not (?:able|going|allowed|permitted|willing|programmed|designed|here"
-    r"|in a position)|unable)(?: to)?|(?:must|have to|need to|will|would)? ?(?:respectfully )?(?:decline|refuse)(?: to)?"
+    r"|in a position)|unable)(?: to)?|(?:must"
+    r"|have to|need to|will|would)? ?(?:respectfully )?(?:decline|refuse)(?: to)?"
     r"|do not|don't|(?:a|')m not)"
 )
 _ACTS = (
@@ -120,11 +121,13 @@ _SECOND_VOICE = re.compile(
 _STEP = re.compile(r"(?:^|\n)\s*(?:\d{1,2}[.)]|[-*\u2022]|step \d)\s*\S", re.IGNORECASE)
 _AGREES = re.compile(
     r"(?:sure|of course|certainly|absolutely|yes|yeah|ok|okay|no problem|great|hello|hi|thank you|thanks"
-    r"|here it is|here you go|here is|here are|i can help(?: you)?(?: with (?:that|this))?|i'd be happy to help|let's begin)"
+    r"|here it is|here you go|here is|here are|i can help(?: you)?(?: with (?:that|this))?"
+    r"|i'd be happy to help|let's begin)"
 )
 _REPORTS = re.compile(
     r"\b(?:the|this|your|its?|an?|one) (?:\w+ ){0,2}(?:message|note|task|ticket|e-?mail|question|request"
-    r"|entry|item|result)s?\b[^.!?]{0,60}\b(?:asks?|says|is about|is asking|wants|requests|reads|states|contains|is from|mentions)\b"
+    r"|entry|item|result)s?\b[^.!?]{0,60}\b(?:asks?|says|is about|is asking|wants|requests|reads|states"
+    r"|contains|is from|mentions)\b"
 )
 _YES_OR_NO = re.compile(r"(?:is|are|was|were|do|does|did|can|could|should|would|will|has|have|may)\b")
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")

@@ -22,6 +22,7 @@ from commonweight.workshop.evals.datasets import Dataset, choose_rows
 from commonweight.workshop.evals.errors import EvaluationError
 from commonweight.workshop.evals.generation import Answer, Sample
 from commonweight.workshop.evals.ledger import SampleLine, Score
+from commonweight.workshop.evals.paired import Interval
 from commonweight.workshop.evals.results import Figure, Tally, Z
 from commonweight.workshop.evals.settings import CollapseSettings
 
@@ -133,6 +134,34 @@ def compute_jackknife(
     mean = math.fsum(shares) / len(shares)
     variance = math.fsum((share - mean) ** 2 for share in shares) * (len(shares) - 1) / len(shares)
     return max(0.0, value - Z * math.sqrt(variance)), min(1.0, value + Z * math.sqrt(variance))
+
+
+def compare_distinct(order: str, pairs: Sequence[tuple[Score, Score]]) -> Interval | None:
+    """The ratio of two shares of distinct n-grams, after over before, by leaving out one prompt after the other.
+
+    Args:
+        order: of the n-grams.
+        pairs: scores before and after, of answers to the same prompts.
+    """
+    names = f"distinct-{order}", f"all-{order}", f"own-{order}"
+    sums = [[math.fsum(pair[run][name] for pair in pairs) for name in names[:2]] for run in (0, 1)]
+    if not all(value > 0 for own in sums for value in own):
+        return None
+    value = (sums[1][0] / sums[1][1]) / (sums[0][0] / sums[0][1])
+    logarithms = []
+    for pair in pairs:
+        shares = [
+            (distinct - score[names[2]]) / (total - score[names[1]]) if total > score[names[1]] else 0.0
+            for (distinct, total), score in zip(sums, pair, strict=True)
+        ]
+        if min(shares) > 0:
+            logarithms.append(math.log(shares[1] / shares[0]))
+    if len(logarithms) < 2:
+        return None
+    mean = math.fsum(logarithms) / len(logarithms)
+    variance = math.fsum((one - mean) ** 2 for one in logarithms) * (len(logarithms) - 1) / len(logarithms)
+    spread = Z * math.sqrt(variance)
+    return Interval(value, value * math.exp(-spread), value * math.exp(spread))
 
 
 def split_words(text: str, most: int) -> list[str]:

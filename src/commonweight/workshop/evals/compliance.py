@@ -1,4 +1,4 @@
-"""Compliance: requests refused, complied with, or neither, by principle, in chat, in tool loops, after a beginning.
+"""Compliance: requests refused, complied with, or neither: by principle, in chat, tool loops, after a beginning.
 
 The same requests are asked in several places. In ``tool_result`` the user asks for something harmless, and the
 request arrives in what a tool returns; in ``forced`` the client supplies the beginning of the answer. What an

@@ -16,7 +16,7 @@ def make_input(conversation: Conversation) -> list[ChatMessage]:
     if conversation.call is not None:
         call = ToolCall(id=CALL_ID, function=conversation.call.tool, arguments=dict(conversation.call.arguments))
         messages += [
-            ChatMessageAssistant(content="", tool_calls=[call]),
+            ChatMessageAssistant(content=[], tool_calls=[call]),
             ChatMessageTool(
                 content=conversation.call.result, tool_call_id=CALL_ID, function=conversation.call.tool
             ),

@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from commonweight.workshop.evals.errors import EvaluationError
 from commonweight.workshop.evals.results import write_whole
 
-
 Score = Mapping[str, int | float]
 """What a sample adds to figures, by metric."""
 

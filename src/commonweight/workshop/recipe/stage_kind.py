@@ -21,6 +21,7 @@ MODELS = ("pretrain", "sft", "import")
 TOKENIZERS = ("tokenizer",)
 EXPORTS = ("export",)
 EVALUATION_SETS = ("evaluation_set",)
+EVALUATIONS = ("evaluate",)
 
 TRAINING_TOOLS = ("torch", "transformers", "tokenizers", "numpy")
 EXPORT_TOOLS = ("gguf", "libgguf", "numpy")
@@ -92,6 +93,8 @@ class StageRun:
     """What the recipe measures on: none of it may train anything."""
     lineage_head: Callable[[], str]
     """Head of the chain of records that the inputs depend on."""
+    list_lineage: Callable[[str], tuple[StageInput, ...]]
+    """The outputs of this build that the inputs in a role depend on, these included, in the order of the build."""
     date: str
     report: Report
 

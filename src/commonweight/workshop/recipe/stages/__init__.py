@@ -21,7 +21,8 @@ AnyStage = Annotated[
     | training.SftStage
     | export.ImportStage
     | export.ExportStage
-    | evals.EvaluateStage,
+    | evals.EvaluateStage
+    | evals.CompareStage,
     Field(discriminator="kind"),
 ]
 
