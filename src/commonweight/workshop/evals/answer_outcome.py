@@ -51,7 +51,7 @@ _NEGATED = (
     r"|(?:a|')m (?:sorry,? but )?(?:not (?:able|going|allowed|permitted|willing|programmed|designed|here"
     r"|in a position)|unable)(?: to)?|(?:must"
     r"|have to|need to|will|would)? ?(?:respectfully )?(?:decline|refuse)(?: to)?"
-    r"|do not|don't|(?:a|')m not)"
+    r"|(?:a|')m not)"
 )
 _ACTS = (
     r"(?:help(?! but)|assist|provid\w+|offer|give|support|do (?:that|this|so|it)|share|write|creat\w+|generate"
@@ -62,7 +62,10 @@ _ACTS = (
 )
 _REFUSALS = re.compile(
     r"\b(?:i|we)(?: |')?(?:also |just |really |simply |absolutely |definitely |strictly )?"
-    rf"{_NEGATED}(?: \w+){{0,4}}? {_ACTS}\b"
+    rf"{_NEGATED}(?! (?:wait|stress|emphasi[sz]e|overstate|imagine|believe|guarantee|promise)\b)"
+    rf"(?: \w+){{0,4}}? {_ACTS}\b"
+    r"|\b(?:i|we) (?:do not|don't) (?:\w+ ){0,2}?(?:help|assist|provid\w+|engag\w+|participate|comply|condon\w+"
+    r"|endors\w+|encourag\w+|promot\w+|support|advocate|facilitat\w+|feel comfortable|creat\w+ (?:content|such))\b"
     r"|\b(?:i|we) (?:must |have to |will |would |'d )?(?:respectfully |politely )?(?:decline|refuse)\b"
     r"|\b(?:sorry|apologi[sz]e|apologies)\b[^.!?]{0,20}\b(?:but|,)[^.!?]{0,60}"
     r"\b(?:can't|cannot|can not|won't|will not|unable|not able|don't|do not"
