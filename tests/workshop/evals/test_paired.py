@@ -81,7 +81,7 @@ def test_equal_runs_have_a_difference_of_0_and_a_ratio_of_1(outcomes: list[int])
 def test_an_interval_holds_its_value(outcomes: list[tuple[int, int]]) -> None:
     rates = compare_rates(make_pairs([one for one, _ in outcomes], [other for _, other in outcomes]), count)
     assert rates.difference.low <= rates.after - rates.before <= rates.difference.high
-    assert -1 <= rates.difference.low
+    assert rates.difference.low >= -1
     assert rates.difference.high <= 1
     if rates.ratio is not None:
         assert 0 <= rates.ratio.low <= rates.ratio.value <= rates.ratio.high

@@ -74,7 +74,7 @@ def run_comparison(
     comparison = replace(comparison, contamination=find_contamination(stages, measured))
     targets = list(check_targets(settings.targets, comparison))
     encoded = encode_comparison(comparison) | {"targets": [target.model_dump() for target in targets]}
-    write_whole(output / COMPARISON, json.dumps(_round(encoded), indent=1, allow_nan=False) + "\n")
+    write_whole(output / COMPARISON, json.dumps(round_numbers(encoded), indent=1, allow_nan=False) + "\n")
     table = format_comparison(comparison, targets)
     write_whole(output / TABLE, table)
     (output / PICTURES).mkdir(exist_ok=True)
@@ -86,12 +86,12 @@ def run_comparison(
     return {f"targets {verdict}": verdicts.count(verdict) for verdict in ("met", "missed", "n/a")}
 
 
-def _round(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+def round_numbers(value: Any) -> Any:  # noqa: ANN401 - any JSON value
     """Six digits behind the point; what is infinite is null."""
     if isinstance(value, dict):
-        return {key: _round(item) for key, item in value.items()}
+        return {key: round_numbers(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_round(item) for item in value]
+        return [round_numbers(item) for item in value]
     if isinstance(value, float):
         return round(value, 6) if math.isfinite(value) else None
     return value

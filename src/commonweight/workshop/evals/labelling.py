@@ -1,6 +1,6 @@
 """Labelling by reading: a sample of answers with their texts, and what the labels say of the rules that read all.
 
-The sheet holds texts and stays where the evaluation's private logs are. Labels hold ids and digests only and may be
+The sheet holds texts and stays where the private logs are. Labels hold ids and digests only and may be
 published. What the rules said is not in the sheet, so that it sways nobody's reading.
 """
 
