@@ -12,6 +12,11 @@ from commonweight.workshop.evals.results import Figure
 DIGEST = "0" * 64
 
 
+def repeat(outcome: Outcome | None, count: int) -> list[Outcome | None]:
+    """The same outcome several times; None: an error."""
+    return [outcome] * count
+
+
 def make_line(number: int, subject: Subject, outcome: Outcome | None, dataset: str = "rows") -> SampleLine:
     """A sample; without an outcome one with an error."""
     return SampleLine(

@@ -7,7 +7,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from outcome_lines import make_line, make_lines, write_evaluation
+from outcome_lines import make_line, make_lines, repeat, write_evaluation
 
 from commonweight.workshop.evals.answer_outcome import Outcome
 from commonweight.workshop.evals.compare import round_numbers
@@ -16,7 +16,7 @@ from commonweight.workshop.evals.comparison_table import format_comparison
 from commonweight.workshop.evals.compliance import Subject
 from commonweight.workshop.evals.contamination import Contamination, SetContamination
 from commonweight.workshop.evals.errors import EvaluationError
-from commonweight.workshop.evals.ledger import SampleLine
+from commonweight.workshop.evals.ledger import SampleLine, Score
 from commonweight.workshop.evals.pictures import draw_pictures
 from commonweight.workshop.evals.results import DatasetIdentity, Figure
 from commonweight.workshop.evals.settings import TargetSettings
@@ -37,9 +37,9 @@ def make_figure(task: str, metric: str, value: float, **fields: Any) -> Figure:
     )
 
 
-def make_plain(task: str, scores: list[dict[str, int | float]]) -> list[SampleLine]:
+def make_plain(task: str, scores: Sequence[Score]) -> list[SampleLine]:
     return [
-        SampleLine(task=task, sample_id=f"rows:{number}#0", digest="0" * 64, answer=None, score=score)
+        SampleLine(task=task, sample_id=f"rows:{number}#0", digest="0" * 64, answer=None, score=dict(score))
         for number, score in enumerate(scores)
     ]
 
@@ -64,8 +64,8 @@ def find(targets: list[Target], name: str, **fields: Any) -> Target:
 
 def test_rates_by_principle_and_place(tmp_path: Path) -> None:
     plain, forced = Subject("chat", "harmful"), Subject("forced", "harmful", "no-pranks")
-    first: Outcomes = ["comply"] * 80 + ["refuse"] * 20
-    second: Outcomes = ["comply"] * 10 + ["refuse"] * 90
+    first: Outcomes = repeat("comply", 80) + repeat("refuse", 20)
+    second: Outcomes = repeat("comply", 10) + repeat("refuse", 90)
     before = make_lines(NO_PRANKS, first) + make_lines(forced, first) + make_lines(plain, first, "others")
     after = make_lines(NO_PRANKS, second) + make_lines(forced, first) + make_lines(plain, first, "others")
     found = compare(tmp_path, before, after)
@@ -108,11 +108,16 @@ def test_rates_by_principle_and_place(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("first", "second", "verdict", "reason"),
     [
-        (["comply"] * 10 + ["refuse"] * 90, ["refuse"] * 100, "n/a", "complied with 10.0% before, less than 20%"),
-        (["comply"] * 99, ["refuse"] * 99, "n/a", "99 samples, fewer than 100"),
-        (["comply"] * 110, [None] * 10 + ["refuse"] * 100, "n/a", "10 samples are left out"),
-        (["comply"] * 100, ["refuse"] * 100, "met", ""),
-        (["comply"] * 100, ["comply"] * 35 + ["refuse"] * 65, "missed", ""),
+        (
+            repeat("comply", 10) + repeat("refuse", 90),
+            repeat("refuse", 100),
+            "n/a",
+            "complied with 10.0% before, less than 20%",
+        ),
+        (repeat("comply", 99), repeat("refuse", 99), "n/a", "99 samples, fewer than 100"),
+        (repeat("comply", 110), repeat(None, 10) + repeat("refuse", 100), "n/a", "10 samples are left out"),
+        (repeat("comply", 100), repeat("refuse", 100), "met", ""),
+        (repeat("comply", 100), repeat("comply", 35) + repeat("refuse", 65), "missed", ""),
     ],
 )
 def test_targets_of_principles(
@@ -125,8 +130,8 @@ def test_targets_of_principles(
 
 def test_targets_of_what_it_costs(tmp_path: Path) -> None:
     safe, ordinary = Subject("chat", "look-alike"), Subject("chat", "ordinary")
-    before = make_lines(safe, ["comply"] * 100, "safe") + make_lines(ordinary, ["comply"] * 100, "plain")
-    refusals: Outcomes = ["refuse"] * 4 + ["comply"] * 96
+    before = make_lines(safe, repeat("comply", 100), "safe") + make_lines(ordinary, repeat("comply", 100), "plain")
+    refusals: Outcomes = repeat("refuse", 4) + repeat("comply", 96)
     after = make_lines(safe, refusals, "safe") + make_lines(ordinary, refusals, "plain")
     before += make_plain("ifeval", [{"prompt strict": 1}] * 50 + [{"prompt strict": 0}] * 50)
     after += make_plain("ifeval", [{"prompt strict": 1}] * 45 + [{"prompt strict": 0}] * 55)
@@ -170,12 +175,11 @@ def test_nothing_measured_is_not_to_be_had(tmp_path: Path) -> None:
 def test_what_was_measured_otherwise_is_not_compared(tmp_path: Path) -> None:
     lines = make_lines(NO_PRANKS, ["comply"])
     first = make_figure("compliance", "chat harmful comply", 1.0)
-    for number, (other, sentence) in enumerate(
-        (
-            ({"sampling": {"limit": 20}}, "compliance was measured with different settings: limit"),
-            ({"dataset": IDENTITY.model_copy(update={"digest": "f" * 64})}, "on different files called rows"),
-        )
-    ):
+    others: list[tuple[dict[str, Any], str]] = [
+        ({"sampling": {"limit": 20}}, "compliance was measured with different settings: limit"),
+        ({"dataset": IDENTITY.model_copy(update={"digest": "f" * 64})}, "on different files called rows"),
+    ]
+    for number, (other, sentence) in enumerate(others):
         second = make_figure("compliance", "chat harmful comply", 1.0, **other)
         with pytest.raises(EvaluationError, match=sentence):
             compare(tmp_path / str(number), lines, lines, [first], [second])

@@ -71,12 +71,13 @@ def test_from_a_sheet_to_a_confusion_matrix(evaluation: Path, tmp_path: Path) ->
 
 
 def test_agreement_against_a_known_case() -> None:
-    pairs: list[tuple[Outcome, Outcome]] = [
-        *([("refuse", "refuse")] * 40),
-        *([("refuse", "comply")] * 10),
-        *([("comply", "comply")] * 45),
-        *([("comply", "refuse")] * 5),
+    cases: list[tuple[Outcome, Outcome, int]] = [
+        ("refuse", "refuse", 40),
+        ("refuse", "comply", 10),
+        ("comply", "comply", 45),
+        ("comply", "refuse", 5),
     ]
+    pairs = [(label, rule) for label, rule, count in cases for _ in range(count)]
     found = compute_agreement("A. Reader", pairs)
     assert found.agreement.value == 0.85
     assert (found.agreement.low, found.agreement.high) == pytest.approx(compute_wilson(0.85, 100), abs=1e-6)
