@@ -97,7 +97,7 @@ def build(
     from commonweight.workshop.recipe.plan import make_plan
 
     console = make_console()
-    with _user_errors():
+    with user_errors():
         if diff is not None:
             lines = compare_builds(*diff)
             if as_json:
@@ -144,7 +144,7 @@ def release(
 
     _require_release_libraries()
     progress = make_console(stderr=True)
-    with _user_errors("release"):
+    with user_errors("release"):
         day = datetime.now(UTC).date()
         release_build(folder, output, keys, day, lambda line: progress.print(line, soft_wrap=True))
     typer.echo(f"Wrote {output}. Anybody checks it with: commonweight verify {output}")
@@ -166,7 +166,7 @@ def verify(
     A release that was rewritten as a whole and signed with another key passes, unless the key that is trusted is
     given. What such a rewriting can hide is listed at the end. Exit code 1 if something is wrong.
     """
-    with _user_errors("release"):
+    with user_errors("release"):
         from commonweight.workshop.release.report import render, render_json
         from commonweight.workshop.release.verify import verify_release
 
@@ -187,7 +187,7 @@ def lineage(
     from commonweight.lineage.graph import make_dot, read_graph, walk_tree
     from commonweight.lineage.licences import fold_licences
 
-    with _user_errors():
+    with user_errors():
         graph = read_graph(folder)
         if dot:
             typer.echo(make_dot(graph))
@@ -229,7 +229,7 @@ def provenance(
     from commonweight.lineage.source_table import parse_source_table
 
     policy = ProvenancePolicy(use=use, generated_prompts=generated_prompts, share_alike=share_alike)
-    with _user_errors():
+    with user_errors():
         if table.suffix == ".safetensors":
             from commonweight.workshop.heads.provenance import read_materials
 
@@ -256,7 +256,7 @@ def add_commands(app: typer.Typer) -> None:
 
 
 @contextmanager
-def _user_errors(extra: Literal["workshop", "release"] = "workshop") -> Iterator[None]:
+def user_errors(extra: Literal["workshop", "release"] = "workshop") -> Iterator[None]:
     """Show errors of the workshop in one line, and say what to install where a library is missing."""
     from commonweight.lineage.errors import WorkshopError
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from outcome_lines import make_lines, write_evaluation
 
+from command import one_line_error, run
 from commonweight.workshop.evals.answer_outcome import Outcome
 from commonweight.workshop.evals.compliance import TASK, Subject
 from commonweight.workshop.evals.errors import EvaluationError
@@ -130,3 +131,17 @@ def test_a_torn_answer_is_dropped(evaluation: Path) -> None:
         file.write(b"{}\n")
     with pytest.raises(EvaluationError, match=r"line 17 of answers\.jsonl is damaged"):
         read_answers(logs, TASK)
+
+
+def test_the_commands(evaluation: Path, tmp_path: Path) -> None:
+    sheet, labels = tmp_path / "sheet.jsonl", tmp_path / "labels.json"
+    done = run("labels", "draw", evaluation, sheet, "--count", "4")
+    assert done.stdout == f"Wrote 4 answers to {sheet}, readable by you only.\n"
+    assert one_line_error(run("labels", "collect", sheet, labels, "--labeller", "A. Reader")).startswith(
+        "line 1 of sheet.jsonl has no label"
+    )
+    label(sheet)
+    assert run("labels", "collect", sheet, labels, "--labeller", "A. Reader").returncode == 0
+    assert "4 answers labelled by A. Reader" in run("labels", "check", labels, evaluation).stdout
+    found = json.loads(run("labels", "check", labels, evaluation, "--json").stdout)
+    assert (found["n"], found["labeller"]) == (4, "A. Reader")
