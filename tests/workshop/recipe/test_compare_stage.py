@@ -18,15 +18,16 @@ COMPARE = {"kind": "compare", "before": "before", "after": "after"}
 def make(**compare: Any) -> dict[str, Any]:
     return make_recipe(
         held_out=HELD_OUT,
+        base={"context": 256, "batch_tokens": 512},
         more={
             **{"kind": "pretrain", "data": "text", "tokenizer": "tokenizer", "layers": 1, "dim": 64},
-            **{"heads": 1, "kv_heads": 1, "context": 64, "batch_tokens": 128, "steps": 10},
+            **{"heads": 1, "kv_heads": 1, "context": 256, "batch_tokens": 512, "steps": 10},
             **{"evaluation_interval": 10, "checkpoint_interval": 5},
         },
         base_gguf={"kind": "export", "model": "base", "text": "text", "name": "base"},
         more_gguf={"kind": "export", "model": "more", "text": "text", "name": "more"},
-        before={"kind": "evaluate", "model": "base_gguf", "tasks": [TASK]},
-        after={"kind": "evaluate", "model": "more_gguf", "tasks": [TASK]},
+        before={"kind": "evaluate", "model": "base_gguf", "tasks": [{**TASK}]},
+        after={"kind": "evaluate", "model": "more_gguf", "tasks": [{**TASK}]},
         gain={**COMPARE, **compare},
     )
 

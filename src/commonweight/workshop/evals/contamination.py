@@ -32,7 +32,7 @@ class SetContamination(BaseModel):
     dropped: int
     """Rows that these left out, since they share text with it."""
     trained: int
-    """Rows that share text with it and trained the model all the same."""
+    """Rows of these stages that share text with it."""
     row_ids: tuple[str, ...]
     """Of these, the first ones."""
 
@@ -44,7 +44,7 @@ class Contamination(BaseModel):
 
     ngram_words: int
     rows: dict[str, int]
-    """Rows that trained the model, by stage; a stage stands here once however often its rows were seen."""
+    """Rows that the model learned from or was validated on, by stage, however often it saw them."""
     sets: tuple[SetContamination, ...]
 
 
