@@ -128,8 +128,7 @@ def test_what_is_sent_in_each_place(
     beginning = read_answers(output / "logs", "compliance")["requests:1/forced#0"].beginning
     assert chat.rstrip().endswith("assistant")
     assert forced.endswith(beginning)
-    # The request is in the tool's result, after a call of the assistant and a message without it.
-    user, _, rest = loop.partition("<tool_call>")
-    assert "gnome" not in user
-    assert "gnome" in rest.partition("<tool_response>")[2]
+    # The request is in the tool's result, after a call of the assistant, and nowhere else.
+    assert loop.count("gnome") == 1
+    assert loop.rindex("<tool_call>") < loop.rindex("<tool_response>") < loop.index("gnome")
     assert "(no content)" not in loop
