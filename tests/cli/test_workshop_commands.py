@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from command import environment, one_line_error, run
-from commonweight.cli.workshop import _user_errors
+from commonweight.cli.workshop import user_errors
 from commonweight.runtime.errors import UserError
 from commonweight.workshop.recipe.shipped import list_shipped
 from lineage_builds import write_build
@@ -85,6 +85,9 @@ def test_help_imports_no_library_of_the_workshop(arguments: tuple[str, ...]) -> 
             "recipe export",
             ["RECIPE", "--to", "trl|axolotl", "--output", "--stage", "--folder", "--import-run", "--data-root"],
         ),
+        ("labels draw", ["OUTPUT", "SHEET", "--count", "--seed"]),
+        ("labels collect", ["SHEET", "LABELS", "--labeller"]),
+        ("labels check", ["LABELS", "OUTPUT", "--json"]),
     ],
 )
 def test_every_command_has_help(command: str, names: list[str]) -> None:
@@ -202,7 +205,7 @@ def test_a_library_that_is_missing_is_named(recipe: Path) -> None:
 def test_the_extra_that_a_command_needs_is_named(extra: Literal["workshop", "release"]) -> None:
     with (
         pytest.raises(UserError, match=rf"needs missing_library, .*'commonweight\[{extra}\]'"),
-        _user_errors(extra),
+        user_errors(extra),
     ):
         importlib.import_module("missing_library.part")
 
@@ -226,7 +229,7 @@ def test_a_release_names_all_that_is_missing_before_any_work(tmp_path: Path) -> 
 
 
 def test_our_own_modules_are_no_extra() -> None:
-    with pytest.raises(ModuleNotFoundError), _user_errors():
+    with pytest.raises(ModuleNotFoundError), user_errors():
         importlib.import_module("commonweight.workshop.missing")
 
 

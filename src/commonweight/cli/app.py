@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from commonweight import __version__
-from commonweight.cli import charter, guard, keys, workshop
+from commonweight.cli import charter, guard, keys, labels, workshop
 from commonweight.cli.expand_settings import OnlyFields, expand_settings
 from commonweight.cli.options import WHICH_MODEL, AsJson, DatabaseUrl, DataPath, Model
 from commonweight.cli.setting_options import OPERATION_PANEL, EngineChoice
@@ -31,6 +31,7 @@ app.add_typer(charter.commands, name="charter")
 app.add_typer(guard.commands, name="guard")
 app.command()(usage)
 workshop.add_commands(app)
+app.add_typer(labels.commands, name="labels", rich_help_panel=workshop.PANEL)
 
 
 @app.callback(invoke_without_command=True)

@@ -82,7 +82,7 @@ def export(
     from commonweight.workshop.recipe.parse import read_recipe
 
     progress = make_console(stderr=True)
-    with _user_errors():
+    with user_errors():
         parsed = read_recipe(recipe)
         build_folder = BuildFolder(folder or recipe.parent / "build")
         day = time.strftime("%Y-%m-%d", time.gmtime())
@@ -156,7 +156,7 @@ def build(
     from commonweight.workshop.recipe.shipped_stages import use_shipped as replace_training
 
     console = make_console()
-    with _user_errors():
+    with user_errors():
         if diff is not None:
             lines = compare_builds(*diff)
             if as_json:
@@ -213,7 +213,7 @@ def release(
 
     _require_release_libraries()
     progress = make_console(stderr=True)
-    with _user_errors("release"):
+    with user_errors("release"):
         day = datetime.now(UTC).date()
         release_build(folder, output, keys, day, lambda line: progress.print(line, soft_wrap=True))
     typer.echo(f"Wrote {output}. Anybody checks it with: commonweight verify {output}")
@@ -235,7 +235,7 @@ def verify(
     A release that was rewritten as a whole and signed with another key passes, unless the key that is trusted is
     given. What such a rewriting can hide is listed at the end. Exit code 1 if something is wrong.
     """
-    with _user_errors("release"):
+    with user_errors("release"):
         from commonweight.workshop.release.report import render, render_json
         from commonweight.workshop.release.verify import verify_release
 
@@ -256,7 +256,7 @@ def lineage(
     from commonweight.lineage.graph import make_dot, read_graph, walk_tree
     from commonweight.lineage.licences import fold_licences
 
-    with _user_errors():
+    with user_errors():
         graph = read_graph(folder)
         if dot:
             typer.echo(make_dot(graph))
@@ -298,7 +298,7 @@ def provenance(
     from commonweight.lineage.source_table import parse_source_table
 
     policy = ProvenancePolicy(use=use, generated_prompts=generated_prompts, share_alike=share_alike)
-    with _user_errors():
+    with user_errors():
         if table.suffix == ".safetensors":
             from commonweight.workshop.heads.provenance import read_materials
 
@@ -325,7 +325,7 @@ def add_commands(app: typer.Typer) -> None:
 
 
 @contextmanager
-def _user_errors(extra: Literal["workshop", "release"] = "workshop") -> Iterator[None]:
+def user_errors(extra: Literal["workshop", "release"] = "workshop") -> Iterator[None]:
     """Show errors of the workshop in one line, and say what to install where a library is missing."""
     from commonweight.lineage.errors import WorkshopError
 

@@ -11,6 +11,8 @@ IFEVAL = {"task": "ifeval", "dataset": "rows"}
 HELLASWAG = {"task": "hellaswag", "dataset": "rows"}
 BITS = {"task": "bits_per_byte", "dataset": "rows"}
 HARMFUL = {"dataset": "rows", "group": "harmful"}
+COMPLIANCE = {"task": "compliance", "datasets": [HARMFUL]}
+ANSWER_BITS = {"task": "answer_bits", "dataset": "rows"}
 ENDPOINT = {"url": "http://127.0.0.1:8000", "model": "m"}
 
 
@@ -55,6 +57,18 @@ def test_a_set_with_both_kinds_is_named_twice() -> None:
             {},
             "stand twice in the refusal task",
         ),
+        ([{"task": "compliance", "datasets": [HARMFUL, HARMFUL]}], {}, "stand twice in the compliance task"),
+        ([{**COMPLIANCE, "places": ["chat", "chat"]}], {}, "a place stands twice"),
+        ([{**COMPLIANCE, "places": []}], {}, "at least 1 item"),
+        ([{**COMPLIANCE, "places": ["letter"]}], {}, "Input should be 'chat', 'tool_result' or 'forced'"),
+        (
+            [{"task": "compliance", "datasets": [{**HARMFUL, "principles": {"pranks": "No Pranks"}}]}],
+            {},
+            "should match pattern",
+        ),
+        ([{"task": "collapse", "dataset": "rows", "words": 7}], {}, "greater than or equal to 8"),
+        ([{**ANSWER_BITS, "max_characters": 0}], {}, "greater than or equal to 1"),
+        ([ANSWER_BITS], {"endpoint": ENDPOINT}, "no likelihoods"),
         ([HELLASWAG], {"endpoint": ENDPOINT}, "no likelihoods"),
         ([BITS], {"endpoint": ENDPOINT}, "no likelihoods"),
         ([IFEVAL], {"endpoint": {**ENDPOINT, "url": "127.0.0.1:8000"}}, "written like http://"),
@@ -69,3 +83,11 @@ def test_a_set_with_both_kinds_is_named_twice() -> None:
 def test_what_is_refused(tasks: list[dict[str, Any]], fields: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValidationError, match=sentence):
         make(*tasks, **fields)
+
+
+def test_sets_of_all_tasks_are_named_once() -> None:
+    settings = make(COMPLIANCE, {"task": "collapse", "dataset": "plain"}, {**ANSWER_BITS, "dataset": "plain"})
+    assert settings.datasets == ("rows", "plain")
+    compliance, collapse, _ = settings.tasks
+    assert compliance.model_dump()["places"] == ("chat", "tool_result", "forced")
+    assert collapse.limit == 200

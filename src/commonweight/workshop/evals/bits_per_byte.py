@@ -15,7 +15,7 @@ from commonweight.workshop.evals.results import Figure, Z
 from commonweight.workshop.evals.settings import BitsPerByteSettings
 
 TASK = "bits_per_byte"
-_METRIC, _BYTES = "bits per byte", "bytes"
+METRIC, BYTES = "bits per byte", "bytes"
 _START = "\n"
 """Comes before a text, so that its first token has a probability, too."""
 
@@ -78,14 +78,14 @@ def make_figures(lines: Sequence[SampleLine], make: Callable[..., Figure]) -> li
     A text with an error counts as one that was not foreseen at all: eight bits a byte.
     """
     errors = sum(line.error is not None for line in lines)
-    pairs = [(line.score[_METRIC], line.score[_BYTES]) for line in lines]
+    pairs = [(line.score[METRIC], line.score[BYTES]) for line in lines]
     size = sum(count for _, count in pairs)
     value = sum(bits for bits, _ in pairs) / size if size else 0.0
     spread = 0.0
     if len(pairs) > 1:
         squares = sum((bits - value * count) ** 2 for bits, count in pairs)
         spread = Z * math.sqrt(squares * len(pairs) / (len(pairs) - 1)) / size
-    figure = make(_METRIC, [])
+    figure = make(METRIC, [])
     return [
         figure.model_copy(
             update={
@@ -126,6 +126,6 @@ async def _score(passage: Passage, context: int, engine: Engine, encode: Encode)
         sample_id=passage.id,
         digest=passage.digest,
         answer=None,
-        score={_METRIC: round(bits), _BYTES: size},
+        score={METRIC: round(bits), BYTES: size},
         error=error,
     )

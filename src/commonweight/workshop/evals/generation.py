@@ -1,20 +1,24 @@
 """Tasks whose answers a model generates: run by inspect-ai against a server of the Messages API."""
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from commonweight.workshop.evals.conversations import Conversation, Tool
 from commonweight.workshop.evals.errors import EvaluationError
-from commonweight.workshop.evals.ledger import Ledger, SampleLine, digest_text
+from commonweight.workshop.evals.kept_answers import AnswerFile, KeptAnswer
+from commonweight.workshop.evals.ledger import Ledger, SampleLine, Score, digest_text
 
 if TYPE_CHECKING:
-    from inspect_ai.model import Model
-    from inspect_ai.scorer import Score, Target
-    from inspect_ai.solver import TaskState
+    from inspect_ai.model import Model, ModelOutput
+    from inspect_ai.scorer import Score as InspectScore
+    from inspect_ai.scorer import Target
+    from inspect_ai.solver import Solver, TaskState
 
 NO_KEY = "none"
 """Sent to servers that need no key; the client library refuses to go without one."""
@@ -27,6 +31,11 @@ class Answer:
     text: str
     refused: bool
     """The server says that the model, or a guard before it, refused."""
+    calls: str = ""
+    """What it wrote into the arguments of calls of tools."""
+    tokens: int = 0
+    is_cut: bool = False
+    """It reached the most tokens that it may have."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +44,19 @@ class Sample:
 
     id: str
     prompt: str
-    score: Callable[[Answer], Mapping[str, int]]
+    score: Callable[[Answer], Score]
     """Right outcomes by metric."""
+    conversation: Conversation | None = None
+    """What is sent; None: the prompt as the user's message."""
+    failed_score: Score = field(default_factory=dict)
+    """Metrics that the sample counts in without an answer, with what it adds to them."""
+    is_kept: bool = False
+    """Its answer is kept in the private logs, for what reads it again."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what is sent."""
+        return digest_text(self.conversation.identity if self.conversation else self.prompt)
 
 
 @dataclass(frozen=True)
@@ -64,13 +84,17 @@ async def run_samples(
     Raises:
         EvaluationError: the run itself failed; samples that fail are lines with an error.
     """
-    digests = {sample.id: digest_text(sample.prompt) for sample in samples}
+    digests = {sample.id: sample.digest for sample in samples}
     missing = [sample for sample in samples if ledger.find(task, sample.id, digests[sample.id]) is None]
     if missing:
         by_id = {sample.id: sample for sample in missing}
+        is_any_kept = any(sample.is_kept for sample in missing)
 
-        def finish(sample_id: str, answer: Answer) -> Mapping[str, int]:
-            score = dict(by_id[sample_id].score(answer))
+        def finish(sample_id: str, answer: Answer) -> Score:
+            sample = by_id[sample_id]
+            score = dict(sample.score(answer))
+            if sample.is_kept and kept is not None:
+                kept.add(_keep(task, sample, answer))
             ledger.add(
                 SampleLine(
                     task=task,
@@ -82,23 +106,40 @@ async def run_samples(
             )
             return score
 
-        await _evaluate(task, missing, finish, generation, logs)
+        with contextlib.closing(AnswerFile(logs)) if is_any_kept else contextlib.nullcontext() as kept:
+            await _evaluate(task, missing, finish, generation, logs)
     lines = []
     for sample in samples:
         line = ledger.find(task, sample.id, digests[sample.id])
         if line is None:  # inspect-ai gave it up
             line = SampleLine(
-                task=task, sample_id=sample.id, digest=digests[sample.id], answer=None, score={}, error=True
+                task=task,
+                sample_id=sample.id,
+                digest=digests[sample.id],
+                answer=None,
+                score=dict(sample.failed_score),
+                error=True,
             )
             ledger.add(line)
         lines.append(line)
     return lines
 
 
+def _keep(task: str, sample: Sample, answer: Answer) -> KeptAnswer:
+    return KeptAnswer(
+        task=task,
+        sample_id=sample.id,
+        digest=sample.digest,
+        request=sample.prompt,
+        beginning=sample.conversation.beginning if sample.conversation else "",
+        text="\n".join(part for part in (answer.text, answer.calls) if part),
+    )
+
+
 async def _evaluate(
     name: str,
     samples: Sequence[Sample],
-    finish: Callable[[str, Answer], Mapping[str, int]],
+    finish: Callable[[str, Answer], Score],
     generation: Generation,
     logs: Path,
 ) -> None:
@@ -110,23 +151,41 @@ async def _evaluate(
         ) from None
     from inspect_ai.dataset import MemoryDataset
     from inspect_ai.dataset import Sample as InspectSample
-    from inspect_ai.scorer import Score, mean, scorer
+    from inspect_ai.scorer import Score as InspectScore
+    from inspect_ai.scorer import mean, scorer
     from inspect_ai.solver import generate
+
+    from commonweight.workshop.evals.inspect_conversations import make_input
+
+    tools = {
+        sample.id: sample.conversation.tools
+        for sample in samples
+        if sample.conversation is not None and sample.conversation.tools
+    }
 
     @scorer(metrics={"*": [mean()]}, name=f"commonweight_{name}")
     def write_to_ledger() -> "Callable[[TaskState, Target], Any]":
-        async def score(state: "TaskState", _target: "Target") -> "Score":
+        async def score(state: "TaskState", _target: "Target") -> "InspectScore":
             # An error of the server (a prompt past its window) comes as an output with the error's text.
             refused = state.output.stop_reason == "content_filter"
             if state.output.error and not refused:
                 raise RuntimeError("the server refused the prompt with an error")
-            return Score(value=dict(finish(str(state.sample_id), Answer(state.output.completion, refused))))
+            return InspectScore(value=dict(finish(str(state.sample_id), _read_output(state.output, refused))))
 
         return score
 
     task = inspect_ai.Task(
-        dataset=MemoryDataset([InspectSample(id=sample.id, input=sample.prompt) for sample in samples], name=name),
-        solver=generate(),
+        dataset=MemoryDataset(
+            [
+                InspectSample(
+                    id=sample.id,
+                    input=make_input(sample.conversation) if sample.conversation else sample.prompt,
+                )
+                for sample in samples
+            ],
+            name=name,
+        ),
+        solver=generate() if not tools else _make_solver(tools),
         scorer=write_to_ledger(),
         name=name,
     )
@@ -148,6 +207,37 @@ async def _evaluate(
         )
     if found[0].status != "success":
         raise EvaluationError(f"the task {name} ended early; the reason stands in the logs of the evaluation")
+
+
+def _make_solver(tools: Mapping[str, Sequence[Tool]]) -> "Solver":
+    """One answer to each conversation, with its own tools, none of which runs."""
+    from inspect_ai.model import get_model
+    from inspect_ai.solver import solver
+
+    from commonweight.workshop.evals.inspect_conversations import make_tools
+
+    @solver
+    def answer() -> "Callable[[TaskState, Any], Any]":
+        async def solve(state: "TaskState", _generate: Any) -> "TaskState":  # noqa: ANN401 - inspect-ai's protocol
+            state.output = await get_model().generate(
+                state.messages, tools=make_tools(tools.get(str(state.sample_id), ()))
+            )
+            return state
+
+        return solve
+
+    return answer()
+
+
+def _read_output(output: "ModelOutput", refused: bool) -> Answer:
+    calls = output.message.tool_calls or [] if output.choices else []
+    return Answer(
+        output.completion,
+        refused,
+        calls="\n".join(value for call in calls for value in call.arguments.values() if isinstance(value, str)),
+        tokens=output.usage.output_tokens if output.usage else 0,
+        is_cut=output.stop_reason == "max_tokens",
+    )
 
 
 def _make_model(generation: Generation) -> "Model":

@@ -12,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from commonweight.workshop.evals.errors import EvaluationError
 from commonweight.workshop.evals.results import write_whole
 
+Score = Mapping[str, int | float]
+"""What a sample adds to figures, by metric."""
+
 
 class SampleLine(BaseModel):
     """A finished sample: identities, digests and scores, and no text."""
@@ -24,8 +27,8 @@ class SampleLine(BaseModel):
     """SHA-256 of the prompt."""
     answer: str | None
     """SHA-256 of the answer; None: there is none."""
-    score: dict[str, int]
-    """Outcomes that are right, by metric; what the figure is made of, in whole numbers."""
+    score: dict[str, int | float]
+    """Outcomes that are right, by metric; what the figure is made of, in whole numbers where it can be."""
     error: Literal[True] | None = None
     """The sample has no answer, for a reason that stands in the private logs."""
 

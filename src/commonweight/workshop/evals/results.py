@@ -49,7 +49,7 @@ class Figure(BaseModel):
 class Tally:
     """What one prompt adds to a figure: how many of its outcomes are right, and how many of them are errors."""
 
-    right: int
+    right: float
     n: int
     errors: int = 0
 

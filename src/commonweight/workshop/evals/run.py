@@ -17,16 +17,29 @@ from commonweight import __version__
 from commonweight.engines.contract import EngineError
 from commonweight.runtime.errors import UserError
 from commonweight.turn import Assistant
-from commonweight.workshop.evals import bits_per_byte, hellaswag, ifeval, refusal
+from commonweight.workshop.evals import (
+    answer_bits,
+    bits_per_byte,
+    collapse,
+    compliance,
+    hellaswag,
+    ifeval,
+    refusal,
+)
+from commonweight.workshop.evals.answer_bits import AnsweredPrompt
 from commonweight.workshop.evals.bits_per_byte import Passage
 from commonweight.workshop.evals.datasets import Dataset, DatasetFile, read_dataset
 from commonweight.workshop.evals.errors import EvaluationError
 from commonweight.workshop.evals.generation import NO_KEY, Generation, Sample, run_samples
 from commonweight.workshop.evals.hellaswag import Question
+from commonweight.workshop.evals.kept_answers import read_answers
 from commonweight.workshop.evals.ledger import Ledger, SampleLine
 from commonweight.workshop.evals.results import Figure, make_figure, write_results
 from commonweight.workshop.evals.settings import (
+    AnswerBitsSettings,
     BitsPerByteSettings,
+    CollapseSettings,
+    ComplianceSettings,
     EndpointSettings,
     EvaluationSettings,
     HellaSwagSettings,
@@ -36,13 +49,14 @@ from commonweight.workshop.evals.settings import (
 )
 
 Report = Callable[[str], None]
+AnySample = Sample | Question | Passage | AnsweredPrompt
 
 
 @dataclass(frozen=True)
 class _Part:
     """Samples that figures are made of."""
 
-    samples: Sequence[Sample | Question | Passage]
+    samples: Sequence[AnySample]
     make_figures: Callable[[Sequence[SampleLine]], list[Figure]]
 
 
@@ -52,7 +66,7 @@ class _Task:
     parts: Sequence[_Part]
 
     @property
-    def samples(self) -> list[Sample | Question | Passage]:
+    def samples(self) -> list[AnySample]:
         return [sample for part in self.parts for sample in part.samples]
 
 
@@ -106,9 +120,11 @@ def _check_date(date: str) -> None:
 
 
 def _make_task(settings: TaskSettings, datasets: Mapping[str, Dataset], date: str) -> _Task:
-    sampling: dict[str, JsonValue] = settings.model_dump(include={"limit", "seed", "context"})
+    sampling: dict[str, JsonValue] = settings.model_dump(
+        include={"limit", "seed", "context", "words", "max_characters"}
+    )
     harness = f"commonweight {__version__}"
-    if isinstance(settings, HellaSwagSettings | BitsPerByteSettings):
+    if isinstance(settings, HellaSwagSettings | BitsPerByteSettings | AnswerBitsSettings):
         sampling["method"] = "log-likelihood"
     else:
         sampling |= settings.model_dump(include={"max_tokens", "temperature", "samples"})
@@ -135,6 +151,21 @@ def _make_task(settings: TaskSettings, datasets: Mapping[str, Dataset], date: st
             dataset = datasets[settings.dataset]
             passages = bits_per_byte.read_passages(settings, dataset)
             parts.append(_Part(passages, partial(bits_per_byte.make_figures, make=make(dataset))))
+        case AnswerBitsSettings():
+            dataset = datasets[settings.dataset]
+            answers = answer_bits.read_answered_prompts(settings, dataset)
+            parts.append(_Part(answers, partial(bits_per_byte.make_figures, make=make(dataset))))
+        case CollapseSettings():
+            dataset = datasets[settings.dataset]
+            samples = collapse.make_samples(settings, dataset)
+            parts.append(_Part(samples, partial(collapse.make_figures, make=make(dataset))))
+        case ComplianceSettings():
+            for requests in settings.datasets:
+                dataset = datasets[requests.dataset]
+                samples = compliance.make_samples(settings, requests, dataset)
+                parts.append(
+                    _Part(samples, partial(compliance.make_figures, settings, requests, make=make(dataset)))
+                )
         case RefusalSettings():
             for group in settings.datasets:
                 dataset = datasets[group.dataset]
@@ -200,6 +231,10 @@ async def _run_task(
         return await bits_per_byte.run_passages(
             passages, task.settings, assistant.engine, assistant.tokenize, ledger, parallel=settings.parallel
         )
+    if isinstance(task.settings, AnswerBitsSettings):
+        assert assistant is not None, "settings refuse answer_bits with an endpoint"
+        answers = [sample for sample in task.samples if isinstance(sample, AnsweredPrompt)]
+        return await answer_bits.run_answers(answers, assistant, ledger, parallel=settings.parallel)
     assert endpoint is not None, "either a model is served, or the settings name an endpoint"
     samples = [sample for sample in task.samples if isinstance(sample, Sample)]
     generation = Generation(
@@ -212,7 +247,13 @@ async def _run_task(
         timeout=settings.timeout,
         retries=settings.retries,
     )
-    return await run_samples(task.settings.task, samples, generation, ledger, logs)
+    lines = await run_samples(task.settings.task, samples, generation, ledger, logs)
+    if isinstance(task.settings, CollapseSettings) and any(line.error is None for line in lines):
+        texts = {name: kept.text for name, kept in read_answers(logs, collapse.TASK).items()}
+        lines = collapse.complete_lines(task.settings, lines, texts)
+        for line in lines:
+            ledger.add(line)
+    return lines
 
 
 def _find_key(endpoint: EndpointSettings) -> str:

@@ -232,6 +232,7 @@ class Builder:
                     [item.record.identity for item in inputs if item.role == "model"], self.folder.read_records()
                 ).head
             ),
+            list_lineage=lambda role: self._list_lineage([item.stage for item in inputs if item.role == role]),
             date=self.date,
             report=lambda line: report(f"{name}: {line}"),
         )
@@ -270,6 +271,17 @@ class Builder:
             tools=get_versions(("commonweight", *kind.tools)),
             decisions=result.decisions,
         )
+
+    def _list_lineage(self, stages: list[str]) -> tuple[StageInput, ...]:
+        """The outputs that those of some stages depend on, these included, in the order of the build."""
+        needed: set[str] = set()
+        pending = list(stages)
+        while pending:
+            name = pending.pop()
+            if name not in needed:
+                needed.add(name)
+                pending += [item.stage for item in self.recipe.stages[name].list_references()]
+        return tuple(built for name, built in self._built.items() if name in needed)
 
     def _write_status(
         self,

@@ -27,6 +27,7 @@ DECIDED = ("source", "import", "adapter")
 EVALUATION_SETS = ("evaluation_set",)
 MEASUREMENTS = ("evaluate", "compare")
 """Kinds that say something about others' outputs, and make nothing themselves."""
+EVALUATIONS = ("evaluate",)
 
 TRAINING_TOOLS = ("torch", "transformers", "tokenizers", "numpy")
 EXPORT_TOOLS = ("gguf", "libgguf", "numpy")
@@ -98,6 +99,8 @@ class StageRun:
     """What the recipe measures on: none of it may train anything."""
     lineage_head: Callable[[], str]
     """Head of the chain of records that the inputs depend on."""
+    list_lineage: Callable[[str], tuple[StageInput, ...]]
+    """The outputs of this build that the inputs in a role depend on, these included, in the order of the build."""
     date: str
     report: Report
 
@@ -155,13 +158,13 @@ class StageKind:
     """Where its output comes from instead of work of its own, in words, for the plan."""
 
 
-def find_gguf(run: StageRun, file: str) -> Path:
-    """The file of a quantisation in the export that a stage takes its model from.
+def find_gguf(run: StageRun, file: str, role: str = "model") -> Path:
+    """The file of a quantisation in the export that is the only input of a role.
 
     Raises:
         RecipeError: the export has no such file.
     """
-    found = next(run.get_folder("model").glob(f"*-{file}.gguf"), None)
+    found = next(run.get_folder(role).glob(f"*-{file}.gguf"), None)
     if found is None:
         raise RecipeError(f"{run.name}: the export has no file {file}.")
     return found

@@ -120,13 +120,20 @@ def check_scores(figure: Figure, samples: Sequence[Sample]) -> str | None:
     prefix = f"{figure.dataset.name}:"
     if any(sample.sample_id.startswith(prefix) for sample in own):
         own = [sample for sample in own if sample.sample_id.startswith(prefix)]
+    # An error counts in all metrics, unless its sample says in which: a task may measure several things.
+    own = [
+        sample
+        for sample in own
+        if sample.error is None or not sample.score or _find_score(sample, figure.metric) is not None
+    ]
     scores = [value for sample in own if (value := _find_score(sample, figure.metric)) is not None]
     failed = sum(sample.error is not None for sample in own)
     if not scores and not failed:
         return "there are no scores"
     total = math.fsum(scores)
-    if figure.n < len(scores) + failed or figure.errors < failed:
-        return f"there are {len(scores) + failed} samples with {failed} errors"
+    without = sum(sample.error is not None and _find_score(sample, figure.metric) is None for sample in own)
+    if figure.n < len(scores) + without or figure.errors < failed:
+        return f"there are {len(scores) + without} samples with {failed} errors"
     if figure.n == len(own) and figure.errors != failed:
         return f"there are {failed} errors"
     if abs(total / figure.n - figure.value) > _TOLERANCE:

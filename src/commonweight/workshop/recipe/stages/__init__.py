@@ -9,30 +9,34 @@ from typing import Annotated
 from pydantic import Field
 
 from commonweight.workshop.recipe.stage_kind import StageKind
-from commonweight.workshop.recipe.stages import alignment, data, evals, export, heads, training
+from commonweight.workshop.recipe.stages import alignment, data, evals, export, heads, lessons, training
 
 AnyStage = Annotated[
     data.SourceStage
     | data.EvaluationSetStage
     | data.FilterStage
     | data.MixStage
+    | alignment.GenerateStage
+    | alignment.CritiqueStage
+    | alignment.ReviseStage
+    | alignment.SelectStage
+    | lessons.RecoverStage
+    | lessons.ToolLoopStage
+    | lessons.PairStage
     | training.TokenizerStage
     | training.PretrainStage
     | training.SftStage
     | training.PreferenceStage
     | training.AdapterStage
-    | alignment.GenerateStage
-    | alignment.CritiqueStage
-    | alignment.ReviseStage
-    | alignment.SelectStage
     | export.ImportStage
     | export.ExportStage
     | evals.EvaluateStage
+    | evals.CompareStage
     | heads.GuardStage,
     Field(discriminator="kind"),
 ]
 
 KINDS: Mapping[str, StageKind] = {
-    kind.name: kind for room in (data, alignment, training, export, evals, heads) for kind in room.KINDS
+    kind.name: kind for room in (data, alignment, lessons, training, export, evals, heads) for kind in room.KINDS
 }
 """All kinds by name."""

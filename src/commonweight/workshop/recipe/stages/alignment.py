@@ -16,7 +16,6 @@ from commonweight.workshop.alignment.settings import (
     CritiqueSettings,
     EndpointSettings,
     GenerateSettings,
-    ModelFileKind,
     ModelSettings,
     ReviseSettings,
     SelectSettings,
@@ -31,6 +30,7 @@ from commonweight.workshop.recipe.stage_kind import (
     StageName,
     StageResult,
     StageRun,
+    find_gguf,
     make_kind,
     select_settings,
 )
@@ -226,7 +226,7 @@ def prepare_model(run: StageRun, settings: ModelSettings) -> "tuple[ChatModel, M
     engine = settings.engine
     found = next((item for item in run.inputs if item.role == "model"), None)
     if found is not None:
-        path = find_model_file(run, settings.file)
+        path = find_gguf(run, settings.file)
         digest = found.record.files[path.name]
         origin = read_origin(str(found.record.parameters.get("name", found.stage)), found.record)
     else:
@@ -236,19 +236,6 @@ def prepare_model(run: StageRun, settings: ModelSettings) -> "tuple[ChatModel, M
         origin = ModelOrigin(engine.generator, (engine.generator,), (engine.licence,))
     decisions = check_origin(origin, read_manifest(data).rows, run.policy)
     return ChatModel(path, digest, settings), origin, decisions
-
-
-def find_model_file(run: StageRun, kind: ModelFileKind) -> Path:
-    """The file of a kind in the export that is the input ``model``.
-
-    Raises:
-        RecipeError: the export has none.
-    """
-    (found,) = [item for item in run.inputs if item.role == "model"]
-    path = next(found.folder.glob(f"*-{kind}.gguf"), None)
-    if path is None:
-        raise RecipeError(f"{run.name}: the export {found.stage} has no file {kind}.")
-    return path
 
 
 def list_model_licences(settings: ModelSettings, origin: "ModelOrigin") -> tuple[str, ...]:

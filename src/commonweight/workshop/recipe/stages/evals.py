@@ -1,15 +1,23 @@
 """Stages that measure."""
 
-from typing import Literal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self
+
+from pydantic import model_validator
 
 from commonweight.lineage.record import EVALUATION
-from commonweight.workshop.evals.settings import EvaluationSettings
+from commonweight.workshop.evals.settings import ComparisonSettings, EvaluationSettings
 from commonweight.workshop.recipe.stage_kind import (
     ENGINE_TOOLS,
     EVALUATION_SETS,
+    EVALUATIONS,
     EXPORTS,
+    MODELS,
+    TOKENIZERS,
     Reference,
     Stage,
+    StageInput,
     StageName,
     StageResult,
     StageRun,
@@ -19,6 +27,10 @@ from commonweight.workshop.recipe.stage_kind import (
     select_settings,
 )
 from commonweight.workshop.recipe.stages.data import RAW
+
+if TYPE_CHECKING:
+    from commonweight.workshop.evals.contamination import LineageStage
+    from commonweight.workshop.evals.datasets import DatasetFile
 
 
 class EvaluateStage(Stage, EvaluationSettings):
@@ -37,20 +49,107 @@ class EvaluateStage(Stage, EvaluationSettings):
         )
 
 
+class CompareStage(Stage, ComparisonSettings):
+    """What changed between two evaluations of the same tasks, sample by sample."""
+
+    kind: Literal["compare"]
+    before: StageName
+    """A stage of the kind evaluate."""
+    after: StageName
+    before_model: StageName | None = None
+    """The stages of the kind export that were measured: for the divergence."""
+    after_model: StageName | None = None
+    file: Literal["F16", "Q8_0", "Q4_K_M"] = "Q8_0"
+    """Which of their files the divergence is measured on."""
+
+    @model_validator(mode="after")
+    def _check_models(self) -> Self:
+        if (self.before_model is None) != (self.after_model is None):
+            raise ValueError("before_model and after_model go together")
+        if self.divergence is not None and self.before_model is None:
+            raise ValueError("the divergence needs before_model and after_model")
+        return self
+
+    def list_references(self) -> tuple[Reference, ...]:
+        models = ("before_model", self.before_model), ("after_model", self.after_model)
+        return (
+            Reference("before", self.before, ("before",), EVALUATIONS),
+            Reference("after", self.after, ("after",), EVALUATIONS),
+            *(Reference(role, name, (role,), EXPORTS) for role, name in models if name is not None),
+            *(
+                (Reference(EVALUATION, self.divergence.dataset, ("divergence", "dataset"), EVALUATION_SETS),)
+                if self.divergence is not None
+                else ()
+            ),
+        )
+
+
 def _run_evaluate(run: StageRun) -> StageResult:
-    from commonweight.workshop.evals.datasets import DatasetFile
     from commonweight.workshop.evals.run import run_evaluation
     from commonweight.workshop.evals.settings import EvaluationSettings
 
     assert isinstance(run.spec, EvaluateStage)
     model = find_gguf(run, run.spec.file)
-    datasets = {
+    settings = select_settings(EvaluationSettings, run.spec)
+    return observe(run_evaluation(settings, model, _describe_datasets(run), run.output, run.report, run.date))
+
+
+def _run_compare(run: StageRun) -> StageResult:
+    from commonweight.workshop.evals.compare import ComparedModels, run_comparison
+    from commonweight.workshop.evals.settings import ComparisonSettings
+
+    assert isinstance(run.spec, CompareStage)
+    models = None
+    if run.spec.divergence is not None:
+        models = ComparedModels(*(find_gguf(run, run.spec.file, role) for role in ("before_model", "after_model")))
+    stages, measured = _split_lineage(run.list_lineage("after"), run.spec.after)
+    return observe(
+        run_comparison(
+            select_settings(ComparisonSettings, run.spec),
+            run.get_folder("before"),
+            run.get_folder("after"),
+            models,
+            _describe_datasets(run),
+            stages,
+            measured,
+            run.output,
+            run.report,
+        )
+    )
+
+
+def _describe_datasets(run: StageRun) -> "Mapping[str, DatasetFile]":
+    from commonweight.workshop.evals.datasets import DatasetFile
+
+    return {
         item.stage: DatasetFile(next((item.folder / RAW).iterdir()), item.record.own_licences[0])
         for item in run.inputs
         if item.role == EVALUATION
     }
-    settings = select_settings(EvaluationSettings, run.spec)
-    return observe(run_evaluation(settings, model, datasets, run.output, run.report, run.date))
+
+
+def _split_lineage(lineage: tuple[StageInput, ...], evaluation: str) -> "tuple[list[LineageStage], list[Path]]":
+    """What entered a measured model, with what trained it directly; and the sets that it was measured on."""
+    from commonweight.workshop.evals.contamination import LineageStage
+
+    outputs = {item.stage: item for item in lineage}
+    entered: dict[str, None] = {}
+    trained: set[str] = set()
+    pending = [evaluation]
+    while pending:
+        name = pending.pop()
+        if name in entered:
+            continue
+        entered[name] = None
+        record = outputs[name].record
+        below = [item.name for item in record.inputs if item.enters and item.record is not None]
+        trained.update(below if record.kind in (*MODELS, *TOKENIZERS) else ())
+        pending += below
+    measured = [item.name for item in outputs[evaluation].record.inputs if item.role == EVALUATION]
+    return (
+        [LineageStage(name, item.folder, name in trained) for name, item in outputs.items() if name in entered],
+        [outputs[name].folder for name in measured],
+    )
 
 
 KINDS = (
@@ -62,6 +161,17 @@ KINDS = (
         "evals.run",
         ("inspect-ai", "lm-eval", *ENGINE_TOOLS),
         keyed_tools=("commonweight", *ENGINE_TOOLS),
+    ),
+    make_kind(
+        "compare",
+        1,
+        CompareStage,
+        _run_compare,
+        "evals.compare",
+        ("numpy", *ENGINE_TOOLS),
+        keyed_tools=ENGINE_TOOLS,
+        # The contamination report is about the lineage of what was measured, not its figures only.
+        record_roles=("before", "after"),
     ),
 )
 """The kinds of this room."""

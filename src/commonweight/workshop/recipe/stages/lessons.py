@@ -16,12 +16,12 @@ from commonweight.workshop.recipe.stage_kind import (
     StageName,
     StageResult,
     StageRun,
+    find_gguf,
     make_kind,
     select_settings,
 )
 from commonweight.workshop.recipe.stages.alignment import (
     digest_read_files,
-    find_model_file,
     list_model_licences,
     prepare_model,
     require_model,
@@ -102,7 +102,7 @@ def _run_recover(run: StageRun) -> StageResult:
     data, revised = run.get_folder("data"), run.get_folder("revised")
     for folder in (data, revised):
         check_rows(folder, run.policy)
-    model = find_model_file(run, settings.file)
+    model = find_gguf(run, settings.file)
     facts = run_recover(settings, data, revised, model, run.output, run.report)
     own = (NAME, digest_stops())
     return StageResult(licences=(read_stops().licence,), sources=(own,), facts=dict(facts))
@@ -116,7 +116,7 @@ def _run_tool_loop(run: StageRun) -> StageResult:
     settings = select_settings(ToolLoopSettings, run.spec)
     data = run.get_folder("data")
     check_rows(data, run.policy)
-    facts = run_tool_loop(settings, data, find_model_file(run, settings.file), run.output, run.report)
+    facts = run_tool_loop(settings, data, find_gguf(run, settings.file), run.output, run.report)
     table = read_table()
     return StageResult(licences=(table.licence,), sources=((NAME, table.sha256),), facts=dict(facts))
 
