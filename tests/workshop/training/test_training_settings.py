@@ -190,8 +190,8 @@ def test_estimates_of_tuning_follow_the_settings() -> None:
     assert estimate_with(trl={"gradient_accumulation_steps": 4}).memory_bytes < plain.memory_bytes
     assert estimate_with(sequences=2).memory_bytes > plain.memory_bytes
     assert estimate_with(sequences=2).seconds > plain.seconds
-    adapters = {"lora": LoraSettings()}
-    assert estimate_with(quantised_base=True, **adapters).memory_bytes < estimate_with(**adapters).memory_bytes
+    adapters = estimate_with(lora=LoraSettings())
+    assert estimate_with(lora=LoraSettings(), quantised_base=True).memory_bytes < adapters.memory_bytes
 
 
 def test_too_little_memory_is_said_with_the_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import warnings
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,10 @@ def write_effective_config(output: Path, arguments: Any, adapters: Any, **others
         adapters: peft's configuration; None: all weights were trained.
         others: what else the run was given.
     """
-    # On some machines no configuration can be made without these two: the default is bf16 on any.
+    # bf16 is the default on any machine, and some refuse it.
     machine = {name: getattr(arguments, name) for name in ("bf16", "use_cpu")}
-    usual = type(arguments)(output_dir=arguments.output_dir, **machine)
+    with warnings.catch_warnings(action="ignore"):  # of defaults that are deprecated
+        usual = type(arguments)(output_dir=arguments.output_dir, **machine)
     content = {
         "config": type(arguments).__name__,
         "trl": list_changed(arguments, usual, tuple(machine)),
