@@ -61,13 +61,27 @@ def test_help_imports_no_library_of_the_workshop(arguments: tuple[str, ...]) -> 
     ("command", "names"),
     [
         ("", ["new", "build", "release", "verify", "lineage", "provenance", "recipe", "Making models"]),
-        ("new", ["FOLDER", "--recipe", "tiny"]),
-        ("build", ["RECIPE", "--folder", "--stage", "--dry-run", "--diff", "--data-root", "--json"]),
+        ("new", ["FOLDER", "--recipe", "tiny", "finetune"]),
+        (
+            "build",
+            [
+                "RECIPE",
+                "--folder",
+                "--stage",
+                "--dry-run",
+                "--import-run",
+                "--use-shipped",
+                "--diff",
+                "--data-root",
+                "--json",
+            ],
+        ),
         ("release", ["BUILD", "--output", "--keys"]),
         ("verify", ["DIR_OR_FILE", "--trust", "--quick", "--json"]),
         ("lineage", ["FOLDER", "--dot", "--json"]),
         ("provenance", ["TABLE", "--use", "--generated-prompts", "--share-alike", "--json"]),
-        ("recipe", ["schema"]),
+        ("recipe", ["schema", "export"]),
+        ("recipe export", ["RECIPE", "--to", "trl|axolotl", "--output", "--stage", "--folder", "--data-root"]),
     ],
 )
 def test_every_command_has_help(command: str, names: list[str]) -> None:

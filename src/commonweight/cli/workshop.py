@@ -1,5 +1,6 @@
 """Commands of the workshop: new, build, release, verify, lineage, provenance and recipe."""
 
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -42,10 +43,47 @@ def schema() -> None:
     print_json(make_schema())
 
 
+@recipe_commands.command()
+def export(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe file.")],
+    to: Annotated[Literal["trl", "axolotl"], typer.Option(help="The trainer that will read it.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where it is written.")],
+    stage: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="The stage to export, if the recipe trains in several.", show_default=False
+        ),
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--folder", metavar="DIR", help="Build folder. Default: build, beside the recipe.", show_default=False
+        ),
+    ] = None,
+    data_root: DataRoot = None,
+) -> None:
+    """Export a stage that trains for a cluster: config, rows, base model, digests. Builds what comes before it."""
+    import time
+
+    from commonweight.lineage.build_folder import BuildFolder
+    from commonweight.workshop.recipe.build import Builder
+    from commonweight.workshop.recipe.cluster_export import export_training
+    from commonweight.workshop.recipe.parse import read_recipe
+
+    progress = make_console(stderr=True)
+    with _user_errors():
+        parsed = read_recipe(recipe)
+        build_folder = BuildFolder(folder or recipe.parent / "build")
+        day = time.strftime("%Y-%m-%d", time.gmtime())
+        builder = Builder(parsed, build_folder, recipe.parent, data_root, day)
+        export_training(builder, stage, to, output, lambda line: progress.print(line, soft_wrap=True))
+    typer.echo(f"Wrote {output}. {output / 'README.md'} has the command that trains.")
+
+
 def new(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write it.")],
     recipe: Annotated[
-        str, typer.Option(metavar="NAME", help="A recipe that ships: tiny, starter or starter-evals.")
+        str, typer.Option(metavar="NAME", help="A recipe that ships: tiny, finetune, starter or starter-evals.")
     ] = "tiny",
 ) -> None:
     """Write a recipe to begin from into a folder."""
@@ -80,6 +118,21 @@ def build(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", metavar="", help="Show the plan, with time and memory; run nothing.")
     ] = False,
+    import_run: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--import-run",
+            metavar="STAGE=DIR",
+            help="Take a stage's output from a run elsewhere, recorded as declared; several times for several.",
+            show_default=False,
+        ),
+    ] = None,
+    use_shipped: Annotated[
+        bool,
+        typer.Option(
+            "--use-shipped", metavar="", help="Take adapters that ship with the recipe in place of training them."
+        ),
+    ] = False,
     diff: Annotated[
         tuple[Path, Path] | None,
         typer.Option(metavar="A B", help="Compare two recipes or build folders instead.", show_default=False),
@@ -93,8 +146,10 @@ def build(
     from commonweight.lineage.build_folder import BuildFolder
     from commonweight.workshop.recipe.build import Builder
     from commonweight.workshop.recipe.difference import compare_builds
+    from commonweight.workshop.recipe.imported_runs import make_imported_kinds, parse_runs
     from commonweight.workshop.recipe.parse import read_recipe
-    from commonweight.workshop.recipe.plan import make_plan
+    from commonweight.workshop.recipe.plan import Only, make_plan
+    from commonweight.workshop.recipe.shipped_stages import use_shipped as replace_training
 
     console = make_console()
     with _user_errors():
@@ -106,25 +161,35 @@ def build(
                 console.print("\n".join(lines) or "No difference.", soft_wrap=True)
             return
         parsed = read_recipe(recipe)
+        only: Only = stage
+        if use_shipped:
+            parsed, wanted = replace_training(parsed)
+            only = stage or wanted
+        kinds = make_imported_kinds(parsed, parse_runs(import_run or ()))
         build_folder = BuildFolder(folder or recipe.parent / "build")
         if dry_run:
-            plan = make_plan(parsed, build_folder, recipe.parent, data_root, stage)
+            plan = make_plan(parsed, build_folder, recipe.parent, data_root, only, kinds)
             if as_json:
                 print_json({"stages": [_describe_planned(planned) for planned in plan]})
             else:
                 _print_plan(plan)
             return
-        builder = Builder(parsed, build_folder, recipe.parent, data_root, time.strftime("%Y-%m-%d", time.gmtime()))
+        day = time.strftime("%Y-%m-%d", time.gmtime())
+        builder = Builder(parsed, build_folder, recipe.parent, data_root, day, kinds)
         begun = time.monotonic()
         progress = make_console(stderr=True)
-        ran = builder.build(lambda line: progress.print(line, soft_wrap=True), stage)
+        ran = builder.build(lambda line: progress.print(line, soft_wrap=True), only)
+        served = builder.find_served_file()
         if as_json:
-            print_json({"ran": ran, "folder": str(build_folder.path)})
-        else:
-            count = f"{len(ran)} of {len(builder.stage_names)} stages ran"
-            console.print(
-                f"{parsed.name}: {count}, {time.monotonic() - begun:.0f} s. Outputs: {build_folder.path}/outputs"
-            )
+            print_json({"ran": ran, "folder": str(build_folder.path), "model": str(served) if served else None})
+            return
+        count = f"{len(ran)} of {len(builder.stage_names)} stages ran"
+        console.print(
+            f"{parsed.name}: {count}, {time.monotonic() - begun:.0f} s. Outputs: {build_folder.path}/outputs",
+            soft_wrap=True,
+        )
+        if served is not None:
+            console.print(f"Serve it: commonweight serve --model {shlex.quote(str(served))}", soft_wrap=True)
 
 
 def release(
@@ -324,7 +389,9 @@ def _print_decisions(decisions: "Sequence[Decision]") -> None:
 
 def _describe_line(line: "TreeLine") -> str:
     role = f"{line.role}: " if line.role else ""
-    kind = f" ({line.kind})" if line.kind and line.kind != line.name else ""
+    words = [line.kind] if line.kind and line.kind != line.name else []
+    words += ["imported"] if line.is_imported else []
+    kind = f" ({', '.join(words)})" if words else ""
     licences = f"  {', '.join(line.licences)}" if line.licences else ""
     above = "  (above)" if line.is_repeated else ""
     text = f"{'  ' * line.depth}{role}{line.name}{kind}  {line.digest[:12]}{licences}{above}"

@@ -32,6 +32,8 @@ class TreeLine:
     licences: tuple[str, ...]
     is_repeated: bool = False
     """It stands above with all that is below it."""
+    is_imported: bool = False
+    """It was taken from a run elsewhere."""
 
 
 def read_graph(folder: Path) -> Graph:
@@ -84,7 +86,16 @@ def walk_tree(graph: Graph) -> Iterator[TreeLine]:
             continue
         record = graph.records[item.record]
         is_repeated = item.record in shown and bool(record.inputs)
-        yield TreeLine(depth, item.role, record.name, record.kind, item.record, record.licences, is_repeated)
+        yield TreeLine(
+            depth,
+            item.role,
+            record.name,
+            record.kind,
+            item.record,
+            record.licences,
+            is_repeated,
+            record.is_imported,
+        )
         if not is_repeated:
             shown.add(item.record)
             pending += reversed(record.inputs)
@@ -95,7 +106,8 @@ def make_dot(graph: Graph) -> str:
     """The graph in Graphviz' language, inputs above outputs."""
     lines = ["digraph lineage {", '  node [shape=box, fontname="sans-serif"];']
     for identity, record in graph.records.items():
-        label = _quote(record.name, f"{record.kind} {identity[:12]}", ", ".join(record.licences))
+        kind = f"{record.kind}, imported" if record.is_imported else record.kind
+        label = _quote(record.name, f"{kind} {identity[:12]}", ", ".join(record.licences))
         lines.append(f"  {_quote(identity)} [label={label}];")
         for item in record.inputs:
             origin = item.record or item.digest

@@ -24,6 +24,9 @@ EVALUATION = "evaluation"
 PARITY = "parity"
 """Role of text that an export is compared with its model on."""
 
+IMPORTED = "imported"
+"""Fact of a record whose output was taken from a run elsewhere: that this ran as recorded is declared only."""
+
 
 class Input(BaseModel):
     """One thing that an output was made of."""
@@ -96,6 +99,11 @@ class Record(BaseModel):
     def content(self) -> str:
         """Digest of the output's files: what decides whether later stages must run again."""
         return digest_content(self.files)
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether the output was taken from a run elsewhere."""
+        return self.facts.get(IMPORTED) is True
 
     def encode(self) -> bytes:
         """The bytes of ``record.json``."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from rewriting import write_sums
+from tiny_build import make_build
 
 from commonweight.workshop.release import integrity, verify
 from commonweight.workshop.release.documents import ReleaseError
@@ -44,6 +45,20 @@ def test_every_label_is_there_and_rendered(whole_release: Path) -> None:
     for statement in report.statements:
         assert statement.text in text
     assert json.loads(render_json(report))["passed"] is True
+
+
+def test_training_elsewhere_is_declared(whole_release: Path, tmp_path: Path) -> None:
+    build = make_build(tmp_path / "build", imported=True)
+    build.run_gate()
+    build.run_release(tmp_path / "release")
+    report = verify_release(tmp_path / "release")
+    assert report.passed
+    declared = [statement.text for statement in report.statements if statement.label == "declared"]
+    assert [text for text in declared if text.startswith("Training of tiny-base: it ran elsewhere, and its")]
+    card = (tmp_path / "release" / "README.md").read_text()
+    assert "Trained elsewhere, the weights imported: tiny-base (pretrain). That it ran as recorded is" in card
+    assert "elsewhere" not in (whole_release / "README.md").read_text()
+    assert not [one for one in verify_release(whole_release).statements if "ran elsewhere" in one.text]
 
 
 def test_a_quick_look_samples_large_files_and_says_so(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:

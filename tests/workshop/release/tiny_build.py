@@ -76,10 +76,14 @@ def make_settings(**changes: Any) -> ReleaseSettings:
     return ReleaseSettings.model_validate(values | changes)
 
 
-def make_build(folder: Path, licence: str = "Apache-2.0") -> TinyBuild:
-    """Make all outputs of a build: source, model, export, evaluation."""
+def make_build(folder: Path, licence: str = "Apache-2.0", **facts: Any) -> TinyBuild:
+    """Make all outputs of a build: source, model, export, evaluation.
+
+    Args:
+        facts: further facts of the model's record.
+    """
     source = _write_source(folder / "source")
-    model = _write_model(folder / "model", source)
+    model = _write_model(folder / "model", source, facts)
     known = {record.identity: record for record in (source, model)}
     head = make_chain([model.identity], known).head
     export = _write_export(folder / "export", model, head, licence)
@@ -150,7 +154,7 @@ def _write_source(folder: Path) -> Record:
     )
 
 
-def _write_model(folder: Path, source: Record) -> Record:
+def _write_model(folder: Path, source: Record, facts: dict[str, Any]) -> Record:
     folder.mkdir()
     generator = np.random.default_rng(7)
     tensors = {name: value.astype(np.float32) for name, value in _make_tensors(generator).items()}
@@ -165,7 +169,7 @@ def _write_model(folder: Path, source: Record) -> Record:
         inputs=(make_input("data", source),),
         licences=source.licences,
         parameters={"learning_rate": 0.01},
-        facts={"trained_tokens": 50_000},
+        facts={"trained_tokens": 50_000} | facts,
         seed=1,
         tools={"torch": "2.13.0"},
     )

@@ -24,9 +24,10 @@ from commonweight.lineage.record import (
     read_record,
     write_record,
 )
-from commonweight.workshop.recipe.plan import compute_key, get_versions, list_evaluation_sets, order_stages
+from commonweight.workshop.recipe.plan import Only, compute_key, get_versions, list_evaluation_sets, order_stages
 from commonweight.workshop.recipe.schema import Recipe
 from commonweight.workshop.recipe.stage_kind import (
+    EXPORTS,
     RecipeError,
     Report,
     Stage,
@@ -44,12 +45,26 @@ MIN_FREE_BYTES = 200 * 2**20
 class Builder:
     """Builds the stages of one recipe in one build folder."""
 
-    def __init__(self, recipe: Recipe, folder: BuildFolder, root: Path, data_root: Path | None, date: str) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: BuildFolder,
+        root: Path,
+        data_root: Path | None,
+        date: str,
+        kinds: Mapping[str, StageKind] | None = None,
+    ) -> None:
+        """Take what a build is made of.
+
+        Args:
+            kinds: what runs in place of a stage's own kind, by stage.
+        """
         self.recipe = recipe
         self.folder = folder
         self.root = root
         self.data_root = data_root
         self.date = date
+        self._kinds = kinds or {}
         self._built: dict[str, StageInput] = {}
         self._evaluation_sets: tuple[EvaluationSet, ...] = ()
         self._states: dict[str, dict[str, object]] = {}
@@ -59,8 +74,27 @@ class Builder:
         """All stages of the recipe."""
         return list(self.recipe.stages)
 
-    def build(self, report: Report, only: str | None = None) -> list[str]:
+    def get_output(self, stage: str) -> StageInput:
+        """The output of a stage that was built, or was there."""
+        return self._built[stage]
+
+    def list_inputs(self, spec: Stage) -> tuple[StageInput, ...]:
+        """The inputs of a stage whose inputs were built, or were there."""
+        built = [(reference, self._built[reference.stage]) for reference in spec.list_references()]
+        return tuple(StageInput(one.role, one.stage, found.folder, found.record) for one, found in built)
+
+    def find_served_file(self) -> Path | None:
+        """The GGUF file of the last export that was built, or was there: its smallest; None without an export."""
+        exports = [item for item in self._built.values() if item.record.kind in EXPORTS]
+        files = [exports[-1].folder / name for name in exports[-1].record.files] if exports else []
+        models = [path for path in files if path.suffix == ".gguf"]
+        return min(models, key=lambda path: path.stat().st_size, default=None)
+
+    def build(self, report: Report, only: Only = None) -> list[str]:
         """Run what is missing, in order.
+
+        Args:
+            only: the stage to be built, or several, with what they depend on; None: all.
 
         Returns:
             The stages that ran.
@@ -83,8 +117,8 @@ class Builder:
 
     def _build_stage(self, name: str, report: Report) -> bool:
         spec = self.recipe.stages[name]
-        kind = KINDS[spec.kind]
-        inputs = tuple(self._list_inputs(spec))
+        kind = self._kinds.get(name, KINDS[spec.kind])
+        inputs = self.list_inputs(spec)
         records = {item.stage: item.record for item in inputs}
         key: str | None = None
         try:
@@ -235,11 +269,6 @@ class Builder:
             tools=get_versions(("commonweight", *kind.tools)),
             decisions=result.decisions,
         )
-
-    def _list_inputs(self, spec: Stage) -> Iterator[StageInput]:
-        for reference in spec.list_references():
-            built = self._built[reference.stage]
-            yield StageInput(reference.role, reference.stage, built.folder, built.record)
 
     def _write_status(
         self,

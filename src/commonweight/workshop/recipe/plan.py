@@ -15,6 +15,8 @@ from commonweight.workshop.recipe.stage_kind import DECIDED, RecipeError, Stage,
 from commonweight.workshop.recipe.stages import KINDS
 
 State = Literal["done", "to do", "waiting"]
+Only = str | tuple[str, ...] | None
+"""The stage that is built with what it depends on, or several; None: all."""
 
 
 @dataclass(frozen=True)
@@ -33,17 +35,19 @@ class PlannedStage:
     """Time and memory of the work, in words; empty where nothing is to do or it is quick."""
 
 
-def order_stages(recipe: Recipe, only: str | None = None) -> list[str]:
+def order_stages(recipe: Recipe, only: Only = None) -> list[str]:
     """Stages in the order of their dependencies, which for equals is that of the recipe.
 
     Args:
-        only: the stage to be built, with what it depends on; None: all.
+        only: the stage to be built, or several, with what they depend on; None: all.
 
     Raises:
         RecipeError: there is no such stage.
     """
-    if only is not None and only not in recipe.stages:
-        raise RecipeError(f"The recipe has no stage {only!r}; it has {', '.join(recipe.stages)}.")
+    wanted = list(recipe.stages) if only is None else [only] if isinstance(only, str) else list(only)
+    for name in wanted:
+        if name not in recipe.stages:
+            raise RecipeError(f"The recipe has no stage {name!r}; it has {', '.join(recipe.stages)}.")
     ordered: dict[str, None] = {}
 
     def add(name: str) -> None:
@@ -52,7 +56,7 @@ def order_stages(recipe: Recipe, only: str | None = None) -> list[str]:
                 add(reference.stage)
         ordered[name] = None
 
-    for name in [only] if only else recipe.stages:
+    for name in wanted:
         if name not in ordered:
             add(name)
     return list(ordered)
@@ -97,9 +101,17 @@ def _identify(role: str, record: Record, kind: StageKind) -> list[str]:
 
 
 def make_plan(
-    recipe: Recipe, build: BuildFolder, root: Path, data_root: Path | None, only: str | None = None
+    recipe: Recipe,
+    build: BuildFolder,
+    root: Path,
+    data_root: Path | None,
+    only: Only = None,
+    kinds: Mapping[str, StageKind] | None = None,
 ) -> list[PlannedStage]:
     """Find what is done and what is to do.
+
+    Args:
+        kinds: what runs in place of a stage's own kind, by stage.
 
     Raises:
         RecipeError: a source is not there or not what the recipe says.
@@ -109,7 +121,7 @@ def make_plan(
     evaluation_sets = list_evaluation_sets(recipe, root, data_root)
     for name in order_stages(recipe, only):
         spec = recipe.stages[name]
-        kind = KINDS[spec.kind]
+        kind = (kinds or {}).get(name, KINDS[spec.kind])
         if any(item.stage not in records for item in spec.list_references()):
             plan.append(PlannedStage(name, spec, kind, None, "waiting", None, kind.estimate(spec, recipe.stages)))
             continue

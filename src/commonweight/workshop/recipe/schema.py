@@ -7,11 +7,12 @@ from pydantic import AliasChoices, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from commonweight.lineage.provenance import ProvenancePolicy
-from commonweight.workshop.recipe.stage_kind import EXPORTS, Place, Stage, StageName
+from commonweight.workshop.recipe.stage_kind import EXPORTS, TUNED, Place, Stage, StageName
 from commonweight.workshop.recipe.stages import AnyStage
 from commonweight.workshop.recipe.stages.data import EvaluationSetStage, SourceStage
 from commonweight.workshop.release.settings import ReleaseSettings
 from commonweight.workshop.settings import Settings, Several
+from commonweight.workshop.training.tuning_settings import AdapterSettings
 
 REFERENCES = "references"
 """Type of the one problem that holds all wrong references, each a :data:`Problem`."""
@@ -23,6 +24,12 @@ class ReleaseSection(ReleaseSettings):
 
     export: StageName
     evaluations: Several[StageName] = ()
+
+
+class ShippedAdapter(AdapterSettings):
+    """An adapter that a stage of training once made, and that ships with the recipe."""
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
 class Recipe(Settings):
@@ -44,6 +51,8 @@ class Recipe(Settings):
     """Share-alike material: gives the model its licence, is named only, or is refused."""
     stages: dict[StageName, AnyStage] = Field(min_length=1)
     release: ReleaseSection | None = None
+    shipped: dict[StageName, ShippedAdapter] = Field(default_factory=dict)
+    """Adapters that ``commonweight build --use-shipped`` takes in place of stages that train."""
 
     @property
     def policy(self) -> ProvenancePolicy:
@@ -106,6 +115,8 @@ class Recipe(Settings):
             for reference in stage.list_references():
                 place = ("stages", name, *reference.place)
                 yield from self._check_reference(place, reference.stage, reference.kinds)
+        for name in self.shipped:
+            yield from self._check_reference(("shipped", name), name, TUNED)
         if self.release is not None:
             yield from self._check_reference(("release", "export"), self.release.export, EXPORTS)
             for index, name in enumerate(self.release.evaluations):

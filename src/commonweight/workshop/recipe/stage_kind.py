@@ -18,11 +18,15 @@ ROWS = ("source", "filter", "mix")
 """Kinds whose output is rows."""
 MODELS = ("pretrain", "sft", "preference", "adapter", "import")
 """Kinds whose output is a folder of safetensors."""
+TUNED = ("sft", "preference")
+"""Kinds that train a model further on rows; a run of them elsewhere may stand in their place."""
 TOKENIZERS = ("tokenizer",)
 EXPORTS = ("export",)
 DECIDED = ("source", "import", "adapter")
 """Kinds that bring material in from outside: the policy is part of their keys."""
 EVALUATION_SETS = ("evaluation_set",)
+MEASUREMENTS = ("evaluate", "compare")
+"""Kinds that say something about others' outputs, and make nothing themselves."""
 
 TRAINING_TOOLS = ("torch", "transformers", "tokenizers", "numpy")
 EXPORT_TOOLS = ("gguf", "libgguf", "numpy")

@@ -170,6 +170,13 @@ def _describe_licence(evidence: Evidence) -> Iterable[str]:
 
 def _describe_lineage(evidence: Evidence) -> Iterable[str]:
     yield f"{len(evidence.chain.records)} records (lineage.jsonl), head {evidence.chain.head}."
+    if imported := [
+        _escape(f"{record.name} ({record.kind})") for record in evidence.material if record.is_imported
+    ]:
+        yield (
+            f"Trained elsewhere, the weights imported: {', '.join(imported)}. "
+            "That it ran as recorded is declared only."
+        )
     yield f"Head before export, as in the metadata of the weights: {evidence.head}."
     yield f"Parity with the model in `{WEIGHTS}`: {PARITY}. Scores by sample, without texts: {EVALUATION_FOLDER}."
     yield f"Signature: {SIGNATURE}. Check with `commonweight verify FOLDER --trust KEY`."

@@ -105,6 +105,12 @@ def list_declarations(evidence: Evidence) -> Iterable[str]:
         yield f"Origin, licence and generator of the material: {quote_sentence(', '.join(sources))}."
     kinds = sorted({record.kind for record in evidence.material})
     yield f"That the stages ran as recorded: {quote_sentence(', '.join(kinds))}."
+    for record in evidence.material:
+        if record.is_imported:
+            yield (
+                f"Training of {quote_sentence(record.name)}: it ran elsewhere, and its weights were imported; "
+                "nothing here shows that they were trained as recorded."
+            )
     if any(TOKENS in record.facts for record in evidence.material):
         yield "How many tokens the weights were trained on, by which the gate reckons compute."
     yield f"The values in {PARITY}, which were measured with an engine."

@@ -91,7 +91,7 @@ def _run_source(run: StageRun) -> StageResult:
         select_settings(SourceSettings, run.spec), run.root, run.data_root, run.output, run.report
     )
     texts = tuple(_read_licence_text(location, run) for location in run.spec.licence_texts)
-    decisions = check_material(_read_materials(run.output, texts), run.policy, run.evaluation_sets)
+    decisions = check_material(read_materials(run.output, texts), run.policy, run.evaluation_sets)
     require_material(decisions)
     return _describe_rows(decisions, observed)
 
@@ -144,7 +144,8 @@ def _describe_rows(decisions: tuple[Decision, ...], observed: Mapping[str, Any])
     )
 
 
-def _read_materials(output: Path, texts: tuple[LicenceText, ...]) -> list[Material]:
+def read_materials(output: Path, texts: tuple[LicenceText, ...] = ()) -> list[Material]:
+    """What the licence gate decides on of the rows of a dataset folder."""
     from commonweight.workshop.data.manifest import read_manifest, read_provenance
 
     manifest = read_manifest(output)

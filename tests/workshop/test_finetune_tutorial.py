@@ -1,0 +1,70 @@
+"""The page that fine-tunes a model, run as it is written, with a tiny model as the one that it begins with."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from commonweight.lineage.build_folder import BuildFolder
+from commonweight.workshop.recipe.build import Builder
+from commonweight.workshop.recipe.parse import parse_recipe
+
+pytestmark = pytest.mark.workshop
+
+PAGE = Path(__file__).parents[2] / "docs" / "learn" / "finetune.md"
+BASE = b"""
+name: base
+stages:
+  pages:
+    kind: source
+    from: package:commonweight/workshop/recipe/recipes/sqlite/text.jsonl
+    format: text
+    licence: LicenseRef-Public-Domain
+  text: {kind: mix, weights: {pages: 1}, validation: 0.05}
+  tokenizer: {kind: tokenizer, data: text, vocab_size: 1024}
+  base:
+    {kind: pretrain, data: text, tokenizer: tokenizer, layers: 1, dim: 256, heads: 4, kv_heads: 1, context: 256,
+     batch_tokens: 1024, steps: 4}
+  gguf: {kind: export, model: base, text: text, name: base, quantisations: []}
+"""
+
+
+@pytest.mark.timeout(600)
+def test_the_page_runs_as_written(tmp_path: Path) -> None:
+    folder = BuildFolder(tmp_path / "base")
+    builder = Builder(parse_recipe(BASE, "base"), folder, tmp_path, None, "2026-11-30")
+    builder.build(lambda line: None)
+    made = builder.find_served_file()
+    assert made is not None
+    shutil.move(made, tmp_path / "base.gguf")
+    blocks = re.findall(r"^```bash\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 8
+    script = "set -eu\n" + "\n".join(f"echo '== {number}'\n{block}" for number, block in enumerate(blocks))
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=tmp_path,
+        env=os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=580,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    parts = re.split(r"^== \d+\n", done.stdout, flags=re.MULTILINE)[1:]
+    _, _, _, plan, build, again, served, exported = parts
+    assert "tuned" in plan
+    assert "6 of 6 stages ran" in build
+    assert "0 of 6 stages ran" in again
+    assert re.search(
+        r"^Serve it: commonweight serve --model build/outputs/gguf/\w+/bakery-Q8_0.gguf$", again, re.M
+    )
+    assert '"type":"message"' in served
+    assert "trl sft --config config.yaml" in exported
+    [adapter] = (tmp_path / "assistant" / "build" / "outputs" / "tuned").glob(
+        "*/adapter/adapter_model.safetensors"
+    )
+    assert adapter.stat().st_size > 0
