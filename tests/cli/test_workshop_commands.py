@@ -81,7 +81,10 @@ def test_help_imports_no_library_of_the_workshop(arguments: tuple[str, ...]) -> 
         ("lineage", ["FOLDER", "--dot", "--json"]),
         ("provenance", ["TABLE", "--use", "--generated-prompts", "--share-alike", "--json"]),
         ("recipe", ["schema", "export"]),
-        ("recipe export", ["RECIPE", "--to", "trl|axolotl", "--output", "--stage", "--folder", "--data-root"]),
+        (
+            "recipe export",
+            ["RECIPE", "--to", "trl|axolotl", "--output", "--stage", "--folder", "--import-run", "--data-root"],
+        ),
     ],
 )
 def test_every_command_has_help(command: str, names: list[str]) -> None:

@@ -33,6 +33,15 @@ DataRoot = Annotated[
         show_default=False,
     ),
 ]
+ImportRun = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--import-run",
+        metavar="STAGE=DIR",
+        help="Take a stage's output from a run elsewhere, recorded as declared; several times for several.",
+        show_default=False,
+    ),
+]
 
 
 @recipe_commands.command()
@@ -60,6 +69,7 @@ def export(
             "--folder", metavar="DIR", help="Build folder. Default: build, beside the recipe.", show_default=False
         ),
     ] = None,
+    import_run: ImportRun = None,
     data_root: DataRoot = None,
 ) -> None:
     """Export a stage that trains for a cluster: config, rows, base model, digests. Builds what comes before it."""
@@ -68,6 +78,7 @@ def export(
     from commonweight.lineage.build_folder import BuildFolder
     from commonweight.workshop.recipe.build import Builder
     from commonweight.workshop.recipe.cluster_export import export_training
+    from commonweight.workshop.recipe.imported_runs import make_imported_kinds, parse_runs
     from commonweight.workshop.recipe.parse import read_recipe
 
     progress = make_console(stderr=True)
@@ -75,7 +86,8 @@ def export(
         parsed = read_recipe(recipe)
         build_folder = BuildFolder(folder or recipe.parent / "build")
         day = time.strftime("%Y-%m-%d", time.gmtime())
-        builder = Builder(parsed, build_folder, recipe.parent, data_root, day)
+        kinds = make_imported_kinds(parsed, parse_runs(import_run or ()))
+        builder = Builder(parsed, build_folder, recipe.parent, data_root, day, kinds)
         export_training(builder, stage, to, output, lambda line: progress.print(line, soft_wrap=True))
     typer.echo(f"Wrote {output}. {output / 'README.md'} has the command that trains.")
 
@@ -118,15 +130,7 @@ def build(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", metavar="", help="Show the plan, with time and memory; run nothing.")
     ] = False,
-    import_run: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--import-run",
-            metavar="STAGE=DIR",
-            help="Take a stage's output from a run elsewhere, recorded as declared; several times for several.",
-            show_default=False,
-        ),
-    ] = None,
+    import_run: ImportRun = None,
     use_shipped: Annotated[
         bool,
         typer.Option(

@@ -15,10 +15,12 @@ from tuned_recipe import GIVEN, make_tuned_recipe, write_tuned_recipe
 from command import one_line_error, run
 from commonweight.lineage.build_folder import BuildFolder
 from commonweight.lineage.digests import LineageError, digest_file
+from commonweight.lineage.provenance import ProvenancePolicy
 from commonweight.workshop.data.dataset import DatasetWriter
+from commonweight.workshop.data.manifest import SourceOrigin
 from commonweight.workshop.data.rows import Content, Message, Row, Split
 from commonweight.workshop.recipe.build import Builder
-from commonweight.workshop.recipe.cluster_export import CONVERSATIONS, export_training
+from commonweight.workshop.recipe.cluster_export import CONVERSATIONS, check_rows, export_training
 from commonweight.workshop.recipe.cluster_manifest import MANIFEST, read_cluster_manifest
 from commonweight.workshop.recipe.imported_runs import make_imported_kinds, parse_runs
 from commonweight.workshop.recipe.parse import read_recipe
@@ -325,37 +327,42 @@ def test_preferences_are_exported_and_trained(copy: Trained, tmp_path: Path) -> 
     assert row["chosen"]["role"] == "assistant"
 
 
-def test_rows_that_may_not_train_are_not_exported(copy: Trained, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"generator": "openai/gpt-4o"}, r"^own \(1 rows, answers\) is blocked by the rule generator: .*\.$"),
+        ({"licence": "LicenseRef-Mine"}, r"^own \(1 rows, answers\) is blocked by the rule licence: .*\.$"),
+        ({"licence": "CC-BY-NC-4.0"}, r"^own \(1 rows, answers\) is blocked by the rule non-commercial: .*\.$"),
+    ],
+)
+def test_rows_that_may_not_train_do_not_leave(fields: dict[str, str], says: str, tmp_path: Path) -> None:
+    content = Content("messages", messages=(Message("user", "Bread?"), Message("assistant", "Yes.")))
+    row: dict[str, Any] = {"source": "own", "licence": "CC0-1.0"}
+    with DatasetWriter(tmp_path) as writer:
+        writer.add(Row(content.compute_row_id(), content, **(row | fields)))
+        origin = SourceOrigin(name="own", location="own.jsonl", revision=None, sha256="0" * 64, files=1)
+        writer.finish([origin], dropped={})
+    with pytest.raises(LineageError, match=says):
+        check_rows([tmp_path], ProvenancePolicy(), ())
+
+
+def test_nothing_is_left_of_an_export_that_fails(copy: Trained, tmp_path: Path) -> None:
     recipe, _ = copy
     content = yaml.safe_load(recipe.read_text())
-    content["stages"]["asked"]["generator"] = "openai/gpt-4o"
+    content["stages"]["chat"]["lora"]["rank_pattern"] = {"q_proj": 2}
     recipe.write_text(yaml.safe_dump(content))
-    with pytest.raises(LineageError, match=r"asked .* is blocked by the rule generator"):
-        export_training(make_builder(recipe), "chat", "trl", tmp_path / "out", quiet)
-    assert not (tmp_path / "out").exists()
+    with pytest.raises(TrainingError, match=r"^lora.rank_pattern has no counterpart"):
+        export_training(make_builder(recipe), "chat", "trl", tmp_path / "new" / "out", quiet)
+    assert list((tmp_path / "new").iterdir()) == []
 
 
-def test_mistakes_are_one_line(copy: Trained) -> None:
+def test_the_commands(copy: Trained) -> None:
     recipe, folder = copy
-    export = ("recipe", "export", recipe, "-o", folder.parent / "new", "--to", "trl")
-    assert one_line_error(run(*export, "--stage", "x")).startswith("The recipe has no stage 'x'; it has ")
+    export = ("recipe", "export", recipe, "--to", "trl", "--output", folder)
+    assert one_line_error(run(*export)) == f"{folder} is there already."
     assert one_line_error(run(*export, "--stage", "text")) == (
         "The stage 'text' is of the kind mix; those of the kind sft or preference are exported."
     )
-    assert one_line_error(run(*export[:4], folder, *export[5:])) == f"{folder} is there already."
-    assert run(*export[:-1], "other").returncode == 2
-    build = ("build", recipe, "--dry-run")
-    assert one_line_error(run(*build, "--import-run", "chat")) == "A run is given as STAGE=DIR, not as 'chat'."
-    assert one_line_error(run(*build, "--import-run", "chat=a", "--import-run", "chat=b")) == (
-        "Two runs are given for the stage chat."
-    )
-    assert one_line_error(run(*build, "--import-run", "x=a")).startswith("The recipe has no stage 'x'; it has ")
-    assert one_line_error(run(*build, "--import-run", f"base={folder}")) == (
-        "The stage 'base' is of the kind pretrain; runs of sft and preference are imported."
-    )
-    assert one_line_error(run(*build, "--import-run", "chat=missing")) == "missing is no folder of a run"
-    assert one_line_error(run("build", recipe, "--use-shipped")).startswith(
-        "The recipe small has no section `shipped`"
-    )
-    done = run(*build, "--import-run", f"chat={folder}", "--stage", "chat", COLUMNS="300")
-    assert f"imported from {folder}" in done.stdout
+    build = ("build", recipe, "--dry-run", "--stage", "chat", "--import-run")
+    assert one_line_error(run(*build, "chat=missing")) == "missing is no folder of a run"
+    assert f"imported from {folder}" in run(*build, f"chat={folder}", COLUMNS="300").stdout

@@ -2,13 +2,13 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
 from commonweight.lineage.chain import fold
 from commonweight.lineage.digests import digest_files
-from commonweight.lineage.provenance import check_material, require_material
+from commonweight.lineage.provenance import EvaluationSet, ProvenancePolicy, check_material, require_material
 from commonweight.workshop.data.dataset import read_rows
 from commonweight.workshop.data.manifest import read_provenance
 from commonweight.workshop.data.rows import Row
@@ -62,7 +62,8 @@ def export_training(builder: Builder, stage: str | None, trainer: Trainer, outpu
         raise RecipeError(f"{output} is there already.")
     builder.build(report, tuple(dict.fromkeys(reference.stage for reference in spec.list_references())))
     inputs = builder.list_inputs(spec)
-    _check_rows(builder, inputs)
+    sets = list_evaluation_sets(builder.recipe, builder.root, builder.data_root)
+    check_rows([item.folder for item in inputs if item.role in _ROWS], builder.recipe.policy, sets)
     draft = output.with_name(f".{output.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True, mode=0o700)
@@ -98,11 +99,14 @@ def _choose_stage(builder: Builder, stage: str | None) -> str:
     return stage
 
 
-def _check_rows(builder: Builder, inputs: tuple[StageInput, ...]) -> None:
-    """Ask the licence gate again: rows leave this machine."""
-    materials = [one for item in inputs if item.role in _ROWS for one in read_materials(item.folder)]
-    sets = list_evaluation_sets(builder.recipe, builder.root, builder.data_root)
-    require_material(check_material(materials, builder.recipe.policy, sets))
+def check_rows(folders: Iterable[Path], policy: ProvenancePolicy, sets: tuple[EvaluationSet, ...]) -> None:
+    """Ask the licence gate about all rows that are to leave this machine, wherever in the recipe they came in.
+
+    Raises:
+        LineageError: it refuses some; says which, and why.
+    """
+    materials = [one for folder in folders for one in read_materials(folder)]
+    require_material(check_material(materials, policy, sets))
 
 
 def _write_files(spec: Stage, inputs: tuple[StageInput, ...], trainer: Trainer, folder: Path) -> RowCounts:

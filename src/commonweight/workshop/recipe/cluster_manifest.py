@@ -66,7 +66,8 @@ class ClusterManifest(BaseModel):
                     f"its {MANIFEST} names."
                 )
         settings = spec.model_dump(mode="json", by_alias=True)
-        changed = sorted(key for key in settings | self.settings if settings.get(key) != self.settings.get(key))
+        # Fields that a later version has added are not compared: the run had their defaults.
+        changed = sorted(key for key, value in self.settings.items() if settings.get(key) != value)
         if exported or changed:
             what = changed[0] if changed else f"the input {min(stage for _, stage in exported)}"
             raise RecipeError(f"The run was exported with other settings of {name}: {what} differs.")
