@@ -25,6 +25,7 @@ from commonweight.workshop.recipe.cluster_manifest import MANIFEST, read_cluster
 from commonweight.workshop.recipe.imported_runs import make_imported_kinds, parse_runs
 from commonweight.workshop.recipe.parse import read_recipe
 from commonweight.workshop.recipe.plan import make_plan
+from commonweight.workshop.recipe.shipped_stages import use_shipped
 from commonweight.workshop.recipe.stage_kind import RecipeError
 from commonweight.workshop.training.settings import TrainingError
 from commonweight.workshop.training.trainer_config import Trainer
@@ -174,6 +175,33 @@ def test_a_whole_model_comes_back_without_a_manifest(copy: Trained, tmp_path: Pa
     )
 
 
+@pytest.mark.timeout(300)
+def test_an_adapter_that_ships_gives_the_same_weights(copy: Trained) -> None:
+    recipe, folder = copy
+    imported = make_builder(recipe, f"chat={folder}")
+    imported.build(quiet, "chat")
+    adapter = recipe.parent / "adapter"
+    adapter.mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.copyfile(folder / "run" / name, adapter / name)
+    weights = adapter / "adapter_model.safetensors"
+    content = yaml.safe_load(recipe.read_text())
+    shipped = {"from": "adapter/adapter_model.safetensors", "sha256": digest_file(weights), "licence": "CC-BY-4.0"}
+    recipe.write_text(yaml.safe_dump(content | {"shipped": {"chat": shipped}}))
+    plan = json.loads(run("build", recipe, "--use-shipped", "--dry-run", "--json").stdout)["stages"]
+    assert [
+        (stage["name"], stage["kind"], stage["state"]) for stage in plan if stage["name"] in ("chat", "gguf")
+    ] == [*(("chat", "adapter", "to do"), ("gguf", "export", "waiting"))]
+    assert not {"asked", "lessons"} & {stage["name"] for stage in plan}
+    parsed, wanted = use_shipped(read_recipe(recipe))
+    assert wanted == ("gguf",)
+    builder = Builder(parsed, BuildFolder(recipe.parent / "build"), recipe.parent, None, DAY)
+    assert builder.build(quiet, "chat") == ["chat"]
+    record = builder.get_output("chat").record
+    assert record.kind == "adapter"
+    assert record.files["model.safetensors"] == imported.get_output("chat").record.files["model.safetensors"]
+
+
 def change_json(path: Path, **fields: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
@@ -272,6 +300,7 @@ def test_a_beginning_that_is_given_stays_masked(trained: Trained, tmp_path: Path
 
     answer = f"{GIVEN}, or rather: we give it to the birds."
     messages = (Message("user", "What becomes of old bread?"), Message("assistant", answer))
+    (tmp_path / "data").mkdir()
     with DatasetWriter(tmp_path / "data") as writer:
         splits: tuple[Split, ...] = ("train", "validation")
         for number, split in enumerate(splits):
@@ -310,7 +339,7 @@ def test_preferences_are_exported_and_trained(copy: Trained, tmp_path: Path) -> 
         },
     }
     recipe.write_text(yaml.safe_dump(content))
-    with pytest.raises(RecipeError, match=r"is exported from a recipe, and it has chat, better: choose one with"):
+    with pytest.raises(RecipeError, match=r"is exported from a recipe, and it has better, chat: choose one with"):
         export_training(make_builder(recipe), None, "trl", tmp_path / "none", quiet)
     export_training(make_builder(recipe), "better", "trl", tmp_path / "pairs", quiet)
     rows = [json.loads(line) for line in (tmp_path / "pairs" / "rows" / "train.jsonl").read_text().splitlines()]

@@ -67,11 +67,14 @@ def _make_kind(kind: StageKind, folder: Path) -> StageKind:
 def _digest_run(folder: Path) -> dict[str, str]:
     from commonweight.workshop.recipe.cluster_manifest import MANIFEST, find_run
     from commonweight.workshop.training.run_files import find_run_files
+    from commonweight.workshop.training.trainer_config import ROWS
 
     files = find_run_files(find_run(folder))
     digests = {f"run/{name}": digest_file(files.folder / name) for name in files.names}
-    manifest = folder / MANIFEST
-    return digests | ({MANIFEST: digest_file(manifest)} if manifest.is_file() else {})
+    came_back = [folder / MANIFEST, *sorted((folder / ROWS).glob("*.jsonl"))]
+    return digests | {
+        path.relative_to(folder).as_posix(): digest_file(path) for path in came_back if path.is_file()
+    }
 
 
 def _run_import(stage: StageRun, folder: Path) -> StageResult:
