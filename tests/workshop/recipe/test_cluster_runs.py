@@ -34,6 +34,7 @@ from commonweight.workshop.training.tuning_settings import SftSettings
 
 pytestmark = pytest.mark.workshop
 
+ORIGIN = SourceOrigin(name="own", location="own.jsonl", revision=None, sha256="0" * 64, files=1)
 Trained = tuple[Path, Path]
 
 
@@ -307,7 +308,7 @@ def test_a_beginning_that_is_given_stays_masked(trained: Trained, tmp_path: Path
             asked = (Message("user", f"{number}: {messages[0].content}"), messages[1])
             content = Content("messages", messages=asked, given=len(GIVEN))
             writer.add(Row(content.compute_row_id(), content, "own", "CC0-1.0", split=split))
-        writer.finish([], dropped={})
+        writer.finish([ORIGIN], dropped={})
     model = trained[1] / "model"
     trainers: tuple[Trainer, ...] = ("trl", "axolotl")
     for trainer in trainers:
@@ -335,7 +336,7 @@ def test_preferences_are_exported_and_trained(copy: Trained, tmp_path: Path) -> 
         "answered": {"kind": "source", "from": "pairs.jsonl", "format": "preference", "licence": "CC0-1.0"},
         "better": {
             **{"kind": "preference", "data": "answered", "ordinary": "lessons", "model": "base"},
-            **{"max_steps": 2, "batch_size": 4, "evaluation_interval": 1, "max_length": 64, "lora": {"r": 4}},
+            **{"max_steps": 2, "batch_size": 4, "evaluation_interval": 1, "max_length": 128, "lora": {"r": 4}},
         },
     }
     recipe.write_text(yaml.safe_dump(content))
@@ -369,8 +370,7 @@ def test_rows_that_may_not_train_do_not_leave(fields: dict[str, str], says: str,
     row: dict[str, Any] = {"source": "own", "licence": "CC0-1.0"}
     with DatasetWriter(tmp_path) as writer:
         writer.add(Row(content.compute_row_id(), content, **(row | fields)))
-        origin = SourceOrigin(name="own", location="own.jsonl", revision=None, sha256="0" * 64, files=1)
-        writer.finish([origin], dropped={})
+        writer.finish([ORIGIN], dropped={})
     with pytest.raises(LineageError, match=says):
         check_rows([tmp_path], ProvenancePolicy(), ())
 
@@ -393,5 +393,5 @@ def test_the_commands(copy: Trained) -> None:
         "The stage 'text' is of the kind mix; those of the kind sft or preference are exported."
     )
     build = ("build", recipe, "--dry-run", "--stage", "chat", "--import-run")
-    assert one_line_error(run(*build, "chat=missing")) == "missing is no folder of a run"
+    assert one_line_error(run(*build, "chat=missing")) == "missing is no folder of a run."
     assert f"imported from {folder}" in run(*build, f"chat={folder}", COLUMNS="300").stdout

@@ -38,3 +38,9 @@ def test_two_runs_of_a_stage() -> None:
 def test_stages_that_take_no_run(stage: str, says: str) -> None:
     with pytest.raises(RecipeError, match=says):
         make_imported_kinds(RECIPE, {stage: Path()})
+
+
+def test_a_run_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"/missing is no folder of a run\.$"):
+        make_imported_kinds(RECIPE, {"chat": tmp_path / "missing"})
+    assert make_imported_kinds(RECIPE, {"chat": tmp_path})["chat"].origin == f"imported from {tmp_path}"

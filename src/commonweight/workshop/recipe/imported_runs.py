@@ -36,7 +36,7 @@ def make_imported_kinds(recipe: Recipe, runs: Mapping[str, Path]) -> dict[str, S
     The files of a run are sources of the stage: they are in its key and its record, by their digests.
 
     Raises:
-        RecipeError: the recipe has no such stage, or one that is not trained.
+        RecipeError: the recipe has no such stage, or one that is not trained, or there is no such folder.
     """
     kinds: dict[str, StageKind] = {}
     for name, folder in runs.items():
@@ -47,6 +47,8 @@ def make_imported_kinds(recipe: Recipe, runs: Mapping[str, Path]) -> dict[str, S
             raise RecipeError(
                 f"The stage {name!r} is of the kind {spec.kind}; runs of {' and '.join(TUNED)} are imported."
             )
+        if not folder.is_dir():
+            raise RecipeError(f"{folder} is no folder of a run.")
         kinds[name] = _make_kind(KINDS[spec.kind], folder)
     return kinds
 
@@ -59,9 +61,7 @@ def _make_kind(kind: StageKind, folder: Path) -> StageKind:
         del spec, root, data_root
         return _digest_run(folder)
 
-    return replace(
-        kind, run=run, digest_sources=digest_sources, estimate=lambda _spec, _stages: f"imported from {folder}"
-    )
+    return replace(kind, run=run, digest_sources=digest_sources, origin=f"imported from {folder}")
 
 
 def _digest_run(folder: Path) -> dict[str, str]:

@@ -32,7 +32,8 @@ class PlannedStage:
     record: Record | None
     """Of the output, where it is there."""
     estimate: str
-    """Time and memory of the work, in words; empty where nothing is to do or it is quick."""
+    """Time and memory of the work, or where the output comes from instead, in words; empty where nothing is to do
+    or it is quick."""
 
 
 def order_stages(recipe: Recipe, only: Only = None) -> list[str]:
@@ -123,14 +124,15 @@ def make_plan(
         spec = recipe.stages[name]
         kind = (kinds or {}).get(name, KINDS[spec.kind])
         if any(item.stage not in records for item in spec.list_references()):
-            plan.append(PlannedStage(name, spec, kind, None, "waiting", None, kind.estimate(spec, recipe.stages)))
+            estimate = kind.origin or kind.estimate(spec, recipe.stages)
+            plan.append(PlannedStage(name, spec, kind, None, "waiting", None, estimate))
             continue
         sources = kind.digest_sources(spec, root, data_root)
         key = compute_key(recipe, name, spec, kind, records, sources, evaluation_sets)
         record = build.find_record(name, key)
         if record is not None:
             records[name] = record
-        estimate = "" if record else kind.estimate(spec, recipe.stages)
+        estimate = kind.origin or ("" if record else kind.estimate(spec, recipe.stages))
         plan.append(PlannedStage(name, spec, kind, key, "done" if record else "to do", record, estimate))
     return plan
 

@@ -149,6 +149,8 @@ class StageKind:
     """Roles of inputs whose records are part of its key, not their content only: their chain is in its files."""
     estimate: Callable[[Stage, Mapping[str, Stage]], str] = lambda _spec, _stages: ""
     """Time and memory that it takes, in words, for the plan."""
+    origin: str = ""
+    """Where its output comes from instead of work of its own, in words, for the plan."""
 
 
 def select_settings(settings: type[_Settings], spec: Stage) -> _Settings:
