@@ -43,7 +43,7 @@ def test_the_page_runs_as_written(tmp_path: Path) -> None:
     shutil.move(made, tmp_path / "base.gguf")
     blocks = re.findall(r"^```bash\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     assert len(blocks) == 8
-    script = "set -eu\n" + "\n".join(f"echo '== {number}'\n{block}" for number, block in enumerate(blocks))
+    script = "set -eu\n" + "\n".join(f"echo; echo '== {number}'\n{block}" for number, block in enumerate(blocks))
     done = subprocess.run(
         ["bash", "-c", script],
         cwd=tmp_path,
