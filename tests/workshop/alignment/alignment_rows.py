@@ -129,7 +129,8 @@ def _read_template() -> str:
         card, tokenizer = ModelCard.from_gguf(gguf), Tokenizer(gguf)
         renderer = Renderer(tokenizer, card.chat_template, card.generation.system)
         greeting, ids = make_vocabulary(tokenizer, renderer).greeting
-        return b"".join(map(tokenizer.decode, ids)).decode().replace(greeting, "{}")
+        text = b"".join(map(tokenizer.decode, ids)).decode().replace(greeting, "{}")
+        return text.removesuffix("<|im_start|>assistant\n")  # servers are asked without it
 
 
 @contextmanager
