@@ -4,13 +4,17 @@ import asyncio
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from commonweight.catalog.checksum import compute_sha256
+from commonweight.catalog.gguf import Gguf
+from commonweight.catalog.model import ModelCard
 from commonweight.catalog.starter import find_starter
 from commonweight.charter import Charter, parse
+from commonweight.prompting import Renderer, Tokenizer
+from commonweight.runtime.assistant import make_vocabulary
 from commonweight.workshop.alignment.chat import ChatModel
 from commonweight.workshop.alignment.generate_stage import run_generate
 from commonweight.workshop.alignment.origins import ModelOrigin
@@ -117,6 +121,17 @@ def generate(data: Path, folder: Path, report: Any = lambda _line: None, **chang
     return output
 
 
+def _read_template() -> str:
+    """What the starter's chat template makes of a user's turn, with a place for it."""
+    path = find_starter()
+    assert path is not None
+    with closing(Gguf(path)) as gguf:
+        card, tokenizer = ModelCard.from_gguf(gguf), Tokenizer(gguf)
+        renderer = Renderer(tokenizer, card.chat_template, card.generation.system)
+        greeting, ids = make_vocabulary(tokenizer, renderer).greeting
+        return b"".join(map(tokenizer.decode, ids)).decode().replace(greeting, "{}")
+
+
 @contextmanager
 def serve_far(**fields: Any) -> Iterator[Any]:
     """A server that speaks what vLLM speaks, in a thread of its own."""
@@ -128,7 +143,7 @@ def serve_far(**fields: Any) -> Iterator[Any]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    far = Far(template="<|im_start|>user\n{}<|im_end|>\n", **fields)
+    far = Far(template=_read_template(), **fields)
     running = far.running()
     try:
         asyncio.run_coroutine_threadsafe(running.__aenter__(), loop).result(30)

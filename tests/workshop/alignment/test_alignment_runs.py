@@ -256,7 +256,7 @@ def test_good_answers_are_selected(tmp_path: Path) -> None:
     rows = [
         *(make_answered("Rye?", good.format(word)) for word in ("two", "three")),
         make_answered("Rye?", "Whales swim in the sea and eat small fish all day."),
-        make_answered("Spelt?", good.format("three")),
+        make_answered("Spelt?", good.format("two")),
         make_answered("Salt?", "I can't help with that. Please ask a baker."),
         make_answered("Oven?", "The oven gets hot, and then"),
         make_answered("Hot?", "It is very hot in there. " * 9),
