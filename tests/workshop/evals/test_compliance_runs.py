@@ -105,7 +105,7 @@ def test_the_starter_in_process(files: dict[str, Path], tmp_path: Path) -> None:
     gone = tmp_path / "gone.gguf"
     again = measure_divergence(settings, dataset, gone, gone, output, parallel=1, report=lines.append)
     assert again == same
-    with pytest.raises(EvaluationError, match="the divergence cannot be measured"):
+    with pytest.raises(EvaluationError, match=r"the model gone\.gguf is no file"):
         other = settings.model_copy(update={"seed": 5, "limit": 1})
         (tmp_path / "fresh").mkdir()
         measure_divergence(other, dataset, gone, gone, tmp_path / "fresh", parallel=1, report=lines.append)

@@ -11,7 +11,7 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,8 +91,12 @@ def measure_divergence(
     logs = output / "logs"
     logs.mkdir(mode=0o700, parents=True, exist_ok=True)
     with contextlib.closing(Ledger(output / "divergence.jsonl")) as ledger:
+        missing = [prompt for prompt in prompts if ledger.find(TASK, prompt.id, prompt.digest) is None]
+        for model in (before, after) if missing else ():
+            if not model.is_file():
+                raise EvaluationError(f"the model {model.name} is no file")
         try:
-            asyncio.run(_measure(settings, prompts, before, after, logs, ledger, parallel, report))
+            asyncio.run(_measure(settings, missing, before, after, logs, ledger, parallel, report))
         except (EngineError, UserError, OSError) as error:
             raise EvaluationError(f"the divergence cannot be measured: {error}") from error
         ledger.finish([(TASK, prompt.id) for prompt in prompts])
@@ -108,7 +112,7 @@ def measure_divergence(
 
 async def _measure(
     settings: DivergenceSettings,
-    prompts: Sequence[_Prompt],
+    missing: Sequence[_Prompt],
     before: Path,
     after: Path,
     logs: Path,
@@ -118,7 +122,6 @@ async def _measure(
 ) -> None:
     from commonweight.workshop.evals.model_server import open_model
 
-    missing = [prompt for prompt in prompts if ledger.find(TASK, prompt.id, prompt.digest) is None]
     if not missing:
         return
     drawn = dict(_read_drawn(logs / DRAWN))
@@ -146,14 +149,12 @@ async def _measure(
         await _share_out(missing, compare, parallel)
 
 
-async def _share_out(prompts: Sequence[_Prompt], do: Callable[[_Prompt], object], parallel: int) -> None:
+async def _share_out(prompts: Sequence[_Prompt], do: Callable[[_Prompt], Awaitable[None]], parallel: int) -> None:
     waiting: Iterator[_Prompt] = iter(prompts)
 
     async def work() -> None:
         for prompt in waiting:
-            result = do(prompt)
-            assert asyncio.iscoroutine(result)
-            await result
+            await do(prompt)
 
     await asyncio.gather(*(work() for _ in range(parallel)))
 
