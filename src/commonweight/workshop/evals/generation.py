@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -152,7 +153,7 @@ async def _evaluate(
     from inspect_ai.dataset import MemoryDataset
     from inspect_ai.dataset import Sample as InspectSample
     from inspect_ai.scorer import Score as InspectScore
-    from inspect_ai.scorer import mean, scorer
+    from inspect_ai.scorer import scorer
     from inspect_ai.solver import generate
 
     from commonweight.workshop.evals.inspect_conversations import make_input
@@ -163,7 +164,7 @@ async def _evaluate(
         if sample.conversation is not None and sample.conversation.tools
     }
 
-    @scorer(metrics={"*": [mean()]}, name=f"commonweight_{name}")
+    @scorer(metrics=[], name=f"commonweight_{name}")  # samples differ in what they are scored for
     def write_to_ledger() -> "Callable[[TaskState, Target], Any]":
         async def score(state: "TaskState", _target: "Target") -> "InspectScore":
             # An error of the server (a prompt past its window) comes as an output with the error's text.
@@ -265,24 +266,28 @@ def _make_model(generation: Generation) -> "Model":
 
 @contextmanager
 def _keep_private(logs: Path) -> Iterator[None]:
-    """Let inspect-ai write into the private folder only, and leave logging as it was."""
+    """Let inspect-ai write into the private folder only, and leave logging as it was.
+
+    Its traces, which it keeps writing to the same file as long as this process lives, are not kept.
+    """
     from inspect_ai.util import display_type
 
     logs.mkdir(mode=0o700, parents=True, exist_ok=True)
     logs.chmod(0o700)
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    variables = {"INSPECT_DISPLAY": "none", "XDG_DATA_HOME": str(logs.resolve())}  # its traces go there
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    display_type()  # read from the environment now; later it would be "plain"
-    try:
-        yield
-    finally:
-        root.handlers[:] = handlers
-        root.setLevel(level)
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    with tempfile.TemporaryDirectory() as traces:
+        variables = {"INSPECT_DISPLAY": "none", "XDG_DATA_HOME": traces}
+        before = {name: os.environ.get(name) for name in variables}
+        os.environ.update(variables)
+        display_type()  # read from the environment now; later it would be "plain"
+        try:
+            yield
+        finally:
+            root.handlers[:] = handlers
+            root.setLevel(level)
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
