@@ -155,7 +155,7 @@ def _split_lineage(lineage: tuple[StageInput, ...], evaluation: str) -> "tuple[l
 KINDS = (
     make_kind(
         "evaluate",
-        2,
+        3,
         EvaluateStage,
         _run_evaluate,
         "evals.run",
