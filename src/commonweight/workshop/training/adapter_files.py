@@ -42,6 +42,8 @@ def find_adapter(settings: AdapterSettings, root: Path) -> AdapterFiles:
         found = find_path(settings.location, root)
     except (DataError, ValueError) as error:
         raise TrainingError(f"the adapter {settings.location} is not found: {error}") from error
+    if not found.exists():
+        raise TrainingError(f"the adapter {settings.location} is not there")
     folder = found if found.is_dir() else found.parent
     if not found.is_dir() and found.name != ADAPTER_WEIGHTS:
         raise TrainingError(f"the adapter {settings.location} is neither a folder nor an {ADAPTER_WEIGHTS}")
