@@ -129,7 +129,9 @@ def _read_template() -> str:
         card, tokenizer = ModelCard.from_gguf(gguf), Tokenizer(gguf)
         renderer = Renderer(tokenizer, card.chat_template, card.generation.system)
         greeting, ids = make_vocabulary(tokenizer, renderer).greeting
-        text = b"".join(map(tokenizer.decode, ids)).decode().replace(greeting, "{}")
+        names = {number: name for name, number in tokenizer.special_tokens.items()}  # which are decoded to nothing
+        text = "".join(names.get(token) or tokenizer.decode(token).decode() for token in ids)
+        text = text.replace(greeting, "{}")
         return text.removesuffix("<|im_start|>assistant\n")  # servers are asked without it
 
 
