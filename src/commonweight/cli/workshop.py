@@ -95,7 +95,10 @@ def export(
 def new(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write it.")],
     recipe: Annotated[
-        str, typer.Option(metavar="NAME", help="A recipe that ships: tiny, finetune, align-tiny, starter or starter-evals.")
+        str,
+        typer.Option(
+            metavar="NAME", help="A recipe that ships: tiny, finetune, align-tiny, starter or starter-evals."
+        ),
     ] = "tiny",
 ) -> None:
     """Write a recipe to begin from into a folder."""

@@ -267,13 +267,13 @@ def test_the_effective_configuration_stands_beside_the_model(tuned: tuple[Path, 
     config = json.loads((tuned[0] / "training.json").read_text())
     assert (config["config"], config["peft"], config["quantised_base"]) == ("SFTConfig", None, False)
     assert config["trl"] == {
-        "activation_checkpointing": False, "bf16": False, "data_seed": 0, "dataloader_pin_memory": False,
+        "activation_checkpointing": False, "bf16": False, "data_seed": 0,
         "dataset_kwargs": {"skip_prepare_dataset": True}, "disable_tqdm": True, "do_eval": True, "eval_steps": 4,
         "eval_strategy": "steps", "gradient_checkpointing": False, "greater_is_better": False,
         "learning_rate": 0.001,
         "load_best_model_at_end": True, "logging_nan_inf_filter": False, "logging_steps": 1, "max_length": 96,
         "max_steps": 8, "metric_for_best_model": "eval_loss", "num_train_epochs": 1.0,
-        "per_device_eval_batch_size": 4, "per_device_train_batch_size": 4, "report_to": [], "save_steps": 4,
+        "per_device_eval_batch_size": 4, "per_device_train_batch_size": 4, "save_steps": 4,
         "save_total_limit": 2, "seed": 0, "use_cpu": True, "warmup_steps": 0.1,
     }  # fmt: skip
 

@@ -164,9 +164,10 @@ def find_gguf(run: StageRun, file: str, role: str = "model") -> Path:
     Raises:
         RecipeError: the export has no such file.
     """
-    found = next(run.get_folder(role).glob(f"*-{file}.gguf"), None)
+    (export,) = [item for item in run.inputs if item.role == role]
+    found = next(export.folder.glob(f"*-{file}.gguf"), None)
     if found is None:
-        raise RecipeError(f"{run.name}: the export has no file {file}.")
+        raise RecipeError(f"{run.name}: the export {export.stage} has no file {file}.")
     return found
 
 
