@@ -59,7 +59,8 @@ def write_recipe(folder: Path, content: dict[str, Any]) -> Path:
     if not (folder / "pages.jsonl").exists():
         write_texts(folder / "pages.jsonl")
     path = folder / "recipe.yaml"
-    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    # Without what is shared in memory: it would be written as an alias, which recipes have not.
+    path.write_text(yaml.safe_dump(json.loads(json.dumps(content)), sort_keys=False))
     return path
 
 
