@@ -7,7 +7,6 @@ that the comparison can be done in pieces. When all are there, it prints JSON an
 """
 
 import argparse
-import hashlib
 import json
 import statistics
 import subprocess
@@ -19,6 +18,7 @@ from commonweight.workshop.training.settings import TokenizerSettings
 
 if TYPE_CHECKING:
     from benchmarks.training.arms import Outcome, Run
+    from commonweight.workshop.data.rows import Split
 
 MUON_RATES = (0.005, 0.01, 0.02)
 ADAMW_RATES = (0.00075, 0.0015, 0.003)
@@ -68,9 +68,10 @@ def main() -> None:
 
 def prepare(text: Path, folder: Path) -> None:
     """Cuts the text into documents, every twentieth held out, and makes a tokenizer of 1,024 tokens."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+    from commonweight.lineage.digests import digest_bytes
+    from commonweight.workshop.data.dataset import DatasetWriter
+    from commonweight.workshop.data.manifest import SourceOrigin
+    from commonweight.workshop.data.rows import Content, Row
     from commonweight.workshop.training.tokenizer import run_tokenizer
 
     words, data = folder / "words", folder / "data"
@@ -79,16 +80,14 @@ def prepare(text: Path, folder: Path) -> None:
     words.mkdir(parents=True, exist_ok=True)
     data.mkdir(exist_ok=True)
     whole = text.read_text(encoding="utf-8")
-    rows = []
-    for number, start in enumerate(range(0, len(whole), DOCUMENT_CHARACTERS)):
-        part = whole[start : start + DOCUMENT_CHARACTERS]
-        digest = hashlib.sha256(part.encode()).hexdigest()[:16]
-        split = "validation" if number % HELD_OUT_EVERY == HELD_OUT_EVERY - 1 else "train"
-        rows.append({"row_id": digest, "kind": "text", "text": part, "messages": None, "given": 0, "split": split})
-    turn = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
-    columns = [(name, pa.string()) for name in ("row_id", "kind", "text")]
-    schema = pa.schema([*columns, ("messages", turn), ("given", pa.int32()), ("split", pa.string())])
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), data / "rows-00000.parquet")
+    with DatasetWriter(data) as writer:
+        for number, start in enumerate(range(0, len(whole), DOCUMENT_CHARACTERS)):
+            content = Content("text", text=whole[start : start + DOCUMENT_CHARACTERS])
+            split: Split = "validation" if number % HELD_OUT_EVERY == HELD_OUT_EVERY - 1 else "train"
+            writer.add(Row(content.compute_row_id(), content, "text", "LicenseRef-Public-Domain", split=split))
+        digest = digest_bytes(whole.encode())
+        origin = SourceOrigin(name="text", location=text.name, revision=None, sha256=digest, files=1)
+        writer.finish([origin], dropped={})
     run_tokenizer(TokenizerSettings(vocab_size=1024), data, words, lambda line: None)
 
 
