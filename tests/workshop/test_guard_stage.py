@@ -11,9 +11,11 @@ from commonweight.guard import Bundle, Guard
 from commonweight.lineage.errors import WorkshopError
 from commonweight.lineage.provenance import ProvenancePolicy, check_material, require_material
 from commonweight.runtime.charter import read_charter
-from commonweight.workshop.heads.guard_stage import BUNDLE, CHARTER, digest_sources, list_texts, run_guard
+from commonweight.workshop.heads.guard_stage import digest_sources, list_texts, run_guard
 from commonweight.workshop.heads.provenance import list_materials
-from commonweight.workshop.heads.settings import GuardSettings
+from commonweight.workshop.heads.settings import BUNDLE, CHARTER, GuardSettings
+from commonweight.workshop.recipe.parse import parse_recipe
+from commonweight.workshop.recipe.stage_kind import RecipeError
 from sample_charter import source
 
 DEEDS = ("repair", "buy", "carry", "draw", "sell", "clean", "hide", "paint", "open", "lend")
@@ -84,6 +86,27 @@ def test_the_gate_decides_before_anything_is_compiled(folder: Path) -> None:
     (folder / "texts" / "more.jsonl").write_text("{")
     with pytest.raises(WorkshopError, match="no JSON object"):
         list_materials(list_texts(SETTINGS, folder))
+
+
+def test_an_evaluation_takes_a_guard_and_nothing_else_before_its_model() -> None:
+    recipe = """
+name: guarded
+stages:
+  base: {kind: import, from: starter, model_id: org/model, licence: Apache-2.0}
+  text: {kind: source, from: a.jsonl, licence: MIT}
+  asked: {kind: evaluation_set, from: b.jsonl, licence: MIT}
+  gguf: {kind: export, model: base, text: text, name: x}
+  guard: {kind: guard, model: gguf, texts: [labelled]}
+  figures:
+    kind: evaluate
+    model: gguf
+    guard: GUARD
+    tasks: [{task: refusal, datasets: [{dataset: asked, group: harmful}]}]
+"""
+    parsed = parse_recipe(recipe.replace("GUARD", "guard").encode(), "R")
+    assert [one.stage for one in parsed.stages["figures"].list_references()] == ["gguf", "guard", "asked"]
+    with pytest.raises(RecipeError, match="'text' is of the kind source; guard is wanted here"):
+        parse_recipe(recipe.replace("GUARD", "text").encode(), "R")
 
 
 @pytest.mark.slow

@@ -24,10 +24,12 @@ from evaluation_files import (
 
 from commonweight.catalog.starter import find_starter
 from commonweight.engines.contract import EngineError
+from commonweight.runtime.settings import GuardSettings
 from commonweight.workshop.evals.errors import EvaluationError
 from commonweight.workshop.evals.run import run_evaluation
 from commonweight.workshop.evals.settings import EvaluationSettings
 from replay import KEY, replaying
+from sample_charter import UMBRELLA, source
 
 pytestmark = pytest.mark.workshop
 
@@ -127,6 +129,23 @@ def test_the_starter_in_process(files: dict[str, Path], output: Path, tmp_path: 
     run(settings, files, again, find_starter())
     for name in ("results.json", "samples.jsonl"):
         assert (again / name).read_bytes() == (output / name).read_bytes()
+
+
+def test_a_guard_stands_before_the_model(output: Path, tmp_path: Path) -> None:
+    rows = [{"text": UMBRELLA, "y": 1}, {"text": "How do I bake a plain loaf of bread?", "y": 0}]
+    files = {"prompts": write_rows(tmp_path / "prompts.jsonl", rows)}
+    charter = tmp_path / "charter.md"
+    charter.write_bytes(source())
+    settings = EvaluationSettings.model_validate({"tasks": [make_refusal(max_tokens=12)], "parallel": 1})
+    described = describe_files(files)
+    guard = GuardSettings(charter=charter)
+    run_evaluation(settings, find_starter(), described, output, lambda _line: None, DATE, guard)
+    figures = read_figures(output)
+    assert [figures[name]["value"] for name in ("harmful refused", "ordinary answered")] == [1.0, 1.0]
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    run_evaluation(settings, find_starter(), described, alone, lambda _line: None, DATE)
+    assert read_figures(alone)["harmful refused"]["value"] == 0.0
 
 
 def test_bits_per_byte(files: dict[str, Path], output: Path, tmp_path: Path) -> None:

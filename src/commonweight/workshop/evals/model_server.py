@@ -14,7 +14,7 @@ from commonweight.catalog.reference import FileReference
 from commonweight.engines.settings import EngineSettings
 from commonweight.runtime.assistant import open_assistant
 from commonweight.runtime.data import DataFolder
-from commonweight.runtime.settings import AssistantSettings
+from commonweight.runtime.settings import AssistantSettings, GuardSettings
 from commonweight.server import create_app, make_uvicorn_config
 from commonweight.turn import Assistant
 
@@ -29,11 +29,11 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def open_model(path: Path, *, parallel: int) -> AsyncIterator[Assistant]:
-    """Load a model, without a guard; nothing of it is kept on disk."""
+async def open_model(path: Path, *, parallel: int, guard: GuardSettings | None = None) -> AsyncIterator[Assistant]:
+    """Load a model, alone or with a guard; nothing of it is kept on disk."""
     with tempfile.TemporaryDirectory() as folder:  # of the key that signs reasoning
         settings = AssistantSettings(
-            model=str(FileReference(path)), engine=EngineSettings(parallel=parallel, cache_disk=0)
+            model=str(FileReference(path)), engine=EngineSettings(parallel=parallel, cache_disk=0), guard=guard
         )
         async with open_assistant(settings, data=DataFolder(Path(folder)), report=lambda _line: None) as assistant:
             yield assistant

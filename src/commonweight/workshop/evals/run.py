@@ -16,6 +16,7 @@ from pydantic import JsonValue
 from commonweight import __version__
 from commonweight.engines.contract import EngineError
 from commonweight.runtime.errors import UserError
+from commonweight.runtime.settings import GuardSettings
 from commonweight.turn import Assistant
 from commonweight.workshop.evals import (
     answer_bits,
@@ -77,6 +78,7 @@ def run_evaluation(
     output: Path,
     report: Report,
     date: str,
+    guard: GuardSettings | None = None,
 ) -> dict[str, float | str]:
     """Measure a model, and write ``results.json``, ``samples.jsonl`` and the private ``logs``.
 
@@ -86,6 +88,7 @@ def run_evaluation(
         model: GGUF file to run in process; None: the settings name an endpoint.
         datasets: files by the names that the settings give to data sets.
         date: of the figures, as YYYY-MM-DD.
+        guard: in front of the model that runs in process; None: it is measured alone.
 
     Returns:
         Seconds of each task.
@@ -102,7 +105,9 @@ def run_evaluation(
     tasks = [_make_task(task, read, date) for task in settings.tasks]
     with contextlib.closing(Ledger(output / "samples.jsonl")) as ledger:
         try:
-            figures, observed = asyncio.run(_run_tasks(settings, tasks, model, ledger, output / "logs", report))
+            figures, observed = asyncio.run(
+                _run_tasks(settings, tasks, model, guard, ledger, output / "logs", report)
+            )
         except (EngineError, UserError, OSError) as error:
             raise EvaluationError(f"the model cannot be evaluated: {error}") from error
         ledger.finish([(task.settings.task, sample.id) for task in tasks for sample in task.samples])
@@ -178,6 +183,7 @@ async def _run_tasks(
     settings: EvaluationSettings,
     tasks: Sequence[_Task],
     model: Path | None,
+    guard: GuardSettings | None,
     ledger: Ledger,
     logs: Path,
     report: Report,
@@ -191,7 +197,7 @@ async def _run_tasks(
             from commonweight.workshop.evals.model_server import open_model, serve_model
 
             report(f"loading {model.name}")
-            assistant = await stack.enter_async_context(open_model(model, parallel=settings.parallel))
+            assistant = await stack.enter_async_context(open_model(model, parallel=settings.parallel, guard=guard))
             url = await stack.enter_async_context(serve_model(assistant))
             endpoint = EndpointSettings(url=url, model=assistant.card.id)
         for task in tasks:

@@ -11,11 +11,8 @@ from commonweight.runtime.charter import read_charter
 from commonweight.runtime.data import DataFolder
 from commonweight.runtime.errors import UserError
 from commonweight.workshop.heads.compile import CompileSettings, compile_charter
-from commonweight.workshop.heads.settings import PACKAGED, GuardSettings
+from commonweight.workshop.heads.settings import BUNDLE, CHARTER, PACKAGED, GuardSettings
 from commonweight.workshop.heads.sources import SourceError, find_files
-
-BUNDLE = "guard.safetensors"
-CHARTER = "charter.md"
 
 
 def digest_sources(settings: GuardSettings, root: Path) -> dict[str, str]:

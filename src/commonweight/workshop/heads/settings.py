@@ -8,6 +8,8 @@ from commonweight.workshop.settings import Settings, Several
 
 PACKAGED = "default"
 """Names the charter that ships with the package."""
+BUNDLE, CHARTER = "guard.safetensors", "charter.md"
+"""Files of the stage's output."""
 
 
 class GuardSettings(Settings):

@@ -28,6 +28,7 @@ EVALUATION_SETS = ("evaluation_set",)
 MEASUREMENTS = ("evaluate", "compare")
 """Kinds that say something about others' outputs, and make nothing themselves."""
 EVALUATIONS = ("evaluate",)
+GUARDS = ("guard",)
 
 TRAINING_TOOLS = ("torch", "transformers", "tokenizers", "numpy")
 EXPORT_TOOLS = ("gguf", "libgguf", "numpy")

@@ -8,11 +8,13 @@ from pydantic import model_validator
 
 from commonweight.lineage.record import EVALUATION
 from commonweight.workshop.evals.settings import ComparisonSettings, EvaluationSettings
+from commonweight.workshop.heads.settings import BUNDLE, CHARTER
 from commonweight.workshop.recipe.stage_kind import (
     ENGINE_TOOLS,
     EVALUATION_SETS,
     EVALUATIONS,
     EXPORTS,
+    GUARDS,
     MODELS,
     TOKENIZERS,
     Reference,
@@ -41,10 +43,13 @@ class EvaluateStage(Stage, EvaluationSettings):
     """A stage of the kind export."""
     file: Literal["F16", "Q8_0", "Q4_K_M"] = "Q8_0"
     """Which of its files is measured."""
+    guard: StageName | None = None
+    """A stage of the kind guard that stands before the model; null: the model is measured alone."""
 
     def list_references(self) -> tuple[Reference, ...]:
         return (
             Reference("model", self.model, ("model",), EXPORTS),
+            *(() if self.guard is None else (Reference("guard", self.guard, ("guard",), GUARDS),)),
             *(Reference("evaluation", name, ("tasks",), EVALUATION_SETS) for name in self.datasets),
         )
 
@@ -85,13 +90,19 @@ class CompareStage(Stage, ComparisonSettings):
 
 
 def _run_evaluate(run: StageRun) -> StageResult:
+    from commonweight.runtime.settings import GuardSettings
     from commonweight.workshop.evals.run import run_evaluation
     from commonweight.workshop.evals.settings import EvaluationSettings
 
     assert isinstance(run.spec, EvaluateStage)
     model = find_gguf(run, run.spec.file)
     settings = select_settings(EvaluationSettings, run.spec)
-    return observe(run_evaluation(settings, model, _describe_datasets(run), run.output, run.report, run.date))
+    guard = None
+    if run.spec.guard is not None:
+        folder = run.get_folder("guard")
+        guard = GuardSettings(charter=folder / CHARTER, bundle=folder / BUNDLE)
+    datasets = _describe_datasets(run)
+    return observe(run_evaluation(settings, model, datasets, run.output, run.report, run.date, guard))
 
 
 def _run_compare(run: StageRun) -> StageResult:
