@@ -1,17 +1,12 @@
 """The page that aligns a model, run as it is written: every stage of alignment, on a model made on the way."""
 
 import json
-import os
-import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from pages import run_page
 
 pytestmark = pytest.mark.workshop
-
-PAGE = Path(__file__).parents[2] / "docs" / "learn" / "align.md"
 
 
 def read_values(outputs: Path, stage: str, name: str) -> list[float]:
@@ -22,20 +17,7 @@ def read_values(outputs: Path, stage: str, name: str) -> list[float]:
 
 @pytest.mark.timeout(900)
 def test_the_page_runs_as_written(tmp_path: Path) -> None:
-    blocks = re.findall(r"^```bash\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 4
-    script = "set -eu\n" + "\n".join(f"echo; echo '== {number}'\n{block}" for number, block in enumerate(blocks))
-    done = subprocess.run(
-        ["bash", "-c", script],
-        cwd=tmp_path,
-        env=os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-        timeout=880,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    plan, build, shown, released = re.split(r"^== \d+\n", done.stdout, flags=re.MULTILINE)[1:]
+    plan, build, shown, released = run_page("align.md", tmp_path)
     assert "preference" in plan
     assert "33 of 33 stages ran" in build
     assert "contamination, 13 words in a row" in shown

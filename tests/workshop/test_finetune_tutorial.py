@@ -1,13 +1,11 @@
 """The page that fine-tunes a model, run as it is written, with a tiny model as the one that it begins with."""
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from pages import run_page
 
 from commonweight.lineage.build_folder import BuildFolder
 from commonweight.workshop.recipe.build import Builder
@@ -15,7 +13,6 @@ from commonweight.workshop.recipe.parse import parse_recipe
 
 pytestmark = pytest.mark.workshop
 
-PAGE = Path(__file__).parents[2] / "docs" / "learn" / "finetune.md"
 BASE = b"""
 name: base
 stages:
@@ -33,7 +30,7 @@ stages:
 """
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_the_page_runs_as_written(tmp_path: Path) -> None:
     folder = BuildFolder(tmp_path / "base")
     builder = Builder(parse_recipe(BASE, "base"), folder, tmp_path, None, "2026-11-30")
@@ -41,21 +38,7 @@ def test_the_page_runs_as_written(tmp_path: Path) -> None:
     made = builder.find_served_file()
     assert made is not None
     shutil.move(made, tmp_path / "base.gguf")
-    blocks = re.findall(r"^```bash\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 8
-    script = "set -eu\n" + "\n".join(f"echo; echo '== {number}'\n{block}" for number, block in enumerate(blocks))
-    done = subprocess.run(
-        ["bash", "-c", script],
-        cwd=tmp_path,
-        env=os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-        timeout=580,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    parts = re.split(r"^== \d+\n", done.stdout, flags=re.MULTILINE)[1:]
-    _, _, _, plan, build, again, served, exported = parts
+    _, _, _, plan, build, again, served, exported = run_page("finetune.md", tmp_path)
     assert "tuned" in plan
     assert "6 of 6 stages ran" in build
     assert "0 of 6 stages ran" in again

@@ -43,10 +43,9 @@ if TYPE_CHECKING:
 STARTER = "starter"
 
 
-class GenerateStage(Stage, GenerateSettings):
-    """Answers of a model to prompts."""
+class _AnsweringStage(Stage, ModelSettings):
+    """A stage in which a model reads rows and answers."""
 
-    kind: Literal["generate"]
     data: StageName
     model: StageName | None = None
     """A stage of the kind export; null: the model that ``engine`` describes."""
@@ -60,21 +59,16 @@ class GenerateStage(Stage, GenerateSettings):
         return _list_references(self.data, self.model)
 
 
-class CritiqueStage(Stage, CritiqueSettings):
-    """Votes of a model on whether answers break their principle."""
+class GenerateStage(_AnsweringStage, GenerateSettings):
+    """Answers of a model to prompts."""
+
+    kind: Literal["generate"]
+
+
+class CritiqueStage(_AnsweringStage, CritiqueSettings):
+    """Votes of a model, the critic, on whether answers break their principle."""
 
     kind: Literal["critique"]
-    data: StageName
-    model: StageName | None = None
-    """A stage of the kind export: the critic; null: the model that ``engine`` describes."""
-
-    @model_validator(mode="after")
-    def _check_model(self) -> Self:
-        require_model(self.model, self.engine)
-        return self
-
-    def list_references(self) -> tuple[Reference, ...]:
-        return _list_references(self.data, self.model)
 
 
 class ReviseStage(Stage, ReviseSettings):
