@@ -5,6 +5,7 @@ import contextlib
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import uvicorn
@@ -12,6 +13,7 @@ import uvicorn
 from commonweight.access import Keyring
 from commonweight.catalog.reference import FileReference
 from commonweight.engines.settings import EngineSettings
+from commonweight.guard import Bundle
 from commonweight.runtime.assistant import open_assistant
 from commonweight.runtime.data import DataFolder
 from commonweight.runtime.settings import AssistantSettings, GuardSettings
@@ -30,12 +32,21 @@ class _Server(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def open_model(path: Path, *, parallel: int, guard: GuardSettings | None = None) -> AsyncIterator[Assistant]:
-    """Load a model, alone or with a guard; nothing of it is kept on disk."""
+    """Load a model, alone or with a guard; nothing of it is kept on disk.
+
+    Args:
+        guard: its bundle is taken at its word: it comes out of a build, whose record has its digest.
+    """
     with tempfile.TemporaryDirectory() as folder:  # of the key that signs reasoning
+        data = DataFolder(Path(folder))
+        if guard is not None and guard.bundle is not None:
+            signed = Path(folder) / guard.bundle.name
+            Bundle.load(guard.bundle, None).save(signed, data.load_key())
+            guard = replace(guard, bundle=signed)
         settings = AssistantSettings(
             model=str(FileReference(path)), engine=EngineSettings(parallel=parallel, cache_disk=0), guard=guard
         )
-        async with open_assistant(settings, data=DataFolder(Path(folder)), report=lambda _line: None) as assistant:
+        async with open_assistant(settings, data=data, report=lambda _line: None) as assistant:
             yield assistant
 
 
