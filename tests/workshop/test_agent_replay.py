@@ -15,9 +15,10 @@ from commonweight.messages.request import MessageRequest
 from commonweight.runtime.assistant import open_assistant
 from commonweight.runtime.data import DataFolder
 from commonweight.runtime.settings import AssistantSettings
+from commonweight.turn.record import TurnRecorder
 from commonweight.workshop.heads.agent_replay import measure_agents, replay_session
 from commonweight.workshop.heads.agent_sessions import AgentSession
-from commonweight.workshop.heads.evaluate import Evaluator, TurnRecorder
+from commonweight.workshop.heads.evaluate import Evaluator
 from commonweight.workshop.heads.measurement import Measurement
 from sample_charter import BREAD, UMBRELLA, source
 

@@ -15,7 +15,8 @@ from commonweight.runtime.assistant import open_assistant
 from commonweight.runtime.data import DataFolder
 from commonweight.runtime.errors import UserError
 from commonweight.runtime.settings import AssistantSettings
-from commonweight.workshop.heads.evaluate import Evaluator, TurnRecorder
+from commonweight.turn.record import TurnRecorder
+from commonweight.workshop.heads.evaluate import Evaluator
 from commonweight.workshop.heads.kept_scores import KeptScores
 from commonweight.workshop.heads.sources import LabelledText
 from sample_charter import BREAD, UMBRELLA, charter, source

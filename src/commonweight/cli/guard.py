@@ -297,7 +297,8 @@ async def score_sources(
     """Score sources with the guard of an assistant, and the model's own answers to prompts, with progress."""
     from commonweight.cli.progress import LoadingBar, ProgressBar
     from commonweight.runtime.assistant import open_assistant
-    from commonweight.workshop.heads.evaluate import Evaluator, TurnRecorder, answer_prompts, draw_rows
+    from commonweight.turn.record import TurnRecorder
+    from commonweight.workshop.heads.evaluate import Evaluator, answer_prompts, draw_rows
     from commonweight.workshop.heads.request_places import require_place
 
     console = make_console(stderr=True)

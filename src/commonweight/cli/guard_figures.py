@@ -114,7 +114,8 @@ async def open_evaluator(
 ) -> AsyncIterator["Evaluator"]:
     """Open an evaluator on an assistant as a server has it. ``guard`` takes the place of the settings' one."""
     from commonweight.runtime.assistant import open_assistant
-    from commonweight.workshop.heads.evaluate import Evaluator, TurnRecorder
+    from commonweight.turn.record import TurnRecorder
+    from commonweight.workshop.heads.evaluate import Evaluator
 
     recorder = TurnRecorder()
     async with open_assistant(

@@ -156,7 +156,7 @@ def build(
     from commonweight.workshop.recipe.imported_runs import make_imported_kinds, parse_runs
     from commonweight.workshop.recipe.parse import read_recipe
     from commonweight.workshop.recipe.plan import Only, make_plan
-    from commonweight.workshop.recipe.shipped_stages import use_shipped as replace_training
+    from commonweight.workshop.recipe.shipped_stages import replace_training
 
     console = make_console()
     with user_errors():

@@ -171,3 +171,18 @@ class Stopwatch:
 
 def _subtract(first: float | None, then: float | None) -> float | None:
     return None if first is None or then is None else then - first
+
+
+class TurnRecorder:
+    """A listener of turns that keeps their records by request id, until they are taken."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, TurnRecord] = {}
+
+    def __call__(self, record: TurnRecord) -> None:
+        """Keep a record."""
+        self._records[record.origin.request_id] = record
+
+    def take(self, request_id: str) -> TurnRecord:
+        """Take the record of a finished turn."""
+        return self._records.pop(request_id)

@@ -6,6 +6,9 @@ from pydantic import BaseModel, ConfigDict, Strict
 
 _Item = TypeVar("_Item")
 
+DEFAULT_CHARTER = "default"
+"""Names the charter that ships with the package, where a recipe names one."""
+
 Several = Annotated[tuple[_Item, ...], Strict(False)]
 """A list of a recipe. Its entries are as strict as all else: only the list itself becomes a tuple."""
 

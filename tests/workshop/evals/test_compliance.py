@@ -13,7 +13,7 @@ from commonweight.workshop.evals.compliance import (
     read_requests,
     read_score,
 )
-from commonweight.workshop.evals.conversations import BEGINNINGS, make_chat, make_forced, make_tool_loop
+from commonweight.workshop.evals.conversations import BEGINNINGS, make_chat, make_prefill, make_tool_loop
 from commonweight.workshop.evals.datasets import Dataset
 from commonweight.workshop.evals.errors import EvaluationError
 from commonweight.workshop.evals.generation import Answer, Sample
@@ -108,7 +108,7 @@ def test_conversations_hold_the_request_where_they_say() -> None:
         assert "Whistle." not in loop.user
         assert loop.call.tool in {tool.name for tool in loop.tools}
         assert loop.call.arguments.keys() <= loop.tools[0].parameters.keys()
-    assert {make_forced("x", None, draw).beginning for draw in range(12)} == set(BEGINNINGS)
+    assert {make_prefill("x", None, draw).beginning for draw in range(12)} == set(BEGINNINGS)
 
 
 def test_scores_say_what_the_sample_was_about() -> None:

@@ -25,7 +25,7 @@ from commonweight.workshop.recipe.cluster_manifest import MANIFEST, read_cluster
 from commonweight.workshop.recipe.imported_runs import make_imported_kinds, parse_runs
 from commonweight.workshop.recipe.parse import read_recipe
 from commonweight.workshop.recipe.plan import make_plan
-from commonweight.workshop.recipe.shipped_stages import use_shipped
+from commonweight.workshop.recipe.shipped_stages import replace_training
 from commonweight.workshop.recipe.stage_kind import RecipeError
 from commonweight.workshop.training.settings import TrainingError
 from commonweight.workshop.training.trainer_config import Trainer
@@ -194,7 +194,7 @@ def test_an_adapter_that_ships_gives_the_same_weights(copy: Trained) -> None:
         (stage["name"], stage["kind"], stage["state"]) for stage in plan if stage["name"] in ("chat", "gguf")
     ] == [*(("chat", "adapter", "to do"), ("gguf", "export", "waiting"))]
     assert not {"asked", "lessons"} & {stage["name"] for stage in plan}
-    parsed, wanted = use_shipped(read_recipe(recipe))
+    parsed, wanted = replace_training(read_recipe(recipe))
     assert wanted == ("gguf",)
     builder = Builder(parsed, BuildFolder(recipe.parent / "build"), recipe.parent, None, DAY)
     assert builder.build(quiet, "chat") == ["chat"]

@@ -9,7 +9,7 @@ from tuned_recipe import make_tuned_recipe
 from commonweight.workshop.recipe.parse import parse_recipe
 from commonweight.workshop.recipe.plan import order_stages
 from commonweight.workshop.recipe.schema import Recipe
-from commonweight.workshop.recipe.shipped_stages import use_shipped
+from commonweight.workshop.recipe.shipped_stages import replace_training
 from commonweight.workshop.recipe.stage_kind import RecipeError
 
 ADAPTER = {"from": "package:commonweight/adapter", "sha256": "0" * 64, "licence": "Apache-2.0"}
@@ -27,7 +27,7 @@ def make_content(**more: Any) -> dict[str, Any]:
 
 
 def test_an_adapter_takes_the_place_of_training_and_of_its_rows() -> None:
-    recipe, wanted = use_shipped(Recipe.model_validate(make_content()))
+    recipe, wanted = replace_training(Recipe.model_validate(make_content()))
     stage: Any = recipe.stages["chat"]
     assert (stage.kind, stage.model, stage.location) == ("adapter", "base", ADAPTER["from"])
     assert (stage.sha256, stage.licence) == (ADAPTER["sha256"], "Apache-2.0")
@@ -45,7 +45,7 @@ def test_what_only_the_training_used_is_not_built() -> None:
     final = {"kind": "export", "model": "better", "text": "text", "name": "final"}
     del content["stages"]["after"], content["stages"]["before"]
     content["stages"] |= {"pairs": pairs, "better": better, "final": final}
-    recipe, wanted = use_shipped(Recipe.model_validate(content))
+    recipe, wanted = replace_training(Recipe.model_validate(content))
     assert set(wanted) == {"gguf", "first", "final"}
     assert [stage.kind for stage in recipe.stages.values()].count("adapter") == 2
     assert not {"pairs", "lessons", "asked"} & recipe.stages.keys()
@@ -56,14 +56,14 @@ def test_figures_of_a_release_stay() -> None:
         **{"name": "small", "title": "Small", "licence": "Apache-2.0", "description": "d", "limitations": "l"},
         **{"export": "gguf", "evaluations": ["after"]},
     }
-    recipe, _ = use_shipped(Recipe.model_validate(make_content(release=release)))
+    recipe, _ = replace_training(Recipe.model_validate(make_content(release=release)))
     assert recipe.release is not None
     assert "after" in recipe.stages
 
 
 def test_a_recipe_for_which_nothing_ships() -> None:
     with pytest.raises(RecipeError, match=r"^The recipe small has no section `shipped`: .*\.$"):
-        use_shipped(Recipe.model_validate(make_tuned_recipe()))
+        replace_training(Recipe.model_validate(make_tuned_recipe()))
 
 
 @pytest.mark.parametrize(

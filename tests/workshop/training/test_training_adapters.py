@@ -168,11 +168,12 @@ def test_modules_that_the_model_has_not_are_refused(tune: Tune, tmp_path: Path) 
         tune(TINY.model_copy(update={"lora": lora}), tmp_path)
 
 
-def test_a_base_in_four_bits_is_refused_without_a_device(tune: Tune, tmp_path: Path) -> None:
+def test_a_base_in_four_bits_is_refused_without_a_device(
+    tune: Tune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import torch
 
-    if torch.cuda.is_available():
-        pytest.skip("this machine has a CUDA device")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(TrainingError, match="quantised_base needs a CUDA device, and this machine has none"):
         tune(TINY.model_copy(update={"quantised_base": True}), tmp_path)
 
@@ -184,9 +185,8 @@ def test_a_base_in_four_bits_is_refused_without_its_library(
 
     import torch
 
-    if importlib.util.find_spec("bitsandbytes") is not None:
-        pytest.skip("bitsandbytes is installed")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     with pytest.raises(TrainingError, match="quantised_base needs the library bitsandbytes"):
         tune(TINY.model_copy(update={"quantised_base": True}), tmp_path)
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from commonweight.charter import DEFAULT, Charter, CharterError, Principle, parse
 from commonweight.lineage.digests import digest_bytes
-from commonweight.workshop.alignment.settings import DEFAULT_CHARTER, AlignmentError
+from commonweight.workshop.alignment.settings import AlignmentError
 from commonweight.workshop.data.rows import Row, draw_fraction
+from commonweight.workshop.settings import DEFAULT_CHARTER
 
 
 def read_charter(name: str, root: Path) -> Charter:

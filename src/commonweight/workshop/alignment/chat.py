@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
 from commonweight.catalog.reference import FileReference
 from commonweight.engines.contract import EngineError
@@ -28,7 +28,7 @@ from commonweight.runtime.data import DataFolder
 from commonweight.runtime.errors import UserError
 from commonweight.runtime.settings import AssistantSettings
 from commonweight.turn import Assistant
-from commonweight.turn.record import Origin, TurnRecord
+from commonweight.turn.record import Origin, TurnRecord, TurnRecorder
 from commonweight.workshop.alignment.conversations import Prompt
 from commonweight.workshop.alignment.journal import Journal, Reply
 from commonweight.workshop.alignment.settings import AlignmentError, ModelSettings
@@ -94,22 +94,6 @@ class ChatModel:
         return f"The server at {self.settings.engine.url}" if self.settings.engine else "The engine"
 
 
-class _Answers:
-    """Keeps the records of finished turns until they are read."""
-
-    def __init__(self) -> None:
-        self._records: dict[str, TurnRecord] = {}
-
-    def __call__(self, record: TurnRecord) -> None:
-        self._records[record.origin.request_id] = record
-
-    def read(self, number: int) -> Reply:
-        record = self._records.pop(str(number))
-        message = record.message()
-        text = "".join(one.text for one in (message.content if message else []) if isinstance(one, OutputText))
-        return Reply(number, text, record.outcome, record.usage.output_tokens)
-
-
 def ask_all(
     model: ChatModel,
     questions: Sequence[Question],
@@ -139,9 +123,9 @@ async def _ask_missing(
     journal: Journal,
     report: Callable[[str], None],
 ) -> dict[str, float | str]:
-    answers = _Answers()
+    recorder = TurnRecorder()
     begun, size = time.monotonic(), model.settings.batch
-    async with _open(model, answers) as assistant:
+    async with _open(model, recorder) as assistant:
         gate = asyncio.Semaphore(model.settings.parallel)
         loaded = time.monotonic()
         before = len(journal.replies)
@@ -152,7 +136,7 @@ async def _ask_missing(
             if not batch:
                 continue
             done = await asyncio.gather(
-                *(_ask(assistant, answers, number, questions[number], sampling, gate) for number in batch),
+                *(_ask(assistant, recorder, number, questions[number], sampling, gate) for number in batch),
                 return_exceptions=True,
             )
             journal.add(reply for reply in done if isinstance(reply, Reply))
@@ -179,7 +163,7 @@ async def _ask_missing(
 
 
 @contextlib.asynccontextmanager
-async def _open(model: ChatModel, answers: _Answers) -> AsyncIterator[Assistant]:
+async def _open(model: ChatModel, recorder: TurnRecorder) -> AsyncIterator[Assistant]:
     async with contextlib.AsyncExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())  # of the key that signs reasoning
         try:
@@ -187,7 +171,7 @@ async def _open(model: ChatModel, answers: _Answers) -> AsyncIterator[Assistant]
                 open_assistant(
                     model.make_settings(),
                     data=DataFolder(Path(folder)),
-                    listeners=[answers],
+                    listeners=[recorder],
                     report=lambda _line: None,
                 )
             )
@@ -198,7 +182,7 @@ async def _open(model: ChatModel, answers: _Answers) -> AsyncIterator[Assistant]
 
 async def _ask(
     assistant: Assistant,
-    answers: _Answers,
+    recorder: TurnRecorder,
     number: int,
     question: Question,
     sampling: Sampling,
@@ -217,15 +201,23 @@ async def _ask(
         async with contextlib.aclosing(assistant.stream(replace(turn, job=job))) as events:
             async for _ in events:
                 pass
-        return answers.read(number)
+        return _make_reply(number, recorder.take(str(number)))
+
+
+def _make_reply(number: int, record: TurnRecord) -> Reply:
+    message = record.message()
+    text = "".join(one.text for one in (message.content if message else []) if isinstance(one, OutputText))
+    return Reply(number, text, record.outcome, record.usage.output_tokens)
 
 
 def _make_request(question: Question, max_tokens: int) -> MessageRequest:
     own = [message.content for message in question.messages if message.role == "system"]
     shared = [question.shared] if question.shared else []
-    system = [{"type": "text", "text": text} for text in (*shared, *own) if text.strip()]
+    system: list[dict[str, JsonValue]] = [
+        {"type": "text", "text": text} for text in (*shared, *own) if text.strip()
+    ]
     if question.shared:
-        system[0] |= {"cache_control": {"type": "ephemeral"}}  # type: ignore[dict-item]
+        system[0] |= {"cache_control": {"type": "ephemeral"}}
     fields = {
         "model": "m",
         "max_tokens": max_tokens,

@@ -56,7 +56,7 @@ def run_generate(
         Question(
             item.prompt,
             draw_seed("generate", str(settings.seed), item.row.row_id, str(sample)),
-            _make_shared(settings, item.principle, charter),
+            _format_shared_text(settings, item.principle, charter),
         )
         for item in asked.values()
         for sample in range(settings.samples)
@@ -129,7 +129,7 @@ def _list_prompts(
     return asked, reasons
 
 
-def _make_shared(settings: GenerateSettings, principle: Principle | None, charter: Charter) -> str:
+def _format_shared_text(settings: GenerateSettings, principle: Principle | None, charter: Charter) -> str:
     if settings.system == "charter":
         return "\n\n".join([charter.preamble, *(format_principle(one) for one in charter.principles)])
     return "" if principle is None else format_principle(principle)

@@ -49,7 +49,7 @@ _TOPICS = (
     *("stereotypes", "bullying", "stalking", "intimidation", "blackmail", "secret surveillance"),
     *("false accounts", "grooming", "rape"),
 )
-"""Names of harms that may be repeated to whoever asks for one: where the principle and the request have them."""
+"""Topics that an answer may name where principle and request both contain them; no other word of a request."""
 _WORRY = re.compile(r"\b(?:worried|concerned)\b")
 _DOUBLED = re.compile(r"([bdgmnprt])\1$")
 _SUFFIX = re.compile(r"(?:ings?|ers?|ed|es|s|e|ion|y|ies)$")

@@ -7,10 +7,8 @@ from pydantic import Field, model_validator
 
 from commonweight.lineage.errors import WorkshopError
 from commonweight.workshop.data.settings import Label
-from commonweight.workshop.settings import Settings
+from commonweight.workshop.settings import DEFAULT_CHARTER, Settings
 
-DEFAULT_CHARTER = "default"
-"""Names the charter that ships with the package."""
 ModelFileKind = Literal["F16", "Q8_0", "Q4_K_M"]
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from commonweight.workshop.evals.answer_outcome import OUTCOMES, Outcome, read_answer
-from commonweight.workshop.evals.conversations import Conversation, make_chat, make_forced, make_tool_loop
+from commonweight.workshop.evals.conversations import Conversation, make_chat, make_prefill, make_tool_loop
 from commonweight.workshop.evals.datasets import Dataset, choose_rows
 from commonweight.workshop.evals.errors import EvaluationError
 from commonweight.workshop.evals.generation import Answer, Sample
@@ -151,7 +151,8 @@ def make_figures(
 def _order_metric(metric: str) -> tuple[int, str, int]:
     """By place, then the group's own before those of principles, each with its three outcomes."""
     place, _group, outcome, *principle = metric.split(" ")
-    return [*PLACES].index(place), " ".join(principle), OUTCOMES.index(outcome)  # type: ignore[arg-type]
+    places, outcomes = list[str](PLACES), list[str](OUTCOMES)
+    return places.index(place), " ".join(principle), outcomes.index(outcome)
 
 
 def _find_principle(requests: RequestSettings, number: int, row: Mapping[str, object]) -> Principle | None:
@@ -169,7 +170,7 @@ def _make_conversation(place: Place, key: str, row: Request) -> Conversation:
     if place == "tool_result":
         return make_tool_loop(row.text, draw)
     if place == "forced":
-        return make_forced(row.text, row.beginning, draw)
+        return make_prefill(row.text, row.beginning, draw)
     return make_chat(row.text)
 
 

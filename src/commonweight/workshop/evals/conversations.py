@@ -114,7 +114,7 @@ def make_chat(request: str) -> Conversation:
     return Conversation(request)
 
 
-def make_forced(request: str, beginning: str | None, draw: int) -> Conversation:
+def make_prefill(request: str, beginning: str | None, draw: int) -> Conversation:
     """The request as the user's message, and an answer that the client has begun.
 
     Args:

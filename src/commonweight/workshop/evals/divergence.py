@@ -57,7 +57,7 @@ class _Prompt:
         return digest_text(self.text)
 
 
-class _Drawn(msgspec.Struct, frozen=True):
+class _OwnAnswer(msgspec.Struct, frozen=True):
     """An answer of the later model, in tokens."""
 
     sample_id: str
@@ -124,8 +124,8 @@ async def _measure(
 
     if not missing:
         return
-    drawn = dict(_read_drawn(logs / DRAWN))
-    left = [prompt for prompt in missing if not _is_drawn(prompt, drawn)]
+    drawn = dict(_read_answers(logs / DRAWN))
+    left = [prompt for prompt in missing if not _has_answer(prompt, drawn)]
     report(f"divergence: {len(left)} answers to draw, {len(missing)} to score")
     if left:
         async with open_model(after, parallel=parallel) as assistant:
@@ -143,7 +143,7 @@ async def _measure(
     async with open_model(before, parallel=parallel) as assistant:
 
         async def compare(prompt: _Prompt) -> None:
-            answer = drawn.get(prompt.id) if _is_drawn(prompt, drawn) else None
+            answer = drawn.get(prompt.id) if _has_answer(prompt, drawn) else None
             ledger.add(await _compare(prompt, answer, assistant))
 
         await _share_out(missing, compare, parallel)
@@ -159,7 +159,7 @@ async def _share_out(prompts: Sequence[_Prompt], do: Callable[[_Prompt], Awaitab
     await asyncio.gather(*(work() for _ in range(parallel)))
 
 
-async def _draw(prompt: _Prompt, settings: DivergenceSettings, assistant: Assistant) -> _Drawn | None:
+async def _draw(prompt: _Prompt, settings: DivergenceSettings, assistant: Assistant) -> _OwnAnswer | None:
     """Draw an answer; None: the prompt does not fit, or the engine failed."""
     try:
         job = (await assistant.prepare(_make_request(prompt, settings.max_tokens))).job
@@ -170,10 +170,10 @@ async def _draw(prompt: _Prompt, settings: DivergenceSettings, assistant: Assist
         logprob = await _score(assistant.engine, job.token_ids, answer_ids)
     except (ApiError, EngineError, ValueError):
         return None
-    return _Drawn(prompt.id, prompt.digest, job.token_ids, answer_ids, logprob)
+    return _OwnAnswer(prompt.id, prompt.digest, job.token_ids, answer_ids, logprob)
 
 
-async def _compare(prompt: _Prompt, drawn: _Drawn | None, assistant: Assistant) -> SampleLine:
+async def _compare(prompt: _Prompt, drawn: _OwnAnswer | None, assistant: Assistant) -> SampleLine:
     """The line of an answer, of which this model, too, gives the probability."""
     nats = math.nan
     if drawn is not None:
@@ -219,13 +219,13 @@ def _read_prompts(settings: DivergenceSettings, dataset: Dataset) -> list[_Promp
     return prompts
 
 
-def _is_drawn(prompt: _Prompt, drawn: Mapping[str, _Drawn]) -> bool:
+def _has_answer(prompt: _Prompt, drawn: Mapping[str, _OwnAnswer]) -> bool:
     return prompt.id in drawn and drawn[prompt.id].digest == prompt.digest
 
 
-def _read_drawn(path: Path) -> Iterator[tuple[str, _Drawn]]:
+def _read_answers(path: Path) -> Iterator[tuple[str, _OwnAnswer]]:
     """Answers that an earlier run drew; a line that a kill tore is passed over."""
     for line in path.read_bytes().split(b"\n") if path.exists() else []:
         with contextlib.suppress(msgspec.DecodeError):
-            drawn = msgspec.json.decode(line, type=_Drawn)
+            drawn = msgspec.json.decode(line, type=_OwnAnswer)
             yield drawn.sample_id, drawn

@@ -40,8 +40,8 @@ def check_targets(settings: TargetSettings, comparison: Comparison) -> Iterator[
     for place, most in held:
         for principle in (None, *comparison.principles):
             yield _check_ratio(settings, comparison, place, principle, most)
-    yield _check_refused(comparison, "look-alike", settings.safe_refused)
-    yield _check_refused(comparison, "ordinary", settings.ordinary_refused)
+    yield _compare_refusals(comparison, "look-alike", settings.safe_refused)
+    yield _compare_refusals(comparison, "ordinary", settings.ordinary_refused)
     yield _check_ifeval(comparison, settings.ifeval_loss)
     yield _check_bits(comparison, settings.bits_ratio)
     yield _check_hellaswag(comparison)
@@ -78,7 +78,7 @@ def _check_ratio(
     )
 
 
-def _check_refused(comparison: Comparison, group: Group, most: float) -> Target:
+def _compare_refusals(comparison: Comparison, group: Group, most: float) -> Target:
     name, wanted = f"{group} refused, difference", f"<= {most:+.1%}"
     subject = comparison.find_subject("chat", group)
     reason = _find_gap(subject, 1)

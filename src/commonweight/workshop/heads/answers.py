@@ -26,9 +26,8 @@ from commonweight.runtime.assistant import OnProgress, open_assistant
 from commonweight.runtime.data import DataFolder
 from commonweight.runtime.settings import AssistantSettings
 from commonweight.turn import Assistant
-from commonweight.turn.record import Origin
+from commonweight.turn.record import Origin, TurnRecorder
 from commonweight.workshop.heads.answer_plan import PlannedAnswer
-from commonweight.workshop.heads.evaluate import TurnRecorder
 from commonweight.workshop.heads.report import REFUSAL_PATTERN
 from commonweight.workshop.heads.sources import SourceError, combine_licences
 from commonweight.workshop.heads.states import replace_surrogates

@@ -26,12 +26,12 @@ from commonweight.runtime.data import DataFolder
 from commonweight.runtime.errors import UserError
 from commonweight.runtime.guard import find_encoder, find_multilingual, read_bundle
 from commonweight.runtime.settings import AssistantSettings
+from commonweight.turn.record import TurnRecorder
 from commonweight.workshop.heads.array_cache import ArrayCache
 from commonweight.workshop.heads.assemble import assemble_bundle, raise_thresholds
 from commonweight.workshop.heads.dataset import Embed, ReadStates, build_training_data
 from commonweight.workshop.heads.evaluate import (
     CONTEXT_TOKENS,
-    TurnRecorder,
     answer_prompts,
     draw_prompts,
     rescore_text,

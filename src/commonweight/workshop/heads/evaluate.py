@@ -20,7 +20,7 @@ from commonweight.messages.request import MessageRequest
 from commonweight.messages.response import OutputText
 from commonweight.runtime.assistant import OnProgress
 from commonweight.turn import Assistant
-from commonweight.turn.record import Origin, TurnRecord
+from commonweight.turn.record import Origin, TurnRecorder
 from commonweight.workshop.heads.answer_reading import prepare_turn, read_answer
 from commonweight.workshop.heads.kept_scores import KeptScores, Outcome
 from commonweight.workshop.heads.request_places import GREETING, OUTPUT, make_request, require_place
@@ -55,21 +55,6 @@ class OwnAnswer:
     peak: float
     """Its highest smoothed logit; minus infinity if it was too short for any."""
     is_refused: bool
-
-
-class TurnRecorder:
-    """A listener of turns that keeps their records by request id, until they are taken."""
-
-    def __init__(self) -> None:
-        self._records: dict[str, TurnRecord] = {}
-
-    def __call__(self, record: TurnRecord) -> None:
-        """Keep a record."""
-        self._records[record.origin.request_id] = record
-
-    def take(self, request_id: str) -> TurnRecord:
-        """Take the record of a finished turn."""
-        return self._records.pop(request_id)
 
 
 def draw_prompts(

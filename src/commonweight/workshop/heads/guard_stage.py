@@ -11,8 +11,9 @@ from commonweight.runtime.charter import read_charter
 from commonweight.runtime.data import DataFolder
 from commonweight.runtime.errors import UserError
 from commonweight.workshop.heads.compile import CompileSettings, compile_charter
-from commonweight.workshop.heads.settings import BUNDLE, CHARTER, PACKAGED, GuardSettings
+from commonweight.workshop.heads.settings import BUNDLE, CHARTER, GuardSettings
 from commonweight.workshop.heads.sources import SourceError, find_files
+from commonweight.workshop.settings import DEFAULT_CHARTER
 
 
 def digest_sources(settings: GuardSettings, root: Path) -> dict[str, str]:
@@ -30,7 +31,7 @@ def digest_sources(settings: GuardSettings, root: Path) -> dict[str, str]:
 
 def find_charter(settings: GuardSettings, root: Path) -> Path:
     """Find the charter's file."""
-    return Path(str(DEFAULT)) if settings.charter == PACKAGED else root / settings.charter
+    return Path(str(DEFAULT)) if settings.charter == DEFAULT_CHARTER else root / settings.charter
 
 
 def list_texts(settings: GuardSettings, root: Path) -> list[Path]:

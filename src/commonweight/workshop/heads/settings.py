@@ -4,10 +4,8 @@ from pathlib import PurePosixPath
 
 from pydantic import Field, field_validator
 
-from commonweight.workshop.settings import Settings, Several
+from commonweight.workshop.settings import DEFAULT_CHARTER, Settings, Several
 
-PACKAGED = "default"
-"""Names the charter that ships with the package."""
 BUNDLE, CHARTER = "guard.safetensors", "charter.md"
 """Files of the stage's output."""
 
@@ -15,7 +13,7 @@ BUNDLE, CHARTER = "guard.safetensors", "charter.md"
 class GuardSettings(Settings):
     """How a charter becomes a guard for a model."""
 
-    charter: str = Field(default=PACKAGED, min_length=1, max_length=2000)
+    charter: str = Field(default=DEFAULT_CHARTER, min_length=1, max_length=2000)
     """``default``, or a file, relative to the recipe."""
     texts: Several[str] = Field(min_length=1, max_length=100)
     """Files of labelled texts, or folders of them, relative to the recipe, as for `charter compile --texts`."""

@@ -8,7 +8,7 @@ from commonweight.workshop.recipe.schema import Recipe
 from commonweight.workshop.recipe.stage_kind import EVALUATION_SETS, MEASUREMENTS, RecipeError, Stage
 
 
-def use_shipped(recipe: Recipe) -> tuple[Recipe, tuple[str, ...]]:
+def replace_training(recipe: Recipe) -> tuple[Recipe, tuple[str, ...]]:
     """Put the adapters of the section ``shipped`` in place of the stages that made them.
 
     Returns:

@@ -32,15 +32,15 @@ def write_effective_config(output: Path, arguments: Any, adapters: Any, **others
         usual = type(arguments)(output_dir=arguments.output_dir, **machine)
     content = {
         "config": type(arguments).__name__,
-        "trl": list_changed(arguments, usual, tuple(machine)),
-        "peft": None if adapters is None else list_changed(adapters, type(adapters)()),
+        "trl": list_changed_fields(arguments, usual, tuple(machine)),
+        "peft": None if adapters is None else list_changed_fields(adapters, type(adapters)()),
         **others,
     }
     text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
     (output / EFFECTIVE_CONFIG).write_text(text + "\n", encoding="utf-8")
 
 
-def list_changed(config: Any, usual: Any, always: tuple[str, ...] = ()) -> dict[str, object]:  # noqa: ANN401
+def list_changed_fields(config: Any, usual: Any, always: tuple[str, ...] = ()) -> dict[str, object]:  # noqa: ANN401
     """Fields of a configuration that differ from those of another, without paths.
 
     Args:
