@@ -222,7 +222,7 @@ KINDS = (
     make_kind("tokenizer", 1, TokenizerStage, _run_tokenizer, "training.tokenizer", ("tokenizers",)),
     make_kind(
         "pretrain",
-        1,
+        2,
         PretrainStage,
         _run_pretrain,
         "training.pretrain",
