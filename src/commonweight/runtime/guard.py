@@ -9,6 +9,7 @@ from commonweight.guard import DEFAULT, Bundle, BundleError, Guard, Judge
 from commonweight.guard.encoders.encoder import EncoderMissingError, TextEncoder, load_encoder
 from commonweight.guard.encoders.multilingual import MultilingualEncoder, load_multilingual_encoder
 from commonweight.guard.heads.bundle import ModelIdentity
+from commonweight.guard.heads.reader import MULTILINGUAL
 from commonweight.guard.heads.recompile import CompileError, covers, recompile
 from commonweight.guard.judge.http_judge import HttpJudge
 from commonweight.guard.screening.coverage import find_gaps
@@ -92,7 +93,7 @@ def open_guard(
             charter,
             bundle,
             encoder,
-            find_multilingual() if "use" in bundle.manifest.encoders else None,
+            find_multilingual() if MULTILINGUAL in bundle.manifest.encoders else None,
             mode=settings.mode,
             strictness=settings.strictness,
             reads_states=is_its_model and shows_states,

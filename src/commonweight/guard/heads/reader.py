@@ -8,6 +8,9 @@ alarming first; MiniLM (128 tokens) the first 16 of what both together do not fi
 harmless texts. With principles in prose, which neither knows anything of, it reads the wholes, and up to 256 more,
 spread evenly.
 
+N-grams and MiniLM know English only. A text in another language that the multilingual encoder knows is read by it
+alone as well, under thresholds of its own: as a whole, and up to 128 of its parts, spread evenly.
+
 The highest logit of n units is lowered by a slope times log(n), so that a long harmless text reaches a threshold
 no more often than is asked of short ones.
 """
@@ -34,10 +37,13 @@ HARM, ORDERS = 0, 1
 """Columns of all heads on text; those of encoders go on with the principles."""
 FIRST_PRINCIPLE = 2
 GRAMS, STATES, TEXT = "grams", "states", "text"
-PROSE_ENCODER = "minilm"
-MAX_READ: Mapping[str, int] = {"use": 128, "minilm": 16}
+PROSE_ENCODER, MULTILINGUAL = "minilm", "use"
+ENGLISH = "en"
+MAX_READ: Mapping[str, int] = {MULTILINGUAL: 128, PROSE_ENCODER: 16}
 """Units that encoders read because they are alarming, by encoder, in the order in which they are asked."""
 MAX_PROSE_UNITS = 256
+MAX_FOREIGN_UNITS = 128
+"""Parts of a text in another language than English that are read."""
 
 
 Numbers = npt.NDArray[np.int64]
@@ -84,6 +90,18 @@ def choose_units(chosen: Numbers, logits: Floats, calm: float, most: int) -> Num
     """
     alarming = logits >= calm
     return np.sort(chosen[alarming][np.argsort(-logits[alarming], kind="stable")][:most])
+
+
+def choose_foreign_units(is_whole: npt.NDArray[np.bool_]) -> Numbers:
+    """Choose the units that the multilingual encoder reads alone: the wholes, and some of the others."""
+    return np.union1d(np.flatnonzero(is_whole), spread_evenly(np.flatnonzero(~is_whole), MAX_FOREIGN_UNITS))
+
+
+def spread_evenly(numbers: Numbers, most: int) -> Numbers:
+    """Spread a choice of at most ``most`` numbers evenly over them."""
+    if len(numbers) <= most:
+        return numbers
+    return numbers[np.linspace(0, len(numbers) - 1, most).round().astype(np.int64)]
 
 
 @dataclass(frozen=True)
@@ -133,7 +151,8 @@ class TextReader:
         self._grams: Floats = np.asarray(bundle.tensors["grams.weights"], np.float32)
         self._grams_bias: Floats = bundle.tensors["grams.bias"]
         self.encoders = tuple(encoders)
-        self.languages = manifest.languages if "use" in self._order else ("en",)
+        reads_others = MULTILINGUAL in self._order and MULTILINGUAL in manifest.input
+        self.languages = manifest.languages if reads_others else (ENGLISH,)
         count = len(manifest.principles)
         self._unknown = np.full(count, -np.log(max(1, count)), np.float32)
 
@@ -175,6 +194,7 @@ class TextReader:
             prose=self._score_prose(units, is_whole, read),
             hidden=find(len(units)) if is_hidden else None,
             orders=found_orders,
+            foreign=self._score_foreign(units, is_whole) if self._knows_alone(language) else None,
             language=language,
             is_read=language is None or language in self.languages,
         )
@@ -229,6 +249,21 @@ class TextReader:
         shares: Floats = kinds - np.logaddexp.reduce(kinds)
         return shares
 
+    def _knows_alone(self, language: str | None) -> bool:
+        """Whether the multilingual encoder alone knows a language, and has thresholds of its own for that."""
+        return language != ENGLISH and language in self.languages
+
+    def _score_foreign(self, units: Sequence[Unit], is_whole: npt.NDArray[np.bool_]) -> HarmScore:
+        """Score the units of a text in another language than English by the multilingual encoder alone."""
+        ensemble = self._manifest.input[MULTILINGUAL]
+        chosen = choose_foreign_units(is_whole)
+        vectors = self._encoders[MULTILINGUAL].embed([units[i].text for i in chosen.tolist()])
+        rows = {MULTILINGUAL: self._apply_heads(MULTILINGUAL, vectors)}
+        found = combine_logits(ensemble, {MULTILINGUAL: rows[MULTILINGUAL][:, HARM]})
+        at = int(found.argmax())
+        logit = float(found[at]) - ensemble.slope * float(np.log(len(units)))
+        return HarmScore(logit, self._find_shares(rows, at), units[chosen[at]].locate())
+
     def _score_prose(
         self, units: Sequence[Unit], is_whole: npt.NDArray[np.bool_], read: "ReadUnits"
     ) -> dict[str, tuple[float, tuple[int, int]]]:
@@ -238,9 +273,7 @@ class TextReader:
         chosen = read.chosen if PROSE_ENCODER in read.vectors else np.zeros(0, np.int64)
         left = np.setdiff1d(np.arange(len(units)), chosen)
         wholes, parts = left[is_whole[left]], left[~is_whole[left]]
-        if len(parts) > MAX_PROSE_UNITS:
-            parts = parts[np.linspace(0, len(parts) - 1, MAX_PROSE_UNITS).round().astype(np.int64)]
-        further = np.concatenate([wholes, parts])
+        further = np.concatenate([wholes, spread_evenly(parts, MAX_PROSE_UNITS)])
         if len(further):
             texts = [units[i].text for i in further.tolist()]
             vectors = np.concatenate([vectors, self._encoders[PROSE_ENCODER].embed(texts)])

@@ -14,7 +14,7 @@ from commonweight.guard.encoders.arrays import Floats
 from commonweight.guard.encoders.encoder import Embedder
 from commonweight.guard.encoders.ngrams import hash_ngrams
 from commonweight.guard.heads.bundle import Bundle, Ensemble, Manifest, Strictness
-from commonweight.guard.heads.reader import PROSE_ENCODER, STATES, TEXT, TextReader
+from commonweight.guard.heads.reader import MULTILINGUAL, PROSE_ENCODER, STATES, TEXT, TextReader
 from commonweight.guard.heads.scores import HarmScore, TextScores
 
 __all__ = ["HarmScore", "InputJudgement", "ProbeWeights", "Scorer", "TextScores", "sigmoid"]
@@ -55,7 +55,7 @@ class Scorer:
         self._encoder = encoder if bundle.manifest.encoder else None
         self._states_bias: Floats = bundle.tensors.get("states.bias", np.zeros(0, np.float32))
         self._columns = {name: i for i, name in enumerate(bundle.manifest.principles)}
-        encoders = {PROSE_ENCODER: self._encoder, "use": multilingual}
+        encoders = {PROSE_ENCODER: self._encoder, MULTILINGUAL: multilingual}
         self._reader = TextReader(bundle, {name: one for name, one in encoders.items() if one is not None})
         self.probe: ProbeWeights | None = None
         if bundle.manifest.model is not None:
@@ -110,6 +110,9 @@ class Scorer:
             found.append(InputJudgement(text.own, on_text, "text"))
         if text.hidden is not None:
             found.append(InputJudgement(text.hidden, on_text, "text"))
+        if text.foreign is not None:
+            alone = self.manifest.input[MULTILINGUAL].at(strictness, manipulated=manipulated)
+            found.append(InputJudgement(text.foreign, alone, "text"))
         return max(found, key=lambda one: one.score.logit - one.ensemble.high)
 
     # States

@@ -41,6 +41,8 @@ class TextScores(NamedTuple):
     hidden: HarmScore | None = None
     """The highest of all units of all views; None: there is one, and no other view."""
     orders: OrdersScore | None = None
+    foreign: HarmScore | None = None
+    """All units by the multilingual encoder alone, of a text in another language than English that it knows."""
     language: str | None = None
     """ISO 639 code; None: it was not told."""
     is_read: bool = True

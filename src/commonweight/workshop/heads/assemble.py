@@ -10,6 +10,7 @@ from commonweight.guard.encoders.encoder import TextEncoder
 from commonweight.guard.encoders.multilingual import LANGUAGES
 from commonweight.guard.heads.bundle import Bundle, BundleSource, Manifest, ModelIdentity, Strictness
 from commonweight.guard.heads.calibration import Scores, count_refusals, find_threshold
+from commonweight.guard.heads.reader import ENGLISH, MULTILINGUAL
 from commonweight.guard.heads.recompile import hash_words, next_above, recompile
 from commonweight.workshop.heads.training import TrainedHeads
 
@@ -52,7 +53,7 @@ def assemble_bundle(
         principles=trained.principles,
         words={one.id: hash_words(one) for one in charter.principles},
         encoders=trained.encoders,
-        languages=LANGUAGES if "use" in trained.encoders else ("en",),
+        languages=LANGUAGES if MULTILINGUAL in trained.input else (ENGLISH,),
         input=trained.input,
         output=trained.output,
         manipulation=trained.manipulation,

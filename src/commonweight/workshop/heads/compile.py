@@ -18,7 +18,7 @@ from commonweight.charter import Charter
 from commonweight.engines.settings import EngineSettings
 from commonweight.guard import Bundle, Guard
 from commonweight.guard.encoders.encoder import Embedder
-from commonweight.guard.heads.reader import PROSE_ENCODER
+from commonweight.guard.heads.reader import MULTILINGUAL, PROSE_ENCODER
 from commonweight.guard.heads.recompile import CompileError, recompile
 from commonweight.guard.heads.scorer import ANSWERED, OUTPUT
 from commonweight.runtime.assistant import OnProgress, open_assistant
@@ -79,7 +79,7 @@ def compile_charter(
     """
     encoder, multilingual = find_encoder(report), find_multilingual(report)
     encoders: dict[str, Embedder] = {
-        name: one for name, one in ((PROSE_ENCODER, encoder), ("use", multilingual)) if one is not None
+        name: one for name, one in ((PROSE_ENCODER, encoder), (MULTILINGUAL, multilingual)) if one is not None
     }
     embed = {name: _keep_vectors(name, one, settings.cache, on_progress) for name, one in encoders.items()}
     try:

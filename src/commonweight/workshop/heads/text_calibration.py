@@ -14,6 +14,7 @@ from commonweight.guard.heads.reader import (
     GRAMS,
     MAX_READ,
     Numbers,
+    choose_foreign_units,
     choose_units,
     combine_logits,
     name_members,
@@ -144,6 +145,25 @@ def read_texts(
     return [
         ReadText(text.group, text.kind, found, len(text.units)) for text, found in zip(texts, rows, strict=True)
     ]
+
+
+def read_alone(
+    texts: Sequence[SplitText], encoder: str, harm: Mapping[str, Head], orders: Mapping[str, Head], embed: Embed
+) -> list[ReadText]:
+    """Read texts by one encoder alone, as a guard reads those in other languages."""
+    chosen = []
+    for text in texts:
+        is_whole = np.isin(np.arange(len(text.units)), text.wholes)
+        chosen.append(choose_foreign_units(is_whole))
+    vectors = embed([text.units[i] for text, some in zip(texts, chosen, strict=True) for i in some.tolist()])
+    found, start = [], 0
+    for text, some in zip(texts, chosen, strict=True):
+        own = vectors[start : start + len(some)]
+        start += len(some)
+        folds = np.full(len(own), text.fold)
+        rows = np.column_stack([heads[encoder].score_unseen(own, folds) for heads in (harm, orders)])
+        found.append(ReadText(text.group, text.kind, {encoder: rows}, len(text.units)))
+    return found
 
 
 def find_calm(logits: Floats, is_harmful: npt.NDArray[np.bool_]) -> float:

@@ -21,6 +21,7 @@ from commonweight.guard.heads.reader import (
     FIRST_PRINCIPLE,
     GRAMS,
     HARM,
+    MULTILINGUAL,
     ORDERS,
     PROSE_ENCODER,
     STATES,
@@ -53,6 +54,7 @@ from commonweight.workshop.heads.text_calibration import (
     find_calm,
     find_points,
     find_weighted_threshold,
+    read_alone,
     read_texts,
     split_texts,
     weigh_sources,
@@ -125,13 +127,20 @@ def train_heads(
         addressed = {name: orders[name].unseen for name in members}
         made = _stack(addressed, examples.manipulates, _weigh(examples, examples.manipulates))
         manipulation[key] = calibrate(made, read[key], ORDERS)[0].model_copy(update={"relief": 0.0})
+    if MULTILINGUAL in examples.vectors:
+        alone = _stack(
+            {MULTILINGUAL: harm[MULTILINGUAL].unseen}, examples.is_harmful, _weigh(examples, examples.is_harmful)
+        )
+        foreign = read_alone(texts, MULTILINGUAL, harm, orders, (embed or {})[MULTILINGUAL])
+        ensembles[MULTILINGUAL], peaks = calibrate(alone, foreign, HARM)
+        calibration[MULTILINGUAL] = _count(peaks, ensembles[MULTILINGUAL].high, foreign)
     best = "+".join(_list_members(tuple(examples.vectors))[-1])
     states_slope = 0.0
     if examples.states is not None:
         state_head, found = _train_state_head(examples, folds, which, len(names))
         tensors |= found
         states_slope = fit_states_slope(found, examples)
-        for key in [*ensembles]:
+        for key in all_members:
             name = f"{STATES}+{key}"
             ensembles[name], both = _combine_with_states(
                 state_head, unseen[key], ensembles[key], read[key], examples
