@@ -64,7 +64,7 @@ def test_heads_tell_apart_what_they_have_not_seen(tmp_path: Path) -> None:
     charter = tmp_path / "umbrellas.md"
     done = run("charter", "compile", charter, "-o", bundle, "--texts", train, "--data", data)
     assert done.returncode == 0, done.stderr
-    for head in ("grams", "minilm+grams", "states+minilm+grams", "answers by states", "answers by grams"):
+    for head in ("grams", "minilm+grams", "use", "states+minilm+grams", "answers by states", "answers by grams"):
         assert re.search(rf"^ {re.escape(head)}  ", done.stdout, re.MULTILINE), done.stdout
     manifest = Bundle.load(bundle, None).manifest
     assert manifest.principles == ("no-umbrellas",)

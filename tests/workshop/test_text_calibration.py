@@ -3,12 +3,18 @@
 import numpy as np
 
 from commonweight.guard.heads.bundle import Ensemble
+from commonweight.guard.heads.reader import MAX_FOREIGN_UNITS, MULTILINGUAL
+from commonweight.workshop.heads.fitting import Head
 from commonweight.workshop.heads.text_calibration import (
+    FOREIGN_SHARE,
+    HARD_RATES,
     RATES,
     ReadText,
+    SplitText,
     calibrate,
     find_weighted_threshold,
     fit_slope,
+    read_alone,
     weigh_sources,
 )
 
@@ -27,6 +33,38 @@ def test_long_texts_reach_the_threshold_no_more_often() -> None:
     assert (scores[kinds == "ordinary"] >= ensemble.high).mean() <= RATES["standard"]
     assert (scores[kinds == "long"] >= ensemble.high).mean() <= 2 * RATES["standard"]
     assert ensemble.points["low"] > ensemble.points["standard"] > ensemble.points["high"] > ensemble.low
+
+
+def test_other_languages_have_thresholds_at_half_of_the_rates() -> None:
+    draw = np.random.default_rng(1)
+    read = [
+        ReadText(group, kind, {MULTILINGUAL: draw.normal(3 * (kind == "hard"), size=(1, 2)).astype(np.float32)}, 1)
+        for group, kind in enumerate(["ordinary"] * 4 + ["hard"] * 2)
+        for _ in range(1000)
+    ]
+    alone = Ensemble(weights={MULTILINGUAL: 1.0}, low=0, high=0)
+    groups = np.array([one.group for one in read])
+    for share in (1.0, FOREIGN_SHARE):
+        ensemble, scores = calibrate(alone, read, 0, share)
+        for name, rate in HARD_RATES.items():
+            refused = max((scores[groups == one] >= ensemble.points[name]).mean() for one in (4, 5))
+            assert 0.95 * share * rate <= refused <= share * rate
+            assert (scores[groups < 4] >= ensemble.points[name]).mean() <= share * RATES[name]
+
+
+def test_one_encoder_reads_wholes_and_parts_by_heads_that_have_not_seen_them() -> None:
+    units = [f"unit {i}" for i in range(MAX_FOREIGN_UNITS * 3)]
+    texts = [
+        SplitText(fold, 7, "ordinary", units[:count], np.array([0]), np.zeros((count, 2), np.float32))
+        for fold, count in ((0, 3), (1, len(units)))
+    ]
+    weights = np.array([[1.0], [10.0]], np.float32)
+    heads = {MULTILINGUAL: Head(weights[0], 0.0, np.zeros(0, np.float32), weights, np.zeros(2, np.float32))}
+    short, long = read_alone(texts, MULTILINGUAL, heads, heads, lambda some: np.ones((len(some), 1), np.float32))
+    assert short.rows[MULTILINGUAL].tolist() == [[1.0, 1.0]] * 3
+    assert long.rows[MULTILINGUAL].shape == (MAX_FOREIGN_UNITS + 1, 2)
+    assert (long.rows[MULTILINGUAL] == 10).all()
+    assert (short.unit_count, long.unit_count) == (3, len(units))
 
 
 def test_without_long_texts_there_is_no_slope() -> None:

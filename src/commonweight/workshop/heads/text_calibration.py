@@ -29,6 +29,8 @@ RATES: dict[Strictness, float] = {"low": 0.002, "standard": 0.01, "high": 0.03}
 """Of ordinary prompts: the share that may be refused."""
 HARD_RATES: dict[Strictness, float] = {"low": 0.08, "standard": 0.22, "high": 0.35}
 """The same of those that look harmful, of each source of them."""
+FOREIGN_SHARE = 0.5
+"""Of those rates, for texts in other languages: the heads have hardly seen any, and it is told by English ones."""
 LOW_RATE = 0.12
 """Of ordinary prompts, the share that a judge is asked about."""
 WRAPPED_RATE = 0.03
@@ -179,19 +181,24 @@ def fit_slope(peaks: Floats, counts: Numbers, high: float) -> float:
     return max(0.0, float(np.quantile((peaks[long] - high) / np.log(counts[long]), 1 - LONG_RATE)))
 
 
-def calibrate(ensemble: Ensemble, read: Sequence[ReadText], column: int) -> tuple[Ensemble, Floats]:
-    """Calibrate an ensemble's slope and thresholds; also returns the scores of the texts that were read."""
+def calibrate(
+    ensemble: Ensemble, read: Sequence[ReadText], column: int, share: float = 1.0
+) -> tuple[Ensemble, Floats]:
+    """Calibrate an ensemble's slope and thresholds; also returns the scores of the texts that were read.
+
+    ``share``: of the rates of refused texts.
+    """
     peaks = np.array([one.find_peak(ensemble, column) for one in read])
     counts = np.array([one.unit_count for one in read])
     kinds = np.array([one.kind for one in read])
     groups = np.array([one.group for one in read])
     ordinary, hard, wrapped = (kinds == kind for kind in ("ordinary", "hard", "wrapped"))
     weights = weigh_sources(groups[ordinary])
-    points = find_points(peaks[ordinary], groups[ordinary], peaks[hard], groups[hard])
+    points = find_points(peaks[ordinary], groups[ordinary], peaks[hard], groups[hard], share)
     long = np.isin(kinds, ("ordinary", "long"))
     slope = fit_slope(peaks[long], counts[long], points["standard"])
     scores = (peaks - slope * np.log(counts)).astype(np.float32)
-    points = find_points(scores[ordinary], groups[ordinary], scores[hard], groups[hard])
+    points = find_points(scores[ordinary], groups[ordinary], scores[hard], groups[hard], share)
     relief = 0.0
     if wrapped.sum() >= 50:
         relief = float(np.clip(points["standard"] - np.quantile(scores[wrapped], 1 - WRAPPED_RATE), 0.0, 3.0))
@@ -203,15 +210,19 @@ def calibrate(ensemble: Ensemble, read: Sequence[ReadText], column: int) -> tupl
 
 
 def find_points(
-    ordinary: Floats, sources: npt.NDArray[np.int64], hard: Floats, hard_sources: npt.NDArray[np.int64]
+    ordinary: Floats,
+    sources: npt.NDArray[np.int64],
+    hard: Floats,
+    hard_sources: npt.NDArray[np.int64],
+    share: float = 1.0,
 ) -> dict[Strictness, float]:
     """Find the thresholds of each strictness, on scores of ordinary prompts and of those that look harmful."""
     weights = weigh_sources(sources)
     points: dict[Strictness, float] = {}
     for name, rate in RATES.items():
-        high = find_weighted_threshold(rate, ordinary, weights)
+        high = find_weighted_threshold(share * rate, ordinary, weights)
         for source in np.unique(hard_sources):
-            high = max(high, find_threshold(HARD_RATES[name], hard[hard_sources == source]))
+            high = max(high, find_threshold(share * HARD_RATES[name], hard[hard_sources == source]))
         points[name] = next_above(high)
     return points
 

@@ -46,6 +46,7 @@ from commonweight.workshop.heads.fitting import (
 )
 from commonweight.workshop.heads.text_calibration import (
     CALM_LOGIT,
+    FOREIGN_SHARE,
     LOW_RATE,
     MAX_WRAPPED,
     ReadText,
@@ -132,7 +133,7 @@ def train_heads(
             {MULTILINGUAL: harm[MULTILINGUAL].unseen}, examples.is_harmful, _weigh(examples, examples.is_harmful)
         )
         foreign = read_alone(texts, MULTILINGUAL, harm, orders, (embed or {})[MULTILINGUAL])
-        ensembles[MULTILINGUAL], peaks = calibrate(alone, foreign, HARM)
+        ensembles[MULTILINGUAL], peaks = calibrate(alone, foreign, HARM, FOREIGN_SHARE)
         calibration[MULTILINGUAL] = _count(peaks, ensembles[MULTILINGUAL].high, foreign)
     best = "+".join(_list_members(tuple(examples.vectors))[-1])
     states_slope = 0.0
