@@ -63,7 +63,7 @@ def _digest_texts(spec: Stage, root: Path, data_root: Path | None) -> Mapping[st
 KINDS = (
     make_kind(
         "guard",
-        1,
+        2,
         GuardStage,
         _run_guard,
         "heads.guard_stage",
