@@ -85,6 +85,8 @@ def explain(
             if verdict["stage"] == "phrase"
             else f"{verdict['stage']}: {verdict['score']:.3f}, and {verdict['threshold']:.3f} is enough"
         )
+        if verdict.get("lowered_by"):
+            by += f" (lowered by {' and '.join(verdict['lowered_by'])})"
         console.print(
             f"\n{verdict['principle']}: {done}, {_format_where(verdict)}\n  {by}",
             soft_wrap=True,

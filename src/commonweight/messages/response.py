@@ -76,6 +76,8 @@ class GuardVerdict(BaseModel):
     """Stage that decided: ``text``, ``states``, ``ensemble``, ``judge``, ``phrase`` or ``language``."""
     strictness: str = "standard"
     """Operating point of the threshold: ``low``, ``standard`` or ``high``."""
+    lowered_by: tuple[str, ...] = ()
+    """Why the threshold is lower than that: ``manipulation``, ``noise``."""
     score: float
     threshold: float
     """Probabilities."""

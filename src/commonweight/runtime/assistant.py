@@ -26,6 +26,7 @@ from commonweight.runtime.guard import find_encoder, identify_model, open_guard
 from commonweight.runtime.settings import SELF, AssistantSettings
 from commonweight.signing import Purpose, Signer
 from commonweight.turn import Assistant, LoadFiles, TurnListener
+from commonweight.turn.end_scorer import EndScorer
 from commonweight.turn.self_judge import SelfJudge
 
 log = logging.getLogger(__name__)
@@ -90,6 +91,7 @@ async def open_assistant(
                     report,
                     shows_states=settings.remote is None,
                     self_judge=SelfJudge(renderer, engine, sorted(tokenizer.end_ids)),
+                    score_end=EndScorer(tokenizer, engine),
                 )
             for line in sizes:
                 report(line)

@@ -9,6 +9,7 @@ from commonweight.guard import DEFAULT, Bundle, BundleError, Guard, Judge
 from commonweight.guard.encoders.encoder import EncoderMissingError, TextEncoder, load_encoder
 from commonweight.guard.encoders.multilingual import MultilingualEncoder, load_multilingual_encoder
 from commonweight.guard.heads.bundle import ModelIdentity
+from commonweight.guard.heads.noise import ScoreEnd
 from commonweight.guard.heads.reader import MULTILINGUAL
 from commonweight.guard.heads.recompile import CompileError, covers, recompile
 from commonweight.guard.judge.http_judge import HttpJudge
@@ -69,12 +70,14 @@ def open_guard(
     *,
     shows_states: bool = True,
     self_judge: Judge | None = None,
+    score_end: ScoreEnd | None = None,
 ) -> Guard | None:
     """Open the guard that settings describe; None for the mode ``off``. ``report`` gets a line on its heads.
 
     Args:
         shows_states: the engine computes heads on the model's states; remote ones show none.
         self_judge: the served model as a judge, for settings that ask for it.
+        score_end: scores ends of texts by the served model.
 
     Raises:
         UserError: the charter or its bundle cannot be used.
@@ -101,6 +104,7 @@ def open_guard(
             judge=self_judge if settings.judge_url == SELF else _open_http_judge(settings),
             judge_seconds=settings.judge_timeout,
             key=key,
+            score_end=score_end,
         )
     except (BundleError, CompileError) as error:
         raise UserError(str(error)) from error

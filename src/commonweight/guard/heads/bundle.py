@@ -70,9 +70,12 @@ class Ensemble(_BundlePart):
     relief: float = 0.0
     """Logit by which ``high`` is lowered where the text manipulates."""
 
-    def at(self, strictness: Strictness, *, manipulated: bool = False) -> "Ensemble":
-        """The ensemble with the thresholds of one strictness."""
-        high = self.points.get(strictness, self.high) - self.relief * manipulated
+    def at(self, strictness: Strictness, *, manipulated: bool = False, noisy: bool = False) -> "Ensemble":
+        """The ensemble with the thresholds of one strictness.
+
+        ``noisy``: the text ends in noise, which takes the thresholds of ``high``, and the relief.
+        """
+        high = self.points.get("high" if noisy else strictness, self.high) - self.relief * (manipulated or noisy)
         return self.model_copy(update={"high": high, "low": min(self.low, high)})
 
 

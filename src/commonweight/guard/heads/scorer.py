@@ -17,7 +17,7 @@ from commonweight.guard.heads.bundle import Bundle, Ensemble, Manifest, Strictne
 from commonweight.guard.heads.reader import MULTILINGUAL, PROSE_ENCODER, STATES, TEXT, TextReader
 from commonweight.guard.heads.scores import HarmScore, TextScores
 
-__all__ = ["HarmScore", "InputJudgement", "ProbeWeights", "Scorer", "TextScores", "sigmoid"]
+__all__ = ["HarmScore", "InputJudgement", "Lowering", "ProbeWeights", "Scorer", "TextScores", "sigmoid"]
 
 MEAN, LAST, OUTPUT, FIRST_PRINCIPLE = 0, 1, 2, 3
 """Columns of the probe: harm at the mean token, harm at the last one, harm in answers, and then the principles."""
@@ -26,6 +26,8 @@ ANSWERED = 2
 STATES_WINDOW, STATES_STRIDE = 64, 32
 """Tokens."""
 JudgedBy = Literal["text", "ensemble"]
+Lowering = Literal["manipulation", "noise"]
+"""Why a threshold is lower than the strictness has it: the text manipulates the model, or ends in noise."""
 
 
 class ProbeWeights(NamedTuple):
@@ -44,6 +46,7 @@ class InputJudgement(NamedTuple):
     ensemble: Ensemble
     """With the thresholds that hold."""
     stage: JudgedBy
+    lowered_by: tuple[Lowering, ...] = ()
 
 
 class Scorer:
@@ -86,12 +89,19 @@ class Scorer:
     # Both
 
     def judge_input(
-        self, states: HarmScore | None, text: TextScores, strictness: Strictness = "standard"
+        self,
+        states: HarmScore | None,
+        text: TextScores,
+        strictness: Strictness = "standard",
+        *,
+        noisy: bool = False,
     ) -> InputJudgement:
         """Judge an input by what its heads say: the ensemble that is furthest above its threshold.
 
-        ``states``: of the raw text, where they are read. They say nothing of other views, which are judged by text
-        alone.
+        Args:
+            states: of the raw text, where they are read. They say nothing of other views, which are judged by text
+                alone.
+            noisy: the text ends in noise.
         """
         found: list[InputJudgement] = []
         manipulation = self.manifest.manipulation.get(text.members)
@@ -100,19 +110,26 @@ class Scorer:
             and text.orders is not None
             and text.orders.logit >= manipulation.at(strictness).high
         )
-        on_text = self.manifest.input[text.members].at(strictness, manipulated=manipulated)
+        reasons: list[tuple[Lowering, bool]] = [("manipulation", manipulated), ("noise", noisy)]
+
+        def judge(score: HarmScore, ensemble: Ensemble, stage: JudgedBy) -> InputJudgement:
+            lowered = ensemble.at(strictness, manipulated=manipulated, noisy=noisy)
+            is_lower = lowered.high < ensemble.at(strictness).high
+            lowered_by = tuple(name for name, holds in reasons if holds and is_lower)
+            return InputJudgement(score, lowered, stage, lowered_by)
+
+        on_text = self.manifest.input[text.members]
         both = self.manifest.input.get(f"{STATES}+{text.members}")
         if states is not None and both is not None:
             logit = both.weights[STATES] * states.logit + both.weights[TEXT] * text.own.logit + both.bias
             score = text.own._replace(logit=logit)
-            found.append(InputJudgement(score, both.at(strictness, manipulated=manipulated), "ensemble"))
+            found.append(judge(score, both, "ensemble"))
         else:
-            found.append(InputJudgement(text.own, on_text, "text"))
+            found.append(judge(text.own, on_text, "text"))
         if text.hidden is not None:
-            found.append(InputJudgement(text.hidden, on_text, "text"))
+            found.append(judge(text.hidden, on_text, "text"))
         if text.foreign is not None:
-            alone = self.manifest.input[MULTILINGUAL].at(strictness, manipulated=manipulated)
-            found.append(InputJudgement(text.foreign, alone, "text"))
+            found.append(judge(text.foreign, self.manifest.input[MULTILINGUAL], "text"))
         return max(found, key=lambda one: one.score.logit - one.ensemble.high)
 
     # States

@@ -3,12 +3,11 @@
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from commonweight.charter.places import ANSWER_PLACES, PLACES
 from commonweight.charter.principle import Place, Principle
-from commonweight.guard.heads.bundle import Ensemble
-from commonweight.guard.heads.scorer import HarmScore, sigmoid
+from commonweight.guard.heads.scorer import HarmScore, InputJudgement, Lowering, sigmoid
 from commonweight.guard.judge.judge import YES_THRESHOLD, JudgeError, JudgeQuestion, JudgeSubject
 from commonweight.guard.screening.verdict import Findings, Stage, Verdict
 from commonweight.guard.text.deobfuscation import DECODED, list_views
@@ -64,29 +63,39 @@ class Decider:
 
     async def decide_by_score(
         self,
-        score: HarmScore,
-        ensemble: Ensemble,
+        judged: InputJudgement,
         place: Place,
-        stage: Stage,
         locate: Locate,
         segment: Segment | None = None,
     ) -> None:
         """Decide on a text of the request by its score. ``segment``: what the judge is shown."""
-        active, (refusing, recording) = self.active[place], self.columns[place]
-        asks = self._may_ask()
-        if refusing and score.compute_logit(refusing) >= (ensemble.low if asks else ensemble.high):
-            principle = self.find_top_principle(score, active.refusing)
-            if asks:
-                await self.ask_judge(principle, place, score.span, locate, segment)
-            else:
-                self.add_verdict_from_logit(
-                    principle, place, stage, score.compute_logit(refusing), ensemble.high, locate(score.span)
-                )
-        elif recording and score.compute_logit(recording) >= ensemble.high:
-            principle = self.find_top_principle(score, active.recording)
-            self.add_verdict_from_logit(
-                principle, place, stage, score.compute_logit(recording), ensemble.high, locate(score.span)
-            )
+        reached = self.find_reached(judged, place)
+        if reached is None:
+            return
+        score, active = judged.score, self.active[place]
+        principle = self.find_top_principle(score, active.refusing if reached == "refusing" else active.recording)
+        if reached == "refusing" and self._may_ask():
+            await self.ask_judge(principle, place, score.span, locate, segment)
+            return
+        refusing, recording = self.columns[place]
+        self.add_verdict_from_logit(
+            principle,
+            place,
+            judged.stage,
+            score.compute_logit(refusing if reached == "refusing" else recording),
+            judged.ensemble.high,
+            locate(score.span),
+            judged.lowered_by,
+        )
+
+    def find_reached(self, judged: InputJudgement, place: Place) -> Literal["refusing", "recording"] | None:
+        """Find which of a place's principles a score is enough for, be it to ask the judge; None: for none."""
+        score, ensemble = judged.score, judged.ensemble
+        refusing, recording = self.columns[place]
+        enough = ensemble.low if self._may_ask() else ensemble.high
+        if refusing and score.compute_logit(refusing) >= enough:
+            return "refusing"
+        return "recording" if recording and score.compute_logit(recording) >= ensemble.high else None
 
     async def decide_by_prose(
         self,
@@ -156,10 +165,18 @@ class Decider:
         return max(known, key=lambda one: score.log_shares[self._scorer.find_columns([one.id])[0]])
 
     def add_verdict_from_logit(
-        self, principle: Principle, place: Place, stage: Stage, logit: float, threshold: float, where: Location
+        self,
+        principle: Principle,
+        place: Place,
+        stage: Stage,
+        logit: float,
+        threshold: float,
+        where: Location,
+        lowered_by: tuple[Lowering, ...] = (),
     ) -> None:
         """Add a verdict by the logits of score and threshold."""
-        self.add_verdict(principle, place, stage, sigmoid(logit), sigmoid(threshold), where)
+        score, reached = sigmoid(logit), sigmoid(threshold)
+        self.add_verdict(principle, place, stage, score, reached, where, lowered_by=lowered_by)
 
     def add_verdict(
         self,
@@ -171,6 +188,7 @@ class Decider:
         where: Location,
         *,
         lacks_judgement: bool = False,
+        lowered_by: tuple[Lowering, ...] = (),
     ) -> None:
         """Add a verdict; of a principle that only records, one on each block is enough."""
         known = {(verdict.principle, verdict.place, verdict.block) for verdict in self.findings.verdicts}
@@ -187,6 +205,7 @@ class Decider:
                 score=score,
                 threshold=threshold,
                 strictness=self._guard.strictness,
+                lowered_by=lowered_by,
                 action=action,
                 mode="shadow" if not refuses and action == "refuse" else "enforce",
                 block=where.block,

@@ -14,6 +14,7 @@ from commonweight.charter.places import find_rules
 from commonweight.charter.principle import Action, Charter, Mode, Place, Principle
 from commonweight.guard.encoders.encoder import Embedder
 from commonweight.guard.heads.bundle import Bundle, BundleError, Strictness
+from commonweight.guard.heads.noise import ScoreEnd
 from commonweight.guard.heads.scorer import ProbeWeights, Scorer
 from commonweight.guard.judge.judge import Judge
 from commonweight.guard.phrases.index import PhraseIndex
@@ -44,6 +45,8 @@ class Guard:
 
     Args:
         key: of the digests of texts, on record and in memory; None: one that is made for this process.
+        score_end: scores ends of texts by the served model, to tell noise where states are read; None: noise is
+            not told.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Guard:
         judge: Judge | None = None,
         judge_seconds: float = JUDGE_TIMEOUT_SECONDS,
         key: bytes | None = None,
+        score_end: ScoreEnd | None = None,
     ) -> None:
         if bundle.manifest.charter != charter.sha256:
             raise BundleError(
@@ -73,6 +77,7 @@ class Guard:
         self.scorer = Scorer(bundle, encoder, multilingual)
         self.judge = judge
         self.judge_seconds = judge_seconds
+        self.score_end = score_end
         self.reads_states = reads_states and self.scorer.probe is not None
         model = bundle.manifest.model.name if bundle.manifest.model is not None else ""
         key = key or os.urandom(32)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from commonweight.charter.places import REQUEST_PLACES
 from commonweight.charter.principle import Place
 from commonweight.guard.encoders.arrays import Floats
+from commonweight.guard.heads.noise import THRESHOLD, measure_surprise
 from commonweight.guard.heads.reader import PROSE_ENCODER
 from commonweight.guard.heads.scorer import HarmScore, InputJudgement, TextScores
 from commonweight.guard.phrases.screening import PhraseScreening
@@ -60,7 +61,26 @@ class RequestScreening:
         text = await self._score_text(self._input)
         states = self._scorer.score_prompt(rows, start, end)
         judged = self._scorer.judge_input(states, text, self._guard.strictness)
+        lowered = self._scorer.judge_input(states, text, self._guard.strictness, noisy=True)
+        # Asked only where the answer decides something: most requests are far below the lower threshold as well.
+        decides = self._decider.find_reached(lowered, "input") != self._decider.find_reached(judged, "input")
+        if decides and await self._ends_in_noise(self._input):
+            judged = lowered
         await self._decide(self._input, text, judged, locate_segment(self._guard, self._input, self._tenant))
+
+    async def _ends_in_noise(self, segment: Segment) -> bool:
+        """Whether a text ends in what the served model finds no person writes."""
+        score_end = self._guard.score_end
+        if score_end is None:
+            return False
+
+        async def measure() -> float | None:
+            logprobs = await score_end(segment.text, self._tenant)
+            return None if logprobs is None else measure_surprise(logprobs)
+
+        surprise = await self._guard.scores.measure_noise(segment, self._tenant, measure)
+        self._decider.findings.noise = surprise
+        return surprise is not None and surprise >= THRESHOLD
 
     async def _screen_phrases(self, place: Place) -> None:
         """Look for phrases in the texts of a place, and over several of them."""
@@ -126,7 +146,7 @@ class RequestScreening:
         if not text.is_read:
             await self._decide_on_unread(segment, judged.score, locate)
         if not decider.refusal:
-            await decider.decide_by_score(judged.score, judged.ensemble, place, judged.stage, locate, segment)
+            await decider.decide_by_score(judged, place, locate, segment)
 
     async def _decide_on_unread(self, segment: Segment, score: HarmScore, locate: Locate) -> None:
         """Decide on a text that the heads cannot read, as the charter says: in the name of its first principle."""

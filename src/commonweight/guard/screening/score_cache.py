@@ -3,7 +3,7 @@
 Clients send the whole conversation with every request, so nearly all of its texts were scored before. What is kept
 are scores, in bounded memory of which each tenant has its share, and never on disk. Their names are keyed digests
 of tenant, place and text. Decisions are made anew from them each time, so waivers and modes hold at once. What a
-judge says is kept like a score; that it failed is not.
+judge or the served model says is kept like a score; that it failed is not.
 """
 
 import asyncio
@@ -80,12 +80,26 @@ class ScoreCache:
 
     async def judge(self, tenant: str, place: str, words: str, ask: Callable[[], Awaitable[float]]) -> float:
         """The judge's probability for a question in these words. What ``ask`` raises is raised, and not kept."""
-        name = self._name("judge", tenant, place, words)
-        known = self._scores.get(tenant, name)
+        found = await self._ask(("judge", tenant, place, words), tenant, ask)
+        assert found is not None
+        return found
+
+    async def measure_noise(
+        self, segment: Segment, tenant: str, measure: Callable[[], Awaitable[float | None]]
+    ) -> float | None:
+        """The surprise of the served model at the end of a segment; None, which is not kept: it cannot be told."""
+        return await self._ask(("noise", tenant, segment.text), tenant, measure)
+
+    async def _ask(
+        self, fields: tuple[str, ...], tenant: str, ask: Callable[[], Awaitable[float | None]]
+    ) -> float | None:
+        name = self._name(*fields)
+        known = cast("float | None", self._scores.get(tenant, name))
         if known is None:
             known = await ask()
-            self._put(tenant, name, known)
-        return cast("float", known)
+            if known is not None:
+                self._put(tenant, name, known)
+        return known
 
     async def _find(self, fields: tuple[str, ...], tenant: str, compute: Callable[[], T]) -> tuple[T, bool]:
         name = self._name(*fields)

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from commonweight.charter.principle import Action, Category, Mode, Place
 from commonweight.guard.heads.bundle import Strictness
+from commonweight.guard.heads.scorer import Lowering
 
 Stage = Literal["text", "states", "ensemble", "judge", "phrase", "language"]
 """What decided: heads on the text, heads on the model's states, both together, the judge, a phrase, or that the
@@ -41,6 +42,8 @@ class Verdict:
     message: str = ""
     strictness: Strictness = "standard"
     """The operating point that the threshold belongs to."""
+    lowered_by: tuple[Lowering, ...] = ()
+    """Why the threshold is lower than that."""
 
     @property
     def refuses(self) -> bool:
@@ -67,6 +70,9 @@ class Findings:
     """The highest probability seen on the way in; None: nothing was scored."""
     output_score: float | None = None
     """The same for the answer."""
+    noise: float | None = None
+    """Surprise of the served model at the end of the user's turn, see ``guard.heads.noise``; None: it was not
+    asked."""
     language: str | None = None
     """Of the input, by its ISO 639 code, where it is plain."""
     is_read: bool = True
@@ -97,6 +103,7 @@ class Findings:
             "verdicts": [verdict.to_record() for verdict in self.verdicts],
             "input_score": _round_score(self.input_score),
             "output_score": _round_score(self.output_score),
+            "noise": _round_score(self.noise),
             "language": self.language,
             "is_read": self.is_read,
             "encoded": self.encoded,
