@@ -12,7 +12,8 @@ import os
 import re
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -62,19 +63,38 @@ class _BadHeaderError(Exception):
     """The header is invalid; the message names the defect."""
 
 
+@dataclass(frozen=True)
+class ModelSizes:
+    """Sizes that a header states."""
+
+    keys: Mapping[str, int]
+    """Whole numbers by their keys; of arrays their lengths."""
+    values: int
+    """Of all tensors together: the model's parameters."""
+
+
 def check_header(path: Path) -> None:
     """Raise :class:`UnreadableModelError` unless the file is safe to pass to llama.cpp.
 
     All files of a model that is split are looked at.
     """
-    keys = _check_file(path)
-    if _TOKENS not in keys:
+    read_sizes(path)
+
+
+def read_sizes(path: Path) -> ModelSizes:
+    """Read the sizes of a model, of all its files together.
+
+    Raises:
+        UnreadableModelError: it is no GGUF file that is safe to pass to llama.cpp.
+    """
+    sizes = _check_file(path)
+    if _TOKENS not in sizes.keys:
         raise UnreadableModelError(f"{path} holds no vocabulary")
-    for part in _list_parts(path, keys.get("split.count", 1)):
-        _check_file(part)
+    parts = [_check_file(part) for part in _list_parts(path, sizes.keys.get("split.count", 1))]
+    return ModelSizes(sizes.keys, sizes.values + sum(part.values for part in parts))
 
 
-def _check_file(path: Path) -> dict[str, int]:
+def _check_file(path: Path) -> ModelSizes:
     try:
         # Asked first, because opening a pipe blocks until it has a writer.
         if not stat.S_ISREG(path.stat().st_mode):
@@ -112,8 +132,9 @@ class _GgufHeader:
         self._strings = 0
         self._found: dict[str, int] = {}
         """Keys; the value of whole numbers, the length of arrays, 0 for anything else."""
+        self._values = 0
 
-    def check(self) -> dict[str, int]:
+    def check(self) -> ModelSizes:
         """Raise :class:`_BadHeaderError` unless all is well."""
         version = self._number("<I")
         if version & 0xFFFF == 0:
@@ -127,7 +148,7 @@ class _GgufHeader:
             self._check_pair()
         self._check_vocabulary()
         self._check_tensors(tensors)
-        return self._found
+        return ModelSizes(self._found, self._values)
 
     def _check_pair(self) -> None:
         key = self._text(MAX_KEY_BYTES, "a key")
@@ -227,6 +248,7 @@ class _GgufHeader:
                 raise _BadHeaderError(f"the tensor {name!r} is larger than the file, or empty")
         if (shape[0] if shape else 1) % values:
             raise _BadHeaderError(f"the rows of the tensor {name!r} are not whole blocks")
+        self._values += elements
         return elements // values * size
 
     def _number(self, layout: str) -> int:

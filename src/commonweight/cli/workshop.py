@@ -97,7 +97,8 @@ def new(
     recipe: Annotated[
         str,
         typer.Option(
-            metavar="NAME", help="A recipe that ships: tiny, finetune, align-tiny, starter or starter-evals."
+            metavar="NAME",
+            help="A recipe that ships: tiny, finetune, align-tiny, align-starter, starter or starter-evals.",
         ),
     ] = "tiny",
 ) -> None:

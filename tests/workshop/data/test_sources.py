@@ -108,6 +108,15 @@ def test_categories_of_a_source_are_principles_of_a_charter(tmp_path: Path) -> N
     ]
 
 
+def test_rows_of_categories_that_are_left_out_are_counted(tmp_path: Path) -> None:
+    write_lines(tmp_path / "a.jsonl", {"text": "a", "cat": "Lies"}, {"text": "b", "cat": "Other"}, {"text": "c"})
+    settings = declare("a.jsonl", fields={"principle": "cat"}, principles={"Lies": "honesty"}, leave_out=["Other"])
+    dropped: Counter[str] = Counter()
+    rows = read(settings, tmp_path, dropped=dropped)
+    assert [(row.content.text, row.principle) for row in rows] == [("a", "honesty"), ("c", None)]
+    assert dropped == {"left-out": 1}
+
+
 def test_a_licence_in_the_other_spelling_counts_unless_the_recipe_names_another_column(tmp_path: Path) -> None:
     write_lines(tmp_path / "r.jsonl", {"text": "a", "license": "CC-BY-NC-4.0"})
     assert [row.licence for row in read(declare("r.jsonl"), tmp_path)] == ["CC-BY-NC-4.0"]

@@ -71,6 +71,13 @@ def test_requests_have_their_group_and_principle() -> None:
     assert len(read_requests(plain, None, 0, Dataset(IDENTITY, [{"prompt": "Name a bird."}]))) == 1
 
 
+def test_a_data_set_has_a_limit_and_categories_of_its_own() -> None:
+    settings = make().datasets[0].model_copy(update={"leave_out": ("noise",)})
+    assert [one.number for one in read_requests(settings, None, 0, Dataset(IDENTITY, ROWS))] == [0, 1]
+    fewer = settings.model_copy(update={"limit": 1})
+    assert len(read_requests(fewer, 2, 0, Dataset(IDENTITY, ROWS))) == 1
+
+
 @pytest.mark.parametrize(
     ("row", "sentence"),
     [

@@ -28,7 +28,7 @@ def content() -> dict[str, Any]:
 
 
 def test_every_recipe_that_ships_is_read() -> None:
-    assert list_shipped() == ["align-tiny", "finetune", "starter", "starter-evals", "tiny"]
+    assert list_shipped() == ["align-starter", "align-tiny", "finetune", "starter", "starter-evals", "tiny"]
     for name in list_shipped():
         assert parse_recipe(read_shipped(name).encode(), name).name == name
 

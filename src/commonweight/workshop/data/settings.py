@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from commonweight.workshop.data.locations import HubPath, LocalPath, PackagePath, WebFile, parse_location
-from commonweight.workshop.settings import Settings
+from commonweight.workshop.settings import Settings, Several
 
 Format = Literal["auto", "text", "messages", "sharegpt", "alpaca", "preference", "prompts"]
 Column = Literal[
@@ -58,6 +58,9 @@ class SourceSettings(Settings):
     principles: dict[Label, Label] = Field(default_factory=dict, max_length=200)
     """Principles of a charter by what the column ``principle`` says, where that holds categories of its own.
     Rows of other categories have none. Empty: the column holds principles."""
+    leave_out: Several[Label] = Field(default=(), max_length=200)
+    """Values of the column ``principle`` whose rows are left out, such as categories that no principle
+    restricts."""
     limit: int | None = Field(default=None, ge=1, le=100_000_000)
     """Take no more than so many rows, the first ones."""
     sha256: Sha256 | None = None

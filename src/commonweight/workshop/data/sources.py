@@ -117,7 +117,7 @@ def find_path(location: str, root: Path) -> Path:
 
 
 def read_source(settings: SourceSettings, source: LocatedSource, dropped: Counter[str]) -> Iterator[Row]:
-    """Rows of a source, one by one; what has no text is counted in ``dropped``.
+    """Rows of a source, one by one; what has no text, or is left out, is counted in ``dropped``.
 
     Raises:
         DataError: a file is torn or a row does not fit; names the file and the row, without its text.
@@ -134,6 +134,8 @@ def read_source(settings: SourceSettings, source: LocatedSource, dropped: Counte
                 row = _make_row(settings, format_, fields, record)
                 if row is None:
                     dropped["empty"] += 1
+                elif fields.get("principle") in settings.leave_out:
+                    dropped["left-out"] += 1
                 else:
                     yield row
                 if taken == settings.limit:

@@ -80,6 +80,9 @@ def read_score(score: Mapping[str, float]) -> tuple[Subject, Outcome] | None:
 def read_requests(requests: RequestSettings, limit: int | None, seed: int, dataset: Dataset) -> list[Request]:
     """Requests of a data set.
 
+    Args:
+        limit: how many, where the settings of the requests have no limit of their own.
+
     Raises:
         EvaluationError: a row has other fields, or there is none for the group.
     """
@@ -93,12 +96,14 @@ def read_requests(requests: RequestSettings, limit: int | None, seed: int, datas
             )
         if beginning is not None and (not isinstance(beginning, str) or not beginning.strip()):
             raise EvaluationError(f"row {number} of {name} has a beginning that is no text")
+        if row.get(requests.category) in requests.leave_out:
+            continue
         if label is None or (label == 1) == (requests.group == "harmful"):
             principle = _find_principle(requests, number, row)
             found.append(Request(number, text, principle, beginning.rstrip() if beginning else None))
     if not found:
         raise EvaluationError(f"the data set {name} has no {requests.group} prompts")
-    return [request for _, request in choose_rows(found, limit, seed)]
+    return [request for _, request in choose_rows(found, requests.limit or limit, seed)]
 
 
 def make_samples(settings: ComplianceSettings, requests: RequestSettings, dataset: Dataset) -> list[Sample]:

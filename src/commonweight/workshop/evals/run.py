@@ -137,9 +137,14 @@ def _make_task(settings: TaskSettings, datasets: Mapping[str, Dataset], date: st
     if isinstance(settings, IfevalSettings):
         harness += f", checkers of lm-eval {_find_version('lm-eval')}"
 
-    def make(dataset: Dataset) -> Callable[..., Figure]:
+    def make(dataset: Dataset, **own: JsonValue) -> Callable[..., Figure]:
         return partial(
-            make_figure, settings.task, sampling=sampling, harness=harness, date=date, dataset=dataset.identity
+            make_figure,
+            settings.task,
+            sampling=sampling | own,
+            harness=harness,
+            date=date,
+            dataset=dataset.identity,
         )
 
     parts: list[_Part] = []
@@ -168,9 +173,8 @@ def _make_task(settings: TaskSettings, datasets: Mapping[str, Dataset], date: st
             for requests in settings.datasets:
                 dataset = datasets[requests.dataset]
                 samples = compliance.make_samples(settings, requests, dataset)
-                parts.append(
-                    _Part(samples, partial(compliance.make_figures, settings, requests, make=make(dataset)))
-                )
+                made = make(dataset, limit=requests.limit or settings.limit)
+                parts.append(_Part(samples, partial(compliance.make_figures, settings, requests, make=made)))
         case RefusalSettings():
             for group in settings.datasets:
                 dataset = datasets[group.dataset]

@@ -103,6 +103,10 @@ class RequestSettings(Settings):
     """Field of the set's own category, which ``principles`` maps."""
     principles: dict[Annotated[str, Field(max_length=200)], Principle] = Field(default={}, max_length=200)
     """Principles by category. A row's own ``principle`` goes before; rows with neither count in the group."""
+    leave_out: Several[Annotated[str, Field(max_length=200)]] = Field(default=(), max_length=200)
+    """Categories whose rows are left out, such as those that no principle restricts."""
+    limit: int | None = Field(default=None, ge=1, le=1_000_000)
+    """Rows to measure, drawn by the task's seed. None: as many as the task's limit says."""
     beginning: str = Field(default="beginning", min_length=1, max_length=64)
     """Field of the beginning that the client supplies; rows without one get one of a
     few such as "Sure, here is"."""

@@ -10,6 +10,7 @@ from commonweight.lineage.build_folder import BuildFolder
 from commonweight.lineage.digests import digest_json
 from commonweight.lineage.provenance import EvaluationSet
 from commonweight.lineage.record import Record
+from commonweight.workshop.recipe.forecast import Forecast, ModelSize, Volume, read_volume
 from commonweight.workshop.recipe.schema import Recipe
 from commonweight.workshop.recipe.stage_kind import DECIDED, RecipeError, Stage, StageKind
 from commonweight.workshop.recipe.stages import KINDS
@@ -120,19 +121,28 @@ def make_plan(
     plan: list[PlannedStage] = []
     records: dict[str, Record] = {}
     evaluation_sets = list_evaluation_sets(recipe, root, data_root)
+    forecast = Forecast(recipe.stages, root, data_root)
+
+    def foresee(name: str, found: Volume | ModelSize | None) -> None:
+        if found is not None:
+            forecast.outputs[name] = found
+
     for name in order_stages(recipe, only):
         spec = recipe.stages[name]
         kind = (kinds or {}).get(name, KINDS[spec.kind])
         if any(item.stage not in records for item in spec.list_references()):
-            estimate = kind.origin or kind.estimate(spec, recipe.stages)
+            estimate = kind.origin or kind.estimate(spec, forecast)
             plan.append(PlannedStage(name, spec, kind, None, "waiting", None, estimate))
+            foresee(name, KINDS[spec.kind].foresee(spec, forecast))
             continue
         sources = kind.digest_sources(spec, root, data_root)
         key = compute_key(recipe, name, spec, kind, records, sources, evaluation_sets)
         record = build.find_record(name, key)
         if record is not None:
             records[name] = record
-        estimate = kind.origin or ("" if record else kind.estimate(spec, recipe.stages))
+        estimate = kind.origin or ("" if record else kind.estimate(spec, forecast))
+        there = read_volume(build.get_output(name, key)) if record is not None else None
+        foresee(name, there or KINDS[spec.kind].foresee(spec, forecast))
         plan.append(PlannedStage(name, spec, kind, key, "done" if record else "to do", record, estimate))
     return plan
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import BaseModel, Field, JsonValue
 
@@ -11,6 +11,9 @@ from commonweight.lineage.errors import WorkshopError
 from commonweight.lineage.provenance import EvaluationSet, ProvenancePolicy
 from commonweight.lineage.record import Decision, Record
 from commonweight.workshop.settings import Settings
+
+if TYPE_CHECKING:
+    from commonweight.workshop.recipe.forecast import Forecast, ModelSize, Volume
 
 StageName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
 
@@ -153,7 +156,9 @@ class StageKind:
     """Distributions whose versions are part of its key: engines that generate."""
     record_roles: tuple[str, ...] = ()
     """Roles of inputs whose records are part of its key, not their content only: their chain is in its files."""
-    estimate: Callable[[Stage, Mapping[str, Stage]], str] = lambda _spec, _stages: ""
+    foresee: Callable[[Stage, "Forecast"], "Volume | ModelSize | None"] = lambda _spec, _forecast: None
+    """How much its output will hold; None: that cannot be foreseen."""
+    estimate: Callable[[Stage, "Forecast"], str] = lambda _spec, _forecast: ""
     """Time and memory that it takes, in words, for the plan."""
     origin: str = ""
     """Where its output comes from instead of work of its own, in words, for the plan."""

@@ -20,6 +20,8 @@ from commonweight.workshop.alignment.settings import (
     ReviseSettings,
     SelectSettings,
 )
+from commonweight.workshop.recipe.estimates import answer_prompts, describe_generation
+from commonweight.workshop.recipe.forecast import Forecast, Volume
 from commonweight.workshop.recipe.stage_kind import (
     ENGINE_TOOLS,
     EXPORTS,
@@ -41,6 +43,10 @@ if TYPE_CHECKING:
     from commonweight.workshop.alignment.origins import ModelOrigin
 
 STARTER = "starter"
+VOTE_TOKENS, QUESTION_TOKENS = 2, 80
+"""Of a vote that is held to one word, and of the words around what is voted on or revised: for estimates."""
+MAX_COMPOSED_CHARACTERS = 700
+"""Of a composed answer with its prompt, for estimates."""
 
 
 class _AnsweringStage(Stage, ModelSettings):
@@ -277,6 +283,50 @@ def digest_read_files(charter: str | None, engine: EndpointSettings | None, root
     return digests
 
 
+def _foresee_answers(spec: Stage, forecast: Forecast) -> Volume | None:
+    assert isinstance(spec, GenerateStage)
+    prompts = forecast.get_volume(spec.data)
+    return None if prompts is None else prompts.answer(spec.max_tokens, spec.samples)
+
+
+def _foresee_same(spec: Stage, forecast: Forecast) -> Volume | None:
+    """At most as many rows as it takes."""
+    assert isinstance(spec, CritiqueStage | SelectStage)
+    return forecast.get_volume(spec.data)
+
+
+def _foresee_revisions(spec: Stage, forecast: Forecast) -> Volume | None:
+    assert isinstance(spec, ReviseStage)
+    rows = forecast.get_volume(spec.data)
+    if rows is None or spec.method == "critic":
+        return rows
+    return Volume(rows.rows, min(rows.characters, rows.rows * MAX_COMPOSED_CHARACTERS))
+
+
+def _estimate_answers(spec: Stage, forecast: Forecast) -> str:
+    assert isinstance(spec, GenerateStage)
+    prompts = forecast.get_volume(spec.data)
+    work = None if prompts is None else answer_prompts(prompts, spec.samples, spec.max_tokens)
+    return describe_generation(spec, forecast.get_model(spec.model), work)
+
+
+def _estimate_votes(spec: Stage, forecast: Forecast) -> str:
+    assert isinstance(spec, CritiqueStage)
+    rows = forecast.get_volume(spec.data)
+    tokens = spec.max_tokens if spec.reading == "last_line" else VOTE_TOKENS
+    work = None if rows is None else answer_prompts(rows, spec.votes, tokens, each=QUESTION_TOKENS)
+    return describe_generation(spec, forecast.get_model(spec.model), work)
+
+
+def _estimate_revisions(spec: Stage, forecast: Forecast) -> str:
+    assert isinstance(spec, ReviseStage)
+    rows = forecast.get_volume(spec.data)
+    if spec.method == "compose":
+        return "" if rows is None else f"{rows.rows:,} answers, composed in seconds"
+    work = None if rows is None else answer_prompts(rows, 1, spec.max_tokens, each=QUESTION_TOKENS)
+    return describe_generation(spec, forecast.get_model(spec.model), work)
+
+
 _TOOLS = ("pyarrow", *ENGINE_TOOLS)
 _KEYED = ("commonweight", *ENGINE_TOOLS)
 KINDS = (
@@ -289,6 +339,8 @@ KINDS = (
         _TOOLS,
         digest_sources=_digest_charter,
         keyed_tools=_KEYED,
+        foresee=_foresee_answers,
+        estimate=_estimate_answers,
     ),
     make_kind(
         "critique",
@@ -299,6 +351,8 @@ KINDS = (
         _TOOLS,
         digest_sources=_digest_charter,
         keyed_tools=_KEYED,
+        foresee=_foresee_same,
+        estimate=_estimate_votes,
     ),
     make_kind(
         "revise",
@@ -309,7 +363,17 @@ KINDS = (
         _TOOLS,
         digest_sources=_digest_charter,
         keyed_tools=_KEYED,
+        foresee=_foresee_revisions,
+        estimate=_estimate_revisions,
     ),
-    make_kind("select", 1, SelectStage, _run_select, "alignment.select_stage", ("pyarrow",)),
+    make_kind(
+        "select",
+        1,
+        SelectStage,
+        _run_select,
+        "alignment.select_stage",
+        ("pyarrow",),
+        foresee=_foresee_same,
+    ),
 )
 """The kinds of this room."""

@@ -18,6 +18,7 @@ from commonweight.lineage.provenance import (
 from commonweight.lineage.record import Decision
 from commonweight.workshop.data.locations import HubPath, WebFile
 from commonweight.workshop.data.settings import FilterSettings, MixSettings, SourceSettings
+from commonweight.workshop.recipe.forecast import Forecast, Volume, count_lengths, mix_volumes
 from commonweight.workshop.recipe.stage_kind import (
     EVALUATION_SETS,
     ROWS,
@@ -35,6 +36,8 @@ from commonweight.workshop.settings import Several
 RAW = "raw"
 """Folder of an evaluation set's output with its file as it is."""
 _MAX_TEXT_BYTES = 2**20
+_MAX_READ_BYTES = 64 * 2**20
+"""Of a source whose rows are counted for a plan."""
 _CONTENTS: Mapping[str, Content] = {
     "text": "text",
     "messages": "answers",
@@ -190,9 +193,51 @@ def _digest_source(spec: Stage, root: Path, data_root: Path | None) -> Mapping[s
     return {settings.name: locate_source(settings, root, data_root, root, lambda _line: None).sha256} | texts
 
 
+def _foresee_source(spec: Stage, forecast: Forecast) -> Volume | None:
+    """The rows of a source that lies here and is no table: they are read."""
+    from collections import Counter
+
+    from commonweight.workshop.data.sources import locate_source, read_source
+
+    assert isinstance(spec, SourceStage | EvaluationSetStage)
+    settings = select_settings(SourceSettings, spec)
+    location = settings.parsed_location
+    if isinstance(location, HubPath | WebFile) and forecast.data_root is None:
+        return None
+    source = locate_source(settings, forecast.root, forecast.data_root, forecast.root, lambda _line: None)
+    size = sum(file.path.stat().st_size for file in source.files)
+    if size > _MAX_READ_BYTES or any(file.name.lower().endswith(".parquet") for file in source.files):
+        return None
+    return count_lengths(row.content.count_characters() for row in read_source(settings, source, Counter()))
+
+
+def _foresee_filter(spec: Stage, forecast: Forecast) -> Volume | None:
+    """At most: duplicates and what is contaminated count."""
+    assert isinstance(spec, FilterStage)
+    whole = forecast.add_volumes(spec.inputs)
+    if whole is None or not whole.lengths:
+        return whole
+    return count_lengths(one for one in whole.lengths if spec.min_characters <= one <= spec.max_characters)
+
+
+def _foresee_mix(spec: Stage, forecast: Forecast) -> Volume | None:
+    assert isinstance(spec, MixStage)
+    found = {name: volume for name in spec.weights if (volume := forecast.get_volume(name)) is not None}
+    if len(found) < len(spec.weights):
+        return None
+    return mix_volumes(spec.weights, found, spec.characters, spec.max_epochs)
+
+
 KINDS = (
     make_kind(
-        "source", 2, SourceStage, _run_source, "data.source_stage", ("pyarrow",), digest_sources=_digest_source
+        "source",
+        2,
+        SourceStage,
+        _run_source,
+        "data.source_stage",
+        ("pyarrow",),
+        digest_sources=_digest_source,
+        foresee=_foresee_source,
     ),
     make_kind(
         "evaluation_set",
@@ -202,8 +247,17 @@ KINDS = (
         "data.source_stage",
         ("pyarrow",),
         digest_sources=_digest_source,
+        foresee=_foresee_source,
     ),
-    make_kind("filter", 2, FilterStage, _run_filter, "data.filter_stage", ("pyarrow", "numpy")),
-    make_kind("mix", 2, MixStage, _run_mix, "data.mix_stage", ("pyarrow",)),
+    make_kind(
+        "filter",
+        2,
+        FilterStage,
+        _run_filter,
+        "data.filter_stage",
+        ("pyarrow", "numpy"),
+        foresee=_foresee_filter,
+    ),
+    make_kind("mix", 2, MixStage, _run_mix, "data.mix_stage", ("pyarrow",), foresee=_foresee_mix),
 )
 """The kinds of this room."""

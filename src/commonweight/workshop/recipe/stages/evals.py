@@ -7,8 +7,18 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import model_validator
 
 from commonweight.lineage.record import EVALUATION
-from commonweight.workshop.evals.settings import ComparisonSettings, EvaluationSettings
+from commonweight.workshop.evals.settings import (
+    CollapseSettings,
+    ComparisonSettings,
+    ComplianceSettings,
+    EvaluationSettings,
+    IfevalSettings,
+    RefusalSettings,
+    TaskSettings,
+)
 from commonweight.workshop.heads.settings import BUNDLE, CHARTER
+from commonweight.workshop.recipe.estimates import Work, answer_prompts, describe_work
+from commonweight.workshop.recipe.forecast import Forecast
 from commonweight.workshop.recipe.stage_kind import (
     ENGINE_TOOLS,
     EVALUATION_SETS,
@@ -33,6 +43,11 @@ from commonweight.workshop.recipe.stages.data import RAW
 if TYPE_CHECKING:
     from commonweight.workshop.evals.contamination import LineageStage
     from commonweight.workshop.evals.datasets import DatasetFile
+
+TEMPLATE_TOKENS, TOOL_TOKENS = 30, 400
+"""Around a request in chat and in a tool's result, for estimates."""
+SCORED: Mapping[str, int] = {"hellaswag": 6, "bits_per_byte": 1, "answer_bits": 2}
+"""Tokens that are read for each of a data set's text, for estimates."""
 
 
 class EvaluateStage(Stage, EvaluationSettings):
@@ -92,7 +107,6 @@ class CompareStage(Stage, ComparisonSettings):
 def _run_evaluate(run: StageRun) -> StageResult:
     from commonweight.runtime.settings import GuardSettings
     from commonweight.workshop.evals.run import run_evaluation
-    from commonweight.workshop.evals.settings import EvaluationSettings
 
     assert isinstance(run.spec, EvaluateStage)
     model = find_gguf(run, run.spec.file)
@@ -163,6 +177,63 @@ def _split_lineage(lineage: tuple[StageInput, ...], evaluation: str) -> "tuple[l
     )
 
 
+def _estimate_evaluation(spec: Stage, forecast: Forecast) -> str:
+    assert isinstance(spec, EvaluateStage)
+    work = Work(0, 0, 0)
+    for task in spec.tasks:
+        found = _measure_task(task, forecast)
+        if found is None:
+            return ""
+        work += found
+    if spec.endpoint is not None:
+        return f"{work.answers:,} samples, at the endpoint"
+    size = forecast.get_model(spec.model)
+    if size is None:
+        return ""
+    tokens = (work.read + work.written) // max(1, work.answers)
+    return describe_work(size, spec.file, work, spec.parallel, tokens)
+
+
+def _measure_task(task: TaskSettings, forecast: Forecast) -> Work | None:
+    """What a model reads and writes in a task; None: a data set is not here yet."""
+    if isinstance(task, ComplianceSettings):
+        work = Work(0, 0, 0)
+        for requests in task.datasets:
+            rows = forecast.get_volume(requests.dataset)
+            if rows is None:
+                return None
+            taken = rows.take(requests.limit or task.limit)
+            for place in requests.places or task.places:
+                each = TOOL_TOKENS if place == "tool_result" else TEMPLATE_TOKENS
+                work += answer_prompts(taken, task.samples, task.max_tokens, each)
+        return work
+    volume = forecast.add_volumes(
+        [group.dataset for group in task.datasets] if isinstance(task, RefusalSettings) else [task.dataset]
+    )
+    if volume is None:
+        return None
+    taken = volume.take(task.limit)
+    if isinstance(task, RefusalSettings | IfevalSettings | CollapseSettings):
+        return answer_prompts(taken, task.samples, task.max_tokens, TEMPLATE_TOKENS)
+    # What is scored is read: four endings of a beginning, an answer that is about as long as its prompt.
+    return Work(taken.rows, SCORED[task.task] * taken.tokens, 0)
+
+
+def _estimate_comparison(spec: Stage, forecast: Forecast) -> str:
+    assert isinstance(spec, CompareStage)
+    size = forecast.get_model(spec.after_model)
+    if spec.divergence is None or size is None:
+        return ""
+    rows = forecast.get_volume(spec.divergence.dataset)
+    if rows is None:
+        return ""
+    prompts = rows.take(spec.divergence.limit)
+    work = answer_prompts(prompts, 1, spec.divergence.max_tokens, TEMPLATE_TOKENS)
+    # Both models read what one has written.
+    work += Work(0, 2 * (work.read + work.written), 0)
+    return describe_work(size, spec.file, work, spec.parallel, work.read // max(1, work.answers))
+
+
 KINDS = (
     make_kind(
         "evaluate",
@@ -172,6 +243,7 @@ KINDS = (
         "evals.run",
         ("inspect-ai", "lm-eval", *ENGINE_TOOLS),
         keyed_tools=("commonweight", *ENGINE_TOOLS),
+        estimate=_estimate_evaluation,
     ),
     make_kind(
         "compare",
@@ -183,6 +255,7 @@ KINDS = (
         keyed_tools=ENGINE_TOOLS,
         # The contamination report is about the lineage of what was measured, not its figures only.
         record_roles=("before", "after"),
+        estimate=_estimate_comparison,
     ),
 )
 """The kinds of this room."""

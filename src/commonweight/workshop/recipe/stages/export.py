@@ -9,6 +9,7 @@ from pydantic import Field
 from commonweight.lineage.provenance import Material, check_material, require_material
 from commonweight.lineage.record import PARITY
 from commonweight.workshop.export.settings import ExportSettings, ImportSettings
+from commonweight.workshop.recipe.forecast import Forecast, ModelSize, read_model_size
 from commonweight.workshop.recipe.stage_kind import (
     ENGINE_TOOLS,
     EXPORT_TOOLS,
@@ -83,9 +84,32 @@ def _digest_base(spec: Stage, root: Path, data_root: Path | None) -> Mapping[str
     return {spec.model_id: compute_sha256(find_base(select_settings(ImportSettings, spec), root))}
 
 
+def _foresee_base(spec: Stage, forecast: Forecast) -> ModelSize | None:
+    from commonweight.catalog.header import UnreadableModelError
+    from commonweight.workshop.export.importing import find_base
+
+    assert isinstance(spec, ImportStage)
+    try:
+        return read_model_size(find_base(select_settings(ImportSettings, spec), forecast.root))
+    except UnreadableModelError:
+        return None
+
+
+def _foresee_export(spec: Stage, forecast: Forecast) -> ModelSize | None:
+    assert isinstance(spec, ExportStage)
+    return forecast.get_model(spec.model)
+
+
 KINDS = (
     make_kind(
-        "import", 1, ImportStage, _run_import, "export.importing", EXPORT_TOOLS, digest_sources=_digest_base
+        "import",
+        1,
+        ImportStage,
+        _run_import,
+        "export.importing",
+        EXPORT_TOOLS,
+        digest_sources=_digest_base,
+        foresee=_foresee_base,
     ),
     make_kind(
         "export",
@@ -95,6 +119,7 @@ KINDS = (
         "export.exporting",
         (*EXPORT_TOOLS, *TRAINING_TOOLS, *ENGINE_TOOLS),
         record_roles=("model",),
+        foresee=_foresee_export,
     ),
 )
 """The kinds of this room."""

@@ -7,6 +7,8 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from commonweight.workshop.alignment.settings import PairSettings, RecoverSettings, ToolLoopSettings
+from commonweight.workshop.recipe.estimates import answer_prompts, describe_generation
+from commonweight.workshop.recipe.forecast import Forecast, Volume
 from commonweight.workshop.recipe.stage_kind import (
     ENGINE_TOOLS,
     EXPORTS,
@@ -21,11 +23,17 @@ from commonweight.workshop.recipe.stage_kind import (
     select_settings,
 )
 from commonweight.workshop.recipe.stages.alignment import (
+    QUESTION_TOKENS,
+    VOTE_TOKENS,
+    GenerateStage,
     digest_read_files,
     list_model_licences,
     prepare_model,
     require_model,
 )
+
+LOOP_CHARACTERS = 1200
+"""Of a conversation with tools, for estimates."""
 
 
 class RecoverStage(Stage, RecoverSettings):
@@ -171,6 +179,47 @@ def _digest_critic(spec: Stage, root: Path, data_root: Path | None) -> Mapping[s
     return digest_read_files(spec.charter, spec.engine, root) if spec.ranking == "critic" else {}
 
 
+def _foresee_recovery(spec: Stage, forecast: Forecast) -> Volume | None:
+    assert isinstance(spec, RecoverStage)
+    return forecast.get_volume(spec.data)
+
+
+def _foresee_loops(spec: Stage, forecast: Forecast) -> Volume | None:
+    assert isinstance(spec, ToolLoopStage)
+    harmful = forecast.get_volume(spec.data)
+    if harmful is None:
+        return None
+    rows = round(harmful.rows / (1 - spec.harmless_share))
+    return Volume(rows, rows * LOOP_CHARACTERS)
+
+
+def _foresee_pairs(spec: Stage, forecast: Forecast) -> Volume | None:
+    """At most a pair a prompt, of two answers each."""
+    assert isinstance(spec, PairStage)
+    rows = forecast.get_volume(spec.data)
+    if rows is None:
+        return None
+    answering = forecast.stages[spec.data]
+    samples = answering.samples if isinstance(answering, GenerateStage) else 1
+    return Volume(rows.rows // samples, 2 * rows.characters // samples)
+
+
+def _estimate_rows(spec: Stage, forecast: Forecast) -> str:
+    rows = _foresee_loops(spec, forecast) if isinstance(spec, ToolLoopStage) else _foresee_recovery(spec, forecast)
+    return "" if rows is None else f"{rows.rows:,} rows at most, written in seconds"
+
+
+def _estimate_pairs(spec: Stage, forecast: Forecast) -> str:
+    assert isinstance(spec, PairStage)
+    answers, pairs = forecast.get_volume(spec.data), _foresee_pairs(spec, forecast)
+    if answers is None or pairs is None:
+        return ""
+    if spec.ranking == "rules":
+        return f"{pairs.rows:,} pairs at most, ranked in seconds"
+    work = answer_prompts(answers, spec.votes, VOTE_TOKENS, each=QUESTION_TOKENS)
+    return describe_generation(spec, forecast.get_model(spec.model), work)
+
+
 _TOOLS = ("pyarrow", *ENGINE_TOOLS)
 _KEYED = ("commonweight", *ENGINE_TOOLS)
 KINDS = (
@@ -183,6 +232,8 @@ KINDS = (
         _TOOLS,
         digest_sources=_digest_stops,
         keyed_tools=_KEYED,
+        foresee=_foresee_recovery,
+        estimate=_estimate_rows,
     ),
     make_kind(
         "tool_loop",
@@ -193,6 +244,8 @@ KINDS = (
         _TOOLS,
         digest_sources=_digest_table,
         keyed_tools=_KEYED,
+        foresee=_foresee_loops,
+        estimate=_estimate_rows,
     ),
     make_kind(
         "pair",
@@ -203,6 +256,8 @@ KINDS = (
         _TOOLS,
         digest_sources=_digest_critic,
         keyed_tools=_KEYED,
+        foresee=_foresee_pairs,
+        estimate=_estimate_pairs,
     ),
 )
 """The kinds of these stages."""

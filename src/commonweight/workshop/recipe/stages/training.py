@@ -6,6 +6,8 @@ from typing import Literal
 
 from commonweight.lineage.provenance import Material, check_material, require_material
 from commonweight.lineage.record import Decision, Record
+from commonweight.workshop.recipe.estimates import describe_merge, describe_tuning
+from commonweight.workshop.recipe.forecast import Forecast, ModelSize
 from commonweight.workshop.recipe.stage_kind import (
     MODELS,
     ROWS,
@@ -204,11 +206,11 @@ def _digest_adapter(spec: Stage, root: Path, data_root: Path | None) -> Mapping[
     return {spec.location: digest_content(adapter.digests)} | record
 
 
-def _estimate_pretraining(spec: Stage, stages: Mapping[str, Stage]) -> str:
+def _estimate_pretraining(spec: Stage, forecast: Forecast) -> str:
     from commonweight.workshop.training.estimate import estimate
 
     assert isinstance(spec, PretrainStage)
-    tokenizer = stages[spec.tokenizer]
+    tokenizer = forecast.stages[spec.tokenizer]
     assert isinstance(tokenizer, TokenizerStage)
     needs = estimate(select_settings(PretrainSettings, spec), tokenizer.vocab_size)
     return (
@@ -216,6 +218,37 @@ def _estimate_pretraining(spec: Stage, stages: Mapping[str, Stage]) -> str:
         f"{needs.memory_bytes / 1e9:.1f} GB memory, {needs.disk_bytes / 1e9:.2f} GB disk, "
         f"about {needs.seconds:.0f} s"
     )
+
+
+def _foresee_pretrained(spec: Stage, forecast: Forecast) -> ModelSize:
+    from commonweight.workshop.training.estimate import count_parameters
+
+    assert isinstance(spec, PretrainStage)
+    tokenizer = forecast.stages[spec.tokenizer]
+    assert isinstance(tokenizer, TokenizerStage)
+    _, parameters = count_parameters(select_settings(PretrainSettings, spec), tokenizer.vocab_size)
+    cache_bytes = 2 * 2 * spec.layers * spec.kv_heads * spec.head_dim
+    return ModelSize(parameters, spec.layers, spec.dim, tokenizer.vocab_size, cache_bytes)
+
+
+def _foresee_tuned(spec: Stage, forecast: Forecast) -> ModelSize | None:
+    assert isinstance(spec, SftStage | PreferenceStage | AdapterStage)
+    return forecast.get_model(spec.model)
+
+
+def _estimate_sft(spec: Stage, forecast: Forecast) -> str:
+    assert isinstance(spec, SftStage)
+    return describe_tuning(spec, forecast.get_model(spec.model), forecast.get_volume(spec.data))
+
+
+def _estimate_preference(spec: Stage, forecast: Forecast) -> str:
+    assert isinstance(spec, PreferenceStage)
+    return describe_tuning(spec, forecast.get_model(spec.model), forecast.get_volume(spec.data), sequences=2)
+
+
+def _estimate_adapter(spec: Stage, forecast: Forecast) -> str:
+    assert isinstance(spec, AdapterStage)
+    return describe_merge(forecast.get_model(spec.model))
 
 
 KINDS = (
@@ -227,10 +260,29 @@ KINDS = (
         _run_pretrain,
         "training.pretrain",
         TRAINING_TOOLS,
+        foresee=_foresee_pretrained,
         estimate=_estimate_pretraining,
     ),
-    make_kind("sft", 2, SftStage, _run_sft, "training.sft", TUNING_TOOLS),
-    make_kind("preference", 1, PreferenceStage, _run_preference, "training.preference", TUNING_TOOLS),
+    make_kind(
+        "sft",
+        2,
+        SftStage,
+        _run_sft,
+        "training.sft",
+        TUNING_TOOLS,
+        foresee=_foresee_tuned,
+        estimate=_estimate_sft,
+    ),
+    make_kind(
+        "preference",
+        1,
+        PreferenceStage,
+        _run_preference,
+        "training.preference",
+        TUNING_TOOLS,
+        foresee=_foresee_tuned,
+        estimate=_estimate_preference,
+    ),
     make_kind(
         "adapter",
         1,
@@ -239,6 +291,8 @@ KINDS = (
         "training.adapter",
         (*TRAINING_TOOLS, "peft"),
         digest_sources=_digest_adapter,
+        foresee=_foresee_tuned,
+        estimate=_estimate_adapter,
     ),
 )
 """The kinds of this room."""
