@@ -1,13 +1,16 @@
 """Recipes that use what ships in place of training: which stages stay, and which are built."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from tuned_recipe import make_tuned_recipe
 
+from commonweight.lineage.provenance import EvaluationSet
+from commonweight.workshop.data.rows import DataError
 from commonweight.workshop.recipe.parse import parse_recipe
-from commonweight.workshop.recipe.plan import order_stages
+from commonweight.workshop.recipe.plan import list_evaluation_sets, order_stages
 from commonweight.workshop.recipe.schema import Recipe
 from commonweight.workshop.recipe.shipped_stages import replace_training
 from commonweight.workshop.recipe.stage_kind import RecipeError
@@ -49,6 +52,20 @@ def test_what_only_the_training_used_is_not_built() -> None:
     assert set(wanted) == {"gguf", "first", "final"}
     assert [stage.kind for stage in recipe.stages.values()].count("adapter") == 2
     assert not {"pairs", "lessons", "asked"} & recipe.stages.keys()
+
+
+def test_neither_guards_nor_files_of_measurements_are_needed(tmp_path: Path) -> None:
+    content = make_content()
+    content["stages"]["guard"] = {"kind": "guard", "model": "gguf", "texts": ["labelled"]}
+    content["stages"]["after"]["guard"] = "guard"
+    content["stages"]["held_out"]["sha256"] = "1" * 64
+    recipe, wanted = replace_training(Recipe.model_validate(content))
+    assert wanted == ("gguf", "first")
+    assert "guard" in recipe.stages
+    assert list_evaluation_sets(recipe, tmp_path, None) == (EvaluationSet("held_out", "1" * 64),)
+    del content["stages"]["held_out"]["sha256"]
+    with pytest.raises(DataError, match="there is nothing for"):
+        list_evaluation_sets(Recipe.model_validate(content), tmp_path, None)
 
 
 def test_figures_of_a_release_stay() -> None:

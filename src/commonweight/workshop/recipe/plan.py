@@ -14,6 +14,7 @@ from commonweight.workshop.recipe.forecast import Forecast, ModelSize, Volume, r
 from commonweight.workshop.recipe.schema import Recipe
 from commonweight.workshop.recipe.stage_kind import DECIDED, RecipeError, Stage, StageKind
 from commonweight.workshop.recipe.stages import KINDS
+from commonweight.workshop.recipe.stages.data import EvaluationSetStage
 
 State = Literal["done", "to do", "waiting"]
 Only = str | tuple[str, ...] | None
@@ -150,14 +151,20 @@ def make_plan(
 def list_evaluation_sets(recipe: Recipe, root: Path, data_root: Path | None) -> tuple[EvaluationSet, ...]:
     """What the recipe measures on, by the digests of its files; rows are compared by the filter stages.
 
+    A set whose digest is stated need not be here: who only rebuilds a model measures nothing.
+
     Raises:
-        DataError: one is not there, or not what the recipe says.
+        DataError: one without a stated digest is not there.
     """
     return tuple(
         EvaluationSet(name, digest)
         for name, spec in recipe.stages.items()
-        if spec.kind == "evaluation_set"
-        for digest in KINDS[spec.kind].digest_sources(spec, root, data_root).values()
+        if isinstance(spec, EvaluationSetStage)
+        for digest in (
+            [spec.sha256]
+            if spec.sha256 is not None
+            else KINDS[spec.kind].digest_sources(spec, root, data_root).values()
+        )
     )
 
 

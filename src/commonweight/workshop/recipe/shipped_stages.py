@@ -5,7 +5,7 @@ from typing import Any
 
 from commonweight.workshop.recipe.plan import order_stages
 from commonweight.workshop.recipe.schema import Recipe
-from commonweight.workshop.recipe.stage_kind import EVALUATION_SETS, MEASUREMENTS, RecipeError, Stage
+from commonweight.workshop.recipe.stage_kind import EVALUATION_SETS, GUARDS, MEASUREMENTS, RecipeError, Stage
 
 
 def replace_training(recipe: Recipe) -> tuple[Recipe, tuple[str, ...]]:
@@ -13,7 +13,8 @@ def replace_training(recipe: Recipe) -> tuple[Recipe, tuple[str, ...]]:
 
     Returns:
         The recipe without stages that nothing needs any more, and the stages that are wanted of it: those that
-        nothing but a measurement uses. Measurements stay in the recipe, to be run by their name.
+        nothing but a measurement uses. Measurements, and guards, which are made of texts that do not ship, stay in
+        the recipe, to be run by their name.
 
     Raises:
         RecipeError: nothing ships for this recipe.
@@ -34,7 +35,7 @@ def replace_training(recipe: Recipe) -> tuple[Recipe, tuple[str, ...]]:
     named = [] if recipe.release is None else [recipe.release.export, *recipe.release.evaluations]
     needed = set(order_stages(whole, (*_list_last(recipe.stages), *named)))
     content["stages"] = {name: stage for name, stage in content["stages"].items() if name in needed}
-    makers = {name: stage for name, stage in recipe.stages.items() if stage.kind not in MEASUREMENTS}
+    makers = {name: one for name, one in recipe.stages.items() if one.kind not in (*MEASUREMENTS, *GUARDS)}
     wanted = tuple(name for name in _list_last(makers) if recipe.stages[name].kind not in EVALUATION_SETS)
     return Recipe.model_validate(content), wanted
 

@@ -1,0 +1,1 @@
+"""Generation of training data compared with transformers."""
