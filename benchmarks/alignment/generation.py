@@ -8,12 +8,14 @@ by 128, since ours may end an answer earlier. Loading does not count, reading th
 """
 
 import argparse
+import copy
 import json
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,19 +115,10 @@ def run_ours(options: argparse.Namespace, prefix: str, prompts: Sequence[str]) -
     return sum(reply.tokens for reply in journal.replies.values()), float(observed["answer_seconds"])
 
 
-def run_plain(options: argparse.Namespace, prefix: str, prompts: Sequence[str]) -> tuple[int, float]:
-    """Tokens and seconds of ``generate`` on whole prompts."""
-    return _run_transformers(options, prefix, prompts, is_reused=False)
-
-
-def run_reused(options: argparse.Namespace, prefix: str, prompts: Sequence[str]) -> tuple[int, float]:
-    """Tokens and seconds of ``generate`` on what follows the prefix, which is computed once."""
-    return _run_transformers(options, prefix, prompts, is_reused=True)
-
-
-def _run_transformers(
-    options: argparse.Namespace, prefix: str, prompts: Sequence[str], is_reused: bool
+def run_transformers(
+    options: argparse.Namespace, prefix: str, prompts: Sequence[str], *, is_reused: bool
 ) -> tuple[int, float]:
+    """Tokens and seconds of ``generate``, on whole prompts or, with the prefix computed once, on the rest."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
@@ -151,7 +144,9 @@ def _run_transformers(
             batch = rows[start : start + options.batch]
             ids, mask = pad_batch(batch, common, tokenizer.pad_token_id)
             # A copy for each batch: generation writes into it.
-            cache = _repeat_cache(read, len(batch), model.config, DynamicCache) if is_reused else None
+            cache = copy.deepcopy(read) if is_reused else None
+            if cache is not None:
+                cache.batch_repeat_interleave(len(batch))
             written = model.generate(
                 input_ids=torch.tensor(ids),
                 attention_mask=torch.tensor(mask),
@@ -166,13 +161,6 @@ def _run_transformers(
             )
             tokens += len(batch) * (written.shape[1] - len(ids[0]))
     return tokens, time.monotonic() - begun
-
-
-def _repeat_cache(read: Any, times: int, config: Any, make: Callable[..., Any]) -> Any:  # noqa: ANN401 - transformers
-    cache = make(config=config)
-    for number, layer in enumerate(read.layers):
-        cache.update(layer.keys.repeat(times, 1, 1, 1), layer.values.repeat(times, 1, 1, 1), number)
-    return cache
 
 
 def count_common(rows: Sequence[Sequence[int]]) -> int:
@@ -196,8 +184,8 @@ def pad_batch(rows: Sequence[Sequence[int]], common: int, pad: int) -> tuple[lis
 
 ARMS: dict[str, Callable[[argparse.Namespace, str, Sequence[str]], tuple[int, float]]] = {
     "ours": run_ours,
-    "plain": run_plain,
-    "reused": run_reused,
+    "plain": partial(run_transformers, is_reused=False),
+    "reused": partial(run_transformers, is_reused=True),
 }
 
 if __name__ == "__main__":

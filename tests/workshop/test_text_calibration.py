@@ -59,10 +59,10 @@ def test_one_encoder_reads_wholes_and_parts_by_heads_that_have_not_seen_them() -
         for fold, count in ((0, 3), (1, len(units)))
     ]
     weights = np.array([[1.0], [10.0]], np.float32)
-    heads = {MULTILINGUAL: Head(weights[0], 0.0, np.zeros(0, np.float32), weights, np.zeros(2, np.float32))}
-    short, long = read_alone(texts, MULTILINGUAL, heads, heads, lambda some: np.ones((len(some), 1), np.float32))
-    assert short.rows[MULTILINGUAL].tolist() == [[1.0, 1.0]] * 3
-    assert long.rows[MULTILINGUAL].shape == (MAX_FOREIGN_UNITS + 1, 2)
+    head = Head(weights[0], 0.0, np.zeros(0, np.float32), weights, np.zeros(2, np.float32))
+    short, long = read_alone(texts, MULTILINGUAL, head, lambda some: np.ones((len(some), 1), np.float32))
+    assert short.rows[MULTILINGUAL].tolist() == [[1.0]] * 3
+    assert long.rows[MULTILINGUAL].shape == (MAX_FOREIGN_UNITS + 1, 1)
     assert (long.rows[MULTILINGUAL] == 10).all()
     assert (short.unit_count, long.unit_count) == (3, len(units))
 

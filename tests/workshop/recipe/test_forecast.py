@@ -7,6 +7,7 @@ import pytest
 
 from commonweight.catalog.starter import find_starter
 from commonweight.lineage.build_folder import BuildFolder
+from commonweight.workshop.data.settings import MixSettings
 from commonweight.workshop.recipe.estimates import Work, compute_seconds
 from commonweight.workshop.recipe.forecast import Volume, count_lengths, mix_volumes, read_model_size
 from commonweight.workshop.recipe.parse import parse_recipe
@@ -66,9 +67,11 @@ def test_a_plan_counts_rows_that_are_not_made_yet(tmp_path: Path) -> None:
 
 def test_a_mix_is_as_large_as_its_scarcest_input_allows() -> None:
     volumes = {"one": count_lengths([100] * 10), "other": count_lengths([50] * 100)}
-    whole = mix_volumes({"one": 1, "other": 1}, volumes, None, 2)
-    assert (whole.characters, whole.rows) == (4000, 60)
-    assert mix_volumes({"one": 1, "other": 3}, volumes, 400, 2) == Volume(7, 400)
+    settings = MixSettings(weights={"one": 1, "other": 1}, max_epochs=2)
+    assert mix_volumes(settings, volumes) == Volume(60, 4000)
+    fewer = MixSettings(weights={"one": 1, "other": 3}, max_epochs=2, characters=400)
+    assert mix_volumes(fewer, volumes) == Volume(7, 400)
+    assert mix_volumes(settings.model_copy(update={"characters": 5000}), volumes) is None
 
 
 def test_answers_add_to_their_prompts() -> None:
@@ -81,5 +84,5 @@ def test_the_size_of_a_model_is_read_from_its_header() -> None:
     assert starter is not None
     size = read_model_size(starter)
     assert 134_000_000 < size.parameters < 136_000_000
-    assert (size.layers, size.dim, size.vocab_size) == (30, 576, 49152)
+    assert (size.num_hidden_layers, size.hidden_size, size.vocab_size) == (30, 576, 49152)
     assert compute_seconds(size, Work(1, 0, 2000)) == pytest.approx(2 * compute_seconds(size, Work(1, 0, 1000)))

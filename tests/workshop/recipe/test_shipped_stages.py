@@ -63,6 +63,12 @@ def test_neither_guards_nor_files_of_measurements_are_needed(tmp_path: Path) -> 
     assert wanted == ("gguf", "first")
     assert "guard" in recipe.stages
     assert list_evaluation_sets(recipe, tmp_path, None) == (EvaluationSet("held_out", "1" * 64),)
+    path = tmp_path / content["stages"]["held_out"]["from"]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text('{"text": "Something else."}\n')
+    with pytest.raises(DataError, match="has changed under its name"):
+        list_evaluation_sets(recipe, tmp_path, None)
+    path.unlink()
     del content["stages"]["held_out"]["sha256"]
     with pytest.raises(DataError, match="there is nothing for"):
         list_evaluation_sets(Recipe.model_validate(content), tmp_path, None)

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from commonweight.guard.encoders.arrays import Floats
-from commonweight.guard.encoders.encoder import WIDTH, Embedder
+from commonweight.guard.encoders.encoder import Embedder
 from commonweight.guard.encoders.ngrams import hash_ngrams
 from commonweight.guard.heads.bundle import Bundle, Ensemble
 from commonweight.guard.heads.prose_head import score_vectors
@@ -194,7 +194,7 @@ class TextReader:
             prose=self._score_prose(units, is_whole, read),
             hidden=find(len(units)) if is_hidden else None,
             orders=found_orders,
-            foreign=self._score_foreign(units, is_whole) if self._knows_alone(language) else None,
+            foreign=self._score_foreign(units, is_whole, read) if self._knows_alone(language) else None,
             language=language,
             is_read=language is None or language in self.languages,
         )
@@ -253,11 +253,19 @@ class TextReader:
         """Whether the multilingual encoder alone knows a language, and has thresholds of its own for that."""
         return language != ENGLISH and language in self.languages
 
-    def _score_foreign(self, units: Sequence[Unit], is_whole: npt.NDArray[np.bool_]) -> HarmScore:
+    def _embed(self, name: str, units: Sequence[Unit], chosen: Numbers, read: ReadUnits) -> Floats:
+        """Embed the chosen units by an encoder; what it has read is not computed again."""
+        known = dict(zip(read.chosen.tolist(), read.vectors.get(name, ()), strict=False))
+        left = [i for i in chosen.tolist() if i not in known]
+        if left:
+            known.update(zip(left, self._encoders[name].embed([units[i].text for i in left]), strict=True))
+        return np.stack([known[i] for i in chosen.tolist()])
+
+    def _score_foreign(self, units: Sequence[Unit], is_whole: npt.NDArray[np.bool_], read: ReadUnits) -> HarmScore:
         """Score the units of a text in another language than English by the multilingual encoder alone."""
         ensemble = self._manifest.input[MULTILINGUAL]
         chosen = choose_foreign_units(is_whole)
-        vectors = self._encoders[MULTILINGUAL].embed([units[i].text for i in chosen.tolist()])
+        vectors = self._embed(MULTILINGUAL, units, chosen, read)
         rows = {MULTILINGUAL: self._apply_heads(MULTILINGUAL, vectors)}
         found = combine_logits(ensemble, {MULTILINGUAL: rows[MULTILINGUAL][:, HARM]})
         at = int(found.argmax())
@@ -269,15 +277,11 @@ class TextReader:
     ) -> dict[str, tuple[float, tuple[int, int]]]:
         if PROSE_ENCODER not in self._encoders or not self._manifest.prose:
             return {}
-        vectors = read.vectors.get(PROSE_ENCODER, np.zeros((0, WIDTH), np.float32))
         chosen = read.chosen if PROSE_ENCODER in read.vectors else np.zeros(0, np.int64)
         left = np.setdiff1d(np.arange(len(units)), chosen)
         wholes, parts = left[is_whole[left]], left[~is_whole[left]]
-        further = np.concatenate([wholes, spread_evenly(parts, MAX_PROSE_UNITS)])
-        if len(further):
-            texts = [units[i].text for i in further.tolist()]
-            vectors = np.concatenate([vectors, self._encoders[PROSE_ENCODER].embed(texts)])
-            chosen = np.concatenate([chosen, further])
+        chosen = np.concatenate([chosen, wholes, spread_evenly(parts, MAX_PROSE_UNITS)])
+        vectors = self._embed(PROSE_ENCODER, units, chosen, read)
         found = {}
         for name in self._manifest.prose:
             logits = self.score_prose(name, vectors)

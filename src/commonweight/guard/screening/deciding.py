@@ -69,12 +69,12 @@ class Decider:
         segment: Segment | None = None,
     ) -> None:
         """Decide on a text of the request by its score. ``segment``: what the judge is shown."""
-        reached = self.find_reached(judged, place)
-        if reached is None:
+        group = self.choose_group(judged, place)
+        if group is None:
             return
         score, active = judged.score, self.active[place]
-        principle = self.find_top_principle(score, active.refusing if reached == "refusing" else active.recording)
-        if reached == "refusing" and self._may_ask():
+        principle = self.find_top_principle(score, active.refusing if group == "refusing" else active.recording)
+        if group == "refusing" and self._may_ask():
             await self.ask_judge(principle, place, score.span, locate, segment)
             return
         refusing, recording = self.columns[place]
@@ -82,14 +82,14 @@ class Decider:
             principle,
             place,
             judged.stage,
-            score.compute_logit(refusing if reached == "refusing" else recording),
+            score.compute_logit(refusing if group == "refusing" else recording),
             judged.ensemble.high,
             locate(score.span),
             judged.lowered_by,
         )
 
-    def find_reached(self, judged: InputJudgement, place: Place) -> Literal["refusing", "recording"] | None:
-        """Find which of a place's principles a score is enough for, be it to ask the judge; None: for none."""
+    def choose_group(self, judged: InputJudgement, place: Place) -> Literal["refusing", "recording"] | None:
+        """Choose the principles of a place that a score is decided for, or the judge asked about; None: none."""
         score, ensemble = judged.score, judged.ensemble
         refusing, recording = self.columns[place]
         enough = ensemble.low if self._may_ask() else ensemble.high

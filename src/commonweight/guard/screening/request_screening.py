@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from commonweight.charter.places import REQUEST_PLACES
 from commonweight.charter.principle import Place
 from commonweight.guard.encoders.arrays import Floats
-from commonweight.guard.heads.noise import THRESHOLD, measure_surprise
+from commonweight.guard.heads.noise import THRESHOLD, ScoreEnd, measure_surprise
 from commonweight.guard.heads.reader import PROSE_ENCODER
 from commonweight.guard.heads.scorer import HarmScore, InputJudgement, TextScores
 from commonweight.guard.phrases.screening import PhraseScreening
@@ -61,18 +61,16 @@ class RequestScreening:
         text = await self._score_text(self._input)
         states = self._scorer.score_prompt(rows, start, end)
         judged = self._scorer.judge_input(states, text, self._guard.strictness)
-        lowered = self._scorer.judge_input(states, text, self._guard.strictness, noisy=True)
-        # Asked only where the answer decides something: most requests are far below the lower threshold as well.
-        decides = self._decider.find_reached(lowered, "input") != self._decider.find_reached(judged, "input")
-        if decides and await self._ends_in_noise(self._input):
-            judged = lowered
+        if self._guard.score_end is not None:
+            lowered = self._scorer.judge_input(states, text, self._guard.strictness, noisy=True)
+            # Asked only where the answer decides something: most requests are below the lower threshold as well.
+            decides = self._decider.choose_group(lowered, "input") != self._decider.choose_group(judged, "input")
+            if decides and await self._ends_in_noise(self._input, self._guard.score_end):
+                judged = lowered
         await self._decide(self._input, text, judged, locate_segment(self._guard, self._input, self._tenant))
 
-    async def _ends_in_noise(self, segment: Segment) -> bool:
-        """Whether a text ends in what the served model finds no person writes."""
-        score_end = self._guard.score_end
-        if score_end is None:
-            return False
+    async def _ends_in_noise(self, segment: Segment, score_end: ScoreEnd) -> bool:
+        """Whether a text ends in noise, by its likelihood under the served model."""
 
         async def measure() -> float | None:
             logprobs = await score_end(segment.text, self._tenant)

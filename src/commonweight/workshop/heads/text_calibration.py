@@ -30,7 +30,7 @@ RATES: dict[Strictness, float] = {"low": 0.002, "standard": 0.01, "high": 0.03}
 HARD_RATES: dict[Strictness, float] = {"low": 0.08, "standard": 0.22, "high": 0.35}
 """The same of those that look harmful, of each source of them."""
 FOREIGN_SHARE = 0.5
-"""Of those rates, for texts in other languages: the heads have hardly seen any, and it is told by English ones."""
+"""Of those rates, at the thresholds for other languages: these are calibrated mostly on English texts."""
 LOW_RATE = 0.12
 """Of ordinary prompts, the share that a judge is asked about."""
 WRAPPED_RATE = 0.03
@@ -53,7 +53,8 @@ class ReadText(NamedTuple):
     group: int
     kind: str
     rows: Mapping[str, Floats]
-    """By part: ``(units, 2)``; no units where the last part was not asked, as those before found the text calm."""
+    """By part: ``(units, 2)``, or harm alone; no units where the last part was not asked, as those before found
+    the text calm."""
     unit_count: int
     """Units, those that were not read among them."""
 
@@ -149,21 +150,15 @@ def read_texts(
     ]
 
 
-def read_alone(
-    texts: Sequence[SplitText], encoder: str, harm: Mapping[str, Head], orders: Mapping[str, Head], embed: Embed
-) -> list[ReadText]:
-    """Read texts by one encoder alone, as a guard reads those in other languages."""
-    chosen = []
-    for text in texts:
-        is_whole = np.isin(np.arange(len(text.units)), text.wholes)
-        chosen.append(choose_foreign_units(is_whole))
+def read_alone(texts: Sequence[SplitText], encoder: str, harm: Head, embed: Embed) -> list[ReadText]:
+    """Read texts by the head on harm of one encoder alone, as a guard reads those in other languages."""
+    chosen = [choose_foreign_units(np.isin(np.arange(len(text.units)), text.wholes)) for text in texts]
     vectors = embed([text.units[i] for text, some in zip(texts, chosen, strict=True) for i in some.tolist()])
     found, start = [], 0
     for text, some in zip(texts, chosen, strict=True):
         own = vectors[start : start + len(some)]
         start += len(some)
-        folds = np.full(len(own), text.fold)
-        rows = np.column_stack([heads[encoder].score_unseen(own, folds) for heads in (harm, orders)])
+        rows = harm.score_unseen(own, np.full(len(own), text.fold))[:, None]
         found.append(ReadText(text.group, text.kind, {encoder: rows}, len(text.units)))
     return found
 

@@ -132,7 +132,7 @@ def train_heads(
         alone = _stack(
             {MULTILINGUAL: harm[MULTILINGUAL].unseen}, examples.is_harmful, _weigh(examples, examples.is_harmful)
         )
-        foreign = read_alone(texts, MULTILINGUAL, harm, orders, (embed or {})[MULTILINGUAL])
+        foreign = read_alone(texts, MULTILINGUAL, harm[MULTILINGUAL], (embed or {})[MULTILINGUAL])
         ensembles[MULTILINGUAL], peaks = calibrate(alone, foreign, HARM, FOREIGN_SHARE)
         calibration[MULTILINGUAL] = _count(peaks, ensembles[MULTILINGUAL].high, foreign)
     best = "+".join(_list_members(tuple(examples.vectors))[-1])

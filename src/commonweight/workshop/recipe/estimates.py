@@ -88,9 +88,8 @@ def describe_tuning(
     """
     if size is None or rows is None or not rows.rows:
         return ""
-    shape = _Shape(size.layers, size.dim, size.vocab_size)
     tokens = min(rows.tokens, rows.rows * settings.max_length * sequences)
-    needs = estimate_tuning(settings, shape, size.parameters, rows.rows, tokens, sequences)
+    needs = estimate_tuning(settings, size, size.parameters, rows.rows, tokens, sequences)
     steps = settings.max_steps or max(1, round(rows.rows * settings.epochs / settings.batch_size))
     return (
         f"{steps:,} steps, {_count(needs.tokens)} tokens, {needs.memory_bytes / 1e9:.1f} GB memory, "
@@ -103,13 +102,6 @@ def describe_merge(size: ModelSize | None) -> str:
     if size is None:
         return ""
     return f"{(LIBRARY_BYTES + 8 * size.parameters) / 1e9:.1f} GB memory, {4 * size.parameters / 1e9:.2f} GB disk"
-
-
-@dataclass
-class _Shape:
-    num_hidden_layers: int
-    hidden_size: int
-    vocab_size: int
 
 
 def _count(tokens: int) -> str:

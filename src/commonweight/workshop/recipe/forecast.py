@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from commonweight.lineage.errors import WorkshopError
 
 if TYPE_CHECKING:
+    from commonweight.workshop.data.settings import MixSettings
     from commonweight.workshop.recipe.stage_kind import Stage
 
 CHARACTERS_PER_TOKEN = 4
@@ -48,11 +49,11 @@ class Volume:
 
 @dataclass(frozen=True)
 class ModelSize:
-    """How large a model is."""
+    """How large a model is, its shape by the names of a configuration of transformers."""
 
     parameters: int
-    layers: int
-    dim: int
+    num_hidden_layers: int
+    hidden_size: int
     vocab_size: int
     cache_bytes: int
     """Keys and values of a token, in 16 bits."""
@@ -96,18 +97,16 @@ def count_lengths(lengths: Iterable[int]) -> Volume:
     return Volume(len(known), sum(known), known)
 
 
-def mix_volumes(
-    weights: Mapping[str, float], volumes: Mapping[str, Volume], characters: int | None, epochs: float
-) -> Volume:
-    """The volume of a mix: so many characters, or as many as ``epochs`` of the scarcest input allow."""
-    whole = math.fsum(weights.values())
-    shares = {name: weight / whole for name, weight in weights.items()}
-    sizes = {name: max(1, volumes[name].characters) for name in weights}
-    most = min(epochs * sizes[name] / share for name, share in shares.items())
-    least = max(sizes[name] / share for name, share in shares.items())
-    total = min(most, least) if characters is None else characters
-    rows = sum(total * share / max(1.0, volumes[name].mean) for name, share in shares.items())
-    return Volume(round(rows), round(total))
+def mix_volumes(settings: "MixSettings", volumes: Mapping[str, Volume]) -> Volume | None:
+    """The volume of a mix, of which nothing is kept for validation; None: the inputs are too small for it."""
+    from commonweight.workshop.data.mix import plan_sizes
+
+    try:
+        sizes = plan_sizes(settings, {name: volume.characters for name, volume in volumes.items()})
+    except WorkshopError:
+        return None
+    rows = sum(size / volumes[name].mean for name, size in sizes.items())
+    return Volume(round(rows), round(math.fsum(sizes.values())))
 
 
 def read_volume(folder: Path) -> Volume | None:
@@ -141,8 +140,8 @@ def read_model_size(path: Path) -> ModelSize:
     head_dim = find(".attention.key_length", dim // heads)
     return ModelSize(
         parameters=sizes.values,
-        layers=layers,
-        dim=dim,
+        num_hidden_layers=layers,
+        hidden_size=dim,
         vocab_size=find("tokenizer.ggml.tokens", 1),
         cache_bytes=2 * 2 * layers * find(".attention.head_count_kv", heads) * head_dim,
     )

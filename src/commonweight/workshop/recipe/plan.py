@@ -10,6 +10,7 @@ from commonweight.lineage.build_folder import BuildFolder
 from commonweight.lineage.digests import digest_json
 from commonweight.lineage.provenance import EvaluationSet
 from commonweight.lineage.record import Record
+from commonweight.workshop.data.locations import LocalPath, parse_location
 from commonweight.workshop.recipe.forecast import Forecast, ModelSize, Volume, read_volume
 from commonweight.workshop.recipe.schema import Recipe
 from commonweight.workshop.recipe.stage_kind import DECIDED, RecipeError, Stage, StageKind
@@ -151,21 +152,22 @@ def make_plan(
 def list_evaluation_sets(recipe: Recipe, root: Path, data_root: Path | None) -> tuple[EvaluationSet, ...]:
     """What the recipe measures on, by the digests of its files; rows are compared by the filter stages.
 
-    A set whose digest is stated need not be here: who only rebuilds a model measures nothing.
+    A local file whose digest is stated need not be here: rebuilding a model from what ships measures nothing.
 
     Raises:
-        DataError: one without a stated digest is not there.
+        DataError: one is not what the recipe says, or not there without a stated digest.
     """
-    return tuple(
-        EvaluationSet(name, digest)
-        for name, spec in recipe.stages.items()
-        if isinstance(spec, EvaluationSetStage)
-        for digest in (
-            [spec.sha256]
-            if spec.sha256 is not None
-            else KINDS[spec.kind].digest_sources(spec, root, data_root).values()
-        )
-    )
+    found = []
+    for name, spec in recipe.stages.items():
+        if not isinstance(spec, EvaluationSetStage):
+            continue
+        location = parse_location(spec.location)
+        if spec.sha256 is not None and isinstance(location, LocalPath) and not (root / location.path).exists():
+            found.append(EvaluationSet(name, spec.sha256))
+        else:
+            digests = KINDS[spec.kind].digest_sources(spec, root, data_root)
+            found += [EvaluationSet(name, digest) for digest in digests.values()]
+    return tuple(found)
 
 
 def get_versions(distributions: Iterable[str]) -> dict[str, str]:

@@ -69,9 +69,12 @@ def estimate(settings: PretrainSettings, vocab_size: int) -> Estimate:
 class Shape(Protocol):
     """What a model's configuration says of its shape."""
 
-    num_hidden_layers: int
-    hidden_size: int
-    vocab_size: int
+    @property
+    def num_hidden_layers(self) -> int: ...
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def vocab_size(self) -> int: ...
 
 
 def estimate_tuning(

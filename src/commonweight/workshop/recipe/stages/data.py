@@ -225,7 +225,7 @@ def _foresee_mix(spec: Stage, forecast: Forecast) -> Volume | None:
     found = {name: volume for name in spec.weights if (volume := forecast.get_volume(name)) is not None}
     if len(found) < len(spec.weights):
         return None
-    return mix_volumes(spec.weights, found, spec.characters, spec.max_epochs)
+    return mix_volumes(select_settings(MixSettings, spec), found)
 
 
 KINDS = (

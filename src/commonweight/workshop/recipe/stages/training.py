@@ -220,7 +220,7 @@ def _estimate_pretraining(spec: Stage, forecast: Forecast) -> str:
     )
 
 
-def _foresee_pretrained(spec: Stage, forecast: Forecast) -> ModelSize:
+def _foresee_pretraining(spec: Stage, forecast: Forecast) -> ModelSize:
     from commonweight.workshop.training.estimate import count_parameters
 
     assert isinstance(spec, PretrainStage)
@@ -231,7 +231,7 @@ def _foresee_pretrained(spec: Stage, forecast: Forecast) -> ModelSize:
     return ModelSize(parameters, spec.layers, spec.dim, tokenizer.vocab_size, cache_bytes)
 
 
-def _foresee_tuned(spec: Stage, forecast: Forecast) -> ModelSize | None:
+def _foresee_tuning(spec: Stage, forecast: Forecast) -> ModelSize | None:
     assert isinstance(spec, SftStage | PreferenceStage | AdapterStage)
     return forecast.get_model(spec.model)
 
@@ -260,7 +260,7 @@ KINDS = (
         _run_pretrain,
         "training.pretrain",
         TRAINING_TOOLS,
-        foresee=_foresee_pretrained,
+        foresee=_foresee_pretraining,
         estimate=_estimate_pretraining,
     ),
     make_kind(
@@ -270,7 +270,7 @@ KINDS = (
         _run_sft,
         "training.sft",
         TUNING_TOOLS,
-        foresee=_foresee_tuned,
+        foresee=_foresee_tuning,
         estimate=_estimate_sft,
     ),
     make_kind(
@@ -280,7 +280,7 @@ KINDS = (
         _run_preference,
         "training.preference",
         TUNING_TOOLS,
-        foresee=_foresee_tuned,
+        foresee=_foresee_tuning,
         estimate=_estimate_preference,
     ),
     make_kind(
@@ -291,7 +291,7 @@ KINDS = (
         "training.adapter",
         (*TRAINING_TOOLS, "peft"),
         digest_sources=_digest_adapter,
-        foresee=_foresee_tuned,
+        foresee=_foresee_tuning,
         estimate=_estimate_adapter,
     ),
 )
